@@ -1,0 +1,55 @@
+"""Puts a `PruningOptimizer` into a compiled model, and takes it out again."""
+
+import keras
+
+from keras_trim.guard import find_pruning_optimizer
+from keras_trim.optimizer import PruningOptimizer
+
+
+def attach(model):
+    """Wraps the optimizer of a compiled model in a `PruningOptimizer`, unless it already is.
+
+    A `LossScaleOptimizer` stays outermost. Momenta and the count of steps are kept.
+
+    Args:
+        model: A `keras.Model` with an optimizer.
+
+    Returns:
+        The `PruningOptimizer`.
+    """
+    optimizer = find_pruning_optimizer(model.optimizer)
+    if optimizer is not None:
+        return optimizer
+    outer = model.optimizer
+    if isinstance(outer, keras.optimizers.LossScaleOptimizer):
+        optimizer = PruningOptimizer(outer.inner_optimizer)
+    else:
+        optimizer = PruningOptimizer(outer)
+    if model.built and all(layer.built for layer in model._flatten_layers()):
+        optimizer.build(model.trainable_variables)
+    if outer is optimizer.inner_optimizer:
+        _set_optimizer(model, optimizer)
+    else:
+        outer.inner_optimizer = optimizer
+        _set_optimizer(model, outer)
+    return optimizer
+
+
+def detach(model):
+    """Puts the wrapped optimizer back in the place of its `PruningOptimizer`, if there is one."""
+    optimizer = find_pruning_optimizer(getattr(model, "optimizer", None))
+    if optimizer is None:
+        return
+    if model.optimizer is optimizer:
+        _set_optimizer(model, optimizer.inner_optimizer)
+    else:
+        model.optimizer.inner_optimizer = optimizer.inner_optimizer
+        _set_optimizer(model, model.optimizer)
+
+
+def _set_optimizer(model, optimizer):
+    model.optimizer = optimizer
+    # The compiled step holds the optimizer it was traced with.
+    model.train_function = None
+    if hasattr(model, "_compile_config"):  # what a saved model is compiled from
+        model._compile_config.config["optimizer"] = optimizer

@@ -1,0 +1,208 @@
+"""Keras callbacks: attach pruning to `fit`, and log it."""
+
+import math
+import warnings
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_trim.attachment import attach
+from keras_trim.guard import find_pruning_optimizer
+from keras_trim.marks import marked_variables
+from keras_trim.report import count_zeros, warn_of_missed_targets
+
+
+class UpdatePruningStep(keras.callbacks.Callback):
+    """Prunes the model that `fit` trains; to be passed to `fit` when a model is marked.
+
+    It wraps the model's optimizer in a `keras_trim.PruningOptimizer` when training begins, shows
+    `sparsity` (of the weights that are pruned) in the progress bar and the history, and warns if
+    the schedule does not fit the training that `fit` announces.
+
+    Example:
+
+    ```python
+    keras_trim.prune_low_magnitude(model, keras_trim.PolynomialDecay(0.0, 0.8, 0, 1000))
+    model.compile("adam", "mse")
+    model.fit(x, y, callbacks=[keras_trim.UpdatePruningStep()])
+    ```
+    """
+
+    # What runs per batch only reads schedules, so that JAX need not wait for each step.
+    async_safe = True
+
+    def __init__(self):
+        super().__init__()
+        # A reference of its own: reading `self.model` makes JAX hand over the state of the step.
+        self._optimizer = None
+        self._epoch_start = 0
+        self._batches_per_step = 1
+
+    def set_model(self, model):
+        super().set_model(model)
+        optimizer = getattr(model, "optimizer", None)
+        if optimizer is not None and marked_variables(model):
+            attach(model)
+        self._optimizer = find_pruning_optimizer(getattr(model, "optimizer", None))
+
+    def on_train_begin(self, logs=None):
+        if self._optimizer is None:
+            if getattr(self.model, "optimizer", None) is None:
+                raise ValueError(
+                    "`UpdatePruningStep` needs a model with an optimizer: call `model.compile()`, "
+                    "or set `model.optimizer`, first. Received: a model that has none."
+                )
+            warnings.warn(
+                "`UpdatePruningStep` has nothing to prune: no weight of this model is marked. Call "
+                "`keras_trim.prune_low_magnitude(model, ...)` before `fit`.",
+                stacklevel=2,
+            )
+            return
+        if not self._optimizer.built:
+            return  # a model that builds itself within the first step
+        self._warn_of_frozen()
+        self._warn_of_revival()
+        self._warn_of_schedule()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self._optimizer is not None:
+            self._epoch_start = self._step()
+            self._batches_per_step = self._accumulation()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._optimizer is not None and self._optimizer.built and logs is not None:
+            step = self._epoch_start + (batch + 1) // self._batches_per_step
+            logs["sparsity"] = self._optimizer.scheduled_sparsity(step)
+
+    def on_epoch_end(self, epoch=None, logs=None, batch=None):
+        # `batch`: TFMOT's name of the first argument, which its guide passes by name.
+        if self._optimizer is not None and self._optimizer.built and logs is not None:
+            logs["sparsity"] = self._measured_sparsity()
+
+    def on_train_end(self, logs=None):
+        if self._optimizer is None or not self._optimizer.built:
+            return
+        step = self._step()
+        ends = [getattr(schedule, "end_step", -1) for schedule in self._optimizer.schedules]
+        if step < max(ends, default=-1):
+            warnings.warn(
+                f"Training ended at step {step}, before the `end_step` {max(ends)} of the pruning "
+                f"schedule; sparsity is {self._measured_sparsity():.2%}. Train on, or choose an "
+                "earlier `end_step`.",
+                stacklevel=2,
+            )
+        else:
+            warn_of_missed_targets(self.model, "Training ended")
+
+    def _step(self):
+        return int(ops.convert_to_numpy(self._optimizer.iterations))
+
+    def _accumulation(self):
+        return self._optimizer.inner_optimizer.gradient_accumulation_steps or 1
+
+    def _measured_sparsity(self):
+        variables = [weight.variable for weight in self._optimizer.pruned_weights]
+        size = sum(math.prod(variable.shape) for variable in variables)
+        return sum(count_zeros(variable) for variable in variables) / size
+
+    def _warn_of_frozen(self):
+        pruned = {id(weight.variable) for weight in self._optimizer.pruned_weights}
+        left_out = [v.path for v in marked_variables(self.model) if id(v) not in pruned]
+        if left_out:
+            warnings.warn(
+                f"{len(left_out)} weights that are marked for pruning are not trained, so they "
+                f"stay as they are: {', '.join(left_out[:4])}{' ...' if left_out[4:] else ''}. Set "
+                "`layer.trainable = True` and compile again, or mark other layers.",
+                stacklevel=3,
+            )
+
+    def _warn_of_revival(self):
+        """A target below the sparsity that is there would bring pruned weights back."""
+        revived = []
+        for weight in self._optimizer.pruned_weights:
+            asked = [weight.spec.first_zeros, weight.spec.target_zeros]
+            asked = min((zeros for zeros in asked if zeros is not None), default=None)
+            size = math.prod(weight.variable.shape)
+            zeros = count_zeros(weight.variable)
+            is_fresh = np.all(ops.convert_to_numpy(weight.mask))
+            if asked is not None and is_fresh and asked < zeros < size:
+                revived.append(f"{weight.variable.path}: {zeros / size:.2%} > {asked / size:.2%}")
+        if revived:
+            warnings.warn(
+                f"{len(revived)} weights are sparser already than the schedule asks for at its "
+                f"beginning or end, so zeros may become non-zero again ({'; '.join(revived[:4])}"
+                f"{' ...' if revived[4:] else ''}). Begin at the sparsity that is there: "
+                "`initial_sparsity` (or `target_sparsity`) of at least that value.",
+                stacklevel=3,
+            )
+
+    def _warn_of_schedule(self):
+        params = self.params or {}
+        steps, epochs = params.get("steps"), params.get("epochs")
+        start = self._step()
+        end = start + steps * epochs // self._accumulation() if steps and epochs else None
+        for schedule in self._optimizer.schedules:
+            begin_step = getattr(schedule, "begin_step", 0)
+            end_step = getattr(schedule, "end_step", -1)
+            if end is not None and begin_step > end:
+                warnings.warn(
+                    f"The pruning schedule begins at step {begin_step}, but training will end at "
+                    f"step {end}: nothing will be pruned. Choose an earlier `begin_step` or train "
+                    "for more steps.",
+                    stacklevel=3,
+                )
+            elif 0 <= end_step <= start and start > 0 and not self._has_pruned(schedule):
+                warnings.warn(
+                    f"The pruning schedule ended at step {end_step}, but the optimizer is at step "
+                    f"{start} already: nothing will be pruned. Compile the model anew to count "
+                    "from 0, or shift the schedule.",
+                    stacklevel=3,
+                )
+
+    def _has_pruned(self, schedule):
+        return any(
+            not np.all(ops.convert_to_numpy(weight.mask))
+            for weight in self._optimizer.pruned_weights
+            if weight.spec.schedule is schedule
+        )
+
+
+class PruningSummaries(keras.callbacks.TensorBoard):
+    """Keras's `TensorBoard` callback, which also logs sparsity.
+
+    For each pruned weight it writes `<path>/sparsity` (the fraction of zeros counted) and
+    `<path>/threshold` (the smallest magnitude kept), and for all of them `sparsity/measured` and
+    `sparsity/scheduled`, against the optimizer's step. Like `TensorBoard` it needs TensorFlow
+    installed, whatever the backend.
+
+    Args:
+        log_dir: String. Where to write; see `keras.callbacks.TensorBoard`.
+        update_freq: `"epoch"`, `"batch"` or an integer; see `keras.callbacks.TensorBoard`.
+            Weights are counted once per epoch.
+        **kwargs: Further arguments of `keras.callbacks.TensorBoard`.
+    """
+
+    def __init__(self, log_dir, update_freq="epoch", **kwargs):
+        if not isinstance(log_dir, str) or not log_dir:
+            raise ValueError(f"`log_dir` must be a non-empty string. Received: log_dir={log_dir!r}")
+        super().__init__(log_dir=log_dir, update_freq=update_freq, **kwargs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        optimizer = find_pruning_optimizer(self.model.optimizer)
+        if optimizer is None or not optimizer.built:
+            return
+        step = int(ops.convert_to_numpy(optimizer.iterations))
+        zeros = size = 0
+        with self._train_writer.as_default():
+            for weight in optimizer.pruned_weights:
+                magnitudes = np.abs(ops.convert_to_numpy(weight.variable).astype("float32"))
+                kept = magnitudes[magnitudes > 0]
+                path = weight.variable.path
+                self.summary.scalar(f"{path}/sparsity", 1 - kept.size / magnitudes.size, step)
+                self.summary.scalar(f"{path}/threshold", kept.min() if kept.size else 0.0, step)
+                zeros, size = zeros + magnitudes.size - kept.size, size + magnitudes.size
+            self.summary.scalar("sparsity/measured", zeros / size, step)
+            self.summary.scalar("sparsity/scheduled", optimizer.scheduled_sparsity(step), step)
+            self._train_writer.flush()

@@ -1,0 +1,180 @@
+"""What `prune_low_magnitude` leaves behind: on each weight, how it shall be pruned.
+
+A mark is an attribute of the Keras variable, so any optimizer that is handed the variables finds it,
+whatever the model looks like. Layers that have no weights yet wait in a registry until they do.
+"""
+
+import dataclasses
+import weakref
+
+import keras
+import numpy as np
+
+from keras_trim.patterns import Pattern, make_pattern
+from keras_trim.policies import PruningPolicy, candidates, is_embedding
+from keras_trim.schedules import PruningSchedule
+
+_ATTRIBUTE = "_keras_trim_mark"
+
+
+@dataclasses.dataclass(frozen=True)
+class PruningSpec:
+    """How one weight is pruned: when and how much (`schedule`), in which shape (`pattern`)."""
+
+    schedule: PruningSchedule
+    pattern: Pattern
+
+    @property
+    def final_sparsity(self):
+        """The sparsity the schedule ends with, or `None` if it does not tell."""
+        return getattr(self.schedule, "final_sparsity", None)
+
+    def count_pruned(self, sparsity):
+        return self.pattern.count_pruned(sparsity, self.final_sparsity)
+
+    @property
+    def target_zeros(self):
+        """The least number of zeros when the schedule has ended, or `None`."""
+        if self.final_sparsity is None:
+            return None
+        return self.pattern.count_zeros(self.count_pruned(float(self.final_sparsity)))
+
+    @property
+    def first_zeros(self):
+        """The number of zeros that the schedule's first update asks for, or `None`."""
+        if not hasattr(self.schedule, "sparsity_at"):
+            return None
+        first = self.schedule.sparsity_at(self.schedule.begin_step)
+        return self.pattern.count_zeros(self.count_pruned(first))
+
+
+@dataclasses.dataclass(frozen=True)
+class Mark:
+    """On a variable: its spec, or the reason why it has none, and the object that was marked."""
+
+    spec: PruningSpec | None
+    reason: str | None
+    root: keras.layers.Layer | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """The arguments of one `prune_low_magnitude`, to be applied to weights once there are any."""
+
+    schedule: PruningSchedule
+    block_size: tuple = (1, 1)
+    block_pooling_type: str = "AVG"
+    sparsity_m_by_n: tuple | None = None
+    policy: PruningPolicy | None = None
+
+    def spec(self, candidate):
+        """The `PruningSpec` of a prunable candidate, or the reason (a string) it gets none."""
+        variable, layer = candidate.variable, candidate.layer
+        shape, view = tuple(variable.shape), candidate.view
+        if self.sparsity_m_by_n is not None:
+            zeros, group = self.sparsity_m_by_n
+            kept = group - zeros
+            inputs = view.shape(shape)[1]
+            if is_embedding(layer, variable):
+                return "an N:M pattern follows the axis a product sums over; a table has none"
+            if inputs <= kept:
+                return f"{inputs} input channels: {kept}:{group} keeps them all"
+        if np.prod(shape, dtype=np.int64) >= 2**31:
+            raise ValueError(
+                "A weight that is pruned must have fewer than 2**31 elements: split it, or leave "
+                f"its layer out with a `pruning_policy`. Received: '{variable.path}' of shape "
+                f"{shape}"
+            )
+        pattern = make_pattern(
+            shape,
+            view,
+            self.block_size,
+            self.block_pooling_type,
+            self.sparsity_m_by_n,
+            path=variable.path,
+        )
+        return PruningSpec(self.schedule, pattern)
+
+
+_pending = weakref.WeakKeyDictionary()  # layer -> Request, where weights are still missing
+
+
+def get_mark(variable):
+    """The `Mark` of a variable, or `None`."""
+    return getattr(variable, _ATTRIBUTE, None)
+
+
+def get_spec(variable):
+    """The `PruningSpec` of a variable, or `None`."""
+    mark = get_mark(variable)
+    return None if mark is None else mark.spec
+
+
+def set_spec(variable, spec):
+    """Marks a single variable, unless it already is."""
+    if get_spec(variable) is None:
+        setattr(variable, _ATTRIBUTE, Mark(spec, None, None))
+
+
+def mark(root, request):
+    """Marks a layer or model, now if it is built, else as soon as its weights are needed.
+
+    Returns:
+        List of the variables that are marked for pruning, or `None` while unbuilt.
+    """
+    _pending[root] = request
+    return _resolve(root) if is_built(root) else None
+
+
+def is_built(root):
+    return all(layer.built for layer in root._flatten_layers())
+
+
+def resolve_pending():
+    """Marks the weights that have come into being since their layers were marked."""
+    for root in list(_pending):
+        _resolve(root)
+
+
+def _resolve(root):
+    request = _pending[root]
+    inside = {id(layer) for layer in root._flatten_layers(include_self=False)}
+    marked = []
+    decisions = []
+    for candidate in candidates(root, request.policy):
+        existing = get_mark(candidate.variable)
+        if existing is not None and id(existing.root) in inside:
+            # The layer was marked on its own: the innermost mark counts.
+            if existing.spec is not None:
+                marked.append(candidate.variable)
+            continue
+        decision = candidate.reason or request.spec(candidate)
+        is_spec = isinstance(decision, PruningSpec)
+        decisions.append(
+            (
+                candidate.variable,
+                Mark(decision if is_spec else None, None if is_spec else decision, root),
+            )
+        )
+        if is_spec:
+            marked.append(candidate.variable)
+    for variable, decision in decisions:
+        setattr(variable, _ATTRIBUTE, decision)
+    if is_built(root):
+        del _pending[root]
+    return marked
+
+
+def marked_variables(root):
+    """The variables of a layer or model that are marked for pruning."""
+    resolve_pending()
+    return [variable for variable in root.variables if get_spec(variable) is not None]
+
+
+def unmark(root):
+    """Takes all marks off a layer or model."""
+    for layer in root._flatten_layers():
+        _pending.pop(layer, None)
+    for variable in root.variables:
+        if get_mark(variable) is not None:
+            delattr(variable, _ATTRIBUTE)

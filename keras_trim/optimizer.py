@@ -1,0 +1,472 @@
+"""The optimizer that prunes: the only place where training changes which weights are zero."""
+
+import dataclasses
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_trim import guard
+from keras_trim.marks import PruningSpec, get_spec, resolve_pending, set_spec
+from keras_trim.patterns import MatrixView, make_pattern
+from keras_trim.schedules import SteppedSchedule
+from keras_trim.selection import BACKEND
+
+if BACKEND == "torch":
+    import torch
+
+    _TORCH_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+    def _outside_graph(function):
+        """Eager and without gradients: what depends on the step's number is decided in Python."""
+        return torch.compiler.disable(torch.no_grad()(function))
+
+else:
+
+    def _outside_graph(function):
+        return function
+
+
+# Above this many entries the table of counts is not worth its memory in the compiled step.
+_MAX_TABLE_ENTRIES = 2**22
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PrunedWeight:
+    """A weight that an optimizer prunes, and its mask.
+
+    Args:
+        index: Integer. Its place among the variables that the optimizer was built with.
+        variable: The Keras variable.
+        spec: `PruningSpec`.
+        mask: Bool Keras variable of the same shape, `True` where the weight is kept.
+    """
+
+    index: int
+    variable: keras.Variable
+    spec: PruningSpec
+    mask: keras.Variable
+
+
+@keras.saving.register_keras_serializable(package="keras_trim")
+class PruningOptimizer(keras.optimizers.Optimizer):
+    """Wraps an optimizer and prunes weights by magnitude as it trains.
+
+    After each step of `inner_optimizer`, weight decay, constraints and moving averages included,
+    the weights that are marked by `prune_low_magnitude` are multiplied by their masks; when a
+    schedule says so, the masks are computed anew before. A step is one update of the weights, so
+    with `gradient_accumulation_steps` several batches. Pruned weights keep getting gradients, so
+    that one which grows within a step may come back at the next update of the mask (Zhu and Gupta,
+    https://arxiv.org/abs/1710.01878, section 3).
+
+    Masks are variables of the optimizer, one byte per weight: they are saved, restored, sharded and
+    replicated as momenta are.
+
+    Args:
+        inner_optimizer: A `keras.optimizers.Optimizer`, or the name of one. (With
+            `mixed_float16`, put `keras.optimizers.LossScaleOptimizer` around this optimizer, as
+            `compile` does.)
+        pruning: What to prune, as saved by `get_config`. Leave it out: the weights that are
+            marked are pruned.
+        name: String. Name of the optimizer.
+
+    Example:
+
+    ```python
+    keras_trim.prune_low_magnitude(model, keras_trim.PolynomialDecay(0.0, 0.8, 0, 1000))
+    optimizer = keras_trim.PruningOptimizer(keras.optimizers.Adam())
+    optimizer.build(model.trainable_variables)
+    # then, in your own training loop: optimizer.apply(gradients, model.trainable_variables)
+    ```
+    """
+
+    def __init__(self, inner_optimizer, pruning=None, name=None):
+        super().__init__(learning_rate=0.0, name=name)
+        inner_optimizer = keras.optimizers.get(inner_optimizer)
+        if isinstance(inner_optimizer, (PruningOptimizer, keras.optimizers.LossScaleOptimizer)):
+            raise ValueError(
+                "`inner_optimizer` must be the optimizer that moves the weights. Wrap it as "
+                "`LossScaleOptimizer(PruningOptimizer(optimizer))`. "
+                f"Received: inner_optimizer={type(inner_optimizer).__name__}"
+            )
+        self.inner_optimizer = inner_optimizer
+        self.__dict__["_pruning_config"] = pruning
+        self._set_pruned_weights([])
+
+    def _set_pruned_weights(self, pruned_weights):
+        # Past `__setattr__`, which would track the model's variables as the optimizer's own: JAX
+        # would then be given them twice.
+        self.__dict__["pruned_weights"] = pruned_weights
+        groups = {}
+        for weight in pruned_weights:
+            groups.setdefault(id(weight.spec.schedule), []).append(weight)
+        self.__dict__["_groups"] = [
+            _ScheduleGroup(weights[0].spec.schedule, weights) for weights in groups.values()
+        ]
+
+    # Building
+
+    def build(self, variables):
+        """Creates the masks.
+
+        Args:
+            variables: List of the trainable variables of a model.
+
+        Raises:
+            ValueError: if none of them is marked for pruning.
+        """
+        if self.built:
+            return
+        if not self.inner_optimizer.built:
+            with keras.name_scope(self.inner_optimizer.name):
+                self.inner_optimizer.build(variables)
+        specs = self._specs(variables)
+        if not specs:
+            raise ValueError(
+                "Nothing to prune: none of the variables is marked. Call "
+                "`keras_trim.prune_low_magnitude(model, ...)` first; weights that are frozen "
+                "(`trainable=False`) are not pruned. Received: "
+                f"{len(variables)} trainable variables, {[v.path for v in variables][:4]}..."
+            )
+        pruned_weights = []
+        for index, spec in specs.items():
+            set_spec(variables[index], spec)
+            mask = self._add_mask(variables[index])
+            pruned_weights.append(PrunedWeight(index, variables[index], spec, mask))
+        self._set_pruned_weights(pruned_weights)
+        super().build(variables)
+
+    def _specs(self, variables):
+        """Dict: index among `variables` -> `PruningSpec`."""
+        if self._pruning_config is not None:
+            return _specs_from_config(self._pruning_config, variables)
+        resolve_pending()
+        specs = {i: get_spec(variable) for i, variable in enumerate(variables)}
+        return {i: spec for i, spec in specs.items() if spec is not None}
+
+    def _add_mask(self, variable):
+        def add():
+            return self.add_variable(
+                shape=variable.shape,
+                initializer="ones",
+                dtype="bool",
+                layout=getattr(variable, "_layout", None),
+                name=f"{variable.path.replace('/', '_')}_mask",
+            )
+
+        if BACKEND == "tensorflow":
+            strategy = self._distribution_strategy
+            with strategy.extended.colocate_vars_with(variable.value):
+                return add()
+        return add()
+
+    # One step
+
+    def apply(self, grads, trainable_variables=None):
+        if not self.built:
+            with keras.name_scope(self.name):
+                self.build(list(trainable_variables))
+        before = self._current_step()
+        with guard.pruning():
+            self.inner_optimizer.apply(grads, trainable_variables)
+        if BACKEND == "tensorflow":
+            import tensorflow as tf
+
+            tf.__internal__.distribute.interim.maybe_merge_call(
+                lambda _: self._prune(before), self._distribution_strategy
+            )
+        else:
+            self._prune(before)
+
+    @_outside_graph
+    def _current_step(self):
+        """Optimizer steps finished: an integer where it can be known, else a tensor."""
+        step = ops.copy(self.iterations)  # now: on TensorFlow a variable is read only when used
+        return step if _is_traced(step) else int(step)
+
+    @_outside_graph
+    def _prune(self, before):
+        step = self._current_step()
+        for group in self._groups:
+            if isinstance(step, int):
+                counts = group.counts_on_host(before, step)
+                if counts is not None:
+                    for weight, count in zip(group.weights, counts, strict=True):
+                        self._update_mask(weight, count)
+            else:
+                self._update_masks_if(*group.counts_in_graph(before, step), group.weights)
+        self._mask_weights()
+
+    def _update_masks_if(self, due, counts, weights):
+        if BACKEND == "tensorflow":
+            import tensorflow as tf
+
+            def update():
+                for i, weight in enumerate(weights):
+                    self._update_mask(weight, counts[i])
+                return tf.constant(True)
+
+            tf.cond(due, update, lambda: tf.constant(False))
+            return
+        # One conditional around all weights: each one costs XLA more than it would save.
+        masks = ops.cond(
+            due,
+            lambda: [
+                weight.spec.pattern.mask(ops.convert_to_tensor(weight.variable), counts[i])
+                for i, weight in enumerate(weights)
+            ],
+            lambda: [ops.convert_to_tensor(weight.mask) for weight in weights],
+        )
+        for weight, mask in zip(weights, masks, strict=True):
+            weight.mask.assign(mask)
+
+    def _update_mask(self, weight, count):
+        pattern = weight.spec.pattern
+        self._update(weight.mask, lambda _, values: pattern.mask(values, count), weight.variable)
+
+    def _mask_weights(self):
+        averages = self._moving_averages()
+        for weight in self.pruned_weights:
+            for variable in (weight.variable, averages.get(weight.index)):
+                if variable is None:
+                    continue
+                if BACKEND == "torch":
+                    # In place, and as integers: a product of floats turns NaN to NaN and -1 to -0.
+                    value = variable.value
+                    value.view(_TORCH_INTEGERS[value.element_size()]).mul_(weight.mask.value)
+                else:
+                    self._update(variable, _masked, weight.mask)
+
+    def _update(self, variable, function, other):
+        """Assigns `function(value, other's value)`, on TensorFlow on every replica."""
+        if BACKEND == "tensorflow":
+            import tensorflow as tf
+
+            self._distribution_strategy.extended.update(
+                _native(variable),
+                lambda variable, other: variable.assign(
+                    function(tf.convert_to_tensor(variable), tf.convert_to_tensor(other))
+                ),
+                args=(_native(other),),
+                group=False,
+            )
+        else:
+            values = ops.convert_to_tensor(variable), ops.convert_to_tensor(other)
+            variable.assign(function(*values))
+
+    def _moving_averages(self):
+        """Dict: index of a variable -> its moving average (`use_ema`), which is masked as well.
+
+        So a pruned weight stays zero where an average overwrites it or is swapped in.
+        """
+        averages = {}
+        for optimizer in getattr(self.inner_optimizer, "optimizers", [self.inner_optimizer]):
+            if not (optimizer.built and optimizer.use_ema):
+                continue
+            for variable, average in zip(
+                optimizer._trainable_variables,
+                optimizer._model_variables_moving_average,
+                strict=True,
+            ):
+                averages[self._get_variable_index(variable)] = average
+        return averages
+
+    def finalize_variable_values(self, var_list):
+        self.inner_optimizer.finalize_variable_values(var_list)
+        _outside_graph(self._mask_weights)()
+
+    # What it looks like from outside
+
+    def scheduled_sparsity(self, step):
+        """Float: the fraction of all weights pruned here that is zero after `step` steps."""
+        size = sum(math.prod(weight.variable.shape) for weight in self.pruned_weights)
+        return sum(group.zeros_at(step) for group in self._groups) / size
+
+    @property
+    def schedules(self):
+        """List of the different schedules of the pruned weights."""
+        return [group.schedule for group in self._groups]
+
+    @property
+    def variables(self):
+        return self._variables + self.inner_optimizer.variables
+
+    @property
+    def iterations(self):
+        return self.inner_optimizer.iterations
+
+    @property
+    def learning_rate(self):
+        return self.inner_optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate):
+        self.inner_optimizer.learning_rate = learning_rate
+
+    @property
+    def _model_variables_moving_average(self):
+        # `SwapEMAWeights` looks for it one level below a `LossScaleOptimizer`.
+        return self.inner_optimizer._model_variables_moving_average
+
+    def scale_loss(self, loss):
+        return self.inner_optimizer.scale_loss(loss)
+
+    def set_weights(self, weights):
+        for variable, weight in zip(self.variables, weights, strict=True):
+            variable.assign(weight)
+
+    def get_config(self):
+        pruning = self._pruning_config
+        if self.built:
+            pruning = _specs_to_config(self.pruned_weights)
+        return {
+            "name": self.name,
+            "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
+            "pruning": pruning,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        inner_optimizer = keras.saving.deserialize_keras_object(
+            config.pop("inner_optimizer"), custom_objects=custom_objects
+        )
+        return cls(inner_optimizer, **config)
+
+
+class _ScheduleGroup:
+    """The weights that follow one schedule, and the counts it asks of them, step by step."""
+
+    def __init__(self, schedule, weights):
+        self.schedule = schedule
+        self.weights = weights
+        self._zeros = {}
+        self._table = None
+        if isinstance(schedule, SteppedSchedule):
+            if schedule.num_updates * len(weights) <= _MAX_TABLE_ENTRIES:
+                steps = (schedule.update_step(i) for i in range(schedule.num_updates))
+                self._table = np.array([self._counts(s) for s in steps], "int32")
+
+    def _counts(self, step):
+        """List of integers, exact: the units to prune of each weight at `step`."""
+        sparsity = self.schedule.sparsity_at(step)
+        return [weight.spec.count_pruned(sparsity) for weight in self.weights]
+
+    def counts_on_host(self, before, step):
+        """List of integers, or `None` if no update is due.
+
+        Args:
+            before: Integer. Steps finished before this one.
+            step: Integer. Steps finished now; the same where gradients only accumulated.
+        """
+        if step == before:
+            return None
+        due, sparsity = self._evaluate(step)
+        if not due and before == 0:  # what is due at step 0 is done with the first step
+            due, sparsity = self._evaluate(0)
+            step = 0
+        if not due:
+            return None
+        if isinstance(self.schedule, SteppedSchedule):
+            return self._counts(self.schedule.update_step(self.schedule.update_index(step)))
+        return [int(weight.spec.count_pruned(sparsity)) for weight in self.weights]
+
+    def _evaluate(self, step):
+        if not isinstance(self.schedule, SteppedSchedule):
+            step = ops.convert_to_tensor(step, "int32")
+        due, sparsity = self.schedule(step)
+        return bool(due), sparsity
+
+    def counts_in_graph(self, before, step):
+        """Scalar bool tensor (an update is due) and int32 tensor of shape (weights,)."""
+        due, sparsity = self.schedule(step)
+        due_at_0, sparsity_at_0 = self.schedule(ops.zeros_like(step))
+        is_first = ops.equal(before, 0)
+        use_0 = ops.logical_and(is_first, ops.logical_not(due))
+        due = ops.logical_or(due, ops.logical_and(is_first, due_at_0))
+        due = ops.logical_and(due, ops.not_equal(step, before))
+        if self._table is not None:
+            index = self.schedule.update_index(ops.where(use_0, 0, step))
+            return due, ops.take(ops.convert_to_tensor(self._table), index, axis=0)
+        sparsity = ops.where(use_0, sparsity_at_0, sparsity)
+        counts = [weight.spec.count_pruned(sparsity) for weight in self.weights]
+        return due, ops.stack([ops.cast(count, "int32") for count in counts])
+
+    def zeros_at(self, step):
+        """Integer: zeros in all the weights after `step` steps."""
+        schedule = self.schedule
+        if step < getattr(schedule, "begin_step", 0) or step == 0:
+            return 0
+        if isinstance(schedule, SteppedSchedule):
+            step = schedule.update_step(schedule.update_index(step))
+            if step not in self._zeros:
+                self._zeros[step] = self._count_zeros(self._counts(step))
+            return self._zeros[step]
+        _, sparsity = self._evaluate(step)
+        return self._count_zeros([int(w.spec.count_pruned(sparsity)) for w in self.weights])
+
+    def _count_zeros(self, counts):
+        return sum(
+            weight.spec.pattern.count_zeros(count)
+            for weight, count in zip(self.weights, counts, strict=True)
+        )
+
+
+def _native(variable):
+    return variable.value if isinstance(variable, keras.Variable) else variable
+
+
+def _is_traced(tensor):
+    if BACKEND == "jax":
+        import jax
+
+        return isinstance(tensor, jax.core.Tracer)
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        return not tf.executing_eagerly()
+    return False
+
+
+def _masked(values, mask):
+    return ops.where(mask, values, ops.zeros((), values.dtype))
+
+
+def _specs_to_config(pruned_weights):
+    schedules = {id(weight.spec.schedule): weight.spec.schedule for weight in pruned_weights}
+    weights = []
+    for weight in pruned_weights:
+        view = weight.spec.pattern.view
+        weights.append(
+            {
+                "index": weight.index,
+                "path": weight.variable.path,
+                "shape": list(weight.variable.shape),
+                "schedule": list(schedules).index(id(weight.spec.schedule)),
+                "view": [list(view.stack), list(view.inputs), list(view.outputs)],
+                **weight.spec.pattern.get_config(),
+            }
+        )
+    return {
+        "schedules": [keras.saving.serialize_keras_object(s) for s in schedules.values()],
+        "weights": weights,
+    }
+
+
+def _specs_from_config(config, variables):
+    schedules = [keras.saving.deserialize_keras_object(s) for s in config["schedules"]]
+    specs = {}
+    for entry in config["weights"]:
+        entry = dict(entry)
+        index, path, shape = entry.pop("index"), entry.pop("path"), tuple(entry.pop("shape"))
+        if index >= len(variables) or tuple(variables[index].shape) != shape:
+            raise ValueError(
+                "The model is not the one that this PruningOptimizer was saved with: its trainable "
+                f"variable {index} was '{path}' of shape {shape}. "
+                f"Received: {[(v.path, tuple(v.shape)) for v in variables[index : index + 1]]}"
+            )
+        schedule = schedules[entry.pop("schedule")]
+        view = MatrixView(*(tuple(axes) for axes in entry.pop("view")))
+        specs[index] = PruningSpec(schedule, make_pattern(shape, view, path=path, **entry))
+    return specs

@@ -1,0 +1,345 @@
+"""Sparsity patterns: which shape the zeros take, as pure functions from weights to a mask.
+
+A pattern prunes in *units*: single weights, whole blocks, or places in a group of N:M. How many
+units go is an integer that the schedule yields; which ones, the pattern decides. A mask is True
+where a weight is kept.
+"""
+
+import dataclasses
+import math
+import numbers
+
+import numpy as np
+from keras import ops
+
+from keras_trim.selection import keep_largest, magnitude_bits
+
+
+@dataclasses.dataclass(frozen=True)
+class MatrixView:
+    """How a weight is read as a stack of matrices (inputs x outputs).
+
+    Each field is a tuple of axes; together they are a permutation of all of the weight's axes.
+    A dense kernel is one matrix, a convolution kernel one matrix per place of its window.
+
+    Args:
+        stack: Axes that count the matrices: the window of a convolution.
+        inputs: Axes that are summed over: the input channels.
+        outputs: Axes of the output channels.
+    """
+
+    stack: tuple
+    inputs: tuple
+    outputs: tuple
+
+    @classmethod
+    def default(cls, rank):
+        """The last two axes are inputs and outputs, as in dense and convolution kernels."""
+        if rank == 1:
+            return cls((), (0,), ())
+        return cls(tuple(range(rank - 2)), (rank - 2,), (rank - 1,))
+
+    def shape(self, shape):
+        """The shape (matrices, inputs, outputs) of a weight of this shape."""
+        return tuple(
+            math.prod(shape[axis] for axis in axes)
+            for axes in (self.stack, self.inputs, self.outputs)
+        )
+
+    def to_matrices(self, weights):
+        order = self.stack + self.inputs + self.outputs
+        return ops.reshape(ops.transpose(weights, order), self.shape(weights.shape))
+
+    def from_matrices(self, matrices, shape):
+        order = self.stack + self.inputs + self.outputs
+        permuted = ops.reshape(matrices, tuple(shape[axis] for axis in order))
+        return ops.transpose(permuted, tuple(int(i) for i in np.argsort(order)))
+
+
+def _round_product(count, fraction):
+    """`round(count * fraction)` as int32 for a float32 tensor, without losing integer digits.
+
+    A float32 product is exact only to 24 bits. Splitting both factors at 12 bits keeps every
+    partial product within them.
+    """
+    fraction = ops.cast(fraction, "float32")
+    high_count, low_count = divmod(count, 4096)
+    high = ops.floor(fraction * 4096.0)
+    low = fraction * 4096.0 - high  # below one, exact
+    whole = high_count * ops.cast(high, "int32")
+    rest = (low_count * high + low_count * low) / 4096.0 + high_count * low
+    return whole + ops.cast(ops.round(rest), "int32")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pattern:
+    """Element-wise (unstructured) sparsity, and the base of the structured patterns.
+
+    Args:
+        shape: Tuple of integers. The weight's shape.
+        view: `MatrixView` of it.
+    """
+
+    shape: tuple
+    view: MatrixView
+
+    name = "element"
+
+    @property
+    def num_units(self):
+        return math.prod(self.shape)
+
+    def count_pruned(self, sparsity, final_sparsity=None):
+        """How many units a sparsity asks for; at least one unit is always kept.
+
+        Args:
+            sparsity: Float, or scalar float tensor.
+            final_sparsity: Float. The sparsity at which the pattern is complete (N:M only).
+
+        Returns:
+            Integer, or scalar int32 tensor.
+        """
+        del final_sparsity
+        if isinstance(sparsity, numbers.Real):
+            return min(round(self.num_units * float(sparsity)), self.num_units - 1)
+        return ops.minimum(_round_product(self.num_units, sparsity), self.num_units - 1)
+
+    def mask(self, weights, num_pruned):
+        """Bool tensor of the weights' shape, True where a weight is kept.
+
+        Args:
+            weights: Float tensor of shape `self.shape`.
+            num_pruned: Integer or scalar int32 tensor. Units to prune.
+        """
+        return keep_largest(weights, num_pruned)
+
+    def count_zeros(self, num_pruned):
+        """The least number of zero weights that this many pruned units make."""
+        return num_pruned
+
+    def get_config(self):
+        return {}
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockPattern(Pattern):
+    """Whole blocks of the (inputs, outputs) matrix go, those of the least pooled magnitude.
+
+    Blocks start at index 0; those at an edge that the block does not divide are smaller, and AVG
+    is the mean over the weights that are there.
+
+    Args:
+        block_size: Tuple (inputs, outputs) of integers.
+        block_pooling_type: `"AVG"` or `"MAX"` of the magnitudes in a block.
+    """
+
+    block_size: tuple = (1, 1)
+    block_pooling_type: str = "AVG"
+
+    @property
+    def name(self):
+        return f"block {self.block_size[0]}x{self.block_size[1]} {self.block_pooling_type}"
+
+    @property
+    def _grid(self):
+        stack, inputs, outputs = self.view.shape(self.shape)
+        return stack, -(-inputs // self.block_size[0]), -(-outputs // self.block_size[1])
+
+    @property
+    def num_units(self):
+        return math.prod(self._grid)
+
+    def _block_sizes(self):
+        """Array of the grid's shape: how many weights each block has."""
+        stack, inputs, outputs = self.view.shape(self.shape)
+        _, rows, columns = self._grid
+        heights = np.minimum(self.block_size[0], inputs - np.arange(rows) * self.block_size[0])
+        widths = np.minimum(self.block_size[1], outputs - np.arange(columns) * self.block_size[1])
+        return np.broadcast_to(np.outer(heights, widths), (stack, rows, columns))
+
+    def mask(self, weights, num_pruned):
+        keep = keep_largest(self._pool(weights), num_pruned)
+        _, inputs, outputs = self.view.shape(self.shape)
+        keep = ops.repeat(keep, self.block_size[0], axis=1)[:, :inputs]
+        keep = ops.repeat(keep, self.block_size[1], axis=2)[:, :, :outputs]
+        return self.view.from_matrices(keep, self.shape)
+
+    def _pool(self, weights):
+        if weights.dtype in ("float16", "bfloat16") or "16" in str(weights.dtype):
+            weights = ops.cast(weights, "float32")
+        magnitudes = ops.abs(self.view.to_matrices(weights))
+        stack, inputs, outputs = self.view.shape(self.shape)
+        _, rows, columns = self._grid
+        height, width = self.block_size
+        padding = ((0, 0), (0, rows * height - inputs), (0, columns * width - outputs))
+        if any(after for _, after in padding):
+            magnitudes = ops.pad(magnitudes, padding)
+        blocks = ops.reshape(magnitudes, (stack, rows, height, columns, width))
+        combine = ops.maximum if self.block_pooling_type == "MAX" else ops.add
+        pooled = _fold(_fold(blocks, 4, combine), 2, combine)
+        pooled = ops.reshape(pooled, (stack, rows, columns))
+        if self.block_pooling_type == "AVG":
+            # A sum orders like a mean where blocks are whole; smaller ones are scaled up.
+            scale = height * width / self._block_sizes()
+            if (scale != 1).any():
+                pooled = pooled * ops.cast(ops.convert_to_tensor(scale), pooled.dtype)
+        return pooled
+
+    def count_zeros(self, num_pruned):
+        return int(np.sort(self._block_sizes(), axis=None)[:num_pruned].sum())
+
+    def get_config(self):
+        return {
+            "block_size": list(self.block_size),
+            "block_pooling_type": self.block_pooling_type,
+        }
+
+
+def _fold(values, axis, combine):
+    """Reduces an axis by halving it: the order of additions, so every bit, is the same everywhere."""
+    size = values.shape[axis]
+    while size > 1:
+        half = size // 2
+        low, high, rest = ops.split(values, (half, 2 * half), axis=axis)
+        values = combine(low, high)
+        if size % 2:
+            values = ops.concatenate((values, rest), axis=axis)
+        size = half + size % 2
+    return values
+
+
+@dataclasses.dataclass(frozen=True)
+class NMPattern(Pattern):
+    """N:M sparsity: of every `group` consecutive input channels, `zeros` are zero.
+
+    Called (group - zeros):group, as hardware vendors write it: 2:4 keeps two of four. The pattern
+    is the target; on the way to `final_sparsity` fewer places of each group are pruned. A last
+    group that is shorter keeps at most as many weights as a whole one, as if padded with zeros.
+    (Mishra et al., "Accelerating sparse deep neural networks", https://arxiv.org/abs/2104.08378.)
+
+    Args:
+        zeros: Integer. Zeros in each group.
+        group: Integer. Consecutive weights along the input channels that make a group.
+    """
+
+    zeros: int = 2
+    group: int = 4
+
+    @property
+    def name(self):
+        return f"{self.group - self.zeros}:{self.group}"
+
+    @property
+    def num_units(self):
+        return self.group
+
+    def count_pruned(self, sparsity, final_sparsity=None):
+        if final_sparsity is None:
+            raise ValueError(
+                "An N:M pattern is reached at a schedule's final sparsity. Give your "
+                "`PruningSchedule` subclass an attribute `final_sparsity`. "
+                "Received: a schedule without it."
+            )
+        share = 0.0 if not final_sparsity else sparsity / final_sparsity
+        if isinstance(share, numbers.Real):
+            return min(round(self.zeros * float(share)), self.zeros)
+        return ops.minimum(ops.cast(ops.round(self.zeros * share), "int32"), self.zeros)
+
+    def mask(self, weights, num_pruned):
+        bits = magnitude_bits(self.view.to_matrices(weights))
+        stack, inputs, outputs = self.view.shape(self.shape)
+        groups = -(-inputs // self.group)
+        padding = groups * self.group - inputs
+        if padding:  # below every magnitude
+            bits = ops.pad(bits, ((0, 0), (0, padding), (0, 0)), constant_values=-1)
+        bits = ops.reshape(bits, (stack, groups, self.group, outputs))
+        places = ops.split(bits, self.group, axis=2)
+        masks = []
+        for i, own in enumerate(places):
+            # The rank of a place: how many of its group are larger, or equal and before it.
+            rank = sum(
+                ops.cast(ops.greater_equal(other, own) if j < i else other > own, "int8")
+                for j, other in enumerate(places)
+                if j != i
+            )
+            masks.append(rank < ops.cast(self.group - num_pruned, "int8"))
+        keep = ops.reshape(ops.concatenate(masks, axis=2), (stack, groups * self.group, outputs))
+        return self.view.from_matrices(keep[:, :inputs], self.shape)
+
+    def count_zeros(self, num_pruned):
+        stack, inputs, outputs = self.view.shape(self.shape)
+        whole, tail = divmod(inputs, self.group)
+        tail_zeros = max(tail - (self.group - num_pruned), 0)
+        return stack * outputs * (whole * num_pruned + tail_zeros)
+
+    def get_config(self):
+        return {"sparsity_m_by_n": [self.zeros, self.group]}
+
+
+def make_pattern(
+    shape, view, block_size=(1, 1), block_pooling_type="AVG", sparsity_m_by_n=None, path="weight"
+):
+    """Makes the pattern that the arguments of `prune_low_magnitude` describe for one weight.
+
+    Raises:
+        ValueError: if the block is larger than the weight.
+    """
+    shape = tuple(int(size) for size in shape)
+    if sparsity_m_by_n is not None:
+        zeros, group = sparsity_m_by_n
+        return NMPattern(shape, view, zeros, group)
+    if tuple(block_size) == (1, 1):
+        return Pattern(shape, view)
+    _, inputs, outputs = view.shape(shape)
+    if block_size[0] > inputs or block_size[1] > outputs:
+        raise ValueError(
+            f"`block_size` must not be larger than the weight it prunes. '{path}' has "
+            f"{inputs} input and {outputs} output channels: choose a smaller block, or leave its "
+            f"layer out with a `pruning_policy`. Received: block_size={tuple(block_size)}"
+        )
+    return BlockPattern(shape, view, tuple(block_size), block_pooling_type)
+
+
+def validate_pattern_arguments(block_size, block_pooling_type, sparsity_m_by_n):
+    """Checks what can be checked without a weight.
+
+    Returns:
+        `(block_size, sparsity_m_by_n)` as tuples of Python integers (the second may be `None`).
+    """
+    block_size = _integer_pair(block_size, "block_size")
+    if min(block_size) < 1:
+        raise ValueError(
+            f"`block_size` must be two integers of at least 1. Received: block_size={block_size}"
+        )
+    if block_pooling_type not in ("AVG", "MAX"):
+        raise ValueError(
+            "`block_pooling_type` must be 'AVG' or 'MAX'. "
+            f"Received: block_pooling_type={block_pooling_type!r}"
+        )
+    if sparsity_m_by_n is None:
+        return block_size, None
+    zeros, group = _integer_pair(sparsity_m_by_n, "sparsity_m_by_n")
+    if not 1 <= zeros < group <= 127:
+        raise ValueError(
+            "`sparsity_m_by_n=(m, n)` asks for m zeros in every n consecutive weights, with "
+            "1 <= m < n <= 127: (2, 4) is the 2:4 pattern. "
+            f"Received: sparsity_m_by_n={(zeros, group)}"
+        )
+    if block_size != (1, 1):
+        raise ValueError(
+            "Give either `block_size` or `sparsity_m_by_n`: a weight has one pattern. "
+            f"Received: block_size={block_size}, sparsity_m_by_n={(zeros, group)}"
+        )
+    return block_size, (zeros, group)
+
+
+def _integer_pair(value, name):
+    try:
+        pair = tuple(value)
+    except TypeError:
+        pair = ()
+    if len(pair) != 2 or not all(
+        isinstance(i, numbers.Integral) and not isinstance(i, bool) for i in pair
+    ):
+        raise ValueError(f"`{name}` must be two integers. Received: {name}={value!r}")
+    return int(pair[0]), int(pair[1])

@@ -1,0 +1,215 @@
+"""The entry points: mark a model for pruning, take the marks off, prune at once."""
+
+import contextlib
+import warnings
+
+import keras
+from keras import ops
+
+from keras_trim import guard
+from keras_trim.attachment import detach
+from keras_trim.marks import Request, get_spec, is_built, mark, unmark
+from keras_trim.patterns import validate_pattern_arguments
+from keras_trim.policies import PruningPolicy, candidates
+from keras_trim.report import warn_of_missed_targets
+from keras_trim.schedules import ConstantSparsity, PruningSchedule
+
+
+def prune_low_magnitude(
+    to_prune,
+    pruning_schedule=ConstantSparsity(0.5, 0),  # noqa: B008 (it is immutable in use)
+    block_size=(1, 1),
+    block_pooling_type="AVG",
+    pruning_policy=None,
+    sparsity_m_by_n=None,
+):
+    """Marks a model, a layer or a list of layers to be pruned by magnitude while it trains.
+
+    Nothing is cloned or wrapped: the same object comes back, and its weights are pruned by the
+    optimizer that trains it. Pass `keras_trim.UpdatePruningStep()` to `fit`, or use
+    `keras_trim.PruningOptimizer` in your own loop. Kernels, recurrent and pointwise kernels and
+    embedding tables of rank 2 and more are pruned, those of custom layers too;
+    `keras_trim.sparsity_report` tells what is and why the rest is not.
+
+    Layers inside a model that are marked on their own keep their own settings. Marking the same
+    object again replaces what was said before.
+
+    Args:
+        to_prune: A `keras.Model` of any kind, a `keras.layers.Layer`, or a list of layers. It need
+            not be built.
+        pruning_schedule: A `PruningSchedule`.
+        block_size: Tuple of two integers, (input channels, output channels). Whole blocks of that
+            size are pruned. `(1, 1)` (default) prunes single weights.
+        block_pooling_type: `"AVG"` or `"MAX"`: how the magnitudes in a block are pooled.
+        pruning_policy: A `PruningPolicy`, to choose layers.
+        sparsity_m_by_n: Tuple of integers (m, n): m zeros in every n consecutive input channels,
+            so `(2, 4)` for the 2:4 pattern. It is complete at the schedule's final sparsity.
+
+    Returns:
+        `to_prune`.
+
+    Raises:
+        ValueError: for anything else than a model, layer or list of layers; for impossible
+            patterns; if nothing in it can be pruned.
+    """
+    if not isinstance(pruning_schedule, PruningSchedule):
+        raise ValueError(
+            "`pruning_schedule` must be a `keras_trim.PruningSchedule`, such as "
+            f"`ConstantSparsity(0.8, 0)`. Received: pruning_schedule={pruning_schedule!r}"
+        )
+    if pruning_policy is not None and not isinstance(pruning_policy, PruningPolicy):
+        raise ValueError(
+            "`pruning_policy` must be an instance of a `keras_trim.PruningPolicy`. "
+            f"Received: pruning_policy={pruning_policy!r}"
+        )
+    block_size, sparsity_m_by_n = validate_pattern_arguments(
+        block_size, block_pooling_type, sparsity_m_by_n
+    )
+    request = Request(
+        pruning_schedule, block_size, block_pooling_type, sparsity_m_by_n, pruning_policy
+    )
+    is_list = isinstance(to_prune, (list, tuple))
+    for layer in to_prune if is_list else [to_prune]:
+        if not isinstance(layer, keras.layers.Layer):
+            raise ValueError(
+                "`prune_low_magnitude` takes a `keras.Model`, a `keras.layers.Layer` or a list of "
+                "layers, of Keras 3 (not `tf_keras`). "
+                f"Received: {layer!r} of type {type(layer).__module__}.{type(layer).__name__}"
+            )
+    guard.install()
+    for layer in to_prune if is_list else [to_prune]:
+        _mark(layer, request, may_be_empty=is_list)
+    return to_prune
+
+
+def _mark(layer, request, may_be_empty):
+    if request.policy is not None and isinstance(layer, keras.Model):
+        request.policy.ensure_model_supports_pruning(layer)
+    attached = guard.find_pruning_optimizer(getattr(layer, "optimizer", None))
+    if attached is not None and attached.built:
+        raise ValueError(
+            "This model is being pruned already. Call `keras_trim.strip_pruning(model)` before you "
+            f"mark it anew. Received: to_prune={layer.name} with a PruningOptimizer"
+        )
+    try:
+        variables = mark(layer, request)
+    except ValueError:
+        unmark(layer)
+        raise
+    if variables is None or may_be_empty:
+        return
+    if not variables:
+        reasons = sorted({c.reason for c in candidates(layer, request.policy) if c.reason})
+        unmark(layer)
+        raise ValueError(
+            "Nothing in it can be pruned: no weight is a kernel or an embedding table that the "
+            f"policy and the pattern allow. Received: to_prune={layer.name}, whose weights are "
+            f"left out because: {'; '.join(reasons) or 'it has none, or the pattern fits none'}"
+        )
+    warn_of_frozen(variables)
+
+
+def warn_of_frozen(variables):
+    """Warns of marked variables that are not trainable."""
+    frozen = [variable.path for variable in variables if not variable.trainable]
+    if frozen:
+        warnings.warn(
+            f"{len(frozen)} weights that are marked for pruning are frozen and will stay as they "
+            f"are: {', '.join(frozen[:4])}{' ...' if len(frozen) > 4 else ''}. Set "
+            "`layer.trainable = True` before compiling, mark other layers, or prune them in one "
+            "shot with `keras_trim.prune`.",
+            stacklevel=4,
+        )
+
+
+def strip_pruning(model):
+    """Leaves a plain Keras model with a plain optimizer, its weights sparse as they are.
+
+    Args:
+        model: The `keras.Model` (or layer) that was marked by `prune_low_magnitude`.
+
+    Returns:
+        The same object. Saved, it loads without keras-trim.
+
+    Raises:
+        ValueError: for anything that is no model or layer.
+    """
+    if not isinstance(model, keras.layers.Layer):
+        raise ValueError(
+            "`strip_pruning` takes a `keras.Model` or `keras.layers.Layer`. "
+            f"Received: {model!r} of type {type(model).__name__}"
+        )
+    warn_of_missed_targets(model, "Pruning was stripped")
+    detach(model)
+    unmark(model)
+    return model
+
+
+@contextlib.contextmanager
+def prune_scope():
+    """Does nothing but be there: models saved while being pruned load without a scope.
+
+    Kept so that code written for TFMOT runs.
+    """
+    yield
+
+
+def prune(
+    model,
+    sparsity,
+    block_size=(1, 1),
+    block_pooling_type="AVG",
+    pruning_policy=None,
+    sparsity_m_by_n=None,
+):
+    """Prunes a model in one shot, without training.
+
+    Accuracy suffers more than with pruning while training; it is a first look at what a sparsity
+    does, and a start for fine-tuning. Frozen weights are pruned as well.
+
+    Args:
+        model: A built `keras.Model` or `keras.layers.Layer`. It is changed in place.
+        sparsity: Float in `[0, 1)`. The fraction of zeros in each prunable weight. With
+            `sparsity_m_by_n` the pattern alone decides and `None` may be given.
+        block_size: As in `prune_low_magnitude`, like the arguments after it.
+
+    Returns:
+        `model`.
+
+    Raises:
+        ValueError: if the model is not built, or nothing in it can be pruned.
+    """
+    if not isinstance(model, keras.layers.Layer) or not model.variables or not is_built(model):
+        raise ValueError(
+            "`model` must be a Keras model or layer that is built: call it on a batch first. "
+            f"Received: model={model!r}"
+        )
+    block_size, sparsity_m_by_n = validate_pattern_arguments(
+        block_size, block_pooling_type, sparsity_m_by_n
+    )
+    if sparsity_m_by_n is not None and sparsity is None:
+        sparsity = sparsity_m_by_n[0] / sparsity_m_by_n[1]
+    request = Request(
+        ConstantSparsity(sparsity, 0),
+        block_size,
+        block_pooling_type,
+        sparsity_m_by_n,
+        pruning_policy,
+    )
+    if pruning_policy is not None and isinstance(model, keras.Model):
+        pruning_policy.ensure_model_supports_pruning(model)
+    specs = []
+    for candidate in candidates(model, pruning_policy):
+        spec = candidate.reason or request.spec(candidate)
+        if not isinstance(spec, str):
+            specs.append((candidate.variable, spec))
+    if not specs:
+        raise ValueError(
+            "Nothing in the model can be pruned: no weight is a kernel or an embedding table that "
+            f"the policy and the pattern allow. Received: model={model.name}"
+        )
+    for variable, spec in specs:
+        values = ops.convert_to_tensor(variable)
+        mask = spec.pattern.mask(values, spec.count_pruned(float(sparsity)))
+        variable.assign(ops.where(mask, values, ops.zeros((), values.dtype)))
+    return model

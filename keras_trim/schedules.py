@@ -1,0 +1,271 @@
+"""Pruning schedules: from the training step to whether to prune now, and how sparse."""
+
+import abc
+import numbers
+
+import keras
+from keras import ops
+
+
+class PruningSchedule(abc.ABC):
+    """Tells at each training step whether masks are updated and the sparsity asked for.
+
+    Subclass it to write your own: implement `__call__` and `get_config`, with `keras.ops` on the
+    step so that it can run inside a compiled training step, and decorate the class with
+    `@keras.saving.register_keras_serializable()` so that models saved while they are being pruned
+    load again.
+
+    Attributes that the rest of the package reads if a schedule has them: `begin_step` and
+    `end_step` (to warn of training that ends too early) and `final_sparsity` (to check the
+    result; N:M patterns need it).
+
+    Example:
+
+    ```python
+    @keras.saving.register_keras_serializable()
+    class Linear(keras_trim.PruningSchedule):
+        def __init__(self, final_sparsity, end_step):
+            self.final_sparsity = final_sparsity
+            self.end_step = end_step
+
+        def __call__(self, step):
+            progress = ops.cast(step, "float32") / self.end_step
+            should_prune = ops.equal(step % 10, 0)
+            return should_prune, self.final_sparsity * ops.minimum(progress, 1.0)
+
+        def get_config(self):
+            return {"final_sparsity": self.final_sparsity, "end_step": self.end_step}
+    ```
+    """
+
+    @abc.abstractmethod
+    def __call__(self, step):
+        """Evaluates the schedule.
+
+        Args:
+            step: Scalar integer tensor: optimizer steps finished. (0 stands for "before the first
+                step": what is due then is done with the first step.)
+
+        Returns:
+            A tuple `(should_prune, sparsity)`: a scalar bool tensor and a scalar float tensor,
+            the fraction of weights that shall be zero, in `[0, 1)`.
+        """
+
+    @abc.abstractmethod
+    def get_config(self):
+        """Returns the arguments of the constructor as a dict."""
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+    # The helpers below keep the names that subclasses of TFMOT's schedules call.
+
+    def _should_prune_in_step(self, step, begin_step, end_step, frequency):
+        """Bool (tensor): in range, and on the grid of `frequency` or at `end_step`."""
+        if isinstance(step, numbers.Integral):
+            in_range = step >= begin_step and (end_step < 0 or step <= end_step)
+            return in_range and ((step - begin_step) % frequency == 0 or step == end_step)
+        on_grid = ops.equal(ops.mod(step - begin_step, frequency), 0)
+        should_prune = ops.logical_and(step >= begin_step, on_grid)
+        if end_step >= 0:
+            should_prune = ops.logical_and(should_prune, step <= end_step)
+            should_prune = ops.logical_or(should_prune, ops.equal(step, end_step))
+        return should_prune
+
+    def _validate_step(self, begin_step, end_step, frequency, allow_negative_1):
+        for name, value in (
+            ("begin_step", begin_step),
+            ("end_step", end_step),
+            ("frequency", frequency),
+        ):
+            if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+                raise ValueError(
+                    f"`{name}` counts training steps and must be an integer; round it with "
+                    f"`int(...)`. Received: {name}={value!r}"
+                )
+        if begin_step < 0:
+            raise ValueError(f"`begin_step` must be at least 0. Received: begin_step={begin_step}")
+        if end_step == -1 and not allow_negative_1:
+            raise ValueError(
+                "`end_step` must be the step at which `final_sparsity` is reached; it cannot be "
+                f"-1 (never). Received: end_step={end_step}"
+            )
+        if end_step != -1 and end_step < begin_step:
+            raise ValueError(
+                "`end_step` must not come before `begin_step`"
+                + (" (or be -1: never end)" if allow_negative_1 else "")
+                + f". Received: begin_step={begin_step}, end_step={end_step}"
+            )
+        if frequency < 1:
+            raise ValueError(f"`frequency` must be at least 1. Received: frequency={frequency}")
+
+    def _validate_sparsity(self, sparsity, variable_name):
+        if isinstance(sparsity, bool) or not isinstance(sparsity, numbers.Real):
+            raise ValueError(
+                f"`{variable_name}` must be a number. Received: {variable_name}={sparsity!r}"
+            )
+        if not 0.0 <= sparsity < 1.0:
+            raise ValueError(
+                f"`{variable_name}` is the fraction of weights set to zero and must lie in "
+                f"[0, 1), so 0.8 for 80 %. Received: {variable_name}={sparsity}"
+            )
+
+
+class SteppedSchedule(PruningSchedule):
+    """A schedule that fires at `begin_step`, every `frequency` steps after it, and at `end_step`.
+
+    What it asks for is known ahead for every step, in float64; so the counts of weights to prune
+    are computed on the host, exactly, and only looked up inside the compiled step.
+    """
+
+    def sparsity_at(self, step):
+        """Float: the sparsity asked for at the Python integer `step`."""
+        raise NotImplementedError
+
+    def __call__(self, step):
+        should_prune = self._should_prune_in_step(
+            step, self.begin_step, self.end_step, self.frequency
+        )
+        if isinstance(step, numbers.Integral):
+            return should_prune, self.sparsity_at(int(step))
+        return should_prune, self._sparsity(step)
+
+    def _sparsity(self, step):
+        raise NotImplementedError
+
+    @property
+    def num_updates(self):
+        """How many different sparsities the schedule asks for, in order."""
+        return -(-(self.end_step - self.begin_step) // self.frequency) + 1
+
+    def update_step(self, index):
+        """The step of the update with this index, `0 <= index < num_updates`."""
+        return min(self.begin_step + index * self.frequency, self.end_step)
+
+    def update_index(self, step):
+        """Which update is the latest at `step`, an integer or a scalar integer tensor."""
+        last = self.num_updates - 1
+        if isinstance(step, numbers.Integral):
+            if step >= self.end_step:
+                return last
+            return max(step - self.begin_step, 0) // self.frequency
+        passed = ops.floor_divide(ops.maximum(step - self.begin_step, 0), self.frequency)
+        return ops.where(step >= self.end_step, last, passed)
+
+
+@keras.saving.register_keras_serializable(package="keras_trim")
+class ConstantSparsity(SteppedSchedule):
+    """The same sparsity throughout.
+
+    Args:
+        target_sparsity: Float in `[0, 1)`. The fraction of zeros.
+        begin_step: Integer. The training step at which pruning begins.
+        end_step: Integer. The last step at which masks are updated; after it they stay. `-1`
+            (default) updates them until training ends.
+        frequency: Integer. Masks are updated every `frequency` steps.
+
+    Raises:
+        ValueError: for a sparsity outside `[0, 1)`, and for steps that are no integers or out of
+            order.
+    """
+
+    def __init__(self, target_sparsity, begin_step, end_step=-1, frequency=100):
+        self.target_sparsity = target_sparsity
+        self.begin_step = begin_step
+        self.end_step = end_step
+        self.frequency = frequency
+        self._validate_step(begin_step, end_step, frequency, True)
+        self._validate_sparsity(target_sparsity, "target_sparsity")
+
+    @property
+    def final_sparsity(self):
+        return self.target_sparsity
+
+    @property
+    def num_updates(self):
+        return 1
+
+    def update_step(self, index):
+        return self.begin_step
+
+    def update_index(self, step):
+        return 0
+
+    def sparsity_at(self, step):
+        return float(self.target_sparsity)
+
+    def _sparsity(self, step):
+        return ops.convert_to_tensor(self.target_sparsity, "float32")
+
+    def get_config(self):
+        return {
+            "target_sparsity": float(self.target_sparsity),
+            "begin_step": int(self.begin_step),
+            "end_step": int(self.end_step),
+            "frequency": int(self.frequency),
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_trim")
+class PolynomialDecay(SteppedSchedule):
+    """Sparsity that rises fast at first, then ever more slowly, to `final_sparsity`.
+
+    At step `t` between `begin_step` and `end_step` it is
+
+        final + (initial - final) * (1 - (t - begin_step) / (end_step - begin_step)) ** power
+
+    (Zhu and Gupta, "To prune, or not to prune", https://arxiv.org/abs/1710.01878, section 3,
+    equation 1, which has `power=3`).
+
+    Args:
+        initial_sparsity: Float in `[0, 1)`. Where pruning begins.
+        final_sparsity: Float in `[0, 1)`. Where it ends.
+        begin_step: Integer. The training step at which pruning begins.
+        end_step: Integer. The step at which `final_sparsity` is reached, whatever `frequency`.
+        power: Number. The exponent; 1 is linear.
+        frequency: Integer. Masks are updated every `frequency` steps.
+
+    Raises:
+        ValueError: for a sparsity outside `[0, 1)`, for steps that are no integers or out of
+            order, and for a `power` that is not positive.
+    """
+
+    def __init__(
+        self, initial_sparsity, final_sparsity, begin_step, end_step, power=3, frequency=100
+    ):
+        self.initial_sparsity = initial_sparsity
+        self.final_sparsity = final_sparsity
+        self.begin_step = begin_step
+        self.end_step = end_step
+        self.power = power
+        self.frequency = frequency
+        self._validate_step(begin_step, end_step, frequency, False)
+        self._validate_sparsity(initial_sparsity, "initial_sparsity")
+        self._validate_sparsity(final_sparsity, "final_sparsity")
+        if not isinstance(power, numbers.Real) or not power > 0:
+            raise ValueError(f"`power` must be a positive number. Received: power={power!r}")
+
+    def sparsity_at(self, step):
+        if step >= self.end_step:
+            return float(self.final_sparsity)
+        progress = max(step - self.begin_step, 0) / (self.end_step - self.begin_step)
+        left = (1.0 - progress) ** self.power
+        return float(self.final_sparsity + (self.initial_sparsity - self.final_sparsity) * left)
+
+    def _sparsity(self, step):
+        passed = ops.cast(ops.maximum(step - self.begin_step, 0), "float32")
+        progress = ops.minimum(passed / max(self.end_step - self.begin_step, 1), 1.0)
+        progress = ops.where(step >= self.end_step, 1.0, progress)
+        left = ops.power(1.0 - progress, float(self.power))
+        return self.final_sparsity + (self.initial_sparsity - self.final_sparsity) * left
+
+    def get_config(self):
+        return {
+            "initial_sparsity": float(self.initial_sparsity),
+            "final_sparsity": float(self.final_sparsity),
+            "begin_step": int(self.begin_step),
+            "end_step": int(self.end_step),
+            "power": self.power,
+            "frequency": int(self.frequency),
+        }

@@ -1,0 +1,21 @@
+"""The names of `tfmot.sparsity.keras`: with `import keras_trim as tfmot` its code runs."""
+
+from keras_trim.callbacks import PruningSummaries, UpdatePruningStep
+from keras_trim.policies import PrunableLayer, PruningPolicy
+from keras_trim.pruning import prune_low_magnitude, prune_scope, strip_pruning
+from keras_trim.schedules import ConstantSparsity, PolynomialDecay, PruningSchedule
+from keras_trim.xnnpack import PruneForLatencyOnXNNPack
+
+__all__ = [
+    "ConstantSparsity",
+    "PolynomialDecay",
+    "PrunableLayer",
+    "PruneForLatencyOnXNNPack",
+    "PruningPolicy",
+    "PruningSchedule",
+    "PruningSummaries",
+    "UpdatePruningStep",
+    "prune_low_magnitude",
+    "prune_scope",
+    "strip_pruning",
+]

@@ -1,0 +1,216 @@
+"""Which models XNNPACK runs sparsely, as a pruning policy.
+
+XNNPACK (LiteRT's CPU backend) skips zeros only in 1x1 convolutions, and only within a cluster of layers
+that it can run channels-first: from a 3x3 convolution with stride 2 to a global average pooling.
+(Elsen et al., "Fast sparse ConvNets", https://arxiv.org/abs/1911.09723; the rules are those of
+`xnn_subgraph_rewrite_for_nchw` in XNNPACK's src/subgraph.c.)
+"""
+
+import keras
+from keras import layers
+
+from keras_trim.policies import PruningPolicy
+
+_ELEMENTWISE = (
+    layers.Add,
+    layers.Multiply,
+    layers.ZeroPadding2D,
+    layers.ReLU,
+    layers.LeakyReLU,
+    layers.ELU,
+    layers.Dropout,
+)
+_ACTIVATIONS = {"linear", "relu", "relu6", "leaky_relu", "elu", "sigmoid", "hard_swish"}
+
+
+class PruneForLatencyOnXNNPack(PruningPolicy):
+    """Prunes only the 1x1 convolutions of models that XNNPACK can run sparsely.
+
+    Raises (when a model is marked):
+        ValueError: if the model is not built, is no Sequential or Functional model, or has a layer
+            that XNNPACK cannot run channels-first; it names the layer.
+    """
+
+    def allow_pruning(self, layer):
+        return _is_1x1_convolution(layer)
+
+    def ensure_model_supports_pruning(self, model):
+        graph = _Graph(model)
+        starts = graph.search(graph.inputs, graph.consumers, lambda l: _starts_cluster(l, graph))
+        if not starts:
+            raise ValueError(
+                "XNNPACK runs a model sparsely only if every input passes through a 3x3 `Conv2D` "
+                "on 3 channels with strides=2 and padding='valid', right behind a "
+                f"`ZeroPadding2D(1)`. Received: model={model.name}, which has none on some input"
+            )
+        ends = graph.search(graph.outputs, graph.producers, _ends_cluster)
+        if not ends:
+            raise ValueError(
+                "XNNPACK runs a model sparsely only if every output passes through a "
+                f"`GlobalAveragePooling2D`. Received: model={model.name}, which has none on some "
+                "output"
+            )
+        after_starts = [layer for start in starts for layer in graph.consumers(start)]
+        for layer in graph.between(after_starts, ends):
+            problem = _cluster_problem(layer, graph)
+            if problem:
+                raise ValueError(
+                    f"XNNPACK cannot run this model sparsely: {problem}. "
+                    f"Received: layer '{layer.name}' ({type(layer).__name__})"
+                )
+
+
+def _is_1x1_convolution(layer):
+    return isinstance(layer, layers.Conv2D) and tuple(layer.kernel_size) == (1, 1)
+
+
+def _starts_cluster(layer, graph):
+    if not isinstance(layer, layers.Conv2D) or isinstance(layer, layers.DepthwiseConv2D):
+        return False
+    return (
+        tuple(layer.kernel.shape[:3]) == (3, 3, 3)
+        and tuple(layer.strides) == (2, 2)
+        and layer.padding == "valid"
+        and graph.padding_before(layer) == 1
+    )
+
+
+def _ends_cluster(layer):
+    return isinstance(layer, layers.GlobalAveragePooling2D)
+
+
+def _cluster_problem(layer, graph):
+    """Why XNNPACK cannot run a layer within the cluster, or `None`."""
+    if isinstance(layer, _ELEMENTWISE):
+        return None
+    if isinstance(layer, layers.DepthwiseConv2D):
+        return _depthwise_problem(layer, graph)
+    if isinstance(layer, layers.Conv2D):
+        is_plain = layer.groups == 1 and tuple(layer.strides) == tuple(layer.dilation_rate) == (
+            1,
+            1,
+        )
+        if _is_1x1_convolution(layer) and is_plain and _activation_name(layer) in _ACTIVATIONS:
+            return None
+        return (
+            "within the cluster a convolution must be 1x1, without strides, dilation or groups, "
+            f"its activation one of {sorted(_ACTIVATIONS)}"
+        )
+    if isinstance(layer, layers.GlobalAveragePooling2D):
+        return None if layer.keepdims else "its global average pooling needs keepdims=True"
+    if isinstance(layer, layers.BatchNormalization):
+        return None if layer.axis in (3, -1) else "its batch normalization must be on axis 3"
+    if isinstance(layer, layers.UpSampling2D):
+        is_bilinear = layer.interpolation == "bilinear"
+        return None if is_bilinear else "its upsampling must be bilinear"
+    if isinstance(layer, layers.Activation) and _activation_name(layer) in _ACTIVATIONS:
+        return None
+    return "it has no channels-first kernel for this layer"
+
+
+def _depthwise_problem(layer, graph):
+    kernel, strides = tuple(layer.kernel_size), tuple(layer.strides)
+    radius = {(3, 3): 1, (5, 5): 2}.get(kernel)
+    same = layer.padding == "same" and strides == (1, 1)
+    padded = (
+        layer.padding == "valid"
+        and strides in ((1, 1), (2, 2))
+        and graph.padding_before(layer) == radius
+    )
+    plain = layer.depth_multiplier == 1 and tuple(layer.dilation_rate) == (1, 1)
+    if radius and plain and (same or padded):
+        return None
+    return (
+        "within the cluster a depthwise convolution must be 3x3 or 5x5, with depth_multiplier=1 and "
+        "no dilation, and either padding='same' with strides=1, or padding='valid' with strides of "
+        "1 or 2 behind a ZeroPadding2D of 1 (3x3) or 2 (5x5) on each side"
+    )
+
+
+def _activation_name(layer):
+    return getattr(layer.activation, "__name__", str(layer.activation))
+
+
+class _Graph:
+    """The layers of a Sequential or Functional model, nested models inlined."""
+
+    def __init__(self, model):
+        if not isinstance(model, (keras.Sequential, keras.models.Functional)) and not hasattr(
+            model, "operations"
+        ):
+            raise ValueError(
+                "`PruneForLatencyOnXNNPack` reads a model's graph, so it takes Sequential and "
+                f"Functional models. Received: model={model.name} ({type(model).__name__})"
+            )
+        if not model.built or not getattr(model, "inputs", None):
+            raise ValueError(
+                "`PruneForLatencyOnXNNPack` needs a model that is built: give it a `keras.Input` "
+                f"or call `model.build(input_shape)`. Received: model={model.name}"
+            )
+        self._consumers, self._producers = {}, {}
+        self.inputs, self.outputs = self._add(model)
+
+    def _add(self, model):
+        """Adds a model's layers; returns those at its inputs and at its outputs."""
+        functional = model._functional if isinstance(model, keras.Sequential) else model
+        ends = {}  # operation -> (its first layers, its last layers)
+        for operation in functional.operations:
+            if isinstance(operation, (keras.Sequential, keras.models.Functional)):
+                ends[operation] = self._add(operation)
+            else:
+                ends[operation] = ([operation], [operation])
+                self._consumers.setdefault(operation, [])
+                self._producers.setdefault(operation, [])
+        for nodes in functional._nodes_by_depth.values():
+            for node in nodes:
+                for parent in node.parent_nodes:
+                    for source in ends[parent.operation][1]:
+                        for target in ends[node.operation][0]:
+                            self._consumers[source].append(target)
+                            self._producers[target].append(source)
+        at = [
+            [ends[tensor._keras_history.operation] for tensor in tensors]
+            for tensors in (functional.inputs, functional.outputs)
+        ]
+        return [l for first, _ in at[0] for l in first], [l for _, last in at[1] for l in last]
+
+    def consumers(self, layer):
+        return self._consumers[layer]
+
+    def producers(self, layer):
+        return self._producers[layer]
+
+    def padding_before(self, layer):
+        """The padding, equal on all sides, of a `ZeroPadding2D` that alone feeds a layer, or 0."""
+        producers = self.producers(layer)
+        if len(producers) != 1 or not isinstance(producers[0], layers.ZeroPadding2D):
+            return 0
+        (top, bottom), (left, right) = producers[0].padding
+        return top if top == bottom == left == right else 0
+
+    def search(self, sources, neighbours, is_found):
+        """The layers found first on every path from `sources`; none if some path has none."""
+        found, seen, waiting = [], set(), list(sources)
+        while waiting:
+            layer = waiting.pop()
+            if layer in seen:
+                continue
+            seen.add(layer)
+            if is_found(layer):
+                found.append(layer)
+            elif not neighbours(layer):
+                return []
+            else:
+                waiting.extend(neighbours(layer))
+        return found
+
+    def between(self, sources, ends):
+        """The layers on the paths from `sources` to `ends`, the ends included."""
+        seen, waiting = [], list(sources)
+        while waiting:
+            layer = waiting.pop()
+            if layer not in seen:
+                seen.append(layer)
+                if layer not in ends:
+                    waiting.extend(self.consumers(layer))
+        return seen
