@@ -10,7 +10,6 @@ from keras_trim.report import SparsityReport, sparsity_report
 from keras_trim.schedules import ConstantSparsity, PolynomialDecay, PruningSchedule
 from keras_trim.xnnpack import PruneForLatencyOnXNNPack
 
-
 __all__ = [
     "ConstantSparsity",
     "PolynomialDecay",

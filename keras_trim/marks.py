@@ -1,7 +1,7 @@
 """What `prune_low_magnitude` leaves behind: on each weight, how it shall be pruned.
 
-A mark is an attribute of the Keras variable, so any optimizer that is handed the variables finds it,
-whatever the model looks like. Layers that have no weights yet wait in a registry until they do.
+A mark is an attribute of the Keras variable, so any optimizer that is handed the variables finds
+it, whatever the model looks like. Layers that have no weights yet wait in a registry until they do.
 """
 
 import dataclasses
@@ -137,7 +137,7 @@ def resolve_pending():
 
 
 def _resolve(root):
-    request = _pending[root]
+    request = _pending.pop(root)  # an error is raised once, not whenever anything is trained
     inside = {id(layer) for layer in root._flatten_layers(include_self=False)}
     marked = []
     decisions = []
@@ -160,8 +160,8 @@ def _resolve(root):
             marked.append(candidate.variable)
     for variable, decision in decisions:
         setattr(variable, _ATTRIBUTE, decision)
-    if is_built(root):
-        del _pending[root]
+    if not is_built(root):
+        _pending[root] = request
     return marked
 
 

@@ -343,10 +343,10 @@ class _ScheduleGroup:
         self.weights = weights
         self._zeros = {}
         self._table = None
-        if isinstance(schedule, SteppedSchedule):
-            if schedule.num_updates * len(weights) <= _MAX_TABLE_ENTRIES:
-                steps = (schedule.update_step(i) for i in range(schedule.num_updates))
-                self._table = np.array([self._counts(s) for s in steps], "int32")
+        is_stepped = isinstance(schedule, SteppedSchedule)
+        if is_stepped and schedule.num_updates * len(weights) <= _MAX_TABLE_ENTRIES:
+            steps = (schedule.update_step(i) for i in range(schedule.num_updates))
+            self._table = np.array([self._counts(step) for step in steps], "int32")
 
     def _counts(self, step):
         """List of integers, exact: the units to prune of each weight at `step`."""

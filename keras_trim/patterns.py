@@ -196,7 +196,7 @@ class BlockPattern(Pattern):
 
 
 def _fold(values, axis, combine):
-    """Reduces an axis by halving it: the order of additions, so every bit, is the same everywhere."""
+    """Reduces an axis by halving it: in this order every backend rounds the same."""
     size = values.shape[axis]
     while size > 1:
         half = size // 2

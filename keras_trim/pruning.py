@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_trim import guard
 from keras_trim.attachment import detach
-from keras_trim.marks import Request, get_spec, is_built, mark, unmark
+from keras_trim.marks import Request, get_mark, is_built, mark, unmark
 from keras_trim.patterns import validate_pattern_arguments
 from keras_trim.policies import PruningPolicy, candidates
 from keras_trim.report import warn_of_missed_targets
@@ -78,11 +78,11 @@ def prune_low_magnitude(
             )
     guard.install()
     for layer in to_prune if is_list else [to_prune]:
-        _mark(layer, request, may_be_empty=is_list)
+        _mark(layer, request)
     return to_prune
 
 
-def _mark(layer, request, may_be_empty):
+def _mark(layer, request):
     if request.policy is not None and isinstance(layer, keras.Model):
         request.policy.ensure_model_supports_pruning(layer)
     attached = guard.find_pruning_optimizer(getattr(layer, "optimizer", None))
@@ -91,26 +91,20 @@ def _mark(layer, request, may_be_empty):
             "This model is being pruned already. Call `keras_trim.strip_pruning(model)` before you "
             f"mark it anew. Received: to_prune={layer.name} with a PruningOptimizer"
         )
-    try:
-        variables = mark(layer, request)
-    except ValueError:
-        unmark(layer)
-        raise
-    if variables is None or may_be_empty:
+    variables = mark(layer, request)
+    if variables is None:  # not built yet
         return
-    if not variables:
-        reasons = sorted({c.reason for c in candidates(layer, request.policy) if c.reason})
-        unmark(layer)
-        raise ValueError(
+    if not variables and layer.variables:
+        reasons = {get_mark(variable).reason for variable in layer.variables if get_mark(variable)}
+        message = (
             "Nothing in it can be pruned: no weight is a kernel or an embedding table that the "
             f"policy and the pattern allow. Received: to_prune={layer.name}, whose weights are "
-            f"left out because: {'; '.join(reasons) or 'it has none, or the pattern fits none'}"
+            f"left out because: {'; '.join(sorted(reasons))}"
         )
-    warn_of_frozen(variables)
-
-
-def warn_of_frozen(variables):
-    """Warns of marked variables that are not trainable."""
+        unmark(layer)
+        if isinstance(layer, keras.Model):
+            raise ValueError(message)
+        warnings.warn(message, stacklevel=3)
     frozen = [variable.path for variable in variables if not variable.trainable]
     if frozen:
         warnings.warn(
@@ -118,7 +112,7 @@ def warn_of_frozen(variables):
             f"are: {', '.join(frozen[:4])}{' ...' if len(frozen) > 4 else ''}. Set "
             "`layer.trainable = True` before compiling, mark other layers, or prune them in one "
             "shot with `keras_trim.prune`.",
-            stacklevel=4,
+            stacklevel=3,
         )
 
 

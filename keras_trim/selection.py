@@ -56,7 +56,7 @@ def magnitude_bits(values):
 
 
 def _compiled(function):
-    """Compiles `function` where the backend has a compiler; nested in a compiled step it inlines."""
+    """Compiles `function` where the backend can; within a compiled step it is inlined."""
     if BACKEND == "jax":
         import jax
 

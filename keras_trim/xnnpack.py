@@ -1,7 +1,8 @@
 """Which models XNNPACK runs sparsely, as a pruning policy.
 
-XNNPACK (LiteRT's CPU backend) skips zeros only in 1x1 convolutions, and only within a cluster of layers
-that it can run channels-first: from a 3x3 convolution with stride 2 to a global average pooling.
+XNNPACK (LiteRT's CPU backend) skips zeros only in 1x1 convolutions, and only within a cluster of
+layers that it can run channels-first: from a 3x3 convolution with stride 2 to a global average
+pooling.
 (Elsen et al., "Fast sparse ConvNets", https://arxiv.org/abs/1911.09723; the rules are those of
 `xnn_subgraph_rewrite_for_nchw` in XNNPACK's src/subgraph.c.)
 """
@@ -36,7 +37,9 @@ class PruneForLatencyOnXNNPack(PruningPolicy):
 
     def ensure_model_supports_pruning(self, model):
         graph = _Graph(model)
-        starts = graph.search(graph.inputs, graph.consumers, lambda l: _starts_cluster(l, graph))
+        starts = graph.search(
+            graph.inputs, graph.consumers, lambda layer: _starts_cluster(layer, graph)
+        )
         if not starts:
             raise ValueError(
                 "XNNPACK runs a model sparsely only if every input passes through a 3x3 `Conv2D` "
@@ -121,8 +124,8 @@ def _depthwise_problem(layer, graph):
     if radius and plain and (same or padded):
         return None
     return (
-        "within the cluster a depthwise convolution must be 3x3 or 5x5, with depth_multiplier=1 and "
-        "no dilation, and either padding='same' with strides=1, or padding='valid' with strides of "
+        "within the cluster a depthwise convolution must be 3x3 or 5x5, with depth_multiplier=1 "
+        "and no dilation, and either padding='same' with strides=1, or padding='valid' with strides of "
         "1 or 2 behind a ZeroPadding2D of 1 (3x3) or 2 (5x5) on each side"
     )
 
@@ -168,11 +171,9 @@ class _Graph:
                         for target in ends[node.operation][0]:
                             self._consumers[source].append(target)
                             self._producers[target].append(source)
-        at = [
-            [ends[tensor._keras_history.operation] for tensor in tensors]
-            for tensors in (functional.inputs, functional.outputs)
-        ]
-        return [l for first, _ in at[0] for l in first], [l for _, last in at[1] for l in last]
+        inputs = [ends[tensor._keras_history.operation][0] for tensor in functional.inputs]
+        outputs = [ends[tensor._keras_history.operation][1] for tensor in functional.outputs]
+        return sum(inputs, []), sum(outputs, [])
 
     def consumers(self, layer):
         return self._consumers[layer]
