@@ -9,8 +9,9 @@ from keras import ops
 
 from keras_trim.attachment import attach
 from keras_trim.guard import find_pruning_optimizer
-from keras_trim.marks import marked_variables
+from keras_trim.marks import is_marked, marked_variables
 from keras_trim.report import count_zeros, warn_of_missed_targets
+from keras_trim.schedules import SteppedSchedule
 
 
 class UpdatePruningStep(keras.callbacks.Callback):
@@ -38,11 +39,12 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._optimizer = None
         self._epoch_start = 0
         self._batches_per_step = 1
+        self._is_checked = False
 
     def set_model(self, model):
         super().set_model(model)
         optimizer = getattr(model, "optimizer", None)
-        if optimizer is not None and marked_variables(model):
+        if optimizer is not None and is_marked(model):
             attach(model)
         self._optimizer = find_pruning_optimizer(getattr(model, "optimizer", None))
 
@@ -59,11 +61,10 @@ class UpdatePruningStep(keras.callbacks.Callback):
                 stacklevel=2,
             )
             return
-        if not self._optimizer.built:
-            return  # a model that builds itself within the first step
-        self._warn_of_frozen()
-        self._warn_of_revival()
-        self._warn_of_schedule()
+        self._is_checked = self._optimizer.built
+        if self._is_checked:
+            self._warn_of_revival()
+            self._warn_of_misfit()
 
     def on_epoch_begin(self, epoch, logs=None):
         if self._optimizer is not None:
@@ -79,6 +80,9 @@ class UpdatePruningStep(keras.callbacks.Callback):
         # `batch`: TFMOT's name of the first argument, which its guide passes by name.
         if self._optimizer is not None and self._optimizer.built and logs is not None:
             logs["sparsity"] = self._measured_sparsity()
+            if not self._is_checked:  # a model that TensorFlow built within the first step
+                self._is_checked = True
+                self._warn_of_misfit()
 
     def on_train_end(self, logs=None):
         if self._optimizer is None or not self._optimizer.built:
@@ -105,6 +109,10 @@ class UpdatePruningStep(keras.callbacks.Callback):
         variables = [weight.variable for weight in self._optimizer.pruned_weights]
         size = sum(math.prod(variable.shape) for variable in variables)
         return sum(count_zeros(variable) for variable in variables) / size
+
+    def _warn_of_misfit(self):
+        self._warn_of_frozen()
+        self._warn_of_schedule()
 
     def _warn_of_frozen(self):
         pruned = {id(weight.variable) for weight in self._optimizer.pruned_weights}
@@ -143,21 +151,23 @@ class UpdatePruningStep(keras.callbacks.Callback):
         start = self._step()
         end = start + steps * epochs // self._accumulation() if steps and epochs else None
         for schedule in self._optimizer.schedules:
-            begin_step = getattr(schedule, "begin_step", 0)
-            end_step = getattr(schedule, "end_step", -1)
-            if end is not None and begin_step > end:
+            if not isinstance(schedule, SteppedSchedule):
+                continue
+            due_now = start == 0 and schedule.begin_step == 0
+            following = 0 if due_now else schedule.next_update(start)
+            if following is None and not self._has_pruned(schedule):
                 warnings.warn(
-                    f"The pruning schedule begins at step {begin_step}, but training will end at "
-                    f"step {end}: nothing will be pruned. Choose an earlier `begin_step` or train "
-                    "for more steps.",
-                    stacklevel=3,
+                    f"The pruning schedule ended at step {schedule.end_step}, but the optimizer is "
+                    f"at step {start} already: nothing will be pruned. Compile the model anew to "
+                    "count from 0, or shift the schedule.",
+                    stacklevel=4,
                 )
-            elif 0 <= end_step <= start and start > 0 and not self._has_pruned(schedule):
+            elif following is not None and end is not None and following > end:
                 warnings.warn(
-                    f"The pruning schedule ended at step {end_step}, but the optimizer is at step "
-                    f"{start} already: nothing will be pruned. Compile the model anew to count "
-                    "from 0, or shift the schedule.",
-                    stacklevel=3,
+                    f"The pruning schedule will not fire: its next update is at step {following}, "
+                    f"but this `fit` goes from step {start} to {end}. Choose an earlier "
+                    "`begin_step` or a smaller `frequency`, or train for more steps.",
+                    stacklevel=4,
                 )
 
     def _has_pruned(self, schedule):

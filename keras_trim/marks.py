@@ -171,6 +171,12 @@ def marked_variables(root):
     return [variable for variable in root.variables if get_spec(variable) is not None]
 
 
+def is_marked(root):
+    """Whether anything in a layer or model is marked, built or not."""
+    is_pending = any(layer in _pending for layer in root._flatten_layers())
+    return is_pending or bool(marked_variables(root))
+
+
 def unmark(root):
     """Takes all marks off a layer or model."""
     for layer in root._flatten_layers():

@@ -143,6 +143,15 @@ class SteppedSchedule(PruningSchedule):
         """The step of the update with this index, `0 <= index < num_updates`."""
         return min(self.begin_step + index * self.frequency, self.end_step)
 
+    def next_update(self, step):
+        """The first step after `step` at which masks are updated, or `None`."""
+        if step < self.begin_step:
+            return self.begin_step
+        following = step + self.frequency - (step - self.begin_step) % self.frequency
+        if self.end_step < 0:
+            return following
+        return min(following, self.end_step) if step < self.end_step else None
+
     def update_index(self, step):
         """Which update is the latest at `step`, an integer or a scalar integer tensor."""
         last = self.num_updates - 1

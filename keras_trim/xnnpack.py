@@ -7,6 +7,8 @@ pooling.
 `xnn_subgraph_rewrite_for_nchw` in XNNPACK's src/subgraph.c.)
 """
 
+import itertools
+
 import keras
 from keras import layers
 
@@ -125,8 +127,8 @@ def _depthwise_problem(layer, graph):
         return None
     return (
         "within the cluster a depthwise convolution must be 3x3 or 5x5, with depth_multiplier=1 "
-        "and no dilation, and either padding='same' with strides=1, or padding='valid' with strides of "
-        "1 or 2 behind a ZeroPadding2D of 1 (3x3) or 2 (5x5) on each side"
+        "and no dilation, and either padding='same' with strides=1, or padding='valid' with "
+        "strides of 1 or 2 behind a ZeroPadding2D of 1 (3x3) or 2 (5x5) on each side"
     )
 
 
@@ -173,7 +175,7 @@ class _Graph:
                             self._producers[target].append(source)
         inputs = [ends[tensor._keras_history.operation][0] for tensor in functional.inputs]
         outputs = [ends[tensor._keras_history.operation][1] for tensor in functional.outputs]
-        return sum(inputs, []), sum(outputs, [])
+        return list(itertools.chain(*inputs)), list(itertools.chain(*outputs))
 
     def consumers(self, layer):
         return self._consumers[layer]
