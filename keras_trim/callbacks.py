@@ -1,5 +1,6 @@
 """Keras callbacks: attach pruning to `fit`, and log it."""
 
+import importlib.util
 import math
 import warnings
 
@@ -64,7 +65,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._is_checked = self._optimizer.built
         if self._is_checked:
             self._warn_of_revival()
-            self._warn_of_misfit()
+            self._warn_of_misfit(self._step())
 
     def on_epoch_begin(self, epoch, logs=None):
         if self._optimizer is not None:
@@ -82,7 +83,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
             logs["sparsity"] = self._measured_sparsity()
             if not self._is_checked:  # a model that TensorFlow built within the first step
                 self._is_checked = True
-                self._warn_of_misfit()
+                self._warn_of_misfit(0)
 
     def on_train_end(self, logs=None):
         if self._optimizer is None or not self._optimizer.built:
@@ -110,9 +111,9 @@ class UpdatePruningStep(keras.callbacks.Callback):
         size = sum(math.prod(variable.shape) for variable in variables)
         return sum(count_zeros(variable) for variable in variables) / size
 
-    def _warn_of_misfit(self):
+    def _warn_of_misfit(self, start):
         self._warn_of_frozen()
-        self._warn_of_schedule()
+        self._warn_of_schedule(start)
 
     def _warn_of_frozen(self):
         pruned = {id(weight.variable) for weight in self._optimizer.pruned_weights}
@@ -145,10 +146,9 @@ class UpdatePruningStep(keras.callbacks.Callback):
                 stacklevel=3,
             )
 
-    def _warn_of_schedule(self):
+    def _warn_of_schedule(self, start):
         params = self.params or {}
         steps, epochs = params.get("steps"), params.get("epochs")
-        start = self._step()
         end = start + steps * epochs // self._accumulation() if steps and epochs else None
         for schedule in self._optimizer.schedules:
             if not isinstance(schedule, SteppedSchedule):
@@ -183,19 +183,30 @@ class PruningSummaries(keras.callbacks.TensorBoard):
 
     For each pruned weight it writes `<path>/sparsity` (the fraction of zeros counted) and
     `<path>/threshold` (the smallest magnitude kept), and for all of them `sparsity/measured` and
-    `sparsity/scheduled`, against the optimizer's step. Like `TensorBoard` it needs TensorFlow
-    installed, whatever the backend.
+    `sparsity/scheduled`, against the optimizer's step. As Keras's callback it needs the packages
+    tensorboard and tensorflow, whatever the backend: `pip install "keras-trim[summaries]"`.
 
     Args:
         log_dir: String. Where to write; see `keras.callbacks.TensorBoard`.
         update_freq: `"epoch"`, `"batch"` or an integer; see `keras.callbacks.TensorBoard`.
             Weights are counted once per epoch.
         **kwargs: Further arguments of `keras.callbacks.TensorBoard`.
+
+    Raises:
+        ImportError: if tensorboard or tensorflow is not installed.
     """
 
     def __init__(self, log_dir, update_freq="epoch", **kwargs):
         if not isinstance(log_dir, str) or not log_dir:
             raise ValueError(f"`log_dir` must be a non-empty string. Received: log_dir={log_dir!r}")
+        missing = [
+            name for name in ("tensorboard", "tensorflow") if importlib.util.find_spec(name) is None
+        ]
+        if missing:
+            raise ImportError(
+                "`PruningSummaries` writes with TensorBoard: install it by "
+                f'`pip install "keras-trim[summaries]"`. Not found: {", ".join(missing)}'
+            )
         super().__init__(log_dir=log_dir, update_freq=update_freq, **kwargs)
 
     def on_epoch_end(self, epoch, logs=None):

@@ -258,7 +258,7 @@ class PolynomialDecay(SteppedSchedule):
     def sparsity_at(self, step):
         if step >= self.end_step:
             return float(self.final_sparsity)
-        progress = max(step - self.begin_step, 0) / (self.end_step - self.begin_step)
+        progress = max(step - self.begin_step, 0) / max(self.end_step - self.begin_step, 1)
         left = (1.0 - progress) ** self.power
         return float(self.final_sparsity + (self.initial_sparsity - self.final_sparsity) * left)
 

@@ -1,0 +1,62 @@
+import keras
+import numpy as np
+import pytest
+
+import keras_trim
+
+
+@pytest.fixture(autouse=True)
+def _reset_keras():
+    keras.config.set_dtype_policy("float32")
+    keras.utils.set_random_seed(0)
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def data(rng):
+    """Regression data: 64 samples of 8 features, 1 target."""
+    x = rng.standard_normal((64, 8)).astype("float32")
+    return x, (x @ rng.standard_normal((8, 1))).astype("float32")
+
+
+@pytest.fixture
+def mlp():
+    """Two kernels: 8x16 and 16x1."""
+    return make_mlp()
+
+
+def make_mlp(**dense):
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.Dense(16, activation="relu", name="hidden", **dense),
+            keras.layers.Dense(1, name="out", **dense),
+        ]
+    )
+
+
+def fit(model, data, epochs=2, batch_size=16, callbacks=(), **kwargs):
+    """Trains with pruning attached: 4 steps per epoch on `data`."""
+    return model.fit(
+        *data,
+        epochs=epochs,
+        batch_size=batch_size,
+        verbose=0,
+        callbacks=[keras_trim.UpdatePruningStep(), *callbacks],
+        **kwargs,
+    )
+
+
+def zeros(model):
+    """Zeros of each weight that is pruned, in order."""
+    return [row.zeros for row in keras_trim.sparsity_report(model).pruned_rows]
+
+
+def values(variable):
+    return keras.ops.convert_to_numpy(variable)

@@ -1,0 +1,187 @@
+import re
+
+import keras
+import numpy as np
+import pytest
+from conftest import fit, make_mlp, values, zeros
+
+import keras_trim
+from keras_trim import ConstantSparsity, PolynomialDecay
+
+STEPS = 8  # of `fit`, in two epochs
+
+
+def train(schedule, data, model=None, **kwargs):
+    model = model or make_mlp()
+    keras_trim.prune_low_magnitude(model, schedule)
+    if not model.compiled:
+        model.compile("sgd", "mse")
+    return model, fit(model, data, **kwargs)
+
+
+def test_sparsity_is_logged(data):
+    _, history = train(PolynomialDecay(0.0, 0.5, 0, STEPS, power=1, frequency=2), data)
+    assert history.history["sparsity"] == [0.25, 0.5]
+
+
+def test_sparsity_is_in_the_progress_bar(mlp, data, capsys):
+    keras_trim.prune_low_magnitude(mlp, PolynomialDecay(0.0, 0.5, 0, 4, power=1, frequency=1))
+    mlp.compile("sgd", "mse")
+    callbacks = [keras_trim.UpdatePruningStep()]
+    mlp.fit(*data, epochs=1, batch_size=16, verbose=1, callbacks=callbacks)
+    shown = re.findall(r"sparsity: ([\d.e+-]+)", capsys.readouterr().out)
+    assert float(shown[-1]) == 0.5
+
+
+def test_what_a_checkpoint_sees_is_sparse(data, tmp_path):
+    model = keras_trim.prune_low_magnitude(make_mlp(), ConstantSparsity(0.5, 0))
+    model.compile("adam", "mse")
+    path = str(tmp_path / "{epoch}-{batch}.weights.h5")
+    fit(
+        model,
+        data,
+        callbacks=[keras.callbacks.ModelCheckpoint(path, save_freq=1, save_weights_only=True)],
+    )
+    copy = make_mlp()
+    files = sorted(tmp_path.glob("*.weights.h5"))
+    assert len(files) == STEPS
+    for file in files:
+        copy.load_weights(file)
+        assert [np.count_nonzero(values(layer.kernel) == 0) for layer in copy.layers] == [64, 8]
+
+
+def test_nothing_is_marked(mlp, data):
+    mlp.compile("sgd", "mse")
+    with pytest.warns(UserWarning, match="nothing to prune.*prune_low_magnitude"):
+        fit(mlp, data)
+
+
+def test_a_model_without_an_optimizer(mlp):
+    callback = keras_trim.UpdatePruningStep()
+    callback.set_model(keras_trim.prune_low_magnitude(mlp))
+    with pytest.raises(ValueError, match=r"`model.compile\(\)`"):
+        callback.on_train_begin()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "next_update"),
+    [
+        (ConstantSparsity(0.5, STEPS + 1), STEPS + 1),
+        (PolynomialDecay(0.0, 0.5, 100, 200), 100),
+    ],
+)
+def test_a_schedule_that_will_not_fire(schedule, next_update, data):
+    match = f"will not fire: its next update is at step {next_update}.* from step 0 to 8"
+    with pytest.warns(UserWarning, match=match), pytest.warns(UserWarning, match="nded"):
+        train(schedule, data)
+
+
+def test_a_schedule_that_is_over_before_it_begins(mlp, data):
+    mlp.compile("sgd", "mse")
+    mlp.fit(*data, epochs=2, batch_size=16, verbose=0)
+    with (
+        pytest.warns(UserWarning, match="ended at step 4, but the optimizer is at step 8.*anew"),
+        pytest.warns(UserWarning, match="reached their target"),
+    ):
+        train(PolynomialDecay(0.0, 0.5, 0, 4), data, model=mlp)
+
+
+def test_training_that_ends_before_the_schedule(data):
+    with pytest.warns(UserWarning, match="ended at step 8, before the `end_step` 20.*Train on"):
+        train(PolynomialDecay(0.0, 0.5, 0, 20, frequency=4), data)
+
+
+def test_training_that_misses_its_target(data):
+    class Rewind(keras.callbacks.Callback):
+        def on_train_end(self, logs=None):
+            self.model.layers[0].kernel.assign(np.ones((8, 16), "float32"))
+
+    model = keras_trim.prune_low_magnitude(make_mlp(), ConstantSparsity(0.5, 0))
+    model.compile("sgd", "mse")
+    callbacks = [Rewind(), keras_trim.UpdatePruningStep()]
+    match = "1 weights reached their target sparsity: .*hidden/kernel at 0.00% of 50.00%"
+    with pytest.warns(UserWarning, match=match):
+        model.fit(*data, verbose=0, callbacks=callbacks)
+    with pytest.warns(UserWarning, match="Pruning was stripped before"):
+        keras_trim.strip_pruning(model)
+
+
+@pytest.mark.parametrize(
+    "schedule", [ConstantSparsity(0.25, 0), PolynomialDecay(0.0, 0.75, 0, STEPS)]
+)
+def test_a_target_that_would_revive_weights(schedule, mlp, data):
+    keras_trim.prune(mlp, 0.5)
+    with pytest.warns(UserWarning, match="2 weights are sparser already.*50.00% > "):
+        train(schedule, data, model=mlp)
+
+
+def test_weights_that_begin_at_zero_are_no_revival(data):
+    # Warnings are errors in this suite.
+    model, _ = train(ConstantSparsity(0.5, STEPS), data, model=make_mlp(kernel_initializer="zeros"))
+    assert model.optimizer.pruned_weights[0].spec.target_zeros == 64
+
+
+def test_training_resumes_quietly(data):
+    schedule = PolynomialDecay(0.0, 0.5, 0, STEPS, frequency=2)
+    model = keras_trim.prune_low_magnitude(make_mlp(), schedule)
+    model.compile("sgd", "mse")
+    with pytest.warns(UserWarning, match="before the `end_step`"):
+        fit(model, data, epochs=1)
+    fit(model, data, epochs=1)
+    assert zeros(model) == [64, 8]
+    fit(model, data, epochs=1)  # after the end the masks stay
+    assert zeros(model) == [64, 8]
+
+
+def test_evaluate_and_predict_with_the_callback(mlp, data):
+    keras_trim.prune_low_magnitude(mlp, ConstantSparsity(0.5, 0))
+    mlp.compile("sgd", "mse")
+    callbacks = [keras_trim.UpdatePruningStep()]
+    mlp.evaluate(*data, verbose=0, callbacks=callbacks)
+    mlp.predict(data[0], verbose=0, callbacks=callbacks)
+    assert values(mlp.layers[0].kernel).all()
+
+
+def test_train_on_batch(mlp, data):
+    keras_trim.prune_low_magnitude(mlp, ConstantSparsity(0.5, 0))
+    mlp.compile("sgd", "mse")
+    callback = keras_trim.UpdatePruningStep()
+    callback.set_model(mlp)
+    mlp.train_on_batch(*data)
+    assert zeros(mlp) == [64, 8]
+
+
+@pytest.mark.parametrize("steps_per_execution", [1, 3])
+def test_steps_per_execution(steps_per_execution, data):
+    if keras.backend.backend() == "torch":
+        steps_per_execution = 1  # Keras has no other on PyTorch
+    model = keras_trim.prune_low_magnitude(
+        make_mlp(), PolynomialDecay(0.0, 0.5, 0, STEPS, power=1, frequency=2)
+    )
+    model.compile("sgd", "mse", steps_per_execution=steps_per_execution)
+    history = fit(model, data)
+    assert history.history["sparsity"] == [0.25, 0.5]
+
+
+def test_summaries(data, tmp_path):
+    model = keras_trim.prune_low_magnitude(make_mlp(), ConstantSparsity(0.5, 0))
+    model.compile("sgd", "mse")
+    fit(model, data, callbacks=[keras_trim.PruningSummaries(log_dir=str(tmp_path))])
+
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+    from tensorboard.util.tensor_util import make_ndarray
+
+    scalars = {}
+    for file in (tmp_path / "train").glob("events*"):
+        for event in EventFileLoader(str(file)).Load():
+            for value in event.summary.value:
+                scalars[value.tag, event.step] = make_ndarray(value.tensor).item()
+    path = model.layers[0].kernel.path
+    magnitudes = np.abs(values(model.layers[0].kernel))
+    assert scalars[f"{path}/sparsity", STEPS] == 0.5
+    assert scalars[f"{path}/threshold", STEPS] == magnitudes[magnitudes > 0].min()
+    assert scalars["sparsity/measured", STEPS // 2] == 0.5
+    assert scalars["sparsity/scheduled", STEPS] == 0.5
+    assert ("epoch_loss", 1) in scalars
+    with pytest.raises(ValueError, match="`log_dir` must be a non-empty string"):
+        keras_trim.PruningSummaries(log_dir="")
