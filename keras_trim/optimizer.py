@@ -1,6 +1,7 @@
 """The optimizer that prunes: the only place where training changes which weights are zero."""
 
 import dataclasses
+import functools
 import math
 
 import keras
@@ -192,42 +193,63 @@ class PruningOptimizer(keras.optimizers.Optimizer):
             if isinstance(step, int):
                 counts = group.counts_on_host(before, step)
                 if counts is not None:
-                    for weight, count in zip(group.weights, counts, strict=True):
-                        self._update_mask(weight, count)
+                    self._update_masks(group.weights, counts)
+                self._mask_weights(group.weights)
             else:
-                self._update_masks_if(*group.counts_in_graph(before, step), group.weights)
-        self._mask_weights()
+                self._prune_in_graph(group.weights, *group.counts_in_graph(before, step))
 
-    def _update_masks_if(self, due, counts, weights):
+    def _prune_in_graph(self, weights, due, counts):
+        """Masks the weights, with new masks if the scalar bool tensor `due` is true.
+
+        The new masks are made in a loop that runs once or not at all. A conditional would do, but
+        XLA has a loop work in place where it copies what goes through a conditional; and the
+        masking outside the loop, which spares weights that are due, it fuses with the optimizer's
+        own update, so that it costs no pass over the weights.
+        """
+        self._mask_weights(weights, unless=due)
+
+        def update():
+            self._update_masks(weights, counts)
+            self._mask_weights(weights)
+
         if BACKEND == "tensorflow":
             import tensorflow as tf
 
-            def update():
-                for i, weight in enumerate(weights):
-                    self._update_mask(weight, counts[i])
-                return tf.constant(True)
+            def body(i):
+                update()
+                return i + 1
 
-            tf.cond(due, update, lambda: tf.constant(False))
+            tf.while_loop(lambda i: i < tf.cast(due, "int32"), body, [0])
             return
-        # One conditional around all weights: each one costs XLA more than it would save.
-        masks = ops.cond(
-            due,
-            lambda: [
-                weight.spec.pattern.mask(ops.convert_to_tensor(weight.variable), counts[i])
-                for i, weight in enumerate(weights)
-            ],
-            lambda: [ops.convert_to_tensor(weight.mask) for weight in weights],
-        )
-        for weight, mask in zip(weights, masks, strict=True):
-            weight.mask.assign(mask)
-
-    def _update_mask(self, weight, count):
-        pattern = weight.spec.pattern
-        self._update(weight.mask, lambda _, values: pattern.mask(values, count), weight.variable)
-
-    def _mask_weights(self):
         averages = self._moving_averages()
-        for weight in self.pruned_weights:
+        variables = [variable for w in weights for variable in (w.variable, w.mask)]
+        variables += [averages[w.index] for w in weights if averages.get(w.index) is not None]
+
+        def body(i, values):
+            state = list(zip(variables, values, strict=True))
+            with keras.StatelessScope(state_mapping=state) as scope:
+                update()
+            return [scope.get_current_value(variable) for variable in variables]
+
+        values = [ops.convert_to_tensor(variable) for variable in variables]
+        values = ops.fori_loop(0, ops.cast(due, "int32"), body, values)
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+
+    def _update_masks(self, weights, counts):
+        for i, weight in enumerate(weights):
+            pattern, count = weight.spec.pattern, counts[i]
+            self._update(weight.mask, functools.partial(_mask, pattern, count), weight.variable)
+
+    def _mask_weights(self, weights, unless=None):
+        """Zeros what is pruned, in weights and in their averages.
+
+        Args:
+            weights: List of `PrunedWeight`.
+            unless: Scalar bool tensor: if true, nothing is changed.
+        """
+        averages = self._moving_averages()
+        for weight in weights:
             for variable in (weight.variable, averages.get(weight.index)):
                 if variable is None:
                     continue
@@ -236,7 +258,7 @@ class PruningOptimizer(keras.optimizers.Optimizer):
                     value = variable.value
                     value.view(_TORCH_INTEGERS[value.element_size()]).mul_(weight.mask.value)
                 else:
-                    self._update(variable, _masked, weight.mask)
+                    self._update(variable, functools.partial(_masked, unless), weight.mask)
 
     def _update(self, variable, function, other):
         """Assigns `function(value, other's value)`, on TensorFlow on every replica."""
@@ -274,7 +296,7 @@ class PruningOptimizer(keras.optimizers.Optimizer):
 
     def finalize_variable_values(self, var_list):
         self.inner_optimizer.finalize_variable_values(var_list)
-        _outside_graph(self._mask_weights)()
+        _outside_graph(self._mask_weights)(self.pruned_weights)
 
     # What it looks like from outside
 
@@ -429,7 +451,16 @@ def _is_traced(tensor):
     return False
 
 
-def _masked(values, mask):
+def _mask(pattern, count, mask, values):
+    """The new value of a mask, given the weight's values."""
+    del mask
+    return pattern.mask(values, count)
+
+
+def _masked(unless, values, mask):
+    """The new value of a weight, given its mask."""
+    if unless is not None:
+        mask = ops.logical_or(mask, unless)
     return ops.where(mask, values, ops.zeros((), values.dtype))
 
 

@@ -1,4 +1,4 @@
-"""Pictures of pruning, drawn into Axes of Matplotlib, which is imported only when they are drawn."""
+"""Pictures of pruning, drawn into Axes of Matplotlib, which is imported only to make them."""
 
 import numpy as np
 
@@ -20,8 +20,13 @@ def make_figure(num_panels):
     Raises:
         ImportError: if Matplotlib is not installed.
     """
-    matplotlib = _import_matplotlib()
-    figure = matplotlib.figure.Figure(figsize=(5.5 * num_panels, 3.8), dpi=150, layout="tight")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            f'plots need Matplotlib: pip install "keras-trim[plots]". Received: {error}'
+        ) from error
+    figure = Figure(figsize=(5.5 * num_panels, 3.8), dpi=150, layout="tight")
     return figure, figure.subplots(1, num_panels, squeeze=False)[0]
 
 
@@ -32,26 +37,22 @@ def plot_schedule(ax, steps, asked, reached):
         ax: `matplotlib.axes.Axes` to draw into.
         steps: Sequence of integers: optimizer steps.
         asked: Sequence of floats in `[0, 1]`: the schedule at these steps.
-        reached: Sequence of floats in `[0, 1]`: the zeros counted after these steps, over size.
-
-    Raises:
-        ImportError: if Matplotlib is not installed.
+        reached: Sequence of floats in `[0, 1]`: zeros counted after these steps, over size.
     """
     ax.plot(steps, asked, color=_ORANGE, linewidth=4, alpha=0.6, label="asked for")
     ax.plot(steps, reached, color=_BLUE, linewidth=1.5, drawstyle="steps-post", label="reached")
     ax.set_xlim(left=0)
     ax.set_ylim(0, 1)
-    ax.set_xlabel("optimizer step")
-    ax.set_ylabel("zeros among the pruned weights")
-    ax.set_title("Sparsity while training", loc="left")
+    ax.grid(axis="y", color="#DDDDDD", linewidth=0.6)
+    ax.set_axisbelow(True)
     ax.legend(loc="lower right", frameon=False)
-    _tidy(ax)
+    _label(ax, "Sparsity while training", "optimizer step", "zeros among the pruned weights")
 
 
 def plot_weight_histogram(ax, before, after, num_bins=60):
     """Plots how the weights are distributed before and after pruning.
 
-    Zeros would be one bar that dwarfs the others, so bars count the other weights only, as a share
+    Zeros would be one bar that dwarfs the others. So bars count the other weights only, as a share
     of all, and the share of zeros is written at 0. The outermost bars hold what lies beyond them
     too.
 
@@ -60,58 +61,36 @@ def plot_weight_histogram(ax, before, after, num_bins=60):
         before: Array of floats, any shape: the weights before pruning.
         after: Array of floats: the same weights after it.
         num_bins: Integer. Bars over the whole range.
-
-    Raises:
-        ImportError: if Matplotlib is not installed.
     """
     before, after = np.ravel(before), np.ravel(after)
     nonzero = [weights[weights != 0] for weights in (before, after)]
     # A few large weights would squeeze all the others into the middle.
-    limit = max((np.quantile(np.abs(w), 0.995) for w in nonzero if w.size), default=1.0)
+    limit = max(np.quantile(np.abs(weights), 0.995) for weights in nonzero if weights.size)
     edges = np.linspace(-limit, limit, num_bins + 1)
-    heights = [
-        np.histogram(np.clip(weights, -limit, limit), edges)[0] / max(before.size, 1)
-        for weights in nonzero
+    shares = [
+        np.histogram(np.clip(weights, -limit, limit), edges)[0] / before.size for weights in nonzero
     ]
-    ax.stairs(heights[0], edges, color=_GREY, linewidth=1.2, label="before pruning")
-    ax.stairs(heights[1], edges, color=_BLUE, fill=True, alpha=0.85, label="after pruning")
-    # Room above the tallest bar for what is written at zero.
-    top = 1.35 * max(height.max() for height in heights) or 1.0
-    ax.set_ylim(0, top)
+    ax.stairs(shares[0], edges, color=_GREY, linewidth=1.2, label="before pruning")
+    ax.stairs(shares[1], edges, color=_BLUE, fill=True, alpha=0.85, label="after pruning")
+    top = 1.35 * np.max(shares)  # room for the legend and for what is written at zero
     ax.set_xlim(-limit, limit)
-    zeros = np.count_nonzero(after == 0)
+    ax.set_ylim(0, top)
+    ax.axvline(0, color=_BLUE, linewidth=1, linestyle=":")
     ax.text(
         0.03 * limit,
         0.98 * top,
-        f"after pruning {zeros / max(after.size, 1):.1%}\nare exactly 0 (no bar)",
+        f"after pruning, {np.mean(after == 0):.1%}\nare exactly 0 (no bar)",
         color=_BLUE,
         verticalalignment="top",
     )
-    ax.axvline(0, color=_BLUE, linewidth=1, linestyle=":")
-    ax.set_xlabel("weight")
-    ax.set_ylabel("share of all weights, per bar")
-    ax.set_title("Weights that are not 0", loc="left")
     ax.legend(loc="upper left", frameon=False)
-    _tidy(ax)
+    _label(ax, "Weights that are not 0", "weight", "share of all weights, per bar")
 
 
-def _tidy(ax):
-    """Percent on the vertical axis, and no more ink than the data needs."""
-    ticker = _import_matplotlib().ticker
-    ax.yaxis.set_major_locator(ticker.MaxNLocator(5))
-    ax.yaxis.set_major_formatter(ticker.PercentFormatter(xmax=1))
+def _label(ax, title, x, y):
+    ax.set_title(title, loc="left")
+    ax.set_xlabel(x)
+    ax.set_ylabel(y)
+    ax.locator_params(axis="y", nbins=5)
+    ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
     ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(axis="y", color="#DDDDDD", linewidth=0.6)
-    ax.set_axisbelow(True)
-
-
-def _import_matplotlib():
-    try:
-        import matplotlib.figure
-        import matplotlib.ticker
-    except ImportError as error:
-        raise ImportError(
-            'Plots need Matplotlib: pip install "keras-trim[plots]". '
-            f"Received: {type(error).__name__}: {error}"
-        ) from error
-    return matplotlib
