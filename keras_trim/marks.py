@@ -10,42 +10,12 @@ import weakref
 import keras
 import numpy as np
 
-from keras_trim.patterns import Pattern, make_pattern
+from keras_trim.patterns import make_pattern
 from keras_trim.policies import PruningPolicy, candidates, is_embedding
 from keras_trim.schedules import PruningSchedule
+from keras_trim.specs import PruningSpec
 
 _ATTRIBUTE = "_keras_trim_mark"
-
-
-@dataclasses.dataclass(frozen=True)
-class PruningSpec:
-    """How one weight is pruned: when and how much (`schedule`), in which shape (`pattern`)."""
-
-    schedule: PruningSchedule
-    pattern: Pattern
-
-    @property
-    def final_sparsity(self):
-        """The sparsity the schedule ends with, or `None` if it does not tell."""
-        return getattr(self.schedule, "final_sparsity", None)
-
-    def count_pruned(self, sparsity):
-        return self.pattern.count_pruned(sparsity, self.final_sparsity)
-
-    @property
-    def target_zeros(self):
-        """The least number of zeros when the schedule has ended, or `None`."""
-        if self.final_sparsity is None:
-            return None
-        return self.pattern.count_zeros(self.count_pruned(float(self.final_sparsity)))
-
-    @property
-    def first_zeros(self):
-        """The number of zeros that the schedule's first update asks for, or `None`."""
-        if not hasattr(self.schedule, "sparsity_at"):
-            return None
-        first = self.schedule.sparsity_at(self.schedule.begin_step)
-        return self.pattern.count_zeros(self.count_pruned(first))
 
 
 @dataclasses.dataclass(frozen=True)

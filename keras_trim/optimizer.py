@@ -1,18 +1,16 @@
 """The optimizer that prunes: the only place where training changes which weights are zero."""
 
-import dataclasses
 import functools
 import math
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_trim import guard
-from keras_trim.marks import PruningSpec, get_spec, resolve_pending, set_spec
-from keras_trim.patterns import MatrixView, make_pattern
-from keras_trim.schedules import SteppedSchedule
+from keras_trim.marks import get_spec, resolve_pending, set_spec
+from keras_trim.pruned_weights import PrunedWeight, group_by_schedule
 from keras_trim.selection import BACKEND
+from keras_trim.specs import specs_from_config, specs_to_config
 
 if BACKEND == "torch":
     import torch
@@ -27,27 +25,6 @@ else:
 
     def _outside_graph(function):
         return function
-
-
-# Above this many entries the table of counts is not worth its memory in the compiled step.
-_MAX_TABLE_ENTRIES = 2**22
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class PrunedWeight:
-    """A weight that an optimizer prunes, and its mask.
-
-    Args:
-        index: Integer. Its place among the variables that the optimizer was built with.
-        variable: The Keras variable.
-        spec: `PruningSpec`.
-        mask: Bool Keras variable of the same shape, `True` where the weight is kept.
-    """
-
-    index: int
-    variable: keras.Variable
-    spec: PruningSpec
-    mask: keras.Variable
 
 
 @keras.saving.register_keras_serializable(package="keras_trim")
@@ -99,12 +76,7 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         # Past `__setattr__`, which would track the model's variables as the optimizer's own: JAX
         # would then be given them twice.
         self.__dict__["pruned_weights"] = pruned_weights
-        groups = {}
-        for weight in pruned_weights:
-            groups.setdefault(id(weight.spec.schedule), []).append(weight)
-        self.__dict__["_groups"] = [
-            _ScheduleGroup(weights[0].spec.schedule, weights) for weights in groups.values()
-        ]
+        self.__dict__["_groups"] = group_by_schedule(pruned_weights)
 
     # Building
 
@@ -141,7 +113,7 @@ class PruningOptimizer(keras.optimizers.Optimizer):
     def _specs(self, variables):
         """Dict: index among `variables` -> `PruningSpec`."""
         if self._pruning_config is not None:
-            return _specs_from_config(self._pruning_config, variables)
+            return specs_from_config(self._pruning_config, variables)
         resolve_pending()
         specs = {i: get_spec(variable) for i, variable in enumerate(variables)}
         return {i: spec for i, spec in specs.items() if spec is not None}
@@ -165,9 +137,16 @@ class PruningOptimizer(keras.optimizers.Optimizer):
     # One step
 
     def apply(self, grads, trainable_variables=None):
+        if trainable_variables is not None:
+            trainable_variables = list(trainable_variables)
         if not self.built:
+            if trainable_variables is None:
+                raise ValueError(
+                    "The optimizer is not built: call `optimizer.build(trainable_variables)` "
+                    "first, or pass `trainable_variables`. Received: trainable_variables=None"
+                )
             with keras.name_scope(self.name):
-                self.build(list(trainable_variables))
+                self.build(trainable_variables)
         before = self._current_step()
         with guard.pruning():
             self.inner_optimizer.apply(grads, trainable_variables)
@@ -296,7 +275,8 @@ class PruningOptimizer(keras.optimizers.Optimizer):
 
     def finalize_variable_values(self, var_list):
         self.inner_optimizer.finalize_variable_values(var_list)
-        _outside_graph(self._mask_weights)(self.pruned_weights)
+        if self._moving_averages():  # which have just overwritten the weights
+            _outside_graph(self._mask_weights)(self.pruned_weights)
 
     # What it looks like from outside
 
@@ -327,6 +307,18 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         self.inner_optimizer.learning_rate = learning_rate
 
     @property
+    def loss_scale_factor(self):
+        inner_optimizer = self.__dict__.get("inner_optimizer")
+        return None if inner_optimizer is None else inner_optimizer.loss_scale_factor
+
+    @loss_scale_factor.setter
+    def loss_scale_factor(self, value):
+        # The constructor of Keras's `Optimizer` sets it before there is an inner optimizer; a
+        # `LossScaleOptimizer` around this one sets it to `None`, so as not to scale twice.
+        if "inner_optimizer" in self.__dict__:
+            self.inner_optimizer.loss_scale_factor = value
+
+    @property
     def _model_variables_moving_average(self):
         # `SwapEMAWeights` looks for it one level below a `LossScaleOptimizer`.
         return self.inner_optimizer._model_variables_moving_average
@@ -341,7 +333,7 @@ class PruningOptimizer(keras.optimizers.Optimizer):
     def get_config(self):
         pruning = self._pruning_config
         if self.built:
-            pruning = _specs_to_config(self.pruned_weights)
+            pruning = specs_to_config(self.pruned_weights)
         return {
             "name": self.name,
             "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
@@ -355,84 +347,6 @@ class PruningOptimizer(keras.optimizers.Optimizer):
             config.pop("inner_optimizer"), custom_objects=custom_objects
         )
         return cls(inner_optimizer, **config)
-
-
-class _ScheduleGroup:
-    """The weights that follow one schedule, and the counts it asks of them, step by step."""
-
-    def __init__(self, schedule, weights):
-        self.schedule = schedule
-        self.weights = weights
-        self._zeros = {}
-        self._table = None
-        is_stepped = isinstance(schedule, SteppedSchedule)
-        if is_stepped and schedule.num_updates * len(weights) <= _MAX_TABLE_ENTRIES:
-            steps = (schedule.update_step(i) for i in range(schedule.num_updates))
-            self._table = np.array([self._counts(step) for step in steps], "int32")
-
-    def _counts(self, step):
-        """List of integers, exact: the units to prune of each weight at `step`."""
-        sparsity = self.schedule.sparsity_at(step)
-        return [weight.spec.count_pruned(sparsity) for weight in self.weights]
-
-    def counts_on_host(self, before, step):
-        """List of integers, or `None` if no update is due.
-
-        Args:
-            before: Integer. Steps finished before this one.
-            step: Integer. Steps finished now; the same where gradients only accumulated.
-        """
-        if step == before:
-            return None
-        due, sparsity = self._evaluate(step)
-        if not due and before == 0:  # what is due at step 0 is done with the first step
-            due, sparsity = self._evaluate(0)
-            step = 0
-        if not due:
-            return None
-        if isinstance(self.schedule, SteppedSchedule):
-            return self._counts(self.schedule.update_step(self.schedule.update_index(step)))
-        return [int(weight.spec.count_pruned(sparsity)) for weight in self.weights]
-
-    def _evaluate(self, step):
-        if not isinstance(self.schedule, SteppedSchedule):
-            step = ops.convert_to_tensor(step, "int32")
-        due, sparsity = self.schedule(step)
-        return bool(due), sparsity
-
-    def counts_in_graph(self, before, step):
-        """Scalar bool tensor (an update is due) and int32 tensor of shape (weights,)."""
-        due, sparsity = self.schedule(step)
-        due_at_0, sparsity_at_0 = self.schedule(ops.zeros_like(step))
-        is_first = ops.equal(before, 0)
-        use_0 = ops.logical_and(is_first, ops.logical_not(due))
-        due = ops.logical_or(due, ops.logical_and(is_first, due_at_0))
-        due = ops.logical_and(due, ops.not_equal(step, before))
-        if self._table is not None:
-            index = self.schedule.update_index(ops.where(use_0, 0, step))
-            return due, ops.take(ops.convert_to_tensor(self._table), index, axis=0)
-        sparsity = ops.where(use_0, sparsity_at_0, sparsity)
-        counts = [weight.spec.count_pruned(sparsity) for weight in self.weights]
-        return due, ops.stack([ops.cast(count, "int32") for count in counts])
-
-    def zeros_at(self, step):
-        """Integer: zeros in all the weights after `step` steps."""
-        schedule = self.schedule
-        if step < getattr(schedule, "begin_step", 0) or step == 0:
-            return 0
-        if isinstance(schedule, SteppedSchedule):
-            step = schedule.update_step(schedule.update_index(step))
-            if step not in self._zeros:
-                self._zeros[step] = self._count_zeros(self._counts(step))
-            return self._zeros[step]
-        _, sparsity = self._evaluate(step)
-        return self._count_zeros([int(w.spec.count_pruned(sparsity)) for w in self.weights])
-
-    def _count_zeros(self, counts):
-        return sum(
-            weight.spec.pattern.count_zeros(count)
-            for weight, count in zip(self.weights, counts, strict=True)
-        )
 
 
 def _native(variable):
@@ -462,42 +376,3 @@ def _masked(unless, values, mask):
     if unless is not None:
         mask = ops.logical_or(mask, unless)
     return ops.where(mask, values, ops.zeros((), values.dtype))
-
-
-def _specs_to_config(pruned_weights):
-    schedules = {id(weight.spec.schedule): weight.spec.schedule for weight in pruned_weights}
-    weights = []
-    for weight in pruned_weights:
-        view = weight.spec.pattern.view
-        weights.append(
-            {
-                "index": weight.index,
-                "path": weight.variable.path,
-                "shape": list(weight.variable.shape),
-                "schedule": list(schedules).index(id(weight.spec.schedule)),
-                "view": [list(view.stack), list(view.inputs), list(view.outputs)],
-                **weight.spec.pattern.get_config(),
-            }
-        )
-    return {
-        "schedules": [keras.saving.serialize_keras_object(s) for s in schedules.values()],
-        "weights": weights,
-    }
-
-
-def _specs_from_config(config, variables):
-    schedules = [keras.saving.deserialize_keras_object(s) for s in config["schedules"]]
-    specs = {}
-    for entry in config["weights"]:
-        entry = dict(entry)
-        index, path, shape = entry.pop("index"), entry.pop("path"), tuple(entry.pop("shape"))
-        if index >= len(variables) or tuple(variables[index].shape) != shape:
-            raise ValueError(
-                "The model is not the one that this PruningOptimizer was saved with: its trainable "
-                f"variable {index} was '{path}' of shape {shape}. "
-                f"Received: {[(v.path, tuple(v.shape)) for v in variables[index : index + 1]]}"
-            )
-        schedule = schedules[entry.pop("schedule")]
-        view = MatrixView(*(tuple(axes) for axes in entry.pop("view")))
-        specs[index] = PruningSpec(schedule, make_pattern(shape, view, path=path, **entry))
-    return specs

@@ -297,7 +297,7 @@ def test_a_users_schedule(run_eagerly, data):
 
 
 def test_a_schedule_too_long_for_a_table(data, monkeypatch):
-    monkeypatch.setattr("keras_trim.optimizer._MAX_TABLE_ENTRIES", 1)
+    monkeypatch.setattr("keras_trim.pruned_weights.MAX_TABLE_ENTRIES", 1)
     model = marked(PolynomialDecay(0.0, 0.5, 0, 4, power=1, frequency=1))
     model.compile("sgd", "mse")
     recorder = Recorder()
@@ -343,6 +343,33 @@ def test_swapped_averages_are_sparse(policy, data):
     swap = keras.callbacks.SwapEMAWeights()
     fit(model, data, epochs=4, callbacks=[swap, Evaluated()], validation_data=data)
     assert Evaluated.zeros[-1] >= 64
+
+
+def test_losses_are_not_scaled_twice():
+    inner = keras.optimizers.SGD(loss_scale_factor=8.0)
+    optimizer = PruningOptimizer(inner)
+    assert optimizer.loss_scale_factor == 8.0
+    assert float(optimizer.scale_loss(1.0)) == 8.0
+    keras.optimizers.LossScaleOptimizer(optimizer)
+    assert inner.loss_scale_factor is None
+
+
+def test_errors_of_the_model_are_not_masked(data):
+    model = marked(ConstantSparsity(0.5, 0))
+
+    def broken(y_true, y_pred):
+        raise ArithmeticError("the user's own error")
+
+    model.compile("sgd", broken)
+    with pytest.raises(ArithmeticError, match="the user's own error"):
+        fit(model, data)
+
+
+def test_apply_without_variables_before_build():
+    model = marked(ConstantSparsity(0.5, 0))
+    optimizer = PruningOptimizer("sgd")
+    with pytest.raises(ValueError, match=r"`optimizer.build\(trainable_variables\)`"):
+        optimizer.apply([ops.ones(v.shape) for v in model.trainable_variables])
 
 
 def test_nothing_to_prune():

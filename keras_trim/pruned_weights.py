@@ -1,0 +1,116 @@
+"""The weights that an optimizer prunes, and how many units of each at which step."""
+
+import dataclasses
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_trim.schedules import SteppedSchedule
+from keras_trim.specs import PruningSpec
+
+# Above this many entries the table of counts is not worth its memory in the compiled step.
+MAX_TABLE_ENTRIES = 2**22
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PrunedWeight:
+    """A weight that an optimizer prunes, and its mask.
+
+    Args:
+        index: Integer. Its place among the variables that the optimizer was built with.
+        variable: The Keras variable.
+        spec: `PruningSpec`.
+        mask: Bool Keras variable of the same shape, `True` where the weight is kept.
+    """
+
+    index: int
+    variable: keras.Variable
+    spec: PruningSpec
+    mask: keras.Variable
+
+
+class ScheduleGroup:
+    """The weights that follow one schedule, and the counts it asks of them, step by step."""
+
+    def __init__(self, schedule, weights):
+        self.schedule = schedule
+        self.weights = weights
+        self._zeros = {}
+        self._table = None
+        is_stepped = isinstance(schedule, SteppedSchedule)
+        if is_stepped and schedule.num_updates * len(weights) <= MAX_TABLE_ENTRIES:
+            steps = (schedule.update_step(i) for i in range(schedule.num_updates))
+            self._table = np.array([self._counts(step) for step in steps], "int32")
+
+    def _counts(self, step):
+        """List of integers, exact: the units to prune of each weight at `step`."""
+        sparsity = self.schedule.sparsity_at(step)
+        return [weight.spec.count_pruned(sparsity) for weight in self.weights]
+
+    def counts_on_host(self, before, step):
+        """List of integers, or `None` if no update is due.
+
+        Args:
+            before: Integer. Steps finished before this one.
+            step: Integer. Steps finished now; the same where gradients only accumulated.
+        """
+        if step == before:
+            return None
+        due, sparsity = self._evaluate(step)
+        if not due and before == 0:  # what is due at step 0 is done with the first step
+            due, sparsity = self._evaluate(0)
+            step = 0
+        if not due:
+            return None
+        if isinstance(self.schedule, SteppedSchedule):
+            return self._counts(self.schedule.update_step(self.schedule.update_index(step)))
+        return [int(weight.spec.count_pruned(sparsity)) for weight in self.weights]
+
+    def _evaluate(self, step):
+        if not isinstance(self.schedule, SteppedSchedule):
+            step = ops.convert_to_tensor(step, "int32")
+        due, sparsity = self.schedule(step)
+        return bool(due), sparsity
+
+    def counts_in_graph(self, before, step):
+        """Scalar bool tensor (an update is due) and int32 tensor of shape (weights,)."""
+        due, sparsity = self.schedule(step)
+        due_at_0, sparsity_at_0 = self.schedule(ops.zeros_like(step))
+        is_first = ops.equal(before, 0)
+        use_0 = ops.logical_and(is_first, ops.logical_not(due))
+        due = ops.logical_or(due, ops.logical_and(is_first, due_at_0))
+        due = ops.logical_and(due, ops.not_equal(step, before))
+        if self._table is not None:
+            index = self.schedule.update_index(ops.where(use_0, 0, step))
+            return due, ops.take(ops.convert_to_tensor(self._table), index, axis=0)
+        sparsity = ops.where(use_0, sparsity_at_0, sparsity)
+        counts = [weight.spec.count_pruned(sparsity) for weight in self.weights]
+        return due, ops.stack([ops.cast(count, "int32") for count in counts])
+
+    def zeros_at(self, step):
+        """Integer: zeros in all the weights after `step` steps."""
+        schedule = self.schedule
+        if step < getattr(schedule, "begin_step", 0) or step == 0:
+            return 0
+        if isinstance(schedule, SteppedSchedule):
+            step = schedule.update_step(schedule.update_index(step))
+            if step not in self._zeros:
+                self._zeros[step] = self._count_zeros(self._counts(step))
+            return self._zeros[step]
+        _, sparsity = self._evaluate(step)
+        return self._count_zeros([int(w.spec.count_pruned(sparsity)) for w in self.weights])
+
+    def _count_zeros(self, counts):
+        return sum(
+            weight.spec.pattern.count_zeros(count)
+            for weight, count in zip(self.weights, counts, strict=True)
+        )
+
+
+def group_by_schedule(pruned_weights):
+    """List of `ScheduleGroup`, one for each different schedule of the weights."""
+    groups = {}
+    for weight in pruned_weights:
+        groups.setdefault(id(weight.spec.schedule), []).append(weight)
+    return [ScheduleGroup(weights[0].spec.schedule, weights) for weights in groups.values()]
