@@ -105,7 +105,7 @@ class SparsityReport:
 
 def count_zeros(variable):
     """Integer: the zeros of a variable, counted on the host."""
-    values = ops.convert_to_numpy(variable)
+    values = ops.convert_to_numpy(variable.value)
     return values.size - int(np.count_nonzero(values))
 
 
