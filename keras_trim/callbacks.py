@@ -155,14 +155,18 @@ class UpdatePruningStep(keras.callbacks.Callback):
                 continue
             due_now = start == 0 and schedule.begin_step == 0
             following = 0 if due_now else schedule.next_update(start)
-            if following is None and not self._has_pruned(schedule):
+            if following is not None and (end is None or following <= end):
+                continue
+            if self._has_pruned(schedule):  # what was pruned before stays so
+                continue
+            if following is None:
                 warnings.warn(
                     f"The pruning schedule ended at step {schedule.end_step}, but the optimizer is "
                     f"at step {start} already: nothing will be pruned. Compile the model anew to "
                     "count from 0, or shift the schedule.",
                     stacklevel=4,
                 )
-            elif following is not None and end is not None and following > end:
+            else:
                 warnings.warn(
                     f"The pruning schedule will not fire: its next update is at step {following}, "
                     f"but this `fit` goes from step {start} to {end}. Choose an earlier "

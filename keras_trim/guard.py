@@ -3,12 +3,13 @@
 Keras gives a layer no say in which optimizer trains it. So the first mark in a process puts a check
 before two methods of Keras: `Model.make_train_function`, with which `fit` and `train_on_batch`
 begin, and `Optimizer.apply`, through which every other training loop goes. Both raise before any
-weight has moved.
+weight has moved. `Model.save` warns where the marks would not be saved.
 """
 
 import contextlib
 import functools
 import threading
+import warnings
 
 import keras
 
@@ -47,6 +48,7 @@ def install():
     if getattr(keras.Model.make_train_function, "_keras_trim_guard", False):
         return
     make_train_function = keras.Model.make_train_function
+    save = keras.Model.save
     apply = keras.optimizers.Optimizer.apply
 
     @functools.wraps(make_train_function)
@@ -55,6 +57,18 @@ def install():
         if find_pruning_optimizer(optimizer) is None and marked_variables(model):
             raise ValueError(_MESSAGE.format(type(optimizer).__name__))
         return make_train_function(model, *args, **kwargs)
+
+    @functools.wraps(save)
+    def guarded_save(model, *args, **kwargs):
+        optimizer = getattr(model, "optimizer", None)
+        if find_pruning_optimizer(optimizer) is None and marked_variables(model):
+            warnings.warn(
+                "This model is marked for pruning, but has no `PruningOptimizer`, which is what "
+                "saves that: it will load as a plain model. Mark it again after loading, or call "
+                "`keras_trim.strip_pruning(model)` before saving if that is what you want.",
+                stacklevel=2,
+            )
+        return save(model, *args, **kwargs)
 
     @functools.wraps(apply)
     def guarded_apply(optimizer, grads, trainable_variables=None):
@@ -69,4 +83,5 @@ def install():
 
     guarded_make_train_function._keras_trim_guard = True
     keras.Model.make_train_function = guarded_make_train_function
+    keras.Model.save = guarded_save
     keras.optimizers.Optimizer.apply = guarded_apply

@@ -57,6 +57,8 @@ class PruningSchedule(abc.ABC):
 
     @classmethod
     def from_config(cls, config):
+        if set(config) == {"class_name", "config"}:  # as TFMOT's schedules write it
+            config = config["config"]
         return cls(**config)
 
     # The helpers below keep the names that subclasses of TFMOT's schedules call.

@@ -74,7 +74,9 @@ def _pin(values, counter):
         from jax import lax
 
         return lax.optimization_barrier((values, counter))[0]
-    return values
+    from tensorflow.compiler.tf2xla.ops import gen_xla_ops
+
+    return gen_xla_ops.xla_optimization_barrier([values, counter])[0]
 
 
 def _count(condition):

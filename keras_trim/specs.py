@@ -70,6 +70,12 @@ def specs_from_config(config, variables):
     Returns:
         Dict: index among `variables` -> `PruningSpec`.
     """
+    if not variables:
+        raise ValueError(
+            "A PruningOptimizer cannot be restored for a model without trainable variables. Keras "
+            "restores optimizers only from its own format: save the model as `.keras`, or load the "
+            "`.h5` file with `compile=False`. Received: 0 trainable variables"
+        )
     schedules = [keras.saving.deserialize_keras_object(s) for s in config["schedules"]]
     specs = {}
     for entry in config["weights"]:

@@ -23,7 +23,11 @@ _ELEMENTWISE = (
     layers.ELU,
     layers.Dropout,
 )
-_ACTIVATIONS = {"linear", "relu", "relu6", "leaky_relu", "elu", "sigmoid", "hard_swish"}
+# Keras calls hard swish by its other name, in `activation.__name__` too.
+_ACTIVATIONS = {"linear", "relu", "relu6", "leaky_relu", "elu", "sigmoid", "hard_silu"}
+_ACTIVATION_PROBLEM = f"its activation must be one of {sorted(_ACTIVATIONS)}"
+# What `x + y` and `x * y` add to a functional model: operations of `keras.ops`, not layers.
+_OPERATIONS = ("Add", "Multiply")
 
 
 class PruneForLatencyOnXNNPack(PruningPolicy):
@@ -55,14 +59,21 @@ class PruneForLatencyOnXNNPack(PruningPolicy):
                 f"`GlobalAveragePooling2D`. Received: model={model.name}, which has none on some "
                 "output"
             )
+        for layer in starts:
+            if not _has_known_activation(layer):
+                raise ValueError(_message(_ACTIVATION_PROBLEM, layer))
         after_starts = [layer for start in starts for layer in graph.consumers(start)]
         for layer in graph.between(after_starts, ends):
             problem = _cluster_problem(layer, graph)
             if problem:
-                raise ValueError(
-                    f"XNNPACK cannot run this model sparsely: {problem}. "
-                    f"Received: layer '{layer.name}' ({type(layer).__name__})"
-                )
+                raise ValueError(_message(problem, layer))
+
+
+def _message(problem, layer):
+    return (
+        f"XNNPACK cannot run this model sparsely: {problem}. "
+        f"Received: layer '{layer.name}' ({type(layer).__name__})"
+    )
 
 
 def _is_1x1_convolution(layer):
@@ -86,7 +97,7 @@ def _ends_cluster(layer):
 
 def _cluster_problem(layer, graph):
     """Why XNNPACK cannot run a layer within the cluster, or `None`."""
-    if isinstance(layer, _ELEMENTWISE):
+    if isinstance(layer, (*_ELEMENTWISE, layers.InputLayer)):  # an input of a nested model
         return None
     if isinstance(layer, layers.DepthwiseConv2D):
         return _depthwise_problem(layer, graph)
@@ -95,12 +106,11 @@ def _cluster_problem(layer, graph):
             1,
             1,
         )
-        if _is_1x1_convolution(layer) and is_plain and _activation_name(layer) in _ACTIVATIONS:
-            return None
-        return (
-            "within the cluster a convolution must be 1x1, without strides, dilation or groups, "
-            f"its activation one of {sorted(_ACTIVATIONS)}"
-        )
+        if not _is_1x1_convolution(layer) or not is_plain:
+            return (
+                "within the cluster a convolution must be 1x1, without strides, dilation or groups"
+            )
+        return None if _has_known_activation(layer) else _ACTIVATION_PROBLEM
     if isinstance(layer, layers.GlobalAveragePooling2D):
         return None if layer.keepdims else "its global average pooling needs keepdims=True"
     if isinstance(layer, layers.BatchNormalization):
@@ -108,7 +118,10 @@ def _cluster_problem(layer, graph):
     if isinstance(layer, layers.UpSampling2D):
         is_bilinear = layer.interpolation == "bilinear"
         return None if is_bilinear else "its upsampling must be bilinear"
-    if isinstance(layer, layers.Activation) and _activation_name(layer) in _ACTIVATIONS:
+    if isinstance(layer, layers.Activation):
+        return None if _has_known_activation(layer) else _ACTIVATION_PROBLEM
+    is_operation = not isinstance(layer, layers.Layer) and type(layer).__name__ in _OPERATIONS
+    if is_operation and len(graph.producers(layer)) == 2:  # not `x + 1`
         return None
     return "it has no channels-first kernel for this layer"
 
@@ -124,7 +137,7 @@ def _depthwise_problem(layer, graph):
     )
     plain = layer.depth_multiplier == 1 and tuple(layer.dilation_rate) == (1, 1)
     if radius and plain and (same or padded):
-        return None
+        return None if _has_known_activation(layer) else _ACTIVATION_PROBLEM
     return (
         "within the cluster a depthwise convolution must be 3x3 or 5x5, with depth_multiplier=1 "
         "and no dilation, and either padding='same' with strides=1, or padding='valid' with "
@@ -132,17 +145,26 @@ def _depthwise_problem(layer, graph):
     )
 
 
-def _activation_name(layer):
-    return getattr(layer.activation, "__name__", str(layer.activation))
+def _has_known_activation(layer):
+    activation = layer.activation
+    return (
+        isinstance(activation, _ELEMENTWISE)
+        or getattr(activation, "__name__", None) in _ACTIVATIONS
+    )
+
+
+def _has_graph(operation):
+    # Keras does not export the class of functional models; they have `operations`.
+    return isinstance(operation, keras.Sequential) or (
+        isinstance(operation, keras.Model) and hasattr(operation, "operations")
+    )
 
 
 class _Graph:
     """The layers of a Sequential or Functional model, nested models inlined."""
 
     def __init__(self, model):
-        if not isinstance(model, (keras.Sequential, keras.models.Functional)) and not hasattr(
-            model, "operations"
-        ):
+        if not _has_graph(model):
             raise ValueError(
                 "`PruneForLatencyOnXNNPack` reads a model's graph, so it takes Sequential and "
                 f"Functional models. Received: model={model.name} ({type(model).__name__})"
@@ -160,7 +182,7 @@ class _Graph:
         functional = model._functional if isinstance(model, keras.Sequential) else model
         ends = {}  # operation -> (its first layers, its last layers)
         for operation in functional.operations:
-            if isinstance(operation, (keras.Sequential, keras.models.Functional)):
+            if _has_graph(operation):
                 ends[operation] = self._add(operation)
             else:
                 ends[operation] = ([operation], [operation])
@@ -186,6 +208,8 @@ class _Graph:
     def padding_before(self, layer):
         """The padding, equal on all sides, of a `ZeroPadding2D` that alone feeds a layer, or 0."""
         producers = self.producers(layer)
+        while len(producers) == 1 and isinstance(producers[0], layers.InputLayer):
+            producers = self.producers(producers[0])  # out of a nested model
         if len(producers) != 1 or not isinstance(producers[0], layers.ZeroPadding2D):
             return 0
         (top, bottom), (left, right) = producers[0].padding

@@ -133,6 +133,12 @@ def test_training_resumes_quietly(data):
     assert zeros(model) == [64, 8]
 
 
+def test_a_short_fit_after_the_first_is_quiet(mlp, data):
+    train(ConstantSparsity(0.5, 0), data, model=mlp)
+    fit(mlp, data)  # the next update, at step 100, is not in it; but nothing is amiss
+    assert zeros(mlp) == [64, 8]
+
+
 def test_evaluate_and_predict_with_the_callback(mlp, data):
     keras_trim.prune_low_magnitude(mlp, ConstantSparsity(0.5, 0))
     mlp.compile("sgd", "mse")

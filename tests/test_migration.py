@@ -127,7 +127,6 @@ def test_fine_tuning_a_classifier_of_digits(images, tmp_path):
     assert zeros(convolution.kernel) == round(0.8 * 108)
     assert zeros(dense.kernel) == 0.8 * 20280
     assert zipped_size(pruned_file) < zipped_size(dense_file) / 2
-    np.testing.assert_array_equal(loaded(x[:4]), model_for_export(x[:4]))
     assert list((tmp_path / "logs" / "train").iterdir())
 
 
@@ -146,7 +145,7 @@ def test_prune_a_whole_model(vectors, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["sequential", "functional"])
-def test_prune_some_layers_with_clone_model(kind, images):
+def test_prune_some_layers_with_clone_model(kind, vectors):
     def apply_pruning_to_dense(layer):
         if isinstance(layer, keras.layers.Dense):
             return tfmot.sparsity.keras.prune_low_magnitude(layer)
@@ -154,23 +153,21 @@ def test_prune_some_layers_with_clone_model(kind, images):
 
     base_model = keras.Sequential(
         [
-            keras.Input((28, 28, 1)),
-            keras.layers.Conv2D(2, 5, strides=5),
+            keras.Input((20,)),
+            keras.layers.Reshape((5, 4)),
+            keras.layers.Conv1D(4, 2, padding="same"),
             keras.layers.Flatten(),
-            keras.layers.Dense(8),
-            keras.layers.Dense(10),
+            keras.layers.Dense(20),
         ]
     )
     if kind == "functional":
         base_model = keras.Model(base_model.inputs, base_model.outputs)
     model_for_pruning = keras.models.clone_model(base_model, clone_function=apply_pruning_to_dense)
-    x, y = images
-    train(model_for_pruning, (x[..., None], keras.utils.to_categorical(y, 10)))
-    convolution, _, *dense = model_for_pruning.layers[-4:]
-    assert zeros(convolution.kernel) == 0
-    assert [zeros(layer.kernel) for layer in dense] == [200, 40]
+    train(model_for_pruning, vectors)
+    convolution, _, dense = model_for_pruning.layers[-3:]
+    assert (zeros(convolution.kernel), zeros(dense.kernel)) == (0, 200)
     # As with TFMOT, the clone shares its layers with the model that it is a clone of.
-    assert dense[0] is base_model.layers[-2]
+    assert dense is base_model.layers[-1]
 
 
 def test_mark_a_layer_where_a_model_is_defined(vectors):

@@ -102,6 +102,12 @@ def test_serialization(schedule):
     assert [copy(step) for step in range(20)] == [schedule(step) for step in range(20)]
 
 
+def test_a_config_in_the_form_that_tfmot_writes():
+    config = ConstantSparsity(0.5, 1, 7, 3).get_config()
+    copy = ConstantSparsity.from_config({"class_name": "ConstantSparsity", "config": config})
+    assert copy.get_config() == config
+
+
 def test_a_schedule_must_be_implemented():
     with pytest.raises(TypeError, match="abstract"):
         PruningSchedule()

@@ -88,10 +88,10 @@ def _kernels(model):
 @pytest.mark.parametrize(
     ("layer", "is_allowed"),
     [
-        (layers.Conv2D(4, 1), True),
+        (layers.Conv2D(8, 1), True),
         (layers.Conv2D(4, (1, 1), strides=2), True),
         (layers.Conv2D(4, (1, 3)), False),
-        (layers.Conv2D(4, 3), False),
+        (layers.Conv2D(8, 3), False),
         (layers.Conv1D(4, 1), False),
         (layers.Conv3D(4, 1), False),
         (layers.Conv2DTranspose(4, 1), False),
@@ -112,8 +112,8 @@ def test_allow_pruning(layer, is_allowed):
         [layers.ZeroPadding2D(1), layers.DepthwiseConv2D(3, strides=2)],
         [layers.ZeroPadding2D(2), layers.DepthwiseConv2D(5, strides=2)],
         [layers.DepthwiseConv2D(5, padding="same", activation="relu6")],
-        [layers.Conv2D(4, 1, activation="relu")],
-        [layers.Conv2D(4, 1, activation=layers.LeakyReLU())],
+        [layers.Conv2D(8, 1, activation="relu")],
+        [layers.Conv2D(8, 1, activation=layers.LeakyReLU())],
         [layers.Activation("hard_swish")],  # Keras names it hard_silu
         [layers.Activation("sigmoid")],
         [layers.LeakyReLU(), layers.ELU(), layers.Dropout(0.5)],
@@ -131,10 +131,10 @@ def test_layers_with_a_channels_first_kernel(within):
         (layers.MaxPooling2D(), "no channels-first kernel"),
         (layers.SeparableConv2D(4, 3, padding="same"), "no channels-first kernel"),
         (layers.LayerNormalization(), "no channels-first kernel"),
-        (layers.Conv2D(4, 3), "a convolution must be 1x1, without strides"),
-        (layers.Conv2D(4, 1, strides=2), "a convolution must be 1x1, without strides"),
+        (layers.Conv2D(8, 3), "a convolution must be 1x1, without strides"),
+        (layers.Conv2D(8, 1, strides=2), "a convolution must be 1x1, without strides"),
         (layers.Conv2D(8, 1, groups=2), "a convolution must be 1x1, without strides"),
-        (layers.Conv2D(4, 1, activation="tanh"), "its activation must be one of .*'relu'"),
+        (layers.Conv2D(8, 1, activation="tanh"), "its activation must be one of .*'relu'"),
         (layers.Activation("tanh"), "its activation must be one of"),
         (layers.Activation(lambda x: x), "its activation must be one of"),
         (layers.BatchNormalization(axis=1), "must be on axis 3"),
@@ -247,7 +247,7 @@ def test_other_operations_are_named(combine, name):
 def test_nested_models():
     assert pruned(mark(nested(sequential()))) == ["pointwise"]
     assert pruned(mark(nested(functional()))) == ["pointwise"]
-    assert pruned(mark(sequential(inner(layers.ReLU(), layers.Conv2D(4, 1, name="deep"))))) == [
+    assert pruned(mark(sequential(inner(layers.ReLU(), layers.Conv2D(8, 1, name="deep"))))) == [
         "pointwise",
         "deep",
     ]
@@ -293,6 +293,6 @@ def test_subclasses_of_functional_models_have_one():
 
 
 def test_a_single_layer_has_no_graph_to_check():
-    pointwise = layers.Conv2D(4, 1)
+    pointwise = layers.Conv2D(8, 1)
     pointwise.build((None, 8, 8, 3))
     assert pruned(mark(pointwise)) == [pointwise.name]

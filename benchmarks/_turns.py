@@ -1,0 +1,99 @@
+"""Several `fit` calls in one process that take turns, so that their steps can be compared.
+
+Times on a machine drift by more than the differences that are looked for. So each `fit` runs in a
+thread of its own, and only one of them at any time: after every block of steps it waits until its
+steps are computed, notes the time that the block took and hands over to the next. What is measured
+is Keras's own training loop, with the callbacks that a user would pass.
+"""
+
+import threading
+import time
+
+
+class _Turns:
+    """Says which of the `fit` calls may run."""
+
+    def __init__(self, names):
+        self._waiting = list(names)
+        self._condition = threading.Condition()
+
+    def wait(self, name):
+        with self._condition:
+            self._condition.wait_for(lambda: self._waiting[0] == name)
+
+    def hand_over(self, name):
+        with self._condition:
+            self._waiting.append(self._waiting.pop(0))
+            self._condition.notify_all()
+        self.wait(name)
+
+    def leave(self, name):
+        with self._condition:
+            self._waiting.remove(name)
+            self._condition.notify_all()
+
+
+def take_turns(callback_class, fits, block):
+    """Runs the `fit` calls to their ends, block by block.
+
+    Args:
+        callback_class: `keras.callbacks.Callback`, of the Keras that `fits` call.
+        fits: Dict: name -> function which is given a callback and calls `fit` with it. The number
+            of steps must be one more than a multiple of `block`.
+        block: Integer. Steps after which the next one's turn comes.
+
+    Returns:
+        Dict: name -> list of the seconds that each block took.
+    """
+    turns = _Turns(fits)
+    errors = []
+
+    class Stopwatch(callback_class):
+        # So that JAX may compute a step while Python prepares the next, as without this callback.
+        async_safe = True
+
+        def __init__(self, name):
+            super().__init__()
+            self.seconds = []
+            self._name = name
+            self._start = None
+            self._finished = -1
+            self._condition = threading.Condition()
+
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch % block:
+                return
+            if batch:
+                with self._condition:
+                    self._condition.wait_for(lambda: self._finished >= batch - 1)
+                self.seconds.append(time.perf_counter() - self._start)
+                turns.hand_over(self._name)
+            self._start = time.perf_counter()
+
+        def on_train_batch_end(self, batch, logs=None):
+            # Keras has read the step's loss, so the step is computed.
+            with self._condition:
+                self._finished = max(self._finished, batch)
+                self._condition.notify_all()
+
+    def run(name, fit, stopwatch):
+        turns.wait(name)
+        try:
+            fit(stopwatch)
+        except Exception as error:
+            errors.append(error)
+        finally:
+            turns.leave(name)
+
+    stopwatches = {name: Stopwatch(name) for name in fits}
+    threads = [
+        threading.Thread(target=run, args=(name, fit, stopwatches[name]))
+        for name, fit in fits.items()
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return {name: stopwatch.seconds for name, stopwatch in stopwatches.items()}

@@ -1,0 +1,168 @@
+"""Writes the tables of results into the README.
+
+    python -m benchmarks.tables [--check]
+
+Each table stands between the comments `<!-- benchmark:NAME -->` and `<!-- /benchmark:NAME -->`, and
+is made from the JSON files in `benchmarks/results` alone. `--check` only tells whether they are up
+to date.
+"""
+
+import argparse
+import json
+import re
+import sys
+
+from benchmarks._common import RESULTS, ROOT
+
+BACKENDS = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}
+PEER = "TFMOT"
+
+
+def load(name):
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def markdown(header, rows):
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def where(*names):
+    """A sentence on when and where the results were measured."""
+    contents = [load(name) for name in names]
+    dates = sorted({content["date"][:10] for content in contents})
+    versions = contents[0]["versions"]["keras-trim"]
+    packages = ", ".join(
+        f"{package} {versions[package]}"
+        for package in ("keras", "jax", "tensorflow-cpu", "tensorflow", "torch")
+        if package in versions
+    )
+    return (
+        f"{contents[0]['cpu']}, {contents[0]['cores']} cores, a shared virtual machine; "
+        f"{' and '.join(dates)}; {packages}."
+    )
+
+
+def by_backend(results, cell):
+    return [cell(results[backend]) for backend in BACKENDS]
+
+
+def training_speed():
+    mask, mlp, mobilenet = load("mask_update"), load("mlp"), load("mobilenet")
+    first, memory = load("first_step"), load("memory")
+    partition = mask["results"]["numpy.partition"]["median_seconds"]
+
+    def peer(results, cell):
+        return cell(results[PEER]) if PEER in results else ""
+
+    def seconds(result):
+        return f"{result['median_seconds']:.2f} s"
+
+    def ratio(result):
+        return f"{result['ratio']:.3f}"
+
+    largest = next(key for key in memory["results"]["jax"] if key.startswith("peak, one"))
+    rows = [
+        [
+            f"mask of one weight, 25 M float32 (`np.partition`: {partition:.2f} s)",
+            *by_backend(mask["results"], seconds),
+            peer(mask["results"], seconds),
+            "",
+        ],
+        [
+            "... times faster than TFMOT",
+            *by_backend(mask["results"], lambda r: f"{r['peer_over_this']:.1f}x"),
+            "",
+            "≥ 12x",
+        ],
+        [
+            "... over `np.partition`",
+            *by_backend(mask["results"], lambda r: f"{r['over_partition']:.2f}"),
+            peer(mask["results"], lambda r: f"{r['over_partition']:.1f}"),
+            "≤ 3",
+        ],
+        [
+            "training step, pruned over dense: MobileNetV1 96x96, batch 16",
+            *by_backend(mobilenet["results"], ratio),
+            peer(mobilenet["results"], ratio),
+            "≤ 1.02",
+        ],
+        [
+            "the same: MLP 784-512-512-10, batch 128",
+            *by_backend(mlp["results"], ratio),
+            peer(mlp["results"], ratio),
+            "≤ 1.05",
+        ],
+        [
+            "extra time to the first step, MobileNetV1",
+            *by_backend(first["results"], lambda r: f"{r['extra_seconds']:.2f} s"),
+            peer(first["results"], lambda r: f"{r['extra_seconds']:.2f} s"),
+            "≤ 2 s",
+        ],
+        [
+            "memory that stays, bytes per pruned weight",
+            *by_backend(memory["results"], lambda r: f"{r['bytes_per_pruned_weight']:.0f}"),
+            peer(memory["results"], lambda r: f"{r['bytes_per_pruned_weight']:.0f}"),
+            "≤ 1",
+        ],
+        [
+            "memory during an update, over the largest weight's",
+            *by_backend(memory["results"], lambda r: f"{r[largest]['grown']:.2f}"),
+            peer(memory["results"], lambda r: f"{r[largest]['grown']:.2f}"),
+            "≤ 2",
+        ],
+    ]
+    names = ("mask_update", "mlp", "mobilenet", "first_step", "memory")
+    table = markdown(["", *BACKENDS.values(), "TFMOT 0.8.1", "goal"], rows)
+    return (
+        f"{table}\n\n{where(*names)} Masks are updated every 100 steps. Medians of interleaved "
+        "pairs; how each figure is measured: [benchmarks/README.md](benchmarks/README.md)."
+    )
+
+
+def accuracy():
+    content = load("accuracy")
+    results, settings = content["results"], content["settings"]
+
+    def cell(result):
+        return f"{result['mean_accuracy']:.2%} ± {100 * result['std_accuracy']:.2f}"
+
+    rows = [["dense", cell(results["dense"]["dense"]), ""]]
+    for target, by_name in results.items():
+        if target != "dense":
+            name = target if ":" in target else f"{float(target):.0%}"
+            rows.append([name, cell(by_name["keras-trim"]), cell(by_name["TFMOT"])])
+    table = markdown(["sparsity", "keras-trim", "TFMOT 0.8.1"], rows)
+    return (
+        f"{table}\n\nTest accuracy on MNIST of a small convolutional network, mean and standard "
+        f"deviation (in points) of {len(settings['seeds'])} seeds. {settings['dense_epochs']} "
+        f"epochs dense, then {settings['epochs']} more, dense or pruned, both libraries from the "
+        f"same weights, with the same schedule and order of examples ({content['date'][:10]}, "
+        f"keras-trim on {BACKENDS[settings['backend']]})."
+    )
+
+
+TABLES = {"training_speed": training_speed, "accuracy": accuracy}
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if stale")
+    check = parser.parse_args().check
+    readme = ROOT / "README.md"
+    old = new = readme.read_text()
+    for name, make in TABLES.items():
+        begin, end = f"<!-- benchmark:{name} -->", f"<!-- /benchmark:{name} -->"
+        table = f"{begin}\n{make()}\n{end}"
+        new, count = re.subn(f"{begin}.*?{end}", lambda _, t=table: t, new, flags=re.DOTALL)
+        if count != 1:
+            sys.exit(f"README.md must have {begin} and {end} once. Found: {count}")
+    if check:
+        sys.exit(0 if new == old else "The README's tables are not those of benchmarks/results.")
+    readme.write_text(new)
+
+
+if __name__ == "__main__":
+    main()

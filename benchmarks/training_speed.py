@@ -1,0 +1,267 @@
+"""What pruning costs while a network trains, beside TFMOT.
+
+    python -m benchmarks.training_speed --peer-python path/to/tfmot/bin/python [--quick]
+
+Parts, each of which writes one file of results (`--only` chooses some):
+
+    mask_update   computing the mask of one weight with 25 million elements
+    mlp           training step of a small MLP, pruned over dense
+    mobilenet     training step of MobileNetV1, pruned over dense
+    first_step    how much longer the first step takes, tracing and compiling included
+    memory        bytes per weight that stay, and bytes in use for a while
+"""
+
+import argparse
+import contextlib
+import pathlib
+import statistics
+import tempfile
+
+import numpy as np
+
+from benchmarks import _memory
+from benchmarks._common import (
+    OUR_PACKAGES,
+    PEER_PACKAGES,
+    QUICK_RESULTS,
+    RESULTS,
+    Worker,
+    median_ratio,
+    write_result,
+)
+
+BACKENDS = ("jax", "tensorflow", "torch")
+PEER = "TFMOT"
+SPARSITY = 0.8
+
+# A window of `frequency` steps has one update of the masks in it. `block` steps of the dense model
+# and of the pruned one alternate.
+FULL = {
+    "mask_update": {"side": 5000, "rounds": 7},
+    "mlp": {"frequency": 100, "block": 20, "windows": 4, "rounds": 8, "batches": 64},
+    "mobilenet": {"frequency": 100, "block": 10, "windows": 1, "rounds": 4, "batches": 8},
+    "first_step": {"model": "mobilenet", "rounds": 5},
+    "memory": {"model": "mobilenet", "side": 5000},
+}
+QUICK = {
+    "mask_update": {"side": 500, "rounds": 3},
+    "mlp": {"frequency": 20, "block": 5, "windows": 2, "rounds": 2, "batches": 4},
+    "mobilenet": {"frequency": 4, "block": 2, "windows": 1, "rounds": 2, "batches": 2},
+    "first_step": {"model": "mlp", "rounds": 1},
+    "memory": {"model": "mlp", "side": 3000},
+}
+
+
+class Bench:
+    """Starts workers; knows which there are.
+
+    Args:
+        backends: List of strings.
+        peer_python: Path of the interpreter that has TFMOT, or `None`.
+    """
+
+    def __init__(self, backends, peer_python):
+        self.backends = list(backends)
+        self.names = self.backends + ([PEER] if peer_python else [])
+        self._peer_python = peer_python
+
+    def start(self, name, **variables):
+        if name == PEER:
+            return Worker("benchmarks._tfmot_worker", "tensorflow", self._peer_python, **variables)
+        return Worker("benchmarks._keras_trim_worker", name, **variables)
+
+    @contextlib.contextmanager
+    def start_all(self):
+        with contextlib.ExitStack() as stack:
+            yield {name: stack.enter_context(self.start(name)) for name in self.names}
+
+    def versions(self):
+        versions = {}
+        for name, packages in ((self.backends[0], OUR_PACKAGES), (PEER, PEER_PACKAGES)):
+            if name in self.names:
+                with self.start(name) as worker:
+                    versions[packages[0]] = worker.call("package_versions", names=packages)
+        return versions
+
+
+def mask_update(bench, side, rounds):
+    """Every round measures each worker once, and NumPy in the process of the first one."""
+    with bench.start_all() as workers:
+        numpy_worker = workers[bench.backends[0]]
+        differing = _compare_masks(workers, numpy_worker, side)
+        seconds = {name: [] for name in ("numpy.partition", *workers)}
+        for i in range(rounds):
+            print(f"mask_update: round {i + 1} of {rounds}", flush=True)
+            seconds["numpy.partition"].append(numpy_worker.call("time_partition"))
+            for name, worker in workers.items():
+                seconds[name].append(worker.call("time_mask"))
+    results = {
+        name: {
+            "seconds": times,
+            "median_seconds": statistics.median(times),
+            "over_partition": median_ratio(times, seconds["numpy.partition"]),
+        }
+        for name, times in seconds.items()
+    }
+    for name, count in differing.items():
+        results[name]["differing_from_numpy"] = count
+        if PEER in seconds:
+            results[name]["peer_over_this"] = median_ratio(seconds[PEER], seconds[name])
+    return results
+
+
+def _compare_masks(workers, numpy_worker, side):
+    """Dict: worker -> in how many places its mask differs from NumPy's."""
+    size = side * side
+    num_pruned = round(size * SPARSITY)
+    differing = {}
+    with tempfile.TemporaryDirectory() as folder:
+
+        def mask(worker, command, **arguments):
+            path = str(pathlib.Path(folder) / "mask.npy")
+            worker.call(command, side=side, path=path, **arguments)
+            return np.load(path)
+
+        expected = mask(numpy_worker, "setup_partition", num_pruned=num_pruned)
+        for name, worker in workers.items():
+            asked = {"sparsity": SPARSITY} if name == PEER else {"num_pruned": num_pruned}
+            found = mask(worker, "setup_mask", **asked)
+            differing[name] = int(np.bitwise_count(expected ^ found).sum())
+            # TFMOT computes how many to keep in float32, and keeps all that equal the threshold.
+            if differing[name] > (1e-6 * size + 1 if name == PEER else 0):
+                raise ValueError(f"{name} and NumPy differ in {differing[name]} of {size} places")
+    return differing
+
+
+def train_step(bench, model_name, frequency, block, windows, rounds, batches):
+    """Every round trains a dense and a pruned model of each backend, block by block.
+
+    In new processes: how arrays happen to lie in memory favours one model or the other by a few
+    percent, for as long as the process lives.
+    """
+    steps = block + windows * frequency  # the first block warms up, and compiles
+    blocks = {name: {"dense": [], "pruned": []} for name in bench.names}
+    expected = None
+    for i in range(rounds):
+        for name in bench.names:
+            print(f"{model_name}: round {i + 1} of {rounds}, {name}", flush=True)
+            with bench.start(name) as worker:
+                output = worker.call(
+                    "setup_train",
+                    model_name=model_name,
+                    sparsity=SPARSITY,
+                    frequency=frequency,
+                    batches=batches,
+                    first=("dense", "pruned")[i % 2],
+                )
+                expected = output if expected is None else expected
+                _check_outputs(name, output, expected)
+                seconds, sparsity = worker.call("train", block=block, steps=steps)
+            if abs(sparsity - SPARSITY) > 1e-3:
+                raise ValueError(f"{name} pruned to {sparsity:.2%} instead of {SPARSITY:.0%}")
+            for kind, times in seconds.items():
+                blocks[name][kind] += times[1:]
+    starts = range(block, steps, block)
+    has_update = [start // frequency != (start + block) // frequency for start in starts]
+    return {
+        name: _summary(times, frequency, block, has_update * rounds)
+        for name, times in blocks.items()
+    }
+
+
+def _check_outputs(name, output, expected):
+    output, expected = np.array(output), np.array(expected)
+    if not np.allclose(output, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max()):
+        raise ValueError(f"The dense model of {name} answers differently from the first one")
+
+
+def _summary(blocks, frequency, block, has_update):
+    windows = {
+        kind: np.reshape(times, (-1, frequency // block)).sum(axis=1)
+        for kind, times in blocks.items()
+    }
+    without = {
+        kind: [t for t, update in zip(times, has_update, strict=True) if not update]
+        for kind, times in blocks.items()
+    }
+    ratios = windows["pruned"] / windows["dense"]
+    return {
+        "ratio": float(np.median(ratios)),
+        "window_ratios": ratios.round(4).tolist(),
+        "ratio_between_updates": median_ratio(without["pruned"], without["dense"]),
+        "dense_ms_per_step": float(np.median(windows["dense"]) / frequency * 1e3),
+        "pruned_ms_per_step": float(np.median(windows["pruned"]) / frequency * 1e3),
+        "block_seconds": {kind: np.round(times, 6).tolist() for kind, times in blocks.items()},
+    }
+
+
+def first_step(bench, model, rounds):
+    """Every time in a new process, dense and pruned by turns."""
+    seconds = {name: {"dense": [], "pruned": []} for name in bench.names}
+    for i in range(rounds):
+        for name in bench.names:
+            print(f"first_step: round {i + 1} of {rounds}, {name}", flush=True)
+            for kind, times in seconds[name].items():
+                with bench.start(name) as worker:
+                    is_pruned = kind == "pruned"
+                    times.append(
+                        worker.call("time_first_step", model_name=model, is_pruned=is_pruned)
+                    )
+    results = {}
+    for name, times in seconds.items():
+        extra = [p - d for p, d in zip(times["pruned"], times["dense"], strict=True)]
+        results[name] = {
+            "extra_seconds": statistics.median(extra),
+            "dense_seconds": statistics.median(times["dense"]),
+            "pruned_seconds": statistics.median(times["pruned"]),
+            "seconds": times,
+        }
+    return results
+
+
+def memory(bench, model, side):
+    """Each measurement in a new process; see `benchmarks._memory` for the method."""
+    results = {}
+    for name in bench.names:
+        print(f"memory: {name}", flush=True)
+        with bench.start(name) as worker:
+            per_weight, fixed = worker.call("mask_bytes", model_name=model)
+        results[name] = {"bytes_per_pruned_weight": per_weight, "further_bytes": fixed}
+        cases = {"one weight": None} if name == PEER else {"one weight": None, model: model}
+        for case, model_name in cases.items():
+            with bench.start(name, **_memory.OPEN_ALLOCATORS) as worker:
+                peak = worker.call("peak_memory", model_name=model_name, side=side)
+            if not 0.95 < peak["control"] < 1.05 and case == "one weight":
+                raise ValueError(f"{name}: the kernel's account of memory is off: {peak}")
+            results[name][f"peak, {case}"] = peak
+    return results
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--peer-python", help="interpreter that has TFMOT; without it, no peer")
+    parser.add_argument("--backends", nargs="+", default=BACKENDS, choices=BACKENDS)
+    parser.add_argument("--only", nargs="+", default=list(FULL), choices=list(FULL))
+    parser.add_argument("--quick", action="store_true", help="tiny settings, to try it out")
+    parser.add_argument("--output", type=pathlib.Path, help="folder for the results")
+    return parser.parse_args()
+
+
+def main():
+    arguments = parse_arguments()
+    bench = Bench(arguments.backends, arguments.peer_python)
+    versions = bench.versions()
+    folder = arguments.output or (QUICK_RESULTS if arguments.quick else RESULTS)
+    for part in arguments.only:
+        settings = (QUICK if arguments.quick else FULL)[part]
+        if part in ("mlp", "mobilenet"):
+            results = train_step(bench, part, **settings)
+        else:
+            results = globals()[part](bench, **settings)
+        write_result(folder, part, settings | {"sparsity": SPARSITY}, versions, results)
+
+
+if __name__ == "__main__":
+    main()
