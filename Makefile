@@ -23,7 +23,8 @@ demo: setup-demo
 test: setup lint
 	@for backend in $(BACKENDS); do \
 		echo "== $$backend"; \
-		KERAS_BACKEND=$$backend TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m pytest || exit 1; \
+		KERAS_BACKEND=$$backend TF_CPP_MIN_LOG_LEVEL=3 OMP_NUM_THREADS=1 \
+			$(BIN)/python -m pytest --numprocesses auto || exit 1; \
 	done
 
 lint: setup

@@ -6,9 +6,11 @@ import json
 import os
 import pathlib
 import platform
+import queue
 import statistics
 import subprocess
 import sys
+import threading
 import traceback
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -81,8 +83,17 @@ def serve(*functions):
     # Whatever libraries print goes to standard error, so that the answers stay readable.
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    for line in sys.stdin:
-        arguments = json.loads(line)
+    lines = queue.SimpleQueue()
+
+    def read():
+        for line in sys.stdin:
+            lines.put(line)
+        # Whoever asks is gone, killed perhaps: a worker that computes on would disturb the next.
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        arguments = json.loads(lines.get())
         try:
             answer = json.dumps({"result": commands[arguments.pop("command")](**arguments)})
         except Exception:
