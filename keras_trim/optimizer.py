@@ -375,4 +375,9 @@ def _masked(unless, values, mask):
     """The new value of a weight, given its mask."""
     if unless is not None:
         mask = ops.logical_or(mask, unless)
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        # Outside XLA `tf.where`, which broadcasts, takes twice as long as this.
+        return tf.raw_ops.Select(condition=mask, x=values, y=tf.zeros_like(values))
     return ops.where(mask, values, ops.zeros((), values.dtype))
