@@ -38,7 +38,7 @@ SPARSITY = 0.8
 # and of the pruned one alternate.
 FULL = {
     "mask_update": {"side": 5000, "rounds": 7},
-    "mlp": {"frequency": 100, "block": 20, "windows": 4, "rounds": 8, "batches": 64},
+    "mlp": {"frequency": 100, "block": 20, "windows": 4, "rounds": 4, "batches": 64},
     "mobilenet": {"frequency": 100, "block": 10, "windows": 1, "rounds": 1, "batches": 8},
     "first_step": {"model": "mobilenet", "rounds": 3},
     "memory": {"model": "mobilenet", "side": 5000},
