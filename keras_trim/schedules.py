@@ -121,9 +121,9 @@ class SteppedSchedule(PruningSchedule):
     are computed on the host, exactly, and only looked up inside the compiled step.
     """
 
+    @abc.abstractmethod
     def sparsity_at(self, step):
         """Float: the sparsity asked for at the Python integer `step`."""
-        raise NotImplementedError
 
     def __call__(self, step):
         should_prune = self._should_prune_in_step(
@@ -133,8 +133,9 @@ class SteppedSchedule(PruningSchedule):
             return should_prune, self.sparsity_at(int(step))
         return should_prune, self._sparsity(step)
 
+    @abc.abstractmethod
     def _sparsity(self, step):
-        raise NotImplementedError
+        """The same as a float32 tensor, for a scalar integer tensor."""
 
     @property
     def num_updates(self):
