@@ -2,12 +2,17 @@
 
 import keras
 
-from keras_trim.checks import xnnpack
+from keras_trim.checks import engine, litert, nvidia, xnnpack
 from keras_trim.checks.report import DeploymentReport as DeploymentReport
 from keras_trim.checks.report import Obstacle as Obstacle
 from keras_trim.checks.report import WeightCheck as WeightCheck
 
-_TARGETS = {"xnnpack": xnnpack.check}
+_TARGETS = {
+    "xnnpack": xnnpack.check,
+    "litert": litert.check,
+    "engine": engine.check,
+    "nvidia-2:4": nvidia.check,
+}
 
 
 def check(model, target="xnnpack"):
@@ -15,7 +20,11 @@ def check(model, target="xnnpack"):
 
     Args:
         model: Keras model that is built.
-        target: String. `"xnnpack"`.
+        target: String.
+            - `"xnnpack"`: LiteRT's CPU backend, the only stock one that skips single zeros
+            - `"litert"`: LiteRT as a whole, and which zeros its files omit
+            - `"engine"`: `keras_trim.inference`
+            - `"nvidia-2:4"`: the sparse tensor cores of NVIDIA's GPUs
 
     Returns:
         `DeploymentReport`. `print` it for a table; `.rows` is the data. It is true if every

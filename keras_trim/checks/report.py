@@ -6,6 +6,7 @@ import math
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 # A weight with fewer zeros is taken for one that nobody pruned.
@@ -23,8 +24,9 @@ class WeightCheck:
         shape: Tuple of integers.
         zeros: Integer. Zeros counted.
         is_sparse: Bool. Whether the runtime skips them.
-        rule: String. The rule that is broken, or `None` if zeros are skipped.
+        rule: String. The rule that is broken, or `None` if zeros are skipped and that pays.
         cure: String. What to change, or `None` if there is nothing to do.
+        is_stored_sparsely: Bool. Whether its file omits them, or `None` if that is not known.
     """
 
     path: str
@@ -35,6 +37,7 @@ class WeightCheck:
     is_sparse: bool
     rule: str | None = None
     cure: str | None = None
+    is_stored_sparsely: bool | None = None
 
     @property
     def size(self):
@@ -48,7 +51,7 @@ class WeightCheck:
     @property
     def is_wasted(self):
         """Bool: whether it is pruned (30 % zeros or more) and the runtime does not profit."""
-        return self.sparsity >= _PRUNED and not self.is_sparse
+        return self.sparsity >= _PRUNED and self.rule is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +92,8 @@ class DeploymentReport:
 
     @property
     def summary(self):
-        """String: a sentence such as `"3 of 5 layers are run sparsely by xnnpack"`."""
-        return f"{self.num_sparse} of {len(self.rows)} layers are run sparsely by {self.target}"
+        """String: a sentence such as `"3 of 5 weights are run sparsely by xnnpack"`."""
+        return f"{self.num_sparse} of {len(self.rows)} weights are run sparsely by {self.target}"
 
     def __bool__(self):
         return self.num_sparse > 0 and not any(row.is_wasted for row in self.rows)
@@ -112,21 +115,20 @@ class DeploymentReport:
 
     def __str__(self):
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column("weight", overflow="fold")
+        table.add_column("weight", no_wrap=True, overflow="ellipsis", max_width=60)
         table.add_column("layer")
         table.add_column("sparsity", justify="right")
         table.add_column("runs")
+        has_files = any(row.is_stored_sparsely is not None for row in self.rows)
+        if has_files:
+            table.add_column("in the file")
         table.add_column("because", overflow="fold")
         table.add_column("change", overflow="fold")
         for row in self.rows:
-            table.add_row(
-                row.path,
-                row.kind,
-                f"{row.sparsity:.2%}",
-                "sparse" if row.is_sparse else "dense",
-                row.rule or "",
-                row.cure or "",
-            )
+            cells = [row.path, row.kind, f"{row.sparsity:.2%}", _word(row.is_sparse)]
+            if has_files:
+                cells.append(_word(row.is_stored_sparsely))
+            table.add_row(*map(escape, [*cells, row.rule or "", row.cure or ""]))
         buffer = io.StringIO()
         console = Console(file=buffer, width=140, color_system=None)
         console.print(table)
@@ -137,3 +139,7 @@ class DeploymentReport:
         for note in self.notes:
             console.print(f"note: {note}", markup=False)
         return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+
+
+def _word(is_sparse):
+    return "sparse" if is_sparse else "dense"

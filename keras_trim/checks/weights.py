@@ -42,17 +42,18 @@ class Weight:
         shape = view.shape(self.values.shape)
         return self.values.transpose(order).reshape(shape)
 
-    def check(self, rule=None, cure=None):
-        """The row of a report: run sparsely if no rule is broken."""
+    def check(self, rule=None, cure=None, is_sparse=None, is_stored_sparsely=None):
+        """The row of a report: by default run sparsely if no rule is broken."""
         return WeightCheck(
             path=self.variable.path,
             layer=self.layer.name,
             kind=type(self.layer).__name__,
             shape=tuple(self.variable.shape),
             zeros=self.zeros,
-            is_sparse=rule is None,
+            is_sparse=rule is None if is_sparse is None else is_sparse,
             rule=rule,
             cure=cure,
+            is_stored_sparsely=is_stored_sparsely,
         )
 
 

@@ -202,7 +202,8 @@ def _broken_rule(weight, cluster, sparsity):
     """The rule that a weight breaks and its cure, or `None`, `None`."""
     layer = weight.layer
     if not is_1x1_convolution(layer):
-        return "zeros are skipped in 1x1 Conv2D layers only", "leave it dense"
+        cure = "leave it dense: prune with PruneForLatencyOnXNNPack" if weight.zeros else None
+        return "zeros are skipped in 1x1 Conv2D layers only", cure
     if cluster.problems:
         first = cluster.problems[0]
         if first.layer is layer:

@@ -6,7 +6,7 @@ import warnings
 
 import keras
 
-from keras_trim.exporters import litert
+from keras_trim.exporters import litert, onnx, safetensors
 from keras_trim.exporters.conversion import convert
 from keras_trim.exporters.files import replacing, write
 
@@ -43,6 +43,9 @@ def export(model, path, format="litert", weights=None):
     - `"litert"`: a LiteRT (TensorFlow Lite) model. Weights with 30 % zeros and more are stored
       sparsely. Needs the extra `litert`; TensorFlow converts it, in a process of its own if
       another backend is active.
+    - `"onnx"`: an ONNX model in float32. Needs the extra `onnx`; PyTorch converts it, likewise.
+    - `"safetensors"`: the weights alone, named by their paths; `keras_trim.exporters.safetensors`
+      says how. Needs the extra `safetensors`.
 
     Args:
         model: Keras model that is built.
@@ -68,7 +71,12 @@ def export(model, path, format="litert", weights=None):
     _validate(model, format, weights)
     path = os.fspath(path)
     with replacing(path) as file:  # before the work, so that a read-only folder fails at once
-        data, facts = convert(model, litert.__name__, litert.BACKEND, weights=weights)
+        if format == "litert":
+            data, facts = convert(model, litert.__name__, litert.BACKEND, weights=weights)
+        elif format == "onnx":
+            data, facts = convert(model, onnx.__name__, onnx.BACKEND)
+        else:
+            data, facts = safetensors.convert(model, weights)
         write(file, data, path)
     for warning in facts["warnings"]:
         warnings.warn(f"{path}: {warning}.", stacklevel=2)
@@ -87,6 +95,19 @@ def _validate(model, format, weights):
             f"`weights` must be one of {', '.join(map(repr, _WEIGHTS))}. "
             f"Received: weights={weights!r}"
         )
+    if format == "onnx" and weights is not None:
+        raise ValueError(
+            "ONNX files are written in float32: leave `weights` at `None`, and make the file "
+            "smaller with `onnxruntime.quantization`. Received: format='onnx', "
+            f"weights={weights!r}"
+        )
+    if format == "safetensors":
+        if not model.weights:
+            raise ValueError(
+                "The model has no weights yet: build it first, by `model.build(input_shape)` or "
+                f"by calling it on a batch. Received: model={model.name}"
+            )
+        return
     if not model.built or not getattr(model, "inputs", None):
         raise ValueError(
             "The model's inputs are not known: give it a `keras.Input`, or call it on a batch. "

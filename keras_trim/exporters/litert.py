@@ -19,7 +19,6 @@ from keras_trim.exporters.samples import (
 )
 
 BACKEND = "tensorflow"
-EXTRA = "litert"
 # Converted files are compared with the model, or sparse ones with dense ones, on random inputs.
 _TOLERANCE = 1e-3
 
@@ -71,24 +70,26 @@ def _convert(model, weights):
                     "int8 weights are stored densely: LiteRT cannot run sparse ones. Above about "
                     "75 % zeros weights='float16' makes a smaller file"
                 )
-            return data, _facts(data, batch_size, notes)
+            return data, _facts(False, batch_size, notes)
         sparse = _call_converter(folder, weights, sparse=True)
+    if len(sparse) >= len(data):  # few zeros: their indices cost more than they do
+        return data, _facts(False, batch_size, notes)
     try:
         difference = largest_difference(_run(sparse, model, samples, "sparse "), dense)
     except ValueError:
         difference = float("inf")
     if difference <= _TOLERANCE:
-        return sparse, _facts(sparse, batch_size, notes)
+        return sparse, _facts(True, batch_size, notes)
     notes.append(
         "weights are stored densely: LiteRT does not give the same outputs with sparse ones of "
         "this kind (Dense kernels in blocks of 4 inputs with weights='float16' are such a case). "
         "weights=None stores them sparsely"
     )
-    return data, _facts(data, batch_size, notes)
+    return data, _facts(False, batch_size, notes)
 
 
-def _facts(data, batch_size, notes):
-    return {"is_sparse": _is_sparse(data), "batch_size": batch_size, "warnings": notes}
+def _facts(is_sparse, batch_size, notes):
+    return {"is_sparse": is_sparse, "batch_size": batch_size, "warnings": notes}
 
 
 def _convert_any_batch(model, folder, weights):
@@ -166,11 +167,6 @@ def _check_dense(values, expected, weights, model):
             f"The LiteRT file made of this model does not give its outputs: they differ by "
             f"{difference:.2g} of the largest. Received: model={model.name}, weights={weights!r}"
         )
-
-
-def _is_sparse(data):
-    details = _interpreter(data).get_tensor_details()
-    return any(tensor["sparsity_parameters"] for tensor in details)
 
 
 def _has_zeros(model):
