@@ -1,0 +1,77 @@
+"""Activation functions and layers."""
+
+import keras
+from keras import layers
+
+from keras_trim.inference import operations
+from keras_trim.inference.converters.registry import Unsupported, converts, only
+
+INFINITY = float("inf")
+_FUNCTIONS = {
+    "relu": ("clip", 0.0, INFINITY),
+    "relu6": ("clip", 0.0, 6.0),
+    "leaky_relu": ("leaky_relu", 0.2, 0.0),
+    "elu": ("elu", 1.0, 0.0),
+    "selu": ("selu", 0.0, 0.0),
+    "sigmoid": ("sigmoid", 0.0, 0.0),
+    "tanh": ("tanh", 0.0, 0.0),
+    "silu": ("silu", 0.0, 0.0),
+    "gelu": ("gelu", 0.0, 0.0),
+    "hard_sigmoid": ("hard_sigmoid", 0.0, 0.0),
+    "hard_silu": ("hard_silu", 0.0, 0.0),
+    "exponential": ("exponential", 0.0, 0.0),
+    "softplus": ("softplus", 0.0, 0.0),
+    "softsign": ("softsign", 0.0, 0.0),
+}
+
+
+def activate(activation, reader, x, name):
+    """Applies an activation function (or layer) to a symbol."""
+    if activation is None or activation is keras.activations.linear:
+        return x
+    if isinstance(activation, layers.Layer):
+        return reader.call(activation, x)
+    if activation in (keras.activations.softmax, keras.activations.log_softmax):
+        is_log = activation is keras.activations.log_softmax
+        return reader.add(operations.Softmax(is_log), [x], name)
+    for known, (function, a, b) in _FUNCTIONS.items():
+        if activation is getattr(keras.activations, known, None):
+            return reader.add(operations.Activation(function, a, b), [x], name)
+    return reader.keras_call(activation, (x,), {}, name)
+
+
+@converts(layers.Activation)
+def _activation(layer, reader, x):
+    return activate(layer.activation, reader, x, reader.name)
+
+
+@converts(layers.ReLU)
+def _relu(layer, reader, x):
+    slope, threshold, top = float(layer.negative_slope), float(layer.threshold), layer.max_value
+    top = INFINITY if top is None else float(top)
+    if slope == 0 and threshold == 0:
+        return reader.add(operations.Activation("clip", 0.0, top), [x], reader.name)
+    if slope and top < INFINITY:
+        raise Unsupported("ReLU with a slope and a maximum")
+    if threshold == 0:
+        return reader.add(operations.Activation("leaky_relu", slope), [x], reader.name)
+    only(top == INFINITY, "ReLU with a threshold and a maximum")
+    return reader.add(operations.Activation("threshold", threshold, slope), [x], reader.name)
+
+
+@converts(layers.LeakyReLU)
+def _leaky_relu(layer, reader, x):
+    return reader.add(
+        operations.Activation("leaky_relu", float(layer.negative_slope)), [x], reader.name
+    )
+
+
+@converts(layers.ELU)
+def _elu(layer, reader, x):
+    return reader.add(operations.Activation("elu", float(layer.alpha)), [x], reader.name)
+
+
+@converts(layers.Softmax)
+def _softmax(layer, reader, x, mask=None):
+    only(mask is None and layer.axis in (-1, len(x.shape) - 1), "softmax over another axis")
+    return reader.add(operations.Softmax(), [x], reader.name)

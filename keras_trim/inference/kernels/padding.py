@@ -1,0 +1,96 @@
+"""Copies of planes with padding written out, and with strides taken apart.
+
+A convolution with stride s reads every s-th row and column. Its input is copied into s * s planes
+per channel, one for each remainder of row and column by s, so that the convolution itself has
+stride 1 within each of them.
+"""
+
+from numba import njit
+
+from keras_trim.inference.kernels.threads import share
+from keras_trim.inference.kernels.vector import copy_floats, deinterleave
+
+(
+    X, X_SAMPLE, X_PLANE, Y, Y_SAMPLE, Y_CHANNEL, Y_PLANE, ROW, ROWS, BATCH, CHANNELS, HEIGHT,
+    WIDTH, TOP, LEFT, STRIDE_Y, STRIDE_X, SPREAD_Y, SPREAD_X, PHASES_Y, PHASES_X,
+) = range(1, 22)  # fmt: skip
+
+
+@njit(nogil=True, boundscheck=False, inline="always")
+def _fill(arena, start, count, value):
+    for i in range(count):
+        arena[start + i] = value
+
+
+@njit(nogil=True, boundscheck=False)
+def pad_plane(
+    arena, x, height, width, y, plane, rows, row, top, left, stride_y, stride_x, spread_y,
+    spread_x, phases_y, phases_x, value,
+):  # fmt: skip
+    """Copies one plane into `phases_y * phases_x` planes of `rows` x `row`, `value` around it.
+
+    With `spread` > 1 pixels are set that far apart, with zeros between (transposed convolution).
+    Planes need LANES floats of room behind their last row.
+    """
+    base = arena.ctypes.data
+    for phase_y in range(phases_y):
+        for j in range(rows):
+            source_row = j * stride_y + phase_y - top
+            start = y + phase_y * phases_x * plane + j * row
+            if (
+                source_row < 0
+                or source_row > (height - 1) * spread_y
+                or source_row % spread_y
+            ):
+                for phase_x in range(phases_x):
+                    _fill(arena, start + phase_x * plane, row, value)
+                continue
+            source = x + source_row // spread_y * width
+            if stride_x == 1 and spread_x == 1:
+                first = max(left, 0)
+                end = min(left + width, row)
+                _fill(arena, start, first, value)
+                if end > first:
+                    copy_floats(
+                        base + 4 * (start + first), base + 4 * (source + first - left),
+                        end - first,
+                    )  # fmt: skip
+                _fill(arena, start + max(end, first), row - max(end, first), value)
+            elif stride_x == 2 and phases_x == 2 and 0 <= left < 2 and spread_x == 1:
+                # The pixel in the first column of phase p is p - left.
+                even, odd = start, start + plane
+                if left == 1:
+                    arena[even] = value
+                    even, odd = odd, even + 1
+                count = (width + 1) // 2
+                count = min(count, row)
+                deinterleave(base + 4 * even, base + 4 * odd, base + 4 * source, count)
+                for phase_x in range(2):
+                    end = (left + width - phase_x + 1) // 2
+                    target = start + phase_x * plane
+                    _fill(arena, target + min(end, row), row - min(end, row), value)
+            else:
+                for phase_x in range(phases_x):
+                    target = start + phase_x * plane
+                    for i in range(row):
+                        column = i * stride_x + phase_x - left
+                        if column < 0 or column > (width - 1) * spread_x:
+                            arena[target + i] = value
+                        elif column % spread_x:
+                            arena[target + i] = 0
+                        else:
+                            arena[target + i] = arena[source + column // spread_x]
+
+
+@njit(nogil=True, boundscheck=False)
+def pad(p, f, arena, thread, num_threads):
+    """Pads all planes of a batch."""
+    begin, end = share(p[BATCH] * p[CHANNELS], thread, num_threads)
+    for item in range(begin, end):
+        sample, channel = item // p[CHANNELS], item % p[CHANNELS]
+        pad_plane(
+            arena, p[X] + sample * p[X_SAMPLE] + channel * p[X_PLANE], p[HEIGHT], p[WIDTH],
+            p[Y] + sample * p[Y_SAMPLE] + channel * p[Y_CHANNEL], p[Y_PLANE],
+            p[ROWS], p[ROW], p[TOP], p[LEFT], p[STRIDE_Y], p[STRIDE_X], p[SPREAD_Y],
+            p[SPREAD_X], p[PHASES_Y], p[PHASES_X], f[0],
+        )  # fmt: skip

@@ -1,0 +1,38 @@
+"""The operations of the engine: each is data, and knows how to become instructions."""
+
+from keras_trim.inference.operations.base import OPERATIONS, Operation
+from keras_trim.inference.operations.convolution import Convolution
+from keras_trim.inference.operations.dense import Dense
+from keras_trim.inference.operations.depthwise import DepthwiseConvolution
+from keras_trim.inference.operations.elementwise import Activation, Binary, Softmax
+from keras_trim.inference.operations.normalization import LayerNormalization, ScaleChannels
+from keras_trim.inference.operations.pooling import GlobalPool, Pool
+from keras_trim.inference.operations.shaping import (
+    Concatenate,
+    Embedding,
+    Pad,
+    Permute,
+    Repeat,
+    Reshape,
+)
+
+__all__ = [
+    "OPERATIONS",
+    "Activation",
+    "Binary",
+    "Concatenate",
+    "Convolution",
+    "Dense",
+    "DepthwiseConvolution",
+    "Embedding",
+    "GlobalPool",
+    "LayerNormalization",
+    "Operation",
+    "Pad",
+    "Permute",
+    "Pool",
+    "Repeat",
+    "Reshape",
+    "ScaleChannels",
+    "Softmax",
+]

@@ -1,0 +1,115 @@
+"""Dense layers."""
+
+import dataclasses
+
+import numpy as np
+
+from keras_trim.inference.operations.base import Operation
+from keras_trim.inference.operations.convolution import INFINITY, Clip, emit_product
+from keras_trim.inference.packing import Columns
+from keras_trim.inference.plan import Tensor, round_up
+
+_FEW_ROWS = 3  # up to here each row is a product of its own, as reading the weights is not the limit
+_LARGEST_SHORT = 1 << 16
+
+
+@dataclasses.dataclass
+class Dense(Operation):
+    """y = clip(x @ kernel + bias), over the last axis of x.
+
+    Args:
+        kernel: Array, float32, (inputs, outputs).
+        bias: Array, float32, (outputs,).
+        low, high: Floats. What the output is clipped to.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    low: float = -INFINITY
+    high: float = INFINITY
+
+    def lower(self, builder, x):
+        inputs, outputs = self.kernel.shape
+        clip = Clip(self.low, self.high)
+        shape = (*x.shape[:-1], outputs)
+        if x.layout == "planes" and x.pixels > _FEW_ROWS:
+            y = Tensor(shape, "planes")
+            emit_product(
+                builder, Columns.of_matrix(self.kernel, x.plane), self.bias, x, y, x.pixels, 0,
+                (x.pixels, 1), clip,
+            )  # fmt: skip
+            return y
+        x = builder.rows(x)
+        num_rows = x.size // inputs
+        if num_rows <= _FEW_ROWS:
+            y = Tensor(shape, "rows")
+            emit_row_product(builder, self.kernel, self.bias, x, y, num_rows, clip)
+            return y
+        return self._on_columns(builder, x, shape, num_rows, clip)
+
+    def _on_columns(self, builder, x, shape, num_rows, clip):
+        """The product over rows as pixels: one weight serves many of them."""
+        inputs, outputs = self.kernel.shape
+        plane = round_up(num_rows)
+        transposed, sums = Tensor((inputs, plane), "rows"), Tensor((outputs, plane), "rows")
+        y = Tensor(shape, "rows")
+        builder.emit("transpose", [x, transposed, 1, 0, 0, num_rows, inputs, inputs, plane])
+        as_planes = Tensor((1, num_rows, outputs), "planes")
+        sums.plane, sums.shape = plane, as_planes.shape
+        sums.layout = "planes"
+        emit_product(
+            builder, Columns.of_matrix(self.kernel, plane), self.bias, transposed, sums, num_rows,
+            0, (num_rows, 1), clip,
+        )  # fmt: skip
+        builder.emit("transpose", [sums, y, 1, 0, 0, outputs, num_rows, plane, outputs])
+        return y
+
+    def multiply_adds(self, output_shape):
+        rows = int(np.prod(output_shape[:-1]))
+        return rows * self.kernel.size, rows * int(np.count_nonzero(self.kernel))
+
+
+def sparse_matrix(builder, matrix):
+    """Compressed rows of `matrix`, (rows, columns): the places of starts, columns and values.
+
+    Raises:
+        ValueError: if columns cannot be counted in 16 bits.
+    """
+    if matrix.shape[1] > _LARGEST_SHORT:
+        raise ValueError(f"At most 65,536 columns. Received: matrix.shape={matrix.shape}")
+    rows, columns = np.nonzero(matrix)
+    starts = np.searchsorted(rows, np.arange(matrix.shape[0] + 1))
+    return (
+        builder.index(starts),
+        builder.short_index(columns),
+        builder.constant(matrix[rows, columns]),
+    )
+
+
+def emit_row_product(builder, kernel, bias, x, y, num_rows, clip=Clip()):  # noqa: B008
+    """Emits `y = clip(x @ kernel + bias)` for few rows."""
+    inputs, outputs = kernel.shape
+
+    def instruction(is_dense, pool):
+        if is_dense:
+            starts, columns, values = 0, 0, pool.constant(kernel)
+        else:
+            starts, columns, values = sparse_matrix(pool, kernel.T)
+        return [
+            x, inputs, y, outputs, num_rows, outputs, starts, columns, values,
+            pool.constant(bias), clip.flag, inputs,
+        ], [clip.low, clip.high]  # fmt: skip
+
+    is_dense = inputs > _LARGEST_SHORT
+    if not is_dense:
+        times = {
+            dense: builder.tuner.measure(
+                "dense_rows" if dense else "sparse_rows",
+                lambda pool, dense=dense: instruction(dense, pool),
+            )
+            for dense in (False, True)
+        }
+        is_dense = times[True] < times[False]
+    operands, factors = instruction(is_dense, builder)
+    builder.choose("dense rows" if is_dense else "sparse rows")
+    builder.emit("dense_rows" if is_dense else "sparse_rows", operands, factors)

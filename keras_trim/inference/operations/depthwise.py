@@ -1,0 +1,65 @@
+"""Depthwise convolution, and scaling of channels as its 1 x 1 case."""
+
+import dataclasses
+
+import numpy as np
+
+from keras_trim.inference.operations.base import Operation
+from keras_trim.inference.operations.convolution import (
+    INFINITY,
+    Clip,
+    Geometry,
+    output_tensor,
+    spatial,
+)
+
+
+@dataclasses.dataclass
+class DepthwiseConvolution(Operation):
+    """y[..., c * multiplier + m] = clip(convolution(x[..., c], kernel[..., c, m]) + bias).
+
+    Args:
+        kernel: Array, float32, (height, width, channels, multiplier).
+        bias: Array, float32, (channels * multiplier,).
+        strides, dilation, padding, low, high: As `Convolution`'s.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    strides: tuple = (1, 1)
+    padding: tuple = ("valid", "valid")
+    dilation: tuple = (1, 1)
+    low: float = -INFINITY
+    high: float = INFINITY
+
+    def lower(self, builder, x):
+        x = builder.planes(x)
+        height, width, channels, multiplier = self.kernel.shape
+        geometry = Geometry(x, (height, width), self.strides, self.dilation, self.padding)
+        y = output_tensor(x, geometry, channels * multiplier)
+        if y.size == 0:
+            return y
+        phases = geometry.phases[0] * geometry.phases[1]
+        scratch, scratch_size = builder.scratch(
+            phases * geometry.plane + geometry.row
+        )
+        kernel = self.kernel.reshape(height * width, channels * multiplier).T
+        clip = Clip(self.low, self.high)
+        builder.choose("depthwise")
+        builder.emit(
+            "depthwise",
+            [
+                x, x.sample_size, x.plane, y, y.sample_size, y.plane, x.batch, channels,
+                multiplier, *spatial(x), geometry.out_height, geometry.out_width, geometry.top,
+                geometry.left, *self.strides, geometry.rows, geometry.row,
+                builder.index(geometry.tap_offsets()), height * width, builder.constant(kernel),
+                builder.constant(self.bias), scratch, scratch_size, geometry.plane, clip.flag,
+                *geometry.phases,
+            ],
+            [clip.low, clip.high],
+        )  # fmt: skip
+        return y
+
+    def multiply_adds(self, output_shape):
+        pixels = int(np.prod(output_shape[:-1]))
+        return pixels * self.kernel.size, pixels * int(np.count_nonzero(self.kernel))

@@ -1,0 +1,71 @@
+"""What the engine has no kernel for: the Keras layer itself."""
+
+import contextlib
+import dataclasses
+
+import keras
+import numpy as np
+from keras import tree
+
+from keras_trim.inference.operations.base import Operation
+from keras_trim.inference.plan import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """Stands for an input in the arguments of a call."""
+
+    number: int
+
+
+@dataclasses.dataclass
+class KerasCall(Operation):
+    """outputs = function(*args, **kwargs), on Keras's backend. It cannot be stored in a file.
+
+    Args:
+        function: A Keras layer or operation.
+        args, kwargs: What it is called with, with a `Slot` for each input.
+    """
+
+    function: object
+    args: tuple
+    kwargs: dict
+
+    def _fill(self, values):
+        return tree.map_structure(
+            lambda leaf: values[leaf.number] if isinstance(leaf, Slot) else leaf,
+            (self.args, self.kwargs),
+        )
+
+    def lower(self, builder, *inputs):
+        spec = self.specs([(x.shape, x.dtype) for x in inputs])
+        outputs = [
+            Tensor(y.shape, "rows", "float32" if "float" in y.dtype else "int32")
+            for y in tree.flatten(spec)
+        ]
+
+        def call(*arrays):
+            inputs, targets = arrays[: -len(outputs)], arrays[-len(outputs) :]
+            args, kwargs = self._fill([keras.ops.convert_to_tensor(x) for x in inputs])
+            with _without_gradients():
+                results = self.function(*args, **kwargs)
+            for result, target in zip(tree.flatten(results), targets, strict=True):
+                np.copyto(target, keras.ops.convert_to_numpy(result), casting="unsafe")
+
+        builder.choose("Keras")
+        builder.host(call, list(inputs), outputs)
+        return outputs
+
+    def specs(self, shapes_and_dtypes):
+        """`KerasTensor`s of the outputs for inputs of the given shapes and dtypes."""
+        inputs = [keras.KerasTensor(shape, dtype) for shape, dtype in shapes_and_dtypes]
+        args, kwargs = self._fill(inputs)
+        return self.function.compute_output_spec(*args, **kwargs)
+
+
+def _without_gradients():
+    if keras.backend.backend() != "torch":
+        return contextlib.nullcontext()
+    import torch
+
+    return torch.no_grad()

@@ -1,0 +1,63 @@
+"""Normalization over the last axis."""
+
+import dataclasses
+
+import numpy as np
+
+from keras_trim.inference.operations.base import Operation
+from keras_trim.inference.operations.depthwise import DepthwiseConvolution
+from keras_trim.inference.plan import Tensor
+
+
+@dataclasses.dataclass
+class LayerNormalization(Operation):
+    """y = (x - mean(x)) / sqrt(variance(x) + epsilon) * gamma + beta over the last axis.
+
+    Args:
+        gamma, beta: Arrays, float32, (last axis,).
+        epsilon: Float.
+        is_rms: Boolean. Without subtracting the mean.
+    """
+
+    gamma: np.ndarray
+    beta: np.ndarray
+    epsilon: float
+    is_rms: bool = False
+
+    def lower(self, builder, x):
+        x = builder.rows(x)
+        y = Tensor(x.shape, "rows")
+        if x.size:
+            width = x.shape[-1]
+            gamma, beta = builder.constant(self.gamma), builder.constant(self.beta)
+            builder.emit(
+                "layer_norm",
+                [x, y, x.size // width, width, gamma, beta, int(self.is_rms)],
+                [self.epsilon],
+            )
+        return y
+
+
+@dataclasses.dataclass
+class ScaleChannels(Operation):
+    """y = x * scale + shift per channel; `fusion.py` folds it into a product before it.
+
+    Args:
+        scale, shift: Arrays, float32, (channels,).
+    """
+
+    scale: np.ndarray
+    shift: np.ndarray
+
+    def lower(self, builder, x):
+        if x.layout == "planes":
+            kernel = self.scale.reshape(1, 1, -1, 1)
+            return DepthwiseConvolution(kernel, self.shift).lower(builder, x)
+        y = Tensor(x.shape, "rows")
+
+        def scale(a, out):
+            np.multiply(a, self.scale, out=out)
+            out += self.shift
+
+        builder.host(scale, [x], [y])
+        return y
