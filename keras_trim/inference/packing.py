@@ -12,12 +12,15 @@ class Packed:
     """Weights of a `convolution` instruction.
 
     Args:
-        table: Array, int32: per group of rows its first row and number of rows; then, per block of
-            columns and group, first column, number of columns, and first value.
+        runs: Array, int32, (runs, 4). Groups of equally many rows: the first group, the number of
+            groups, the rows in each, the first row.
+        table: Array, int32, (blocks * groups, 3). Per block of columns and group of rows the first
+            column, the number of columns, and the first value.
         offsets: Array, int32, (columns,). Where each column reads, in floats.
         values: Array, float32. Per column the weights of all rows of its group.
     """
 
+    runs: np.ndarray
     table: np.ndarray
     offsets: np.ndarray
     values: np.ndarray
@@ -90,10 +93,17 @@ class Columns:
         first = np.searchsorted(block_and_group, np.arange(blocks * len(groups) + 1))
         table = np.stack([first[:-1], np.diff(first), starts[first[:-1]]], axis=1)
         return Packed(
-            np.concatenate([groups.reshape(-1), table.reshape(-1)]).astype(np.int32),
+            _runs(groups),
+            table.astype(np.int32),
             self.offsets[columns].astype(np.int32),
             values,
         )
+
+
+def _runs(groups):
+    change = np.flatnonzero(np.diff(groups[:, 1], prepend=0))
+    lengths = np.diff(np.append(change, len(groups)))
+    return np.stack([change, lengths, groups[change, 1], groups[change, 0]], 1).astype(np.int32)
 
 
 def row_groups(columns, is_dense):

@@ -55,7 +55,7 @@ class Tuner:
             for width in {min(vectors, WIDEST), min(vectors, WIDEST // 2)}:
                 bytes_needed = len(columns.offsets) * width * LANES * 4
                 fitting = -(-bytes_needed // _CACHE)
-                for blocks in {1, fitting, max(1, fitting // 2), 2 * fitting}:
+                for blocks in {1, 2, fitting, max(1, fitting // 2), 2 * fitting}:
                     # Blocks shorter than a few non-zeros per row only store and load sums.
                     if blocks == 1 or len(columns.values) / columns.num_rows / blocks >= 4:
                         found.append(Variant(False, blocks, width))

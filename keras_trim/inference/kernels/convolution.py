@@ -30,33 +30,28 @@ _6x1, _6x2, _6x3, _6x4 = (multiply_add(6, vectors) for vectors in range(1, 5))
 
 
 @njit(nogil=True, boundscheck=False)
-def _one_row(vectors, x, offsets, values, count, y, bias, residual, flags, low, high):
-    """Calls the kernel for one row of weights and up to 8 vectors of activations."""
-    a = (x, offsets, values, count, y, 0, bias, residual, flags, low, high)
-    if vectors == 8:
-        _1x8(*a)
-    elif vectors == 7:
-        _1x7(*a)
-    elif vectors == 6:
-        _1x6(*a)
-    elif vectors == 5:
-        _1x5(*a)
-    elif vectors == 4:
-        _1x4(*a)
-    elif vectors == 3:
-        _1x3(*a)
-    elif vectors == 2:
-        _1x2(*a)
-    else:
-        _1x1(*a)
-
-
-@njit(nogil=True, boundscheck=False)
-def _group(rows, vectors, x, offsets, values, count, y, stride, bias, residual, flags, low, high):
-    """Calls the kernel for a group of rows that share their columns."""
-    a = (x, offsets, values, count, y, stride, bias, residual, flags, low, high)
+def _groups(
+    rows, vectors, x, offsets, values, table, groups, y, stride, bias, residual, flags, low, high
+):
+    """Calls the kernel for groups of `rows` rows and `vectors` vectors of activations."""
+    a = (x, offsets, values, table, groups, y, stride, bias, residual, flags, low, high)
     if rows == 1:
-        _one_row(vectors, x, offsets, values, count, y, bias, residual, flags, low, high)
+        if vectors == 8:
+            _1x8(*a)
+        elif vectors == 7:
+            _1x7(*a)
+        elif vectors == 6:
+            _1x6(*a)
+        elif vectors == 5:
+            _1x5(*a)
+        elif vectors == 4:
+            _1x4(*a)
+        elif vectors == 3:
+            _1x3(*a)
+        elif vectors == 2:
+            _1x2(*a)
+        else:
+            _1x1(*a)
     elif rows == 6:
         if vectors == 4:
             _6x4(*a)
@@ -75,14 +70,15 @@ def _group(rows, vectors, x, offsets, values, count, y, stride, bias, residual, 
             _4x2(*a)
         else:
             _4x1(*a)
-    elif vectors == 4:
-        _2x4(*a)
-    elif vectors == 3:
-        _2x3(*a)
-    elif vectors == 2:
-        _2x2(*a)
     else:
-        _2x1(*a)
+        if vectors == 4:
+            _2x4(*a)
+        elif vectors == 3:
+            _2x3(*a)
+        elif vectors == 2:
+            _2x2(*a)
+        else:
+            _2x1(*a)
 
 
 @njit(nogil=True, boundscheck=False)
@@ -114,67 +110,88 @@ def _store_rows(arena, sums, start, count, y, other, row, width, height, flags, 
         line += 1
 
 
-# The columns of an instruction.
+# The operands of an instruction, by their column in the program.
 (
-    X, X_SAMPLE, Y, Y_SAMPLE, BATCH, PLANE, PIXELS, ROW, WIDTH, HEIGHT, GROUPS, NUM_GROUPS,
-    BLOCKS, OFFSETS, VALUES, BIAS, OTHER, OTHER_SAMPLE, SCRATCH, SCRATCH_SIZE, FLAGS, VECTORS,
-    NUM_ROWS,
-) = range(1, 24)  # fmt: skip
+    X, X_SAMPLE, Y, Y_SAMPLE, BATCH, PLANE, PIXELS, ROW, WIDTH, HEIGHT, RUNS, NUM_RUNS, TABLE,
+    NUM_GROUPS, BLOCKS, OFFSETS, VALUES, BIAS, OTHER, OTHER_SAMPLE, SCRATCH, SCRATCH_SIZE, FLAGS,
+    VECTORS,
+) = range(1, 25)  # fmt: skip
+CHUNK = 16  # groups of rows whose sums wait in scratch memory to be stored
 
 
 @njit(nogil=True, boundscheck=False)
 def convolution(p, f, arena, constants, index, thread, num_threads):
-    """y = clip(weights * x + bias + residual), see `operations/convolution.py` for its operands."""
-    pixels, row, blocks, num_groups = p[PIXELS], p[ROW], p[BLOCKS], p[NUM_GROUPS]
-    vectors = (pixels + LANES - 1) // LANES
+    """y = clip(weights * x + bias + residual), see `operations/convolution.py` for its operands.
+
+    Work is split into pieces of pixels and, where these are too few for the threads, into groups of
+    rows.
+    """
+    vectors = (p[PIXELS] + LANES - 1) // LANES
     pieces = (vectors + p[VECTORS] - 1) // p[VECTORS]
     splits = 1 if p[BATCH] * pieces >= 4 * num_threads else num_threads
     begin, end = share(p[BATCH] * pieces * splits, thread, num_threads)
-    low, high = f[0], f[1]
-    x0, y0 = arena.ctypes.data, arena.ctypes.data
-    offsets, values, biases = index.ctypes.data, constants.ctypes.data, constants.ctypes.data
-    scratch = p[SCRATCH] + thread * p[SCRATCH_SIZE]
+    chunk = p[NUM_GROUPS] if p[ROW] == 0 or p[BLOCKS] > 1 else CHUNK
     for item in range(begin, end):
         split = item % splits
         piece = (item // splits) % pieces
         sample = item // (splits * pieces)
         first, last = share(vectors, piece, pieces)
-        width = last - first
-        pixel = first * LANES
-        x = x0 + 4 * (p[X] + sample * p[X_SAMPLE] + pixel)
-        first_group, last_group = share(num_groups, split, splits)
-        for block in range(blocks):
-            is_last = block == blocks - 1
-            flags = FIRST if block == 0 else 0
-            if is_last and row == 0:
-                flags |= p[FLAGS]
-            elif is_last and not p[FLAGS] & RESIDUAL:
-                flags |= p[FLAGS] & CLIP
-            for group in range(first_group, last_group):
-                table = p[GROUPS] + 2 * group
-                channel, rows = index[table], index[table + 1]
-                table = p[GROUPS] + 2 * num_groups + 3 * (block * num_groups + group)
-                column, count, value = index[table], index[table + 1], index[table + 2]
-                if row == 0:
-                    y = y0 + 4 * (p[Y] + sample * p[Y_SAMPLE] + channel * p[PLANE] + pixel)
-                    other = (
-                        y0 + 4 * (p[OTHER] + sample * p[OTHER_SAMPLE] + channel * p[PLANE] + pixel)
-                    )
-                    stride = 4 * p[PLANE]
-                else:
-                    at = scratch + (channel * width * LANES if blocks > 1 else 0)
-                    y, other, stride = y0 + 4 * at, 0, 4 * width * LANES
-                _group(
-                    rows, width, x, offsets + 4 * (p[OFFSETS] + column),
-                    values + 4 * (p[VALUES] + value), count, y, stride,
-                    biases + 4 * (p[BIAS] + channel), other, flags, low, high,
-                )  # fmt: skip
-                if row and is_last:
-                    for r in range(rows):
-                        plane = (channel + r) * p[PLANE]
-                        _store_rows(
-                            arena, at + r * width * LANES, pixel, width * LANES,
-                            p[Y] + sample * p[Y_SAMPLE] + plane,
-                            p[OTHER] + sample * p[OTHER_SAMPLE] + plane,
-                            row, p[WIDTH], p[HEIGHT], p[FLAGS], low, high,
-                        )  # fmt: skip
+        first_group, last_group = share(p[NUM_GROUPS], split, splits)
+        while first_group < last_group:
+            chunk_end = min(first_group + chunk, last_group)
+            _piece(
+                p, f, arena, constants, index, thread, sample, first * LANES, last - first,
+                first_group, chunk_end,
+            )  # fmt: skip
+            first_group = chunk_end
+
+
+@njit(nogil=True, boundscheck=False)
+def _piece(
+    p, f, arena, constants, index, thread, sample, pixel, vectors, first_group, last_group
+):
+    """Computes some groups of rows for some vectors of pixels."""
+    base = arena.ctypes.data
+    x = base + 4 * (p[X] + sample * p[X_SAMPLE] + pixel)
+    blocks, row, low, high = p[BLOCKS], p[ROW], f[0], f[1]
+    scratch = p[SCRATCH] + thread * p[SCRATCH_SIZE]
+    first_row = -1
+    for block in range(blocks):
+        flags = FIRST if block == 0 else 0
+        if block == blocks - 1:
+            # Where rows are taken apart, the residual is added, and then the sum clipped, there.
+            flags |= p[FLAGS] if row == 0 or not p[FLAGS] & RESIDUAL else 0
+        for run in range(p[NUM_RUNS]):
+            at = p[RUNS] + 4 * run
+            rows = index[at + 2]
+            group = max(index[at], first_group)
+            end = min(index[at] + index[at + 1], last_group)
+            if group >= end:
+                continue
+            channel = index[at + 3] + (group - index[at]) * rows
+            first_row = channel if first_row < 0 else first_row
+            if row == 0:
+                y = p[Y] + sample * p[Y_SAMPLE] + channel * p[PLANE] + pixel
+                stride = p[PLANE]
+            else:
+                y = scratch + (channel - first_row) * vectors * LANES
+                stride = vectors * LANES
+            other = p[OTHER] + sample * p[OTHER_SAMPLE] + channel * p[PLANE] + pixel
+            table = p[TABLE] + 3 * (block * p[NUM_GROUPS] + group)
+            _groups(
+                rows, vectors, x, index.ctypes.data + 4 * (p[OFFSETS] + index[table]),
+                constants.ctypes.data + 4 * (p[VALUES] + index[table + 2]),
+                index.ctypes.data + 4 * table, end - group, base + 4 * y, 4 * stride,
+                constants.ctypes.data + 4 * (p[BIAS] + channel), base + 4 * other, flags, low,
+                high,
+            )  # fmt: skip
+            last_row = channel + (end - group) * rows
+    if row:
+        for channel in range(first_row, last_row):
+            plane = channel * p[PLANE]
+            _store_rows(
+                arena, scratch + (channel - first_row) * vectors * LANES, pixel, vectors * LANES,
+                p[Y] + sample * p[Y_SAMPLE] + plane,
+                p[OTHER] + sample * p[OTHER_SAMPLE] + plane,
+                row, p[WIDTH], p[HEIGHT], p[FLAGS], low, high,
+            )  # fmt: skip

@@ -8,18 +8,12 @@ stride 1 within each of them.
 from numba import njit
 
 from keras_trim.inference.kernels.threads import share
-from keras_trim.inference.kernels.vector import copy_floats, deinterleave
+from keras_trim.inference.kernels.vector import copy_vectors, deinterleave, fill_vectors
 
 (
     X, X_SAMPLE, X_PLANE, Y, Y_SAMPLE, Y_CHANNEL, Y_PLANE, ROW, ROWS, BATCH, CHANNELS, HEIGHT,
     WIDTH, TOP, LEFT, STRIDE_Y, STRIDE_X, SPREAD_Y, SPREAD_X, PHASES_Y, PHASES_X,
 ) = range(1, 22)  # fmt: skip
-
-
-@njit(nogil=True, boundscheck=False, inline="always")
-def _fill(arena, start, count, value):
-    for i in range(count):
-        arena[start + i] = value
 
 
 @njit(nogil=True, boundscheck=False)
@@ -30,7 +24,8 @@ def pad_plane(
     """Copies one plane into `phases_y * phases_x` planes of `rows` x `row`, `value` around it.
 
     With `spread` > 1 pixels are set that far apart, with zeros between (transposed convolution).
-    Planes need LANES floats of room behind their last row.
+    Vectors are whole: what is too much of a row is overwritten by the next one, and planes need
+    LANES floats of room behind their last row.
     """
     base = arena.ctypes.data
     for phase_y in range(phases_y):
@@ -43,19 +38,18 @@ def pad_plane(
                 or source_row % spread_y
             ):
                 for phase_x in range(phases_x):
-                    _fill(arena, start + phase_x * plane, row, value)
+                    fill_vectors(base + 4 * (start + phase_x * plane), row, value)
                 continue
             source = x + source_row // spread_y * width
             if stride_x == 1 and spread_x == 1:
                 first = max(left, 0)
                 end = min(left + width, row)
-                _fill(arena, start, first, value)
-                if end > first:
-                    copy_floats(
-                        base + 4 * (start + first), base + 4 * (source + first - left),
-                        end - first,
-                    )  # fmt: skip
-                _fill(arena, start + max(end, first), row - max(end, first), value)
+                end = max(end, first)
+                fill_vectors(base + 4 * start, first, value)
+                copy_vectors(
+                    base + 4 * (start + first), base + 4 * (source + first - left), end - first
+                )
+                fill_vectors(base + 4 * (start + end), row - end, value)
             elif stride_x == 2 and phases_x == 2 and 0 <= left < 2 and spread_x == 1:
                 # The pixel in the first column of phase p is p - left.
                 even, odd = start, start + plane
@@ -67,8 +61,8 @@ def pad_plane(
                 deinterleave(base + 4 * even, base + 4 * odd, base + 4 * source, count)
                 for phase_x in range(2):
                     end = (left + width - phase_x + 1) // 2
-                    target = start + phase_x * plane
-                    _fill(arena, target + min(end, row), row - min(end, row), value)
+                    end = min(end, row)
+                    fill_vectors(base + 4 * (start + phase_x * plane + end), row - end, value)
             else:
                 for phase_x in range(phases_x):
                     target = start + phase_x * plane

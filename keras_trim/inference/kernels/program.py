@@ -21,7 +21,7 @@ from keras_trim.inference.kernels.pooling import global_pool, pool
 from keras_trim.inference.kernels.rows import dense_rows, layer_norm, softmax, sparse_rows
 from keras_trim.inference.kernels.threads import wait_for_all
 
-OPERANDS = 32  # integers per instruction, its code the first
+OPERANDS = 40  # integers per instruction, its code the first
 FACTORS = 4  # float32 per instruction
 
 OPCODES = (

@@ -39,156 +39,250 @@ FIRST, CLIP, RESIDUAL = 1, 2, 4  # flags: start from the bias; clip the sums; ad
 
 
 @functools.cache
-def multiply_add(rows, vectors, in_lines=False):
-    """Makes `kernel(x, offsets, values, count, y, stride, bias, residual, flags, low, high)`.
+def multiply_add(rows, vectors):
+    """Makes `kernel(x, offsets, values, table, groups, y, stride, bias, residual, flags, low, high)`.
 
-    For `rows` rows and `vectors * LANES` activations it computes
+    It goes through `groups` groups of `rows` rows each, and for `vectors * LANES` activations
+    computes, for a group with `count` columns,
 
         y[r, :] = clip(start[r, :] + sum(values[k, r] * x[offsets[k] :] for k in range(count)))
 
     where `start` is `bias[r]` with the flag `FIRST` and `y[r, :]` without it.
 
     The kernel takes addresses of: `x`, float32, the first activation; `offsets`, int32, counted in
-    floats; `values`, float32, (count, rows); `y`, float32, whose rows are `stride` bytes apart;
-    `bias`, float32, (rows,); `residual`, as `y`, added with the flag `RESIDUAL`. `low` and `high` are
-    float32, used with the flag `CLIP`; NaN passes through a clip, as in Keras.
-
-    Args:
-        rows: Integer. Rows of weights that share their columns.
-        vectors: Integer. Vectors of activations.
-        in_lines: Boolean. The vectors are not behind one another: they are the beginnings of
-            `vectors` lines of an image. `stride` is then the bytes between lines of y and
-            `residual` those between lines of x; rows must be 1.
+    floats; `values`, float32, (columns, rows); `table`, int32, (groups, 3), whose second column is
+    `count`; `y`, float32, whose rows are `stride` bytes apart; `bias`, float32; `residual`, as `y`,
+    added with the flag `RESIDUAL`. Columns, values and rows of one group lie behind those of the
+    group before it. `low` and `high` are float32, used with the flag `CLIP`; NaN passes through a
+    clip, as in Keras.
     """
-
-    @intrinsic
-    def kernel(
-        typing_context, x, offsets, values, count, y, stride, bias, residual, flags, low, high
-    ):
-        address = types.intp
-        signature = types.void(
-            address, address, address, types.int64, address, types.int64, address, address,
-            types.int64, types.float32, types.float32,
-        )  # fmt: skip
-
-        def codegen(context, builder, signature, arguments):
-            # One function per kind, not inlined: it is long, and called from several places.
-            name = f"multiply_add_{rows}x{vectors}" + ("_lines" if in_lines else "")
-            function = builder.module.globals.get(name)
-            if function is None:
-                kind = ir.FunctionType(ir.VoidType(), [value.type for value in arguments])
-                function = ir.Function(builder.module, kind, name)
-                function.linkage = "linkonce_odr"
-                function.attributes.add("noinline")
-                _build_multiply_add(function, rows, vectors, in_lines)
-            builder.call(function, arguments)
-            return context.get_dummy_value()
-
-        return signature, codegen
-
-    return kernel
+    address, i64, f32 = types.intp, types.int64, types.float32
+    operands = (
+        address, address, address, address, i64, address, i64, address, address, i64, f32, f32,
+    )  # fmt: skip
+    name = f"multiply_add_{rows}x{vectors}"
+    return _outlined(name, operands, lambda f: _build_multiply_add(f, rows, vectors))
 
 
-def _build_multiply_add(function, rows, vectors, in_lines):
-    """Writes the body of a kernel of `multiply_add`."""
-    vector = ir.VectorType(F32, LANES)
-    undefined = ir.Constant(vector, ir.Undefined)
-    first_lane = ir.Constant(ir.VectorType(I32, LANES), [0] * LANES)
-    b = ir.IRBuilder(function.append_basic_block("entry"))
-    x, offsets, values, count, y, stride, bias, residual, flags, low, high = function.args
-    fma = cgutils.get_or_insert_function(
-        b.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{LANES}f32"
-    )
+def _outlined(name, operand_types, build):
+    """An intrinsic that calls a function of its own, which is long, and called from many places."""
+    count = len(operand_types)
 
-    def splat(scalar):
-        return b.shuffle_vector(
-            b.insert_element(undefined, scalar, I32(0)), undefined, first_lane
+    def codegen(context, builder, signature, arguments):
+        function = builder.module.globals.get(name)
+        if function is None:
+            kind = ir.FunctionType(ir.VoidType(), [value.type for value in arguments])
+            function = ir.Function(builder.module, kind, name)
+            function.linkage = "linkonce_odr"
+            function.attributes.add("noinline")
+            build(function)
+        builder.call(function, arguments)
+        return context.get_dummy_value()
+
+    signature = types.void(*operand_types)
+    # Numba counts the parameters of the function it decorates.
+    parameters = ", ".join(f"a{i}" for i in range(count))
+    scope = {"signature": signature, "codegen": codegen}
+    exec(f"def kernel(context, {parameters}):\n    return signature, codegen", scope)
+    return intrinsic(scope["kernel"])
+
+
+class _Body:
+    """Writes the code of a kernel in LLVM's language."""
+
+    def __init__(self, function):
+        self.function = function
+        self.vector = ir.VectorType(F32, LANES)
+        self.b = ir.IRBuilder(function.append_basic_block("entry"))
+        self._fma = cgutils.get_or_insert_function(
+            function.module, ir.FunctionType(self.vector, [self.vector] * 3), f"llvm.fma.v{LANES}f32"
         )
 
-    def scalar_at(base, index, kind=F32):
-        return b.load(b.gep(b.inttoptr(base, kind.as_pointer()), [index]))
+    def blocks(self, *names):
+        return [self.function.append_basic_block(name) for name in names]
 
-    def input_pointer(base, i):
-        step = b.mul(residual, I64(i)) if in_lines else I64(i * LANES * 4)
-        return b.inttoptr(b.add(base, step), vector.as_pointer())
+    def splat(self, scalar):
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        first_lane = ir.Constant(ir.VectorType(I32, LANES), [0] * LANES)
+        one = self.b.insert_element(undefined, scalar, I32(0))
+        return self.b.shuffle_vector(one, undefined, first_lane)
 
-    def output_pointer(base, row, i):
-        if in_lines:
-            return b.inttoptr(b.add(base, b.mul(stride, I64(i))), vector.as_pointer())
-        where = b.add(base, b.mul(stride, I64(row))) if row else base
-        return b.inttoptr(b.add(where, I64(i * LANES * 4)), vector.as_pointer())
+    def scalar_at(self, base, index, kind=F32):
+        pointer = self.b.inttoptr(base, kind.as_pointer())
+        return self.b.load(self.b.gep(pointer, [index]))
 
-    def has(flag):
-        return b.icmp_unsigned("!=", b.and_(flags, I64(flag)), I64(0))
+    def at(self, base, offset=0):
+        """A pointer to the vector at `base + offset` bytes."""
+        where = self.b.add(base, I64(offset) if isinstance(offset, int) else offset)
+        return self.b.inttoptr(where, self.vector.as_pointer())
 
-    def blocks(*names):
-        return [function.append_basic_block(name) for name in names]
+    def load(self, base, offset=0):
+        return self.b.load(self.at(base, offset), align=4)
 
-    def merge(block_a, values_a, block_b, values_b):
+    def store(self, value, base, offset=0):
+        self.b.store(value, self.at(base, offset), align=4)
+
+    def multiply_add(self, a, b, c):
+        return self.b.call(self._fma, [a, b, c])
+
+    def has(self, flags, flag):
+        return self.b.icmp_unsigned("!=", self.b.and_(flags, I64(flag)), I64(0))
+
+    def merge(self, block_a, values_a, block_b, values_b):
         merged = []
         for value_a, value_b in zip(values_a, values_b, strict=True):
-            phi = b.phi(vector)
+            phi = self.b.phi(self.vector)
             phi.add_incoming(value_a, block_a)
             phi.add_incoming(value_b, block_b)
             merged.append(phi)
         return merged
 
-    tile = [(r, i) for r in range(rows) for i in range(vectors)]
-    from_bias, from_y, head, body, done = blocks("from_bias", "from_y", "head", "body", "done")
-    b.cbranch(has(FIRST), from_bias, from_y)
+    def clipped(self, values, flags, low, high):
+        """The values, clipped if the flag `CLIP` is set; opens new blocks."""
+        before = self.b.block
+        clip, done = self.blocks("clip", "clipped")
+        self.b.cbranch(self.has(flags, CLIP), clip, done)
+        self.b.position_at_end(clip)
+        lows, highs = self.splat(low), self.splat(high)
+        bounded = []
+        for value in values:
+            value = self.b.select(self.b.fcmp_ordered("<", value, lows), lows, value)
+            bounded.append(
+                self.b.select(self.b.fcmp_ordered(">", value, highs), highs, value)
+            )
+        self.b.branch(done)
+        self.b.position_at_end(done)
+        return self.merge(before, values, clip, bounded)
+
+
+def _build_multiply_add(function, rows, vectors):
+    body = _Body(function)
+    b = body.b
+    (
+        x, offsets, values, table, groups, y, stride, bias, residual, flags, low, high,
+    ) = function.args  # fmt: skip
+    entry = b.block
+    tile = [(r, i * LANES * 4) for r in range(rows) for i in range(vectors)]
+    group_stride = b.mul(stride, I64(rows))
+
+    (group_head,) = body.blocks("group")
+    b.branch(group_head)
+    b.position_at_end(group_head)
+    pointers = [b.phi(I64) for _ in range(7)]
+    group, offsets_now, values_now, table_now, y_now, bias_now, residual_now = pointers
+    starts = (I64(0), offsets, values, table, y, bias, residual)
+    for pointer, start in zip(pointers, starts, strict=True):
+        pointer.add_incoming(start, entry)
+    count = b.sext(body.scalar_at(table_now, I64(1), I32), I64)
+    from_bias, from_y, head, step, done = body.blocks("from_bias", "from_y", "head", "step", "done")
+
+    def row(base, r):
+        return b.add(base, b.mul(stride, I64(r))) if r else base
+
+    b.cbranch(body.has(flags, FIRST), from_bias, from_y)
     b.position_at_end(from_bias)
-    biases = [splat(scalar_at(bias, I64(r))) for r in range(rows)]
+    biases = [body.splat(body.scalar_at(bias_now, I64(r))) for r in range(rows)]
     b.branch(head)
     b.position_at_end(from_y)
-    loaded = [b.load(output_pointer(y, r, i), align=4) for r, i in tile]
+    loaded = [body.load(row(y_now, r), i) for r, i in tile]
     b.branch(head)
 
     b.position_at_end(head)
     k = b.phi(I64)
     k.add_incoming(I64(0), from_bias)
     k.add_incoming(I64(0), from_y)
-    sums = merge(from_bias, [biases[r] for r, _ in tile], from_y, loaded)
-    b.cbranch(b.icmp_signed("<", k, count), body, done)
+    sums = body.merge(from_bias, [biases[r] for r, _ in tile], from_y, loaded)
+    b.cbranch(b.icmp_signed("<", k, count), step, done)
 
-    b.position_at_end(body)
-    offset = b.sext(scalar_at(offsets, k, I32), I64)
+    b.position_at_end(step)
+    offset = b.sext(body.scalar_at(offsets_now, k, I32), I64)
     start = b.add(x, b.shl(offset, I64(2)))
-    inputs = [b.load(input_pointer(start, i), align=4) for i in range(vectors)]
+    inputs = [body.load(start, i * LANES * 4) for i in range(vectors)]
     first_weight = b.mul(k, I64(rows)) if rows > 1 else k
     weights = [
-        splat(scalar_at(values, b.add(first_weight, I64(r)) if r else first_weight))
+        body.splat(body.scalar_at(values_now, b.add(first_weight, I64(r)) if r else first_weight))
         for r in range(rows)
     ]
     for total, (r, i) in zip(sums, tile, strict=True):
-        total.add_incoming(b.call(fma, [weights[r], inputs[i], total]), body)
-    k.add_incoming(b.add(k, I64(1)), body)
+        total.add_incoming(
+            body.multiply_add(weights[r], inputs[i // (LANES * 4)], total), step
+        )
+    k.add_incoming(b.add(k, I64(1)), step)
     b.branch(head)
 
     b.position_at_end(done)
-    clip, store = blocks("clip", "store")
-    last = done
-    if not in_lines:
-        add, added = blocks("add", "added")
-        b.cbranch(has(RESIDUAL), add, added)
-        b.position_at_end(add)
-        with_residual = [
-            b.fadd(total, b.load(output_pointer(residual, r, i), align=4))
-            for total, (r, i) in zip(sums, tile, strict=True)
-        ]
-        b.branch(added)
-        b.position_at_end(added)
-        sums, last = merge(done, sums, add, with_residual), added
-    b.cbranch(has(CLIP), clip, store)
-    b.position_at_end(clip)
-    lows, highs = splat(low), splat(high)
-    clipped = []
-    for total in sums:
-        total = b.select(b.fcmp_ordered("<", total, lows), lows, total)
-        clipped.append(b.select(b.fcmp_ordered(">", total, highs), highs, total))
-    b.branch(store)
-    b.position_at_end(store)
-    for total, (r, i) in zip(merge(last, sums, clip, clipped), tile, strict=True):
-        b.store(total, output_pointer(y, r, i), align=4)
+    add, added = body.blocks("add", "added")
+    b.cbranch(body.has(flags, RESIDUAL), add, added)
+    b.position_at_end(add)
+    with_residual = [
+        b.fadd(total, body.load(row(residual_now, r), i))
+        for total, (r, i) in zip(sums, tile, strict=True)
+    ]
+    b.branch(added)
+    b.position_at_end(added)
+    sums = body.merge(done, sums, add, with_residual)
+    for total, (r, i) in zip(body.clipped(sums, flags, low, high), tile, strict=True):
+        body.store(total, row(y_now, r), i)
+
+    steps = (
+        I64(1), b.shl(count, I64(2)), b.mul(count, I64(4 * rows)), I64(12), group_stride,
+        I64(4 * rows), group_stride,
+    )  # fmt: skip
+    for pointer, step_size in zip(pointers, steps, strict=True):
+        pointer.add_incoming(b.add(pointer, step_size), b.block)
+    (end,) = body.blocks("end")
+    b.cbranch(b.icmp_signed("<", group.incomings[1][0], groups), group_head, end)
+    b.position_at_end(end)
+    b.ret_void()
+
+
+@functools.cache
+def stencil(height, width, stride_y, stride_x, lines):
+    """Makes `kernel(x, line, plane, values, bias, y, y_line, flags, low, high)`.
+
+    It computes a vector of pixels of each of `lines` lines of a depthwise convolution, whose padded
+    input is taken apart by its strides (`padding.py`):
+
+        y[l, :] = clip(bias + sum(values[i, j] * x[phase(i, j), l + i // stride_y, j // stride_x :]))
+
+    A vector of the input is loaded once and serves all lines that need it.
+
+    Addresses: `x`, float32, lines `line` and phases `plane` bytes apart; `values`, float32,
+    (height * width,); `bias`, one float32; `y`, float32, lines `y_line` bytes apart.
+    """
+    address, i64, f32 = types.intp, types.int64, types.float32
+    operands = (address, i64, i64, address, address, address, i64, i64, f32, f32)
+    name = f"stencil_{height}x{width}_{stride_y}x{stride_x}_{lines}"
+    return _outlined(
+        name,
+        operands,
+        lambda f: _build_stencil(f, height, width, stride_y, stride_x, lines),
+    )
+
+
+def _build_stencil(function, height, width, stride_y, stride_x, lines):
+    body = _Body(function)
+    b = body.b
+    x, line, plane, values, bias, y, y_line, flags, low, high = function.args
+    weights = [body.splat(body.scalar_at(values, I64(i))) for i in range(height * width)]
+    sums = [body.splat(body.scalar_at(bias, I64(0)))] * lines
+    phases_x = min(stride_x, width)
+    phases_y = min(stride_y, height)
+    for phase_y in range(phases_y):
+        taps_y = range(phase_y, height, stride_y)
+        for input_line in range(lines + len(taps_y) - 1):
+            for j in range(width):
+                phase = phase_y * phases_x + j % stride_x
+                where = b.add(x, b.mul(line, I64(input_line)))
+                where = b.add(where, b.mul(plane, I64(phase)))
+                loaded = body.load(where, 4 * (j // stride_x))
+                for i in taps_y:
+                    out = input_line - i // stride_y
+                    if 0 <= out < lines:
+                        weight = weights[i * width + j]
+                        sums[out] = body.multiply_add(weight, loaded, sums[out])
+    for out, total in enumerate(body.clipped(sums, flags, low, high)):
+        body.store(total, y, b.mul(y_line, I64(out)))
     b.ret_void()
 
 
@@ -214,6 +308,45 @@ def _loop(b, count):
 def _vector_at(b, base, index):
     vector = ir.VectorType(F32, LANES)
     return b.inttoptr(b.add(base, b.shl(index, I64(2))), vector.as_pointer())
+
+
+@intrinsic
+def copy_vectors(typing_context, target, source, count):
+    """Copies `count` floats between two addresses, and on to the next multiple of LANES."""
+    signature = types.void(types.intp, types.intp, types.int64)
+
+    def codegen(context, builder, signature, arguments):
+        b = builder
+        target, source, count = arguments
+        i, close = _loop(b, count)
+        b.store(b.load(_vector_at(b, source, i), align=4), _vector_at(b, target, i), align=4)
+        close()
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def fill_vectors(typing_context, target, count, value):
+    """Sets `count` floats at an address, and on to the next multiple of LANES."""
+    signature = types.void(types.intp, types.int64, types.float32)
+
+    def codegen(context, builder, signature, arguments):
+        b = builder
+        target, count, value = arguments
+        vector = ir.VectorType(F32, LANES)
+        undefined = ir.Constant(vector, ir.Undefined)
+        values = b.shuffle_vector(
+            b.insert_element(undefined, value, I32(0)),
+            undefined,
+            ir.Constant(ir.VectorType(I32, LANES), [0] * LANES),
+        )
+        i, close = _loop(b, count)
+        b.store(values, _vector_at(b, target, i), align=4)
+        close()
+        return context.get_dummy_value()
+
+    return signature, codegen
 
 
 @intrinsic

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from keras_trim.inference.kernels.convolution import CHUNK
 from keras_trim.inference.kernels.vector import CLIP, LANES, RESIDUAL
 from keras_trim.inference.operations.base import Operation, padding_of
 from keras_trim.inference.packing import Columns, row_groups
@@ -171,16 +172,17 @@ def emit_product(
         packed = columns.pack(groups, blocks)
         widest = min(widest, vectors)
         per_piece = -(-vectors // -(-vectors // widest)) * LANES
-        rows = len(bias) if blocks > 1 else int(groups[:, 1].max())
+        rows = len(bias) if blocks > 1 else CHUNK * int(groups[:, 1].max())
         scratch, scratch_size = (0, 0) if row == 0 else pool.scratch(rows * per_piece)
         flags = clip.flag | (RESIDUAL if residual is not None else 0)
         return [
             x, x.sample_size, y, y.sample_size, y.batch, y.plane, pixels, row, *size,
-            pool.index(packed.table), len(groups), blocks, pool.index(packed.offsets),
+            pool.index(packed.runs), len(packed.runs), pool.index(packed.table), len(groups),
+            blocks, pool.index(packed.offsets),
             pool.constant(packed.values), pool.constant(np.append(bias, np.zeros(8))),
             residual if residual is not None else 0,
             residual.sample_size if residual is not None else 0,
-            scratch, scratch_size, flags, widest, len(bias),
+            scratch, scratch_size, flags, widest,
         ], [clip.low, clip.high]  # fmt: skip
 
     variants = builder.tuner.variants(columns, vectors)

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from keras_trim.inference.kernels.depthwise import ANY_KIND, KINDS
 from keras_trim.inference.operations.base import Operation
 from keras_trim.inference.operations.convolution import (
     INFINITY,
@@ -12,6 +13,8 @@ from keras_trim.inference.operations.convolution import (
     output_tensor,
     spatial,
 )
+
+_CACHE = 16 * 1024  # bytes of first-level cache for padded channels
 
 
 @dataclasses.dataclass
@@ -40,9 +43,14 @@ class DepthwiseConvolution(Operation):
         if y.size == 0:
             return y
         phases = geometry.phases[0] * geometry.phases[1]
+        kind, most_lines = KINDS.get((height, width, *self.strides), ANY_KIND)
+        kind, most_lines = (kind, most_lines) if self.dilation == (1, 1) else ANY_KIND
+        together = max(1, min(8, _CACHE // (4 * phases * geometry.plane)))
         scratch, scratch_size = builder.scratch(
-            phases * geometry.plane + geometry.row
+            together * phases * geometry.plane + most_lines * geometry.out_width
         )
+        # One group of all taps, for kernels of other sizes.
+        offsets = [*geometry.tap_offsets(), 0, height * width, 0]
         kernel = self.kernel.reshape(height * width, channels * multiplier).T
         clip = Clip(self.low, self.high)
         builder.choose("depthwise")
@@ -52,9 +60,9 @@ class DepthwiseConvolution(Operation):
                 x, x.sample_size, x.plane, y, y.sample_size, y.plane, x.batch, channels,
                 multiplier, *spatial(x), geometry.out_height, geometry.out_width, geometry.top,
                 geometry.left, *self.strides, geometry.rows, geometry.row,
-                builder.index(geometry.tap_offsets()), height * width, builder.constant(kernel),
+                builder.index(offsets), height * width, builder.constant(kernel),
                 builder.constant(self.bias), scratch, scratch_size, geometry.plane, clip.flag,
-                *geometry.phases,
+                *geometry.phases, together, kind, most_lines,
             ],
             [clip.low, clip.high],
         )  # fmt: skip
