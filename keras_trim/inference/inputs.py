@@ -92,24 +92,26 @@ def _check(x, spec):
         raise ValueError(
             f"Input '{name}' must be an array of numbers. Received: dtype={array.dtype}"
         )
-    # As Keras: a last axis of size 1 may be left out, or be one too many.
-    if array.ndim == len(shape) - 1 and shape[-1] == 1:
-        array = array[..., None]
-    elif array.ndim == len(shape) + 1 and array.shape[-1] == 1:
-        array = array[..., 0]
-    fits = array.ndim == len(shape) and all(
-        expected is None or expected == size
-        for expected, size in zip(shape, array.shape, strict=True)
+    for candidate in _candidates(array, len(shape)):
+        if all(n in (None, size) for n, size in zip(shape, candidate.shape, strict=True)):
+            return candidate
+    hint = ""
+    if array.shape == shape[1:]:
+        hint = " (the first axis is that of the batch: pass `x[None]` for one example)"
+    raise ValueError(
+        f"Input '{name}' must be of shape {_format(shape)}{hint}. "
+        f"Received: shape={tuple(array.shape)}"
     )
-    if not fits:
-        hint = ""
-        if array.shape == shape[1:]:
-            hint = " (the first axis is that of the batch: pass `x[None]` for one example)"
-        raise ValueError(
-            f"Input '{name}' must be of shape {_format(shape)}{hint}. "
-            f"Received: shape={tuple(array.shape)}"
-        )
-    return array
+
+
+def _candidates(array, rank):
+    """The array, if of that rank; as in Keras, a last axis of size 1 may be missing or too many."""
+    if array.ndim == rank:
+        yield array
+    elif array.ndim == rank - 1 and array.ndim:
+        yield array[..., None]
+    elif array.ndim == rank + 1 and array.shape[-1] == 1:
+        yield array[..., 0]
 
 
 def _format(shape):

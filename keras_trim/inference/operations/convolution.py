@@ -189,14 +189,15 @@ def emit_product(
         clip: `Clip`.
         residual: `Tensor` or None. In planes of the shape of y.
     """
-    vectors = -(-pixels // LANES)
+    by_lines = row > 0 and size[0] % LANES == 0
+    vectors = size[0] // LANES if by_lines else -(-pixels // LANES)
 
     def instruction(groups, blocks, widest, pool):
         packed = columns.pack(groups, blocks)
         widest = min(widest, vectors)
         per_piece = -(-vectors // -(-vectors // widest)) * LANES
         rows = len(bias) if blocks > 1 else CHUNK * int(groups[:, 1].max())
-        scratch, scratch_size = (0, 0) if row == 0 else pool.scratch(rows * per_piece)
+        scratch, scratch_size = (0, 0) if row == 0 or by_lines else pool.scratch(rows * per_piece)
         flags = clip.flag | (RESIDUAL if residual is not None else 0)
         return [
             x, x.sample_size, y, y.sample_size, y.batch, y.plane, pixels, row, *size,
@@ -205,7 +206,7 @@ def emit_product(
             pool.constant(packed.values), pool.constant(np.append(bias, np.zeros(8))),
             residual if residual is not None else 0,
             residual.sample_size if residual is not None else 0,
-            scratch, scratch_size, flags, widest,
+            scratch, scratch_size, flags, widest, int(by_lines),
         ], [clip.low, clip.high]  # fmt: skip
 
     variants = builder.tuner.variants(columns, vectors)
