@@ -89,6 +89,18 @@ class Geometry:
         return padded, channel
 
 
+_CACHE = 16 * 1024  # bytes of first-level cache for padded channels
+
+
+def planes_together(geometry):
+    """How many channels to pad before they are computed.
+
+    A load right behind a store of a part of what it loads waits for it.
+    """
+    size = 4 * geometry.phases[0] * geometry.phases[1] * geometry.plane
+    return max(1, min(8, _CACHE // size))
+
+
 def spatial(x):
     """(height, width) of a tensor of rank 3, whose height is 1, or 4."""
     return (1, x.shape[1]) if len(x.shape) == 3 else x.shape[1:3]
