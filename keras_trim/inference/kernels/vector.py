@@ -424,6 +424,41 @@ def fill_vectors(typing_context, target, count, value):
     return signature, codegen
 
 
+@functools.cache
+def pack_columns(vectors):
+    """Makes `kernel(target, x, offsets, count, stride)`: copies columns to one place.
+
+    Addresses: `target`, where columns of `vectors * LANES` floats are written `stride` bytes apart;
+    `x`, float32; `offsets`, int32, (count,), where each column begins in x, in floats.
+    """
+
+    def build(function):
+        body = _Body(function)
+        b = body.b
+        target, x, offsets, count, stride = function.args
+        entry = b.block
+        head, step, done = body.blocks("head", "step", "done")
+        b.branch(head)
+        b.position_at_end(head)
+        k, to = b.phi(I64), b.phi(I64)
+        k.add_incoming(I64(0), entry)
+        to.add_incoming(target, entry)
+        b.cbranch(b.icmp_signed("<", k, count), step, done)
+        b.position_at_end(step)
+        offset = b.sext(body.scalar_at(offsets, k, I32), I64)
+        start = b.add(x, b.shl(offset, I64(2)))
+        for i in range(vectors):
+            body.store(body.load(start, i * LANES * 4), to, i * LANES * 4)
+        k.add_incoming(b.add(k, I64(1)), step)
+        to.add_incoming(b.add(to, stride), step)
+        b.branch(head)
+        b.position_at_end(done)
+        b.ret_void()
+
+    operands = (types.intp, types.intp, types.intp, types.int64, types.int64)
+    return _outlined(f"pack_columns_{vectors}", operands, build)
+
+
 @intrinsic
 def copy_floats(typing_context, target, source, count):
     """Copies `count` floats between two addresses; reads up to LANES - 1 behind them."""

@@ -204,12 +204,15 @@ def emit_product(
     by_lines = row > 0 and size[0] % LANES == 0
     vectors = size[0] // LANES if by_lines else -(-pixels // LANES)
 
-    def instruction(groups, blocks, widest, pool):
-        packed = columns.pack(groups, blocks)
-        widest = min(widest, vectors)
+    def instruction(groups, variant, pool):
+        blocks, widest = variant.blocks, min(variant.vectors, vectors)
+        width = columns.block_width(blocks) if variant.is_packed else 0
+        packed = columns.pack(groups, blocks, widest * LANES if width else None)
         per_piece = -(-vectors // -(-vectors // widest)) * LANES
         rows = len(bias) if blocks > 1 else CHUNK * int(groups[:, 1].max())
-        scratch, scratch_size = (0, 0) if row == 0 or by_lines else pool.scratch(rows * per_piece)
+        sums = 0 if row == 0 or by_lines else rows * per_piece
+        needed = sums + width * widest * LANES
+        scratch, scratch_size = pool.scratch(needed) if needed else (0, 0)
         flags = clip.flag | (RESIDUAL if residual is not None else 0)
         return [
             x, x.sample_size, y, y.sample_size, y.batch, y.plane, pixels, row, *size,
@@ -219,6 +222,7 @@ def emit_product(
             residual if residual is not None else 0,
             residual.sample_size if residual is not None else 0,
             scratch, scratch_size, flags, widest, int(by_lines),
+            pool.index(columns.offsets) if width else 0, len(columns.offsets), width,
         ], [clip.low, clip.high]  # fmt: skip
 
     variants = builder.tuner.variants(columns, vectors)
@@ -226,11 +230,11 @@ def emit_product(
         "convolution",
         variants,
         lambda variant, pool: instruction(
-            row_groups(columns, variant.is_dense), variant.blocks, variant.vectors, pool
+            row_groups(columns, variant.is_dense), variant, pool
         ),
     )
     operands, factors = instruction(
-        row_groups(columns, best.is_dense), best.blocks, best.vectors, builder
+        row_groups(columns, best.is_dense), best, builder
     )
     builder.choose(str(best))
     builder.emit("convolution", operands, factors)
