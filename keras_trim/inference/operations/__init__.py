@@ -7,23 +7,26 @@ from keras_trim.inference.operations.depthwise import DepthwiseConvolution
 from keras_trim.inference.operations.elementwise import Activation, Binary, Softmax
 from keras_trim.inference.operations.normalization import LayerNormalization, ScaleChannels
 from keras_trim.inference.operations.pooling import GlobalPool, Pool
+from keras_trim.inference.operations.products import Attention, Einsum, Reduce
 from keras_trim.inference.operations.shaping import (
     Concatenate,
     Embedding,
-    Pad,
-    Permute,
-    Repeat,
     Reshape,
 )
+from keras_trim.inference.operations.strided import Cast, Constant, Pad, Permute, Repeat, Slice
 
 __all__ = [
     "OPERATIONS",
     "Activation",
+    "Attention",
     "Binary",
+    "Cast",
     "Concatenate",
+    "Constant",
     "Convolution",
     "Dense",
     "DepthwiseConvolution",
+    "Einsum",
     "Embedding",
     "GlobalPool",
     "LayerNormalization",
@@ -31,8 +34,10 @@ __all__ = [
     "Pad",
     "Permute",
     "Pool",
+    "Reduce",
     "Repeat",
     "Reshape",
     "ScaleChannels",
+    "Slice",
     "Softmax",
 ]

@@ -2,10 +2,12 @@
 
 import contextlib
 import dataclasses
+import inspect
 
 import keras
 import numpy as np
 from keras import tree
+from keras.src.backend import set_keras_mask  # Keras does not export it
 
 from keras_trim.inference.operations.base import Operation
 from keras_trim.inference.plan import Tensor
@@ -25,11 +27,15 @@ class KerasCall(Operation):
     Args:
         function: A Keras layer or operation.
         args, kwargs: What it is called with, with a `Slot` for each input.
+        dtypes: Tuple of strings, the inputs' dtypes in Keras.
     """
+
+    takes_integers = True
 
     function: object
     args: tuple
     kwargs: dict
+    dtypes: tuple
 
     def _fill(self, values):
         return tree.map_structure(
@@ -38,7 +44,7 @@ class KerasCall(Operation):
         )
 
     def lower(self, builder, *inputs):
-        spec = self.specs([(x.shape, x.dtype) for x in inputs])
+        spec = self.specs([x.shape for x in inputs])
         outputs = [
             Tensor(y.shape, "rows", "float32" if "float" in y.dtype else "int32")
             for y in tree.flatten(spec)
@@ -46,7 +52,13 @@ class KerasCall(Operation):
 
         def call(*arrays):
             inputs, targets = arrays[: -len(outputs)], arrays[-len(outputs) :]
-            args, kwargs = self._fill([keras.ops.convert_to_tensor(x) for x in inputs])
+            args, kwargs = self._fill(
+                [
+                    keras.ops.convert_to_tensor(x, dtype)
+                    for x, dtype in zip(inputs, self.dtypes, strict=True)
+                ]
+            )
+            _set_masks(self.function, args, kwargs)
             with _without_gradients():
                 results = self.function(*args, **kwargs)
             for result, target in zip(tree.flatten(results), targets, strict=True):
@@ -56,11 +68,27 @@ class KerasCall(Operation):
         builder.host(call, list(inputs), outputs)
         return outputs
 
-    def specs(self, shapes_and_dtypes):
-        """`KerasTensor`s of the outputs for inputs of the given shapes and dtypes."""
-        inputs = [keras.KerasTensor(shape, dtype) for shape, dtype in shapes_and_dtypes]
+    def specs(self, shapes):
+        """`KerasTensor`s of the outputs for inputs of the given shapes."""
+        inputs = [
+            keras.KerasTensor(shape, dtype)
+            for shape, dtype in zip(shapes, self.dtypes, strict=True)
+        ]
         args, kwargs = self._fill(inputs)
         return self.function.compute_output_spec(*args, **kwargs)
+
+
+def _set_masks(function, args, kwargs):
+    """Attaches masks to the tensors they belong to, where attention layers look for them."""
+    masks = {name: value for name, value in kwargs.items() if name.endswith("mask")}
+    if not masks or not isinstance(function, keras.Layer):
+        return
+    arguments = inspect.signature(function.call).bind(*args, **kwargs).arguments
+    first = next(iter(arguments))
+    for name, mask in masks.items():
+        tensor = arguments.get(name.removesuffix("_mask") if name != "mask" else first)
+        if keras.ops.is_tensor(tensor) and mask is not None and name != "attention_mask":
+            set_keras_mask(tensor, mask)
 
 
 def _without_gradients():

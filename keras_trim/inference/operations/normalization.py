@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 
 from keras_trim.inference.operations.base import Operation
-from keras_trim.inference.operations.depthwise import DepthwiseConvolution
 from keras_trim.inference.plan import Tensor
 
 
@@ -50,14 +49,11 @@ class ScaleChannels(Operation):
     shift: np.ndarray
 
     def lower(self, builder, x):
-        if x.layout == "planes":
-            kernel = self.scale.reshape(1, 1, -1, 1)
-            return DepthwiseConvolution(kernel, self.shift).lower(builder, x)
-        y = Tensor(x.shape, "rows")
-
-        def scale(a, out):
-            np.multiply(a, self.scale, out=out)
-            out += self.shift
-
-        builder.host(scale, [x], [y])
+        y = Tensor(x.shape, x.layout)
+        if y.size:
+            planes = x.layout == "planes"
+            width = x.plane if planes else x.channels
+            scale, shift = builder.constant(self.scale), builder.constant(self.shift)
+            channels = x.channels if planes else 0
+            builder.emit("scale", [x, y, x.size // width, width, scale, shift, channels])
         return y

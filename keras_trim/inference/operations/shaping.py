@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from keras_trim.inference.operations.base import Operation
+from keras_trim.inference.operations.strided import emit_move
 from keras_trim.inference.plan import Place, Tensor
 
 
@@ -17,31 +18,17 @@ class Reshape(Operation):
     """
 
     shape: tuple
+    takes_integers = True
 
     def lower(self, builder, x):
         size = int(np.prod(x.shape[1:]))
         known = int(np.prod([n for n in self.shape if n != -1]))
-        shape = tuple(size // known if n == -1 else n for n in self.shape)
-        x = builder.rows(x)
-        y = Tensor((x.batch, *shape), "rows", x.dtype)
-        builder.emit("copy", [x, y, 1, 0, 0, 1, x.size, 0, 0])
-        return y
-
-
-@dataclasses.dataclass
-class Permute(Operation):
-    """Axes in another order, the batch axis (0) being the first.
-
-    Args:
-        axes: Tuple of integers.
-    """
-
-    axes: tuple
-
-    def lower(self, builder, x):
-        y = Tensor([x.shape[axis] for axis in self.axes], "rows", x.dtype)
-        axes = self.axes
-        builder.host(lambda a, out: np.copyto(out, a.transpose(axes)), [x], [y])
+        shape = tuple(size // max(known, 1) if n == -1 else n for n in self.shape)
+        keeps_planes = x.layout == "planes" and len(shape) > 1 and shape[-1] == x.channels
+        x = x if keeps_planes else builder.rows(x)
+        y = Tensor((x.batch, *shape), x.layout, x.dtype)
+        if x.size:
+            emit_move(builder, x, y, [x.size], [1], [1])
         return y
 
 
@@ -54,12 +41,13 @@ class Concatenate(Operation):
     """
 
     axis: int
+    takes_integers = True
 
     def lower(self, builder, *inputs):
         shape = list(inputs[0].shape)
         shape[self.axis] = sum(x.shape[self.axis] for x in inputs)
         if self.axis == len(shape) - 1 and len(shape) > 2:
-            y = Tensor(shape, "planes")
+            y = Tensor(shape, "planes", inputs[0].dtype)
             start = 0
             for x in map(builder.planes, inputs):
                 if x.size:
@@ -86,64 +74,6 @@ class Concatenate(Operation):
 
 
 @dataclasses.dataclass
-class Pad(Operation):
-    """Constant values around, or parts cut off, along the axes between batch and channels.
-
-    Args:
-        amounts: Tuple of pairs of integers, one per axis; negative ones cut off.
-        value: Float.
-    """
-
-    amounts: tuple
-    value: float = 0.0
-
-    def lower(self, builder, x):
-        sizes = [
-            n + before + after
-            for n, (before, after) in zip(x.shape[1:-1], self.amounts, strict=True)
-        ]
-        y = Tensor((x.batch, *sizes, x.channels), "rows")
-        cut = tuple(slice(max(-b, 0), n - max(-a, 0)) for n, (b, a) in self._axes(x))
-        into = tuple(
-            slice(max(b, 0), size - max(a, 0))
-            for size, (b, a) in zip(sizes, self.amounts, strict=True)
-        )
-
-        def pad(a, out):
-            out[...] = self.value
-            out[(slice(None), *into)] = a[(slice(None), *cut)]
-
-        builder.host(pad, [x], [y])
-        return y
-
-    def _axes(self, x):
-        return zip(x.shape[1:-1], self.amounts, strict=True)
-
-
-@dataclasses.dataclass
-class Repeat(Operation):
-    """Each pixel several times along the axes between batch and channels (nearest upsampling).
-
-    Args:
-        times: Tuple of integers.
-    """
-
-    times: tuple
-
-    def lower(self, builder, x):
-        sizes = [n * times for n, times in zip(x.shape[1:-1], self.times, strict=True)]
-        y = Tensor((x.batch, *sizes, x.channels), "rows")
-
-        def repeat(a, out):
-            for axis, times in enumerate(self.times, start=1):
-                a = a.repeat(times, axis)
-            np.copyto(out, a)
-
-        builder.host(repeat, [x], [y])
-        return y
-
-
-@dataclasses.dataclass
 class Embedding(Operation):
     """y = table[x].
 
@@ -152,6 +82,7 @@ class Embedding(Operation):
     """
 
     table: np.ndarray
+    takes_integers = True
 
     def lower(self, builder, x):
         x = builder.rows(x)
@@ -161,5 +92,7 @@ class Embedding(Operation):
             x = indices
         length, width = self.table.shape
         y = Tensor((*x.shape, width), "rows")
+        if y.size == 0:
+            return y
         builder.emit("gather", [builder.constant(self.table), length, width, x.size, y, x])
         return y
