@@ -10,6 +10,7 @@ from keras.src.models import Functional  # Keras does not export it
 from keras_trim.inference import operations
 from keras_trim.inference.converters import Unsupported, find_converter
 from keras_trim.inference.graph import Graph
+from keras_trim.inference.masks import output_masks, with_masks
 from keras_trim.inference.operations.keras_call import KerasCall, Slot
 from keras_trim.inference.tracing import Untraceable, input_tensors, trace
 
@@ -21,6 +22,10 @@ class Symbol:
     value: int
     shape: tuple
     dtype: str
+    mask: object = None  # another `Symbol`
+
+    def with_mask(self, mask):
+        return dataclasses.replace(self, mask=mask)
 
 
 def read(model):
@@ -110,6 +115,10 @@ class _Reader:
             for key, value in kwargs.items()
             if key != "training" and not (key.endswith("mask") and value is None)
         }
+        kwargs = with_masks(operation, args, kwargs)
+        return output_masks(self, operation, args, self._converted(operation, args, kwargs))
+
+    def _converted(self, operation, args, kwargs):
         for attempt in (self._by_converter, self._by_trace):
             length = len(self.graph.nodes)
             try:
@@ -129,10 +138,11 @@ class _Reader:
         return converter(operation, self, *args, **kwargs)
 
     def _by_trace(self, layer, args, kwargs):
-        if not isinstance(layer, layers.Layer) or any("mask" in key for key in kwargs):
+        symbols = [x for x in tree.flatten((args, kwargs)) if isinstance(x, Symbol)]
+        is_masked = any("mask" in key for key in kwargs) or any(x.mask for x in symbols)
+        if not isinstance(layer, layers.Layer) or is_masked:
             raise Untraceable
         function = trace(layer, *self._as_tensors((args, kwargs)))
-        symbols = [x for x in tree.flatten((args, kwargs)) if isinstance(x, Symbol)]
         prefix = self.name.split("/")[len(self._prefix)]
         return self._inlined(prefix, function, symbols)
 
@@ -202,7 +212,11 @@ class _Reader:
         )
         if isinstance(function, layers.Layer) and function._call_has_training_arg:
             kwargs = {**kwargs, "training": False}
-        call = KerasCall(function, args, kwargs, tuple(x.dtype for x in inputs))
+        # Attention layers look for masks on their inputs.
+        masks = {number: x.mask for number, x in enumerate(inputs) if x.mask is not None}
+        inputs += masks.values()
+        masks = dict(zip(masks, range(len(inputs) - len(masks), len(inputs)), strict=True))
+        call = KerasCall(function, args, kwargs, tuple(x.dtype for x in inputs), masks)
         specs = call.specs([x.shape for x in inputs])
         values = self.graph.add(
             call, [x.value for x in inputs], name, num_outputs=len(tree.flatten(specs))

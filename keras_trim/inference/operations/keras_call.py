@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import inspect
 
 import keras
 import numpy as np
@@ -28,6 +27,7 @@ class KerasCall(Operation):
         function: A Keras layer or operation.
         args, kwargs: What it is called with, with a `Slot` for each input.
         dtypes: Tuple of strings, the inputs' dtypes in Keras.
+        masks: Dictionary, the number of an input -> the number of its mask.
     """
 
     takes_integers = True
@@ -36,6 +36,7 @@ class KerasCall(Operation):
     args: tuple
     kwargs: dict
     dtypes: tuple
+    masks: dict
 
     def _fill(self, values):
         return tree.map_structure(
@@ -52,13 +53,13 @@ class KerasCall(Operation):
 
         def call(*arrays):
             inputs, targets = arrays[: -len(outputs)], arrays[-len(outputs) :]
-            args, kwargs = self._fill(
-                [
-                    keras.ops.convert_to_tensor(x, dtype)
-                    for x, dtype in zip(inputs, self.dtypes, strict=True)
-                ]
-            )
-            _set_masks(self.function, args, kwargs)
+            tensors = [
+                keras.ops.convert_to_tensor(x, dtype)
+                for x, dtype in zip(inputs, self.dtypes, strict=True)
+            ]
+            for number, mask in self.masks.items():
+                set_keras_mask(tensors[number], tensors[mask])
+            args, kwargs = self._fill(tensors)
             with _without_gradients():
                 results = self.function(*args, **kwargs)
             for result, target in zip(tree.flatten(results), targets, strict=True):
@@ -76,19 +77,6 @@ class KerasCall(Operation):
         ]
         args, kwargs = self._fill(inputs)
         return self.function.compute_output_spec(*args, **kwargs)
-
-
-def _set_masks(function, args, kwargs):
-    """Attaches masks to the tensors they belong to, where attention layers look for them."""
-    masks = {name: value for name, value in kwargs.items() if name.endswith("mask")}
-    if not masks or not isinstance(function, keras.Layer):
-        return
-    arguments = inspect.signature(function.call).bind(*args, **kwargs).arguments
-    first = next(iter(arguments))
-    for name, mask in masks.items():
-        tensor = arguments.get(name.removesuffix("_mask") if name != "mask" else first)
-        if keras.ops.is_tensor(tensor) and mask is not None and name != "attention_mask":
-            set_keras_mask(tensor, mask)
 
 
 def _without_gradients():
