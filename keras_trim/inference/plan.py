@@ -92,7 +92,8 @@ class Program:
         constants, index, short_index: Arrays, float32, int32, uint16.
         inputs, outputs: Lists of `Tensor`.
         arena_size: Integer. Floats of memory it needs to run.
-        choices: Dictionary, node -> what was chosen for it, for the summary.
+        choices: Dictionary, node -> list of what was chosen for it, for the summary.
+        shapes: List of tuples: the shape of the first output of each node.
     """
 
     table: np.ndarray
@@ -106,6 +107,7 @@ class Program:
     outputs: list
     arena_size: int
     choices: dict
+    shapes: list
 
 
 class _Pool:
@@ -146,6 +148,7 @@ class Builder:
         self.tuner = tuner
         self.skip_zeros = skip_zeros
         self.choices = {}
+        self.shapes = []
         self.node = None
         self._entries = []  # (code, operands, factors, node) or (None, HostStep, None, node)
         self._constants, self._index = _Pool(np.float32), _Pool(np.int32)
@@ -247,7 +250,7 @@ class Builder:
             row += 1
         return Program(
             table, factors, steps, nodes, *self.pools(aligned), list(inputs), outputs, arena_size,
-            self.choices,
+            self.choices, self.shapes,
         )  # fmt: skip
 
     def pools(self, aligned):
@@ -310,6 +313,7 @@ def make_program(graph, input_shapes, num_threads, tuner, aligned, skip_zeros=Tr
         outputs = node.operation.lower(builder, *(values[value] for value in node.inputs))
         if isinstance(outputs, Tensor):
             outputs = [outputs]
+        builder.shapes.append(outputs[0].shape)
         for value, tensor in zip(node.outputs, outputs, strict=True):
             values[value] = tensor
     builder.node = None

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_trim.inference.operations.base import Operation
+from keras_trim.inference.operations.base import Operation, require, require_integers
 from keras_trim.inference.plan import Tensor
 
 _MASKED = np.float32(-0.7 * np.finfo(np.float32).max)  # Keras's logit of what is masked
@@ -21,6 +21,11 @@ class Einsum(Operation):
     x_labels: str
     y_labels: str
     out_labels: str
+
+    def check(self):
+        labels = (self.x_labels, self.y_labels, self.out_labels)
+        require(all(type(part) is str for part in labels), "labels must be strings")
+        require(set(self.out_labels) <= set(self.x_labels + self.y_labels), "an unknown label")
 
     def lower(self, builder, x, y):
         sizes = dict(zip(self.x_labels + self.y_labels, x.shape + y.shape, strict=True))
@@ -65,7 +70,11 @@ class Attention(Operation):
     scale: float | None
     is_causal: bool = False
 
+    def check(self):
+        require(self.scale is None or type(self.scale) is float, "a scale must be a number")
+
     def lower(self, builder, query, key, value, mask=None):
+        require(len(query.shape) == len(key.shape) == len(value.shape) == 4, "attention's axes")
         out = Tensor((*query.shape[:-1], value.shape[-1]), "rows")
         builder.choose("NumPy")
         inputs = [query, key, value] if mask is None else [query, key, value, mask]
@@ -104,6 +113,10 @@ class Reduce(Operation):
     function: str
     axes: tuple
     keepdims: bool
+
+    def check(self):
+        require(self.function in ("mean", "max", "min", "sum"), f"no function {self.function!r}")
+        require_integers(self.axes, None, 0)
 
     def lower(self, builder, x):
         shape = [

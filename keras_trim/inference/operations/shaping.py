@@ -4,7 +4,12 @@ import dataclasses
 
 import numpy as np
 
-from keras_trim.inference.operations.base import Operation
+from keras_trim.inference.operations.base import (
+    Operation,
+    require,
+    require_integers,
+    require_weights,
+)
 from keras_trim.inference.operations.strided import emit_move
 from keras_trim.inference.plan import Place, Tensor
 
@@ -20,10 +25,14 @@ class Reshape(Operation):
     shape: tuple
     takes_integers = True
 
+    def check(self):
+        require_integers(self.shape, None, -1)
+
     def lower(self, builder, x):
         size = int(np.prod(x.shape[1:]))
         known = int(np.prod([n for n in self.shape if n != -1]))
         shape = tuple(size // max(known, 1) if n == -1 else n for n in self.shape)
+        require(int(np.prod(shape)) == size, f"{x.shape[1:]} cannot become {self.shape}")
         keeps_planes = x.layout == "planes" and len(shape) > 1 and shape[-1] == x.channels
         x = x if keeps_planes else builder.rows(x)
         y = Tensor((x.batch, *shape), x.layout, x.dtype)
@@ -43,7 +52,12 @@ class Concatenate(Operation):
     axis: int
     takes_integers = True
 
+    def check(self):
+        require_integers((self.axis,), 1, 0)
+
     def lower(self, builder, *inputs):
+        others = {(*x.shape[: self.axis], *x.shape[self.axis + 1 :]) for x in inputs}
+        require(len(others) == 1 and self.axis < len(inputs[0].shape), "shapes that do not join")
         shape = list(inputs[0].shape)
         shape[self.axis] = sum(x.shape[self.axis] for x in inputs)
         if self.axis == len(shape) - 1 and len(shape) > 2:
@@ -83,6 +97,9 @@ class Embedding(Operation):
 
     table: np.ndarray
     takes_integers = True
+
+    def check(self):
+        require_weights(self.table, None, None)
 
     def lower(self, builder, x):
         x = builder.rows(x)

@@ -5,10 +5,17 @@ import dataclasses
 import numpy as np
 
 from keras_trim.inference.kernels.strided import AXES
-from keras_trim.inference.operations.base import Operation
+from keras_trim.inference.operations.base import (
+    Operation,
+    require,
+    require_integers,
+    require_number,
+)
 from keras_trim.inference.plan import Place, Tensor
 
 LARGEST_RANK = 5  # of the tensors that converters may hand to these operations
+_DTYPES = ("float16", "bfloat16", "float32", "float64", "bool", "int8", "int16", "int32", "int64",
+           "uint8", "uint16", "uint32", "uint64")  # fmt: skip
 _SHORT = 8  # an innermost loop that is not worth its beginning
 
 
@@ -39,6 +46,7 @@ def merged_axes(sizes, *strides):
 
 
 def _padded(values, fill):
+    require(len(values) <= AXES, "too many axes")
     return [fill] * (AXES - len(values)) + values
 
 
@@ -92,7 +100,12 @@ class Permute(Operation):
     axes: tuple
     takes_integers = True
 
+    def check(self):
+        require_integers(self.axes, None, 0)
+        require(sorted(self.axes) == list(range(len(self.axes))), "not an order of axes")
+
     def lower(self, builder, x):
+        require(len(x.shape) == len(self.axes), "a permutation of other axes")
         rank = len(self.axes)
         to_last = (0, *range(2, rank), 1)
         is_to_last = tuple(self.axes) == to_last and rank > 2
@@ -117,6 +130,10 @@ class Slice(Operation):
     ends: tuple
     steps: tuple
     takes_integers = True
+
+    def check(self):
+        for part in (*self.begins, *self.ends, *self.steps):
+            require(part is None or type(part) is int, "a slice without integers")
 
     def lower(self, builder, x):
         ranges = [
@@ -143,7 +160,13 @@ class Pad(Operation):
     amounts: tuple
     value: float = 0.0
 
+    def check(self):
+        for pair in self.amounts:
+            require_integers(pair, 2, -(1 << 24))
+        require_number(self.value)
+
     def lower(self, builder, x):
+        require(len(x.shape) == len(self.amounts) + 2, "padding of other axes")
         amounts = ((0, 0), *self.amounts, (0, 0))
         sizes = [n + b + a for n, (b, a) in zip(x.shape, amounts, strict=True)]
         y = Tensor([max(n, 0) for n in sizes], x.layout)
@@ -173,7 +196,11 @@ class Repeat(Operation):
     times: tuple
     takes_integers = True
 
+    def check(self):
+        require_integers(self.times, None, 1)
+
     def lower(self, builder, x):
+        require(len(x.shape) == len(self.times) + 2, "repeats of other axes")
         times = (1, *self.times, 1)
         y = Tensor([n * t for n, t in zip(x.shape, times, strict=True)], x.layout, x.dtype)
         if y.size:
@@ -198,6 +225,10 @@ class Constant(Operation):
 
     value: np.ndarray
 
+    def check(self):
+        known = isinstance(self.value, np.ndarray) and self.value.dtype in (np.float32, np.int32)
+        require(known, "a constant must be an array of float32 or int32")
+
     def lower(self, builder):
         y = Tensor(self.value.shape, "rows", str(self.value.dtype))
         if y.size:
@@ -215,6 +246,9 @@ class Cast(Operation):
 
     dtype: str
     takes_integers = True
+
+    def check(self):
+        require(self.dtype in _DTYPES, f"no dtype {self.dtype!r}")
 
     def lower(self, builder, x):
         is_float = "float" in self.dtype
