@@ -13,6 +13,7 @@ from keras_trim.inference.operations import (
     Pad,
     ScaleChannels,
 )
+from keras_trim.inference.transposes import cancel_permutations, drop_unused
 
 _PRODUCTS = (Convolution, Dense, DepthwiseConvolution)
 
@@ -23,8 +24,10 @@ def fuse(graph):
     - Zero padding becomes the padding of the convolution behind it.
     - A scale and shift per channel (batch normalization) goes into the weights before it.
     - A sum with another tensor, and a clip (ReLU), go into the convolution before them.
+    - Axes that are moved and moved back stay where they are.
     """
     graph = dataclasses.replace(graph, nodes=[dataclasses.replace(n) for n in graph.nodes])
+    graph = cancel_permutations(drop_unused(graph))
     for rewrite in (_fold_padding, _fold_scale, _fold_residual, _fold_clip):
         graph = rewrite(graph)
     return graph
@@ -69,7 +72,7 @@ def _fold_padding(graph):
             and getattr(user.operation, "spread", (1, 1)) == (1, 1)
         ):
             amounts = node.operation.amounts
-            padding = (("valid",) + amounts) if len(amounts) == 1 else amounts
+            padding = ("valid", *amounts) if len(amounts) == 1 else amounts
             user.operation = dataclasses.replace(user.operation, padding=tuple(padding))
             removed.append(node)
             renamed[node.outputs[0]] = node.inputs[0]

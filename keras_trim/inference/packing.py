@@ -42,7 +42,7 @@ class Columns:
         self.offsets, self.num_rows, self.row_sets = offsets, num_rows, row_sets
 
     @classmethod
-    def of_kernel(cls, kernel, groups, channel, taps):
+    def of_kernel(cls, kernel, groups, channel, taps, skip_zeros=True):
         """The columns of a convolution.
 
         Args:
@@ -50,10 +50,11 @@ class Columns:
             groups: Integer.
             channel: Integer. Floats from one channel of the input to the next.
             taps: Array of integers, (height * width,). Where each tap reads within a channel.
+            skip_zeros: Boolean. Whether weights that are zero are left out.
         """
         height, width, inputs, outputs = kernel.shape
         matrix = kernel.reshape(height * width, inputs, outputs).transpose(2, 1, 0)
-        rows, channels, tap = np.nonzero(matrix)
+        rows, channels, tap = np.nonzero(matrix if skip_zeros else np.ones_like(matrix))
         values = matrix[rows, channels, tap].astype(np.float32)
         first_channel = rows // (outputs // groups) * inputs
         columns = (first_channel + channels) * len(taps) + tap
@@ -61,9 +62,9 @@ class Columns:
         return cls(rows, columns, values, offsets, outputs, groups)
 
     @classmethod
-    def of_matrix(cls, matrix, stride):
+    def of_matrix(cls, matrix, stride, skip_zeros=True):
         """The columns of a (inputs, outputs) matrix; inputs are `stride` floats apart."""
-        return cls.of_kernel(matrix[None, None], 1, stride, np.zeros(1, np.int64))
+        return cls.of_kernel(matrix[None, None], 1, stride, np.zeros(1, np.int64), skip_zeros)
 
     @property
     def density(self):

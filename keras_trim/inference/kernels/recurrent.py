@@ -160,13 +160,3 @@ def _keep(p, arena, sample, new, state, units):
         for k in range(p[WIDTH]):
             if arena[mask + k] != 0:
                 state[u * p[WIDTH] + k] = new[u * p[WIDTH] + k]
-
-
-FILLED, SIZE = 1, 2
-
-
-@njit(nogil=True, boundscheck=False)
-def fill(p, f, arena, thread, num_threads):
-    """Sets `SIZE` floats to f[0]."""
-    begin, end = share(p[SIZE], thread, num_threads)
-    arena[p[FILLED] + begin : p[FILLED] + end] = f[0]

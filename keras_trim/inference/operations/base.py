@@ -12,6 +12,8 @@ class Operation:
     the output `Tensor`, or several of them.
     """
 
+    takes_integers = False  # whether its inputs may be int32; its output is then of their dtype
+
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         OPERATIONS[cls.__name__] = cls

@@ -168,7 +168,7 @@ class Convolution(Operation):
             pixels = (geometry.out_height - 1) * geometry.row + geometry.out_width
         columns = Columns.of_kernel(
             self.kernel, self.groups, channel, geometry.tap_offsets() if row or source is not x
-            else np.zeros(1, np.int64),
+            else np.zeros(1, np.int64), builder.skip_zeros,
         )  # fmt: skip
         if residual is not None:
             require(residual.shape == y.shape, "a residual of another shape")

@@ -93,10 +93,11 @@ class GlobalPool(Operation):
         x = builder.planes(x)
         ones = (1,) * (len(x.shape) - 2) if self.keepdims else ()
         y = Tensor((x.batch, *ones, x.channels), "rows")
-        builder.emit(
-            "global_pool",
-            [
-                x, x.sample_size, x.plane, y, x.batch, x.channels, x.pixels, int(self.is_max),
-            ],
-        )  # fmt: skip
+        if y.size and not x.pixels:
+            builder.emit("fill", [y, y.size], [-np.inf if self.is_max else np.nan])
+        elif y.size:
+            builder.emit(
+                "global_pool",
+                [x, x.sample_size, x.plane, y, x.batch, x.channels, x.pixels, int(self.is_max)],
+            )
         return y
