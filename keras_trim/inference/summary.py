@@ -84,7 +84,8 @@ class EngineSummary:
         )
         if self.keras_layers:
             console.print(
-                f"Without a kernel, and slower, as they run in Keras: {', '.join(self.keras_layers)}"
+                f"Without a kernel, and slower, as they run in Keras: {',
+                '.join(self.keras_layers)}"
             )
         return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 

@@ -49,12 +49,15 @@ def _with_array(reader, function, x, y):
 
 def _with_number(function, number, is_first):
     """The operation on one tensor, or None."""
-    affine, infinity = {
-        "add": (1.0, number),
-        "subtract": (1.0, -number) if is_first else (-1.0, number),
-        "multiply": (number, 0.0),
-        "divide": (1 / number, 0.0) if is_first and number else None,
-    }.get(function), float("inf")
+    affine, infinity = (
+        {
+            "add": (1.0, number),
+            "subtract": (1.0, -number) if is_first else (-1.0, number),
+            "multiply": (number, 0.0),
+            "divide": (1 / number, 0.0) if is_first and number else None,
+        }.get(function),
+        float("inf"),
+    )
     if affine is not None:
         return operations.Activation("affine", *affine)
     if function == "divide" and not is_first:
@@ -211,6 +214,4 @@ def _reduce(operation, reader, x):
     if axes == tuple(range(1, rank - 1)) and rank > 2 and function in ("mean", "max"):
         pool = operations.GlobalPool(function == "max", bool(operation.keepdims))
         return reader.add(pool, [x], reader.name)
-    return reader.add(
-        operations.Reduce(function, axes, bool(operation.keepdims)), [x], reader.name
-    )
+    return reader.add(operations.Reduce(function, axes, bool(operation.keepdims)), [x], reader.name)

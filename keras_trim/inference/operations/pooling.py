@@ -5,7 +5,12 @@ import dataclasses
 import numpy as np
 
 from keras_trim.inference.kernels.windows import window_number
-from keras_trim.inference.operations.base import Operation, require, require_integers, require_padding
+from keras_trim.inference.operations.base import (
+    Operation,
+    require,
+    require_integers,
+    require_padding,
+)
 from keras_trim.inference.operations.convolution import (
     Geometry,
     output_tensor,
