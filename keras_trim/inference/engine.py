@@ -68,8 +68,7 @@ class Engine:
 
         Args:
             x: What `model.predict` takes: an array, whose first axis is that of the batch, or a
-            list
-                or dictionary of arrays.
+                list or dictionary of arrays.
 
         Returns:
             Arrays in the structure of the model's outputs.

@@ -140,8 +140,7 @@ class Builder:
         num_threads: Integer. The threads that will run the program; scratch memory is per thread.
         tuner: `tuning.Tuner`, which measures the candidates for an instruction.
         skip_zeros: Boolean. Whether weights that are zero may be left out. Zero times an infinity
-        is
-            NaN, so a program for inputs that are not finite must multiply by them.
+            is NaN, so a program for inputs that are not finite must multiply by them.
     """
 
     def __init__(self, num_threads, tuner, skip_zeros=True):

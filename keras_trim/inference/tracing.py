@@ -24,11 +24,11 @@ def trace(layer, args, kwargs):
 
     Returns:
         `keras.Function` from the `KerasTensor`s among the arguments, in their order, to the
-        outputs.
+            outputs.
 
     Raises:
         Untraceable: if `call` needs values, or uses something else than Keras layers and
-        operations.
+            operations.
     """
     if not all(part.built or _is_stateless(part) for part in layer._flatten_layers()):
         raise Untraceable(f"{layer.name} holds layers that were not built")
