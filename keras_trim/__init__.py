@@ -1,21 +1,32 @@
 """Trim insignificant weights of Keras 3 models, on JAX, TensorFlow and PyTorch."""
 
-from keras_trim import sparsity as sparsity
+import importlib
+
 from keras_trim._version import __version__ as __version__
-from keras_trim.callbacks import PruningSummaries, UpdatePruningStep
-from keras_trim.checks import DeploymentReport, check
-from keras_trim.exporters import ExportedFile, export
-from keras_trim.optimizer import PruningOptimizer
-from keras_trim.policies import PrunableLayer, PruningPolicy
-from keras_trim.pruning import prune, prune_low_magnitude, prune_scope, strip_pruning
-from keras_trim.report import SparsityReport, sparsity_report
-from keras_trim.schedules import ConstantSparsity, PolynomialDecay, PruningSchedule
-from keras_trim.xnnpack import PruneForLatencyOnXNNPack
+
+try:
+    import keras as _keras  # noqa: F401
+except ImportError as _error:  # a machine that only runs engines needs no Keras backend
+    _no_keras = _error
+else:
+    _no_keras = None
+    from keras_trim import sparsity as sparsity
+    from keras_trim.callbacks import PruningSummaries, UpdatePruningStep
+    from keras_trim.checks import DeploymentReport, check
+    from keras_trim.exporters import ExportedFile, export
+    from keras_trim.optimizer import PruningOptimizer
+    from keras_trim.policies import PrunableLayer, PruningPolicy
+    from keras_trim.pruning import prune, prune_low_magnitude, prune_scope, strip_pruning
+    from keras_trim.report import SparsityReport, sparsity_report
+    from keras_trim.schedules import ConstantSparsity, PolynomialDecay, PruningSchedule
+    from keras_trim.storage import FormatError, load, load_arrays, save, save_arrays
+    from keras_trim.xnnpack import PruneForLatencyOnXNNPack
 
 __all__ = [
     "ConstantSparsity",
     "DeploymentReport",
     "ExportedFile",
+    "FormatError",
     "PolynomialDecay",
     "PrunableLayer",
     "PruneForLatencyOnXNNPack",
@@ -27,9 +38,24 @@ __all__ = [
     "UpdatePruningStep",
     "check",
     "export",
+    "load",
+    "load_arrays",
     "prune",
     "prune_low_magnitude",
     "prune_scope",
+    "save",
+    "save_arrays",
     "sparsity_report",
     "strip_pruning",
 ]
+
+
+def __getattr__(name):
+    if name == "inference":  # imported when it is used: it takes Numba a second
+        return importlib.import_module("keras_trim.inference")
+    if _no_keras is not None and name in __all__:
+        raise ImportError(
+            f"`keras_trim.{name}` needs Keras and one of its backends, such as "
+            f'`pip install "keras-trim[jax]"`. Importing Keras failed: {_no_keras}'
+        ) from _no_keras
+    raise AttributeError(f"module 'keras_trim' has no attribute '{name}'")

@@ -1,0 +1,14 @@
+"""Runs pruned Keras models on the CPU and skips the zeros."""
+
+try:
+    import numba as _numba  # noqa: F401
+except ImportError as _error:
+    raise ImportError(
+        'The inference engine needs Numba: `pip install "keras-trim[inference]"`. '
+        f"Importing it failed: {_error}"
+    ) from _error
+
+from keras_trim.inference.engine import Engine
+from keras_trim.inference.summary import BenchmarkResult, EngineRow, EngineSummary
+
+__all__ = ["BenchmarkResult", "Engine", "EngineRow", "EngineSummary"]

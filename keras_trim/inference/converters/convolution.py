@@ -1,0 +1,125 @@
+"""Convolutional layers."""
+
+import numpy as np
+from keras import layers
+
+from keras_trim.inference import operations
+from keras_trim.inference.converters.activation import activate
+from keras_trim.inference.converters.registry import array, bias_of, converts, only
+
+
+def channels_last(layer, reader, x):
+    """The input with its channels last, whatever the layer's data format."""
+    return x if layer.data_format == "channels_last" else reader.move_channels_last(x)
+
+
+def as_formatted(layer, reader, y):
+    return y if layer.data_format == "channels_last" else reader.move_channels_first(y)
+
+
+def two(values, fill=1):
+    """A pair, (fill, n) of the settings of a 1-dimensional layer."""
+    values = tuple(values)
+    return (fill, *values) if len(values) == 1 else values
+
+
+def _paddings(layer):
+    return ("valid", layer.padding) if layer.rank == 1 else (layer.padding,) * 2
+
+
+@converts(layers.Conv1D, layers.Conv2D)
+def _convolution(layer, reader, x):
+    kernel = array(layer.kernel)
+    kernel = kernel[None] if layer.rank == 1 else kernel
+    x = channels_last(layer, reader, x)
+    y = reader.add(
+        operations.Convolution(
+            kernel,
+            bias_of(layer, layer.filters),
+            strides=two(layer.strides),
+            padding=_paddings(layer),
+            dilation=two(layer.dilation_rate),
+            groups=layer.groups,
+        ),
+        [x],
+        reader.name,
+    )
+    y = activate(layer.activation, reader, y, reader.name)
+    return as_formatted(layer, reader, y)
+
+
+@converts(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+def _depthwise(layer, reader, x):
+    x = channels_last(layer, reader, x)
+    y = _add_depthwise(layer, layer.kernel, bias_of(layer, _outputs(layer.kernel)), reader, x)
+    y = activate(layer.activation, reader, y, reader.name)
+    return as_formatted(layer, reader, y)
+
+
+def _outputs(kernel):
+    return kernel.shape[-2] * kernel.shape[-1]
+
+
+def _add_depthwise(layer, kernel, bias, reader, x):
+    kernel = array(kernel)
+    return reader.add(
+        operations.DepthwiseConvolution(
+            kernel[None] if layer.rank == 1 else kernel,
+            bias,
+            strides=two(layer.strides),
+            padding=_paddings(layer),
+            dilation=two(layer.dilation_rate),
+        ),
+        [x],
+        reader.name,
+    )
+
+
+@converts(layers.SeparableConv1D, layers.SeparableConv2D)
+def _separable(layer, reader, x):
+    x = channels_last(layer, reader, x)
+    channels = _outputs(layer.depthwise_kernel)
+    y = _add_depthwise(layer, layer.depthwise_kernel, np.zeros(channels, np.float32), reader, x)
+    kernel = array(layer.pointwise_kernel)
+    kernel = kernel[None] if layer.rank == 1 else kernel
+    y = reader.add(operations.Convolution(kernel, bias_of(layer, layer.filters)), [y], reader.name)
+    y = activate(layer.activation, reader, y, reader.name)
+    return as_formatted(layer, reader, y)
+
+
+@converts(layers.Conv1DTranspose, layers.Conv2DTranspose)
+def _transposed(layer, reader, x):
+    only(set(layer.dilation_rate) == {1}, "a dilated transposed convolution")
+    only(layer.output_padding is None, "a transposed convolution with output padding")
+    kernel = array(layer.kernel)
+    kernel = kernel[None] if layer.rank == 1 else kernel
+    # The gradient of a convolution: the kernel turned around, over an input spread by the strides.
+    kernel = np.ascontiguousarray(kernel[::-1, ::-1].swapaxes(2, 3))
+    padding = [
+        _transposed_padding(layer.padding, size, stride)
+        for size, stride in zip(kernel.shape[:2], two(layer.strides), strict=True)
+    ]
+    x = channels_last(layer, reader, x)
+    y = reader.add(
+        operations.Convolution(
+            kernel,
+            bias_of(layer, layer.filters),
+            padding=tuple(padding),
+            spread=two(layer.strides),
+        ),
+        [x],
+        reader.name,
+    )
+    y = activate(layer.activation, reader, y, reader.name)
+    return as_formatted(layer, reader, y)
+
+
+def _transposed_padding(padding, size, stride):
+    """Padding before and after the spread input, so that the output has Keras's size."""
+    if padding == "valid":
+        # (n - 1) * stride + max(size, stride) outputs.
+        return size - 1, size - 1 + max(stride - size, 0)
+    # n * stride outputs.
+    total = stride + size - 2
+    before = size - 1 - max(size - stride, 0) // 2
+    return before, total - before

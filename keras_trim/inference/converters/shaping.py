@@ -1,0 +1,104 @@
+"""Pooling, merging, and layers that move values."""
+
+from keras import layers
+
+from keras_trim.inference import operations
+from keras_trim.inference.converters.convolution import as_formatted, channels_last, two
+from keras_trim.inference.converters.registry import converts, only
+from keras_trim.inference.operations.strided import LARGEST_RANK
+
+
+@converts(
+    layers.MaxPooling1D, layers.MaxPooling2D, layers.AveragePooling1D, layers.AveragePooling2D
+)
+def _pooling(layer, reader, x):
+    rank = len(layer.pool_size) if isinstance(layer.pool_size, tuple) else 1
+    is_max = isinstance(layer, layers.MaxPooling1D | layers.MaxPooling2D)
+    padding = ("valid", layer.padding) if rank == 1 else (layer.padding,) * 2
+    window, strides = layer.pool_size, layer.strides
+    window = (window,) if isinstance(window, int) else window
+    strides = (strides,) if isinstance(strides, int) else strides
+    x = channels_last(layer, reader, x)
+    y = reader.add(operations.Pool(two(window), two(strides), padding, is_max), [x], reader.name)
+    return as_formatted(layer, reader, y)
+
+
+@converts(
+    layers.GlobalAveragePooling1D,
+    layers.GlobalAveragePooling2D,
+    layers.GlobalMaxPooling1D,
+    layers.GlobalMaxPooling2D,
+)
+def _global_pooling(layer, reader, x, mask=None):
+    only(mask is None, "a mask")
+    is_max = isinstance(layer, layers.GlobalMaxPooling1D | layers.GlobalMaxPooling2D)
+    x = channels_last(layer, reader, x)
+    y = reader.add(operations.GlobalPool(is_max, bool(layer.keepdims)), [x], reader.name)
+    return as_formatted(layer, reader, y) if layer.keepdims else y
+
+
+@converts(layers.ZeroPadding1D, layers.ZeroPadding2D)
+def _zero_padding(layer, reader, x):
+    padding = layer.padding
+    amounts = (tuple(padding),) if isinstance(padding[0], int) else tuple(map(tuple, padding))
+    return _pad(layer, reader, x, amounts)
+
+
+@converts(layers.Cropping1D, layers.Cropping2D)
+def _cropping(layer, reader, x):
+    cropping = layer.cropping
+    amounts = (cropping,) if isinstance(cropping[0], int) else cropping
+    return _pad(layer, reader, x, tuple((-before, -after) for before, after in amounts))
+
+
+def _pad(layer, reader, x, amounts):
+    if getattr(layer, "data_format", "channels_last") == "channels_last":
+        return reader.add(operations.Pad(amounts), [x], reader.name)
+    x = channels_last(layer, reader, x)
+    return as_formatted(layer, reader, reader.add(operations.Pad(amounts), [x], reader.name))
+
+
+@converts(layers.UpSampling1D)
+def _upsampling_1d(layer, reader, x):
+    return reader.add(operations.Repeat((layer.size,)), [x], reader.name)
+
+
+@converts(layers.UpSampling2D)
+def _upsampling_2d(layer, reader, x):
+    only(layer.interpolation == "nearest", "interpolation")
+    x = channels_last(layer, reader, x)
+    y = reader.add(operations.Repeat(tuple(layer.size)), [x], reader.name)
+    return as_formatted(layer, reader, y)
+
+
+@converts(layers.Flatten)
+def _flatten(layer, reader, x):
+    if layer.data_format == "channels_first" and len(x.shape) > 2:
+        only(len(x.shape) <= LARGEST_RANK, "many axes")
+        x = reader.move_channels_last(x)
+    shape = (1,) if len(x.shape) == 1 else (-1,)
+    return reader.add(operations.Reshape(shape), [x], reader.name)
+
+
+@converts(layers.Reshape)
+def _reshape(layer, reader, x):
+    return reader.add(operations.Reshape(tuple(layer.target_shape)), [x], reader.name)
+
+
+@converts(layers.Permute)
+def _permute(layer, reader, x):
+    only(len(x.shape) <= LARGEST_RANK, "many axes")
+    return reader.add(operations.Permute((0, *layer.dims)), [x], reader.name)
+
+
+@converts(layers.RepeatVector)
+def _repeat_vector(layer, reader, x):
+    y = reader.add(operations.Reshape((1, x.shape[-1])), [x], reader.name)
+    return reader.add(operations.Repeat((layer.n,)), [y], reader.name)
+
+
+@converts(layers.Concatenate)
+def _concatenate(layer, reader, inputs):
+    axis = layer.axis % len(inputs[0].shape)
+    only(axis > 0, "the batch axis")
+    return reader.add(operations.Concatenate(axis), inputs, reader.name)

@@ -1,0 +1,168 @@
+"""Rewrites of a graph that leave fewer operations: what follows a product is done in its store."""
+
+import dataclasses
+
+import numpy as np
+
+from keras_trim.inference.operations import (
+    Activation,
+    Binary,
+    Convolution,
+    Dense,
+    DepthwiseConvolution,
+    Pad,
+    ScaleChannels,
+)
+from keras_trim.inference.transposes import cancel_permutations, drop_unused
+
+_PRODUCTS = (Convolution, Dense, DepthwiseConvolution)
+
+
+def fuse(graph):
+    """A graph that computes the same with fewer operations.
+
+    - Zero padding becomes the padding of the convolution behind it.
+    - A scale and shift per channel (batch normalization) goes into the weights before it.
+    - A sum with another tensor, and a clip (ReLU), go into the convolution before them.
+    - Axes that are moved and moved back stay where they are.
+    """
+    graph = dataclasses.replace(graph, nodes=[dataclasses.replace(n) for n in graph.nodes])
+    graph = cancel_permutations(drop_unused(graph))
+    for rewrite in (_fold_padding, _fold_scale, _fold_residual, _fold_clip):
+        graph = rewrite(graph)
+    return graph
+
+
+def _only_use(uses, value):
+    """The one node that takes a value, or None."""
+    nodes = uses.get(value, [])
+    return nodes[0] if len(nodes) == 1 else None
+
+
+def _without(graph, removed, renamed):
+    """The graph without some nodes, and with some values renamed."""
+
+    def name(value):
+        while value in renamed:
+            value = renamed[value]
+        return value
+
+    nodes = []
+    for node in graph.nodes:
+        if any(node is other for other in removed):
+            continue
+        node.inputs = [name(value) for value in node.inputs]
+        nodes.append(node)
+    return dataclasses.replace(graph, nodes=nodes, outputs=[name(value) for value in graph.outputs])
+
+
+def _fold_padding(graph):
+    uses, removed, renamed = graph.uses(), [], {}
+    for node in graph.nodes:
+        user = _only_use(uses, node.outputs[0])
+        if (
+            isinstance(node.operation, Pad)
+            and node.operation.value == 0
+            and all(n >= 0 for pair in node.operation.amounts for n in pair)
+            and user is not None
+            and isinstance(user.operation, Convolution | DepthwiseConvolution)
+            and set(user.operation.padding) == {"valid"}
+            and getattr(user.operation, "spread", (1, 1)) == (1, 1)
+        ):
+            amounts = node.operation.amounts
+            padding = ("valid", *amounts) if len(amounts) == 1 else amounts
+            user.operation = dataclasses.replace(user.operation, padding=tuple(padding))
+            removed.append(node)
+            renamed[node.outputs[0]] = node.inputs[0]
+    return _without(graph, removed, renamed)
+
+
+def _fold_scale(graph):
+    uses, producers = graph.uses(), graph.producers()
+    removed, renamed = [], {}
+    for node in graph.nodes:
+        if not isinstance(node.operation, ScaleChannels):
+            continue
+        value = renamed.get(node.inputs[0], node.inputs[0])
+        source = producers.get(value)
+        if (
+            source is None
+            or not isinstance(source.operation, _PRODUCTS)
+            or _only_use(uses, node.inputs[0]) is None
+            or _is_clipped(source.operation)
+        ):
+            continue
+        scale, shift = node.operation.scale, node.operation.shift
+        operation = source.operation
+        shape = scale.reshape(operation.kernel.shape[-2:]) if isinstance(
+            operation, DepthwiseConvolution
+        ) else scale  # fmt: skip
+        source.operation = dataclasses.replace(
+            operation,
+            kernel=(operation.kernel * shape).astype(np.float32),
+            bias=(operation.bias * scale + shift).astype(np.float32),
+        )
+        removed.append(node)
+        renamed[node.outputs[0]] = value
+    return _without(graph, removed, renamed)
+
+
+def _is_clipped(operation):
+    return operation.low > -np.inf or operation.high < np.inf
+
+
+def _fold_residual(graph):
+    uses, producers = graph.uses(), graph.producers()
+    position = {id(node): i for i, node in enumerate(graph.nodes)}
+    removed, renamed = [], {}
+    for node in graph.nodes:
+        if not (isinstance(node.operation, Binary) and node.operation.function == "add"):
+            continue
+        # The later of the two inputs can take the other one along.
+        candidates = []
+        for value, other in (node.inputs, node.inputs[::-1]):
+            source = producers.get(value)
+            other_source = producers.get(renamed.get(other, other))
+            if (
+                source is not None
+                and isinstance(source.operation, Convolution)
+                and not source.operation.residual
+                and not _is_clipped(source.operation)
+                and _only_use(uses, value) is not None
+                and value != other
+                and (other_source is None or position[id(other_source)] < position[id(source)])
+            ):
+                candidates.append((position[id(source)], source, value, other))
+        if not candidates:
+            continue
+        _, source, value, other = max(candidates, key=lambda c: c[0])
+        if node.operation.is_broadcast:
+            continue
+        source.operation = dataclasses.replace(source.operation, residual=True)
+        source.inputs = [*source.inputs, other]
+        removed.append(node)
+        renamed[node.outputs[0]] = value
+    return _without(graph, removed, renamed)
+
+
+def _fold_clip(graph):
+    uses, producers = graph.uses(), graph.producers()
+    removed, renamed = [], {}
+    for node in graph.nodes:
+        if not (isinstance(node.operation, Activation) and node.operation.function == "clip"):
+            continue
+        value = renamed.get(node.inputs[0], node.inputs[0])
+        source = producers.get(value)
+        if (
+            source is None
+            or not isinstance(source.operation, _PRODUCTS)
+            or _only_use(uses, node.inputs[0]) is None
+            or _is_clipped(source.operation)
+        ):
+            continue
+        source.operation = dataclasses.replace(
+            source.operation, low=node.operation.a, high=node.operation.b
+        )
+        removed.append(node)
+        renamed[node.outputs[0]] = value
+    return _without(graph, removed, renamed)

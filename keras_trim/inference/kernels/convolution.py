@@ -1,0 +1,242 @@
+"""Products of weights with planes of activations: convolutions, and dense layers on many rows.
+
+Every weight of a convolution multiplies a shifted copy of one input plane. Laid out flat, a shift
+is an offset into the buffer, so a k x k convolution is a sparse matrix product whose "columns" are
+offsets. It needs an input with its padding written out (`padding.py`) and computes the few sums
+between two rows of the output for nothing.
+
+The reduction is split into blocks of columns whose activations fit the first-level cache. Without
+it the product runs at the speed of the second level, about half as fast.
+"""
+
+from numba import njit
+
+from keras_trim.inference.kernels.threads import share
+from keras_trim.inference.kernels.vector import (
+    CLIP,
+    FIRST,
+    LANES,
+    RESIDUAL,
+    copy_floats,
+    multiply_add,
+    pack_columns,
+)
+
+(
+    _1x1, _1x2, _1x3, _1x4, _1x5, _1x6, _1x7, _1x8,
+) = (multiply_add(1, vectors) for vectors in range(1, 9))  # fmt: skip
+_2x1, _2x2, _2x3, _2x4 = (multiply_add(2, vectors) for vectors in range(1, 5))
+_4x1, _4x2, _4x3, _4x4 = (multiply_add(4, vectors) for vectors in range(1, 5))
+_6x1, _6x2, _6x3, _6x4 = (multiply_add(6, vectors) for vectors in range(1, 5))
+
+
+(
+    _pack_1, _pack_2, _pack_3, _pack_4, _pack_5, _pack_6, _pack_7, _pack_8,
+) = (pack_columns(vectors) for vectors in range(1, 9))  # fmt: skip
+
+
+@njit(nogil=True, boundscheck=False)
+def _pack(vectors, target, x, offsets, count, stride):
+    """Copies `vectors` vectors of each of `count` columns to one place."""
+    a = (target, x, offsets, count, stride)
+    if vectors == 8:
+        _pack_8(*a)
+    elif vectors == 7:
+        _pack_7(*a)
+    elif vectors == 6:
+        _pack_6(*a)
+    elif vectors == 5:
+        _pack_5(*a)
+    elif vectors == 4:
+        _pack_4(*a)
+    elif vectors == 3:
+        _pack_3(*a)
+    elif vectors == 2:
+        _pack_2(*a)
+    else:
+        _pack_1(*a)
+
+
+@njit(nogil=True, boundscheck=False)
+def _groups(
+    rows, vectors, x, offsets, values, table, groups, y, stride, bias, residual, flags, low, high
+):
+    """Calls the kernel for groups of `rows` rows and `vectors` vectors of activations."""
+    a = (x, offsets, values, table, groups, y, stride, bias, residual, flags, low, high)
+    if rows == 1:
+        if vectors == 8:
+            _1x8(*a)
+        elif vectors == 7:
+            _1x7(*a)
+        elif vectors == 6:
+            _1x6(*a)
+        elif vectors == 5:
+            _1x5(*a)
+        elif vectors == 4:
+            _1x4(*a)
+        elif vectors == 3:
+            _1x3(*a)
+        elif vectors == 2:
+            _1x2(*a)
+        else:
+            _1x1(*a)
+    elif rows == 6:
+        if vectors == 4:
+            _6x4(*a)
+        elif vectors == 3:
+            _6x3(*a)
+        elif vectors == 2:
+            _6x2(*a)
+        else:
+            _6x1(*a)
+    elif rows == 4:
+        if vectors == 4:
+            _4x4(*a)
+        elif vectors == 3:
+            _4x3(*a)
+        elif vectors == 2:
+            _4x2(*a)
+        else:
+            _4x1(*a)
+    else:
+        if vectors == 4:
+            _2x4(*a)
+        elif vectors == 3:
+            _2x3(*a)
+        elif vectors == 2:
+            _2x2(*a)
+        else:
+            _2x1(*a)
+
+
+@njit(nogil=True, boundscheck=False)
+def _store_rows(arena, sums, start, count, y, other, row, width, height, flags, low, high):
+    """Copies sums, laid out in rows of `row`, to the `width` pixels that each row of y has.
+
+    `start` is where the first of `count` sums stands in the output, counted in rows of `row`.
+    """
+    base = arena.ctypes.data
+    line = start // row
+    column = start - line * row
+    done = 0
+    while done < count and line < height:
+        length = min(row - column, count - done)
+        kept = min(length, width - column)
+        if kept > 0:
+            pixel = line * width + column
+            if flags & RESIDUAL:
+                for i in range(kept):
+                    v = arena[sums + done + i] + arena[other + pixel + i]
+                    if flags & CLIP:
+                        v = low if v < low else v
+                        v = high if v > high else v
+                    arena[y + pixel + i] = v
+            else:
+                copy_floats(base + 4 * (y + pixel), base + 4 * (sums + done), kept)
+        done += length
+        column = 0
+        line += 1
+
+
+# The operands of an instruction, by their column in the program.
+(
+    X, X_SAMPLE, Y, Y_SAMPLE, BATCH, PLANE, PIXELS, ROW, WIDTH, HEIGHT, RUNS, NUM_RUNS, TABLE,
+    NUM_GROUPS, BLOCKS, OFFSETS, VALUES, BIAS, OTHER, OTHER_SAMPLE, SCRATCH, SCRATCH_SIZE, FLAGS,
+    VECTORS, BY_LINES, COLUMNS, NUM_COLUMNS, PACKED,
+) = range(1, 29)  # fmt: skip
+CHUNK = 16  # groups of rows whose sums wait in scratch memory to be stored
+
+
+@njit(nogil=True, boundscheck=False)
+def convolution(p, f, arena, constants, index, thread, num_threads):
+    """y = clip(weights * x + bias + residual), see `operations/convolution.py` for its operands.
+
+    Work is split into pieces of pixels and, where these are too few for the threads, into groups of
+    rows. With BY_LINES a piece is part of one line of the output, whose width is a multiple of
+    LANES.
+    """
+    lines = p[HEIGHT] if p[BY_LINES] else 1
+    vectors = (p[WIDTH] if p[BY_LINES] else p[PIXELS]) // -LANES * -1
+    parts = (vectors + p[VECTORS] - 1) // p[VECTORS]
+    pieces = lines * parts
+    splits = 1 if p[BATCH] * pieces >= 4 * num_threads else num_threads
+    begin, end = share(p[BATCH] * pieces * splits, thread, num_threads)
+    is_direct = p[ROW] == 0 or p[BY_LINES] != 0
+    chunk = p[NUM_GROUPS] if is_direct or p[BLOCKS] > 1 else CHUNK
+    for item in range(begin, end):
+        split = item % splits
+        piece = (item // splits) % pieces
+        sample = item // (splits * pieces)
+        line, part = piece // parts, piece % parts
+        first, last = share(vectors, part, parts)
+        x_pixel, y_pixel = line * p[ROW] + first * LANES, line * p[WIDTH] + first * LANES
+        first_group, last_group = share(p[NUM_GROUPS], split, splits)
+        while first_group < last_group:
+            chunk_end = min(first_group + chunk, last_group)
+            _piece(
+                p, f, arena, constants, index, thread, sample, x_pixel, y_pixel, last - first,
+                first_group, chunk_end, is_direct,
+            )  # fmt: skip
+            first_group = chunk_end
+
+
+@njit(nogil=True, boundscheck=False)
+def _piece(
+    p, f, arena, constants, index, thread, sample, x_pixel, y_pixel, vectors, first_group,
+    last_group, is_direct,
+):  # fmt: skip
+    """Computes some groups of rows for some vectors of pixels."""
+    base = arena.ctypes.data
+    x = base + 4 * (p[X] + sample * p[X_SAMPLE] + x_pixel)
+    blocks, row, low, high = p[BLOCKS], p[ROW], f[0], f[1]
+    packed = p[SCRATCH] + thread * p[SCRATCH_SIZE]
+    scratch = packed + p[PACKED] * p[VECTORS] * LANES
+    first_row = -1
+    for block in range(blocks):
+        if p[PACKED]:
+            # Columns one after the other, on cache lines, of the few pixels at hand.
+            first = block * p[PACKED]
+            _pack(
+                vectors, base + 4 * packed, base + 4 * (p[X] + sample * p[X_SAMPLE] + x_pixel),
+                index.ctypes.data + 4 * (p[COLUMNS] + first),
+                min(p[PACKED], p[NUM_COLUMNS] - first), 4 * p[VECTORS] * LANES,
+            )  # fmt: skip
+            x = base + 4 * packed
+        flags = FIRST if block == 0 else 0
+        if block == blocks - 1:
+            # Where rows are taken apart, the residual is added, and then the sum clipped, there.
+            flags |= p[FLAGS] if is_direct or not p[FLAGS] & RESIDUAL else 0
+        for run in range(p[NUM_RUNS]):
+            at = p[RUNS] + 4 * run
+            rows = index[at + 2]
+            group = max(index[at], first_group)
+            end = min(index[at] + index[at + 1], last_group)
+            if group >= end:
+                continue
+            channel = index[at + 3] + (group - index[at]) * rows
+            first_row = channel if first_row < 0 else first_row
+            if is_direct:
+                y = p[Y] + sample * p[Y_SAMPLE] + channel * p[PLANE] + y_pixel
+                stride = p[PLANE]
+            else:
+                y = scratch + (channel - first_row) * vectors * LANES
+                stride = vectors * LANES
+            other = p[OTHER] + sample * p[OTHER_SAMPLE] + channel * p[PLANE] + y_pixel
+            table = p[TABLE] + 3 * (block * p[NUM_GROUPS] + group)
+            _groups(
+                rows, vectors, x, index.ctypes.data + 4 * (p[OFFSETS] + index[table]),
+                constants.ctypes.data + 4 * (p[VALUES] + index[table + 2]),
+                index.ctypes.data + 4 * table, end - group, base + 4 * y, 4 * stride,
+                constants.ctypes.data + 4 * (p[BIAS] + channel), base + 4 * other, flags, low,
+                high,
+            )  # fmt: skip
+            last_row = channel + (end - group) * rows
+    if not is_direct:
+        for channel in range(first_row, last_row):
+            plane = channel * p[PLANE]
+            _store_rows(
+                arena, scratch + (channel - first_row) * vectors * LANES, y_pixel, vectors * LANES,
+                p[Y] + sample * p[Y_SAMPLE] + plane,
+                p[OTHER] + sample * p[OTHER_SAMPLE] + plane,
+                row, p[WIDTH], p[HEIGHT], p[FLAGS], low, high,
+            )  # fmt: skip

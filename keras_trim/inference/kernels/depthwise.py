@@ -1,0 +1,49 @@
+"""Depthwise convolution: each channel by itself, padded in a scratch buffer that stays in cache."""
+
+from numba import njit
+
+from keras_trim.inference.kernels.padding import pad_plane
+from keras_trim.inference.kernels.threads import share
+from keras_trim.inference.kernels.vector import CLIP, FIRST
+from keras_trim.inference.kernels.windows import window_plane
+
+(
+    X, X_SAMPLE, X_PLANE, Y, Y_SAMPLE, Y_PLANE, BATCH, CHANNELS, MULTIPLIER, HEIGHT, WIDTH,
+    OUT_HEIGHT, OUT_WIDTH, TOP, LEFT, STRIDE_Y, STRIDE_X, ROWS, ROW, OFFSETS, TAPS, VALUES, BIAS,
+    SCRATCH, SCRATCH_SIZE, PADDED_PLANE, FLAGS, PHASES_Y, PHASES_X, TOGETHER, NUMBER, MOST_LINES,
+) = range(1, 33)  # fmt: skip
+
+
+@njit(nogil=True, boundscheck=False)
+def depthwise(p, f, arena, constants, index, thread, num_threads):
+    """y[c * multiplier + m] = clip(kernel[c, m] * x[c] + bias).
+
+    Some channels are padded before they are computed: a load right behind a store of part of what
+    it loads would wait for it.
+    """
+    begin, end = share(p[BATCH] * p[CHANNELS], thread, num_threads)
+    phases = p[PHASES_Y] * p[PHASES_X] * p[PADDED_PLANE]
+    scratch = p[SCRATCH] + thread * p[SCRATCH_SIZE]
+    last_lines = scratch + p[TOGETHER] * phases
+    while begin < end:
+        count = min(p[TOGETHER], end - begin)
+        for i in range(count):
+            sample, channel = (begin + i) // p[CHANNELS], (begin + i) % p[CHANNELS]
+            pad_plane(
+                arena, p[X] + sample * p[X_SAMPLE] + channel * p[X_PLANE], p[HEIGHT], p[WIDTH],
+                scratch + i * phases, p[PADDED_PLANE], p[ROWS], p[ROW], p[TOP], p[LEFT],
+                p[STRIDE_Y], p[STRIDE_X], 1, 1, p[PHASES_Y], p[PHASES_X], 0.0,
+            )  # fmt: skip
+        for i in range(count):
+            sample, channel = (begin + i) // p[CHANNELS], (begin + i) % p[CHANNELS]
+            for m in range(p[MULTIPLIER]):
+                out = channel * p[MULTIPLIER] + m
+                y = p[Y] + sample * p[Y_SAMPLE] + out * p[Y_PLANE]
+                window_plane(
+                    arena, scratch + i * phases, p[ROW], p[PADDED_PLANE], y, p[OUT_WIDTH],
+                    p[OUT_HEIGHT], p[NUMBER], p[MOST_LINES], index.ctypes.data + 4 * p[OFFSETS],
+                    p[TAPS], constants.ctypes.data + 4 * (p[VALUES] + out * p[TAPS]),
+                    constants.ctypes.data + 4 * (p[BIAS] + out), FIRST | (p[FLAGS] & CLIP), f[0],
+                    f[1], last_lines,
+                )  # fmt: skip
+        begin += count

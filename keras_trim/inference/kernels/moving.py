@@ -1,0 +1,73 @@
+"""Moves of data: between rows and planes, and of parts of tensors."""
+
+import numpy as np
+from numba import njit
+
+from keras_trim.inference.kernels.threads import share
+
+X, Y, BATCH, X_SAMPLE, Y_SAMPLE, ROWS, COLUMNS, X_ROW, Y_ROW = range(1, 10)
+_TILE = 16
+
+
+@njit(nogil=True, boundscheck=False)
+def _split_three(x, a, b, c):
+    for i in range(a.size):
+        a[i] = x[3 * i]
+        b[i] = x[3 * i + 1]
+        c[i] = x[3 * i + 2]
+
+
+@njit(nogil=True, boundscheck=False)
+def transpose(p, arena, thread, num_threads):
+    """y[n, j, i] = x[n, i, j] for `ROWS` i and `COLUMNS` j."""
+    rows, columns = p[ROWS], p[COLUMNS]
+    is_image = columns == 3 and p[X_ROW] == 3
+    tile_rows = 8 * _TILE if is_image else _TILE
+    tiles = (rows + tile_rows - 1) // tile_rows
+    begin, end = share(p[BATCH] * tiles, thread, num_threads)
+    for item in range(begin, end):
+        sample, tile = item // tiles, item % tiles
+        first, last = tile * tile_rows, min((tile + 1) * tile_rows, rows)
+        x, y = p[X] + sample * p[X_SAMPLE], p[Y] + sample * p[Y_SAMPLE]
+        if is_image:
+            _split_three(
+                arena[x + 3 * first : x + 3 * last],
+                arena[y + first : y + last],
+                arena[y + p[Y_ROW] + first : y + p[Y_ROW] + last],
+                arena[y + 2 * p[Y_ROW] + first : y + 2 * p[Y_ROW] + last],
+            )
+            continue
+        for j in range(columns):
+            for i in range(first, last):
+                arena[y + j * p[Y_ROW] + i] = arena[x + i * p[X_ROW] + j]
+
+
+@njit(nogil=True, boundscheck=False)
+def copy(p, arena, thread, num_threads):
+    """y[n, i, :] = x[n, i, :] for `ROWS` i of `COLUMNS` floats."""
+    begin, end = share(p[BATCH] * p[ROWS], thread, num_threads)
+    columns = p[COLUMNS]
+    for item in range(begin, end):
+        sample, i = item // p[ROWS], item % p[ROWS]
+        x = p[X] + sample * p[X_SAMPLE] + i * p[X_ROW]
+        y = p[Y] + sample * p[Y_SAMPLE] + i * p[Y_ROW]
+        arena[y : y + columns] = arena[x : x + columns]
+
+
+TABLE, LENGTH, WIDTH, SIZE, OUT = range(1, 6)
+
+
+@njit(nogil=True, boundscheck=False)
+def gather(p, arena, constants, thread, num_threads):
+    """y[i, :] = table[x[i], :], x being int32; an index outside of the table gives NaN."""
+    begin, end = share(p[SIZE], thread, num_threads)
+    where = arena.view(np.int32)
+    for i in range(begin, end):
+        row, y = where[p[6] + i], p[OUT] + i * p[WIDTH]
+        if row < 0:
+            row += p[LENGTH]
+        if 0 <= row < p[LENGTH]:
+            start = p[TABLE] + row * p[WIDTH]
+            arena[y : y + p[WIDTH]] = constants[start : start + p[WIDTH]]
+        else:
+            arena[y : y + p[WIDTH]] = np.nan

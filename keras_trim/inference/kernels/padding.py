@@ -1,0 +1,87 @@
+"""Copies of planes with padding written out, and with strides taken apart.
+
+A convolution with stride s reads every s-th row and column. Its input is copied into s * s planes
+per channel, one for each remainder of row and column by s, so that the convolution itself has
+stride 1 within each of them.
+"""
+
+from numba import njit
+
+from keras_trim.inference.kernels.threads import share
+from keras_trim.inference.kernels.vector import (
+    copy_padded,
+    deinterleave_padded,
+    fill_vectors,
+)
+
+(
+    X, X_SAMPLE, X_PLANE, Y, Y_SAMPLE, Y_CHANNEL, Y_PLANE, ROW, ROWS, BATCH, CHANNELS, HEIGHT,
+    WIDTH, TOP, LEFT, STRIDE_Y, STRIDE_X, SPREAD_Y, SPREAD_X, PHASES_Y, PHASES_X,
+) = range(1, 22)  # fmt: skip
+
+
+@njit(nogil=True, boundscheck=False)
+def pad_plane(
+    arena, x, height, width, y, plane, rows, row, top, left, stride_y, stride_x, spread_y,
+    spread_x, phases_y, phases_x, value,
+):  # fmt: skip
+    """Copies one plane into `phases_y * phases_x` planes of `rows` x `row`, `value` around it.
+
+    With `spread` > 1 pixels are set that far apart, with zeros between (transposed convolution).
+    Vectors are whole. Behind the pixels of a row they write its padding and that at the beginning
+    of the next row; what is too much is overwritten by the next row, and planes need LANES floats
+    of room behind their last one.
+    """
+    base = arena.ctypes.data
+    is_plain = stride_x == 1 and spread_x == 1 and left >= 0
+    is_halved = stride_x == 2 and 0 <= left < phases_x and spread_x == 1
+    for phase_y in range(phases_y):
+        start = y + phase_y * phases_x * plane
+        for phase_x in range(phases_x):
+            fill_vectors(base + 4 * (start + phase_x * plane), max(left, 0), value)
+        for j in range(rows):
+            source_row = j * stride_y + phase_y - top
+            target = start + j * row
+            source = x + source_row // spread_y * width
+            if source_row < 0 or source_row > (height - 1) * spread_y or source_row % spread_y:
+                for phase_x in range(phases_x):
+                    fill_vectors(base + 4 * (target + phase_x * plane), row + max(left, 0), value)
+            elif is_plain:
+                count = min(width, row - left)
+                copy_padded(base + 4 * (target + left), base + 4 * source, count, row, value)
+            elif is_halved:
+                # With one column before, the odd pixels are those of the first phase.
+                # With one phase the other one goes where it is overwritten, by the next row.
+                even = target
+                odd = target + (plane if phases_x == 2 else row)
+                if left == 1:
+                    even, odd = odd, even + 1
+                deinterleave_padded(
+                    base + 4 * even, base + 4 * odd, base + 4 * source, (width + 1) // 2,
+                    width // 2, row, value,
+                )  # fmt: skip
+            else:
+                for phase_x in range(phases_x):
+                    for i in range(row):
+                        column = i * stride_x + phase_x - left
+                        at = target + phase_x * plane + i
+                        if column < 0 or column > (width - 1) * spread_x:
+                            arena[at] = value
+                        elif column % spread_x:
+                            arena[at] = 0
+                        else:
+                            arena[at] = arena[source + column // spread_x]
+
+
+@njit(nogil=True, boundscheck=False)
+def pad(p, f, arena, thread, num_threads):
+    """Pads all planes of a batch."""
+    begin, end = share(p[BATCH] * p[CHANNELS], thread, num_threads)
+    for item in range(begin, end):
+        sample, channel = item // p[CHANNELS], item % p[CHANNELS]
+        pad_plane(
+            arena, p[X] + sample * p[X_SAMPLE] + channel * p[X_PLANE], p[HEIGHT], p[WIDTH],
+            p[Y] + sample * p[Y_SAMPLE] + channel * p[Y_CHANNEL], p[Y_PLANE],
+            p[ROWS], p[ROW], p[TOP], p[LEFT], p[STRIDE_Y], p[STRIDE_X], p[SPREAD_Y],
+            p[SPREAD_X], p[PHASES_Y], p[PHASES_X], f[0],
+        )  # fmt: skip

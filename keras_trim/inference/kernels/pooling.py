@@ -1,0 +1,89 @@
+"""Pooling over planes, within windows and over all pixels."""
+
+import numpy as np
+from numba import njit
+
+from keras_trim.inference.kernels.padding import pad_plane
+from keras_trim.inference.kernels.threads import share
+from keras_trim.inference.kernels.windows import window_plane
+
+(
+    X, X_SAMPLE, X_PLANE, Y, Y_SAMPLE, Y_PLANE, BATCH, CHANNELS, HEIGHT, WIDTH, OUT_HEIGHT,
+    OUT_WIDTH, TOP, LEFT, STRIDE_Y, STRIDE_X, ROWS, ROW, OFFSETS, TAPS, SCRATCH, SCRATCH_SIZE,
+    PADDED_PLANE, IS_MAX, WEIGHTS, PHASES_Y, PHASES_X, TOGETHER, NUMBER, MOST_LINES,
+) = range(1, 31)  # fmt: skip
+
+
+@njit(nogil=True, boundscheck=False)
+def _scale(y, weights):
+    for i in range(y.size):
+        y[i] *= weights[i]
+
+
+@njit(nogil=True, boundscheck=False)
+def pool(p, f, arena, constants, index, thread, num_threads):
+    """Maximum or mean of each window; the mean counts only pixels inside the image."""
+    begin, end = share(p[BATCH] * p[CHANNELS], thread, num_threads)
+    phases = p[PHASES_Y] * p[PHASES_X] * p[PADDED_PLANE]
+    scratch = p[SCRATCH] + thread * p[SCRATCH_SIZE]
+    last_lines = scratch + p[TOGETHER] * phases
+    pixels = p[OUT_HEIGHT] * p[OUT_WIDTH]
+    while begin < end:
+        count = min(p[TOGETHER], end - begin)
+        for i in range(count):
+            sample, channel = (begin + i) // p[CHANNELS], (begin + i) % p[CHANNELS]
+            pad_plane(
+                arena, p[X] + sample * p[X_SAMPLE] + channel * p[X_PLANE], p[HEIGHT], p[WIDTH],
+                scratch + i * phases, p[PADDED_PLANE], p[ROWS], p[ROW], p[TOP], p[LEFT],
+                p[STRIDE_Y], p[STRIDE_X], 1, 1, p[PHASES_Y], p[PHASES_X], f[0],
+            )  # fmt: skip
+        for i in range(count):
+            sample, channel = (begin + i) // p[CHANNELS], (begin + i) % p[CHANNELS]
+            y = p[Y] + sample * p[Y_SAMPLE] + channel * p[Y_PLANE]
+            window_plane(
+                arena, scratch + i * phases, p[ROW], p[PADDED_PLANE], y, p[OUT_WIDTH],
+                p[OUT_HEIGHT], p[NUMBER], p[MOST_LINES], index.ctypes.data + 4 * p[OFFSETS],
+                p[TAPS], 0, 0, 0, f[0], f[0], last_lines,
+            )  # fmt: skip
+            if not p[IS_MAX]:
+                _scale(arena[y : y + pixels], constants[p[WEIGHTS] : p[WEIGHTS] + pixels])
+        begin += count
+
+
+GX, GX_SAMPLE, GX_PLANE, GY, GBATCH, GCHANNELS, GPIXELS, GIS_MAX = range(1, 9)
+
+
+@njit(nogil=True, boundscheck=False)
+def global_pool(p, f, arena, thread, num_threads):
+    """Mean or maximum of each plane."""
+    begin, end = share(p[GBATCH] * p[GCHANNELS], thread, num_threads)
+    pixels = p[GPIXELS]
+    for item in range(begin, end):
+        sample, channel = item // p[GCHANNELS], item % p[GCHANNELS]
+        start = p[GX] + sample * p[GX_SAMPLE] + channel * p[GX_PLANE]
+        if p[GIS_MAX]:
+            total = arena[start]
+            for i in range(1, pixels):
+                value = arena[start + i]
+                total = value if value > total or value != value else total
+            arena[p[GY] + item] = total
+        else:
+            # Eight sums: one alone waits for each addition.
+            a = b = c = d = np.float32(0)
+            a2 = b2 = c2 = d2 = np.float32(0)
+            i = 0
+            while i + 8 <= pixels:
+                a += arena[start + i]
+                b += arena[start + i + 1]
+                c += arena[start + i + 2]
+                d += arena[start + i + 3]
+                a2 += arena[start + i + 4]
+                b2 += arena[start + i + 5]
+                c2 += arena[start + i + 6]
+                d2 += arena[start + i + 7]
+                i += 8
+            while i < pixels:
+                a += arena[start + i]
+                i += 1
+            total = ((a + b) + (c + d)) + ((a2 + b2) + (c2 + d2))
+            arena[p[GY] + item] = total / np.float32(pixels)

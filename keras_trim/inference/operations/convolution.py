@@ -1,0 +1,236 @@
+"""Convolutions, 1 and 2-dimensional, of any kernel size, stride, padding, dilation and groups."""
+
+import dataclasses
+
+import numpy as np
+
+from keras_trim.inference.kernels.convolution import CHUNK
+from keras_trim.inference.kernels.vector import CLIP, LANES, RESIDUAL
+from keras_trim.inference.operations.base import (
+    Operation,
+    padding_of,
+    require,
+    require_integers,
+    require_number,
+    require_padding,
+    require_weights,
+)
+from keras_trim.inference.packing import Columns, row_groups
+from keras_trim.inference.plan import Tensor, round_up
+
+INFINITY = float("inf")
+
+
+@dataclasses.dataclass
+class Clip:
+    """Bounds that the output is clipped to: ReLU is (0, inf)."""
+
+    low: float = -INFINITY
+    high: float = INFINITY
+
+    @property
+    def flag(self):
+        return CLIP if self.low > -INFINITY or self.high < INFINITY else 0
+
+
+@dataclasses.dataclass
+class Geometry:
+    """How a window moves over planes, with padding written out and strides taken apart.
+
+    The padded input has `phases` planes per channel, of `rows` x `row` pixels each.
+    """
+
+    x: Tensor
+    kernel: tuple
+    strides: tuple
+    dilation: tuple
+    padding: tuple  # per axis: "valid", "same", "causal" or a pair
+    spread: tuple = (1, 1)  # transposed convolutions: distance of the input's pixels
+
+    def __post_init__(self):
+        height, width = spatial(self.x)
+        sizes = [(n - 1) * s + 1 for n, s in zip((height, width), self.spread, strict=True)]
+        axes = zip(self.padding, sizes, self.kernel, self.strides, self.dilation, strict=True)
+        (self.out_height, top, _), (self.out_width, left, _) = (padding_of(*axis) for axis in axes)
+        self.top, self.left = top, left
+        reach = [(k - 1) * d for k, d in zip(self.kernel, self.dilation, strict=True)]
+        self.phases = tuple(min(s, r + 1) for s, r in zip(self.strides, reach, strict=True))
+        self.rows = self.out_height + reach[0] // self.strides[0]
+        self.row = self.out_width + reach[1] // self.strides[1]
+        self.plane = round_up(self.rows * self.row + LANES)  # room for whole vectors
+        self.is_pointwise = (
+            self.kernel == (1, 1)
+            and self.strides == (1, 1)
+            and (top, left) == (0, 0)
+            and (self.out_height, self.out_width) == (height, width)
+        )
+
+    def tap_offsets(self):
+        """Where each tap of the kernel reads, (taps,), within the planes of a channel."""
+        y, x = np.divmod(np.arange(self.kernel[0] * self.kernel[1]), self.kernel[1])
+        y, x = y * self.dilation[0], x * self.dilation[1]
+        phase = y % self.strides[0] * self.phases[1] + x % self.strides[1]
+        return phase * self.plane + y // self.strides[0] * self.row + x // self.strides[1]
+
+    def pad(self, builder):
+        """Emits the padded copy; returns it and its floats per channel."""
+        height, width = spatial(self.x)
+        channel = self.phases[0] * self.phases[1] * self.plane
+        padded = Tensor((self.x.batch, self.x.channels * channel), "rows")
+        builder.emit(
+            "pad",
+            [
+                self.x, self.x.sample_size, self.x.plane, padded, padded.sample_size, channel,
+                self.plane, self.row, self.rows, self.x.batch, self.x.channels, height, width,
+                self.top, self.left, *self.strides, *self.spread, *self.phases,
+            ],
+            [0.0],
+        )  # fmt: skip
+        return padded, channel
+
+
+_CACHE = 16 * 1024  # bytes of first-level cache for padded channels
+
+
+def planes_together(geometry):
+    """How many channels to pad before they are computed.
+
+    A load right behind a store of a part of what it loads waits for it.
+    """
+    size = 4 * geometry.phases[0] * geometry.phases[1] * geometry.plane
+    return max(1, min(8, _CACHE // size))
+
+
+def spatial(x):
+    """(height, width) of a tensor of rank 3, whose height is 1, or 4."""
+    return (1, x.shape[1]) if len(x.shape) == 3 else x.shape[1:3]
+
+
+def output_tensor(x, geometry, channels):
+    size = (geometry.out_height, geometry.out_width)[-(len(x.shape) - 2) :]
+    return Tensor((x.batch, *size, channels), "planes")
+
+
+@dataclasses.dataclass
+class Convolution(Operation):
+    """y = clip(convolution(x) + bias + residual).
+
+    Args:
+        kernel: Array, float32, (height, width, input channels / groups, output channels).
+        bias: Array, float32, (output channels,).
+        low, high: Floats. What the output is clipped to.
+        strides, dilation: Pairs of integers.
+        padding: Pair, per axis "valid", "same", "causal" or (before, after).
+        groups: Integer.
+        spread: Pair of integers, the distance of the input's pixels (transposed convolutions).
+        residual: Boolean. Whether a second input, of the output's shape, is added before the clip.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    strides: tuple = (1, 1)
+    padding: tuple = ("valid", "valid")
+    dilation: tuple = (1, 1)
+    groups: int = 1
+    spread: tuple = (1, 1)
+    low: float = -INFINITY
+    high: float = INFINITY
+    residual: bool = False
+
+    def check(self):
+        require_weights(self.kernel, None, None, None, None)
+        require_weights(self.bias, self.kernel.shape[3])
+        require_integers((*self.kernel.shape, self.groups), 5, 1)
+        require(self.kernel.shape[3] % self.groups == 0, "filters must be a multiple of groups")
+        for pair in (self.strides, self.dilation, self.spread):
+            require_integers(pair, 2, 1)
+        require_padding(self.padding)
+        require_number(self.low)
+        require_number(self.high)
+
+    def lower(self, builder, x, residual=None):
+        channels = self.kernel.shape[2] * self.groups
+        require(len(x.shape) in (3, 4) and x.channels == channels, "a convolution's channels")
+        require((residual is not None) == bool(self.residual), "a convolution's residual")
+        x = builder.planes(x)
+        geometry = Geometry(
+            x, self.kernel.shape[:2], self.strides, self.dilation, self.padding, self.spread
+        )
+        y = output_tensor(x, geometry, self.kernel.shape[3])
+        if y.size == 0:
+            return y
+        if geometry.is_pointwise and self.spread == (1, 1):
+            source, channel, row, pixels = x, x.plane, 0, x.pixels
+        else:
+            source, channel = geometry.pad(builder)
+            is_exact = geometry.row == geometry.out_width
+            row = 0 if is_exact else geometry.row
+            pixels = (geometry.out_height - 1) * geometry.row + geometry.out_width
+        columns = Columns.of_kernel(
+            self.kernel, self.groups, channel, geometry.tap_offsets() if row or source is not x
+            else np.zeros(1, np.int64), builder.skip_zeros,
+        )  # fmt: skip
+        if residual is not None:
+            require(residual.shape == y.shape, "a residual of another shape")
+            residual = builder.planes(residual)
+        emit_product(
+            builder, columns, self.bias, source, y, pixels, row,
+            (geometry.out_width, geometry.out_height), Clip(self.low, self.high), residual,
+        )  # fmt: skip
+        return y
+
+    def multiply_adds(self, output_shape):
+        pixels = int(np.prod(output_shape[:-1]))
+        return pixels * self.kernel.size, pixels * int(np.count_nonzero(self.kernel))
+
+
+def emit_product(
+    builder, columns, bias, x, y, pixels, row, size, clip=Clip(), residual=None  # noqa: B008
+):  # fmt: skip
+    """Emits `y = clip(weights * x + bias + residual)` in the fastest of its variants.
+
+    Args:
+        builder: `plan.Builder`.
+        columns: `packing.Columns`, the weights.
+        bias: Array, (output channels,).
+        x: `Tensor`, padded where the offsets of `columns` need it.
+        y: `Tensor`, in planes.
+        pixels: Integer. How many sums per channel, counted in rows of `row`.
+        row: Integer. Pixels per row of x, or 0 where those of x and y are the same.
+        size: (width, height) of the output.
+        clip: `Clip`.
+        residual: `Tensor` or None. In planes of the shape of y.
+    """
+    by_lines = row > 0 and size[0] % LANES == 0
+    vectors = size[0] // LANES if by_lines else -(-pixels // LANES)
+
+    def instruction(groups, variant, pool):
+        blocks, widest = variant.blocks, min(variant.vectors, vectors)
+        width = columns.block_width(blocks) if variant.is_packed else 0
+        packed = columns.pack(groups, blocks, widest * LANES if width else None)
+        per_piece = -(-vectors // -(-vectors // widest)) * LANES
+        rows = len(bias) if blocks > 1 else CHUNK * int(groups[:, 1].max())
+        sums = 0 if row == 0 or by_lines else rows * per_piece
+        needed = sums + width * widest * LANES
+        scratch, scratch_size = pool.scratch(needed) if needed else (0, 0)
+        flags = clip.flag | (RESIDUAL if residual is not None else 0)
+        return [
+            x, x.sample_size, y, y.sample_size, y.batch, y.plane, pixels, row, *size,
+            pool.index(packed.runs), len(packed.runs), pool.index(packed.table), len(groups),
+            blocks, pool.index(packed.offsets),
+            pool.constant(packed.values), pool.constant(np.append(bias, np.zeros(8))),
+            residual if residual is not None else 0,
+            residual.sample_size if residual is not None else 0,
+            scratch, scratch_size, flags, widest, int(by_lines),
+            pool.index(columns.offsets) if width else 0, len(columns.offsets), width,
+        ], [clip.low, clip.high]  # fmt: skip
+
+    variants = builder.tuner.variants(columns, vectors)
+    best = builder.tuner.fastest(
+        "convolution",
+        variants,
+        lambda variant, pool: instruction(row_groups(columns, variant.is_dense), variant, pool),
+    )
+    operands, factors = instruction(row_groups(columns, best.is_dense), best, builder)
+    builder.choose(str(best))
+    builder.emit("convolution", operands, factors)

@@ -1,0 +1,89 @@
+"""What the engine has no kernel for: the Keras layer itself."""
+
+import contextlib
+import dataclasses
+
+import keras
+import numpy as np
+from keras import tree
+from keras.src.backend import set_keras_mask  # Keras does not export it
+
+from keras_trim.inference.plan import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """Stands for an input in the arguments of a call."""
+
+    number: int
+
+
+@dataclasses.dataclass
+class KerasCall:
+    """outputs = function(*args, **kwargs), on Keras's backend. It cannot be stored in a file.
+
+    Args:
+        function: A Keras layer or operation.
+        args, kwargs: What it is called with, with a `Slot` for each input.
+        dtypes: Tuple of strings, the inputs' dtypes in Keras.
+        masks: Dictionary, the number of an input -> the number of its mask.
+    """
+
+    takes_integers = True
+
+    function: object
+    args: tuple
+    kwargs: dict
+    dtypes: tuple
+    masks: dict
+
+    def _fill(self, values):
+        return tree.map_structure(
+            lambda leaf: values[leaf.number] if isinstance(leaf, Slot) else leaf,
+            (self.args, self.kwargs),
+        )
+
+    def multiply_adds(self, output_shape):
+        return 0, 0
+
+    def lower(self, builder, *inputs):
+        spec = self.specs([x.shape for x in inputs])
+        outputs = [
+            Tensor(y.shape, "rows", "float32" if "float" in y.dtype else "int32")
+            for y in tree.flatten(spec)
+        ]
+
+        def call(*arrays):
+            inputs, targets = arrays[: -len(outputs)], arrays[-len(outputs) :]
+            tensors = [
+                keras.ops.convert_to_tensor(x, dtype)
+                for x, dtype in zip(inputs, self.dtypes, strict=True)
+            ]
+            for number, mask in self.masks.items():
+                set_keras_mask(tensors[number], tensors[mask])
+            args, kwargs = self._fill(tensors)
+            with _without_gradients():
+                results = self.function(*args, **kwargs)
+            for result, target in zip(tree.flatten(results), targets, strict=True):
+                np.copyto(target, keras.ops.convert_to_numpy(result), casting="unsafe")
+
+        builder.choose("Keras")
+        builder.host(call, list(inputs), outputs)
+        return outputs
+
+    def specs(self, shapes):
+        """`KerasTensor`s of the outputs for inputs of the given shapes."""
+        inputs = [
+            keras.KerasTensor(shape, dtype)
+            for shape, dtype in zip(shapes, self.dtypes, strict=True)
+        ]
+        args, kwargs = self._fill(inputs)
+        return self.function.compute_output_spec(*args, **kwargs)
+
+
+def _without_gradients():
+    if keras.backend.backend() != "torch":
+        return contextlib.nullcontext()
+    import torch
+
+    return torch.no_grad()

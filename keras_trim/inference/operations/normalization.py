@@ -1,0 +1,75 @@
+"""Normalization over the last axis."""
+
+import dataclasses
+
+import numpy as np
+
+from keras_trim.inference.operations.base import (
+    Operation,
+    require,
+    require_number,
+    require_weights,
+)
+from keras_trim.inference.plan import Tensor
+
+
+@dataclasses.dataclass
+class LayerNormalization(Operation):
+    """y = (x - mean(x)) / sqrt(variance(x) + epsilon) * gamma + beta over the last axis.
+
+    Args:
+        gamma, beta: Arrays, float32, (last axis,).
+        epsilon: Float.
+        is_rms: Boolean. Without subtracting the mean.
+    """
+
+    gamma: np.ndarray
+    beta: np.ndarray
+    epsilon: float
+    is_rms: bool = False
+
+    def check(self):
+        require_weights(self.gamma, None)
+        require_weights(self.beta, len(self.gamma))
+        require_number(self.epsilon)
+
+    def lower(self, builder, x):
+        require(x.channels == len(self.gamma), "a normalization's channels")
+        x = builder.rows(x)
+        y = Tensor(x.shape, "rows")
+        if x.size:
+            width = x.shape[-1]
+            gamma, beta = builder.constant(self.gamma), builder.constant(self.beta)
+            builder.emit(
+                "layer_norm",
+                [x, y, x.size // width, width, gamma, beta, int(self.is_rms)],
+                [self.epsilon],
+            )
+        return y
+
+
+@dataclasses.dataclass
+class ScaleChannels(Operation):
+    """y = x * scale + shift per channel; `fusion.py` folds it into a product before it.
+
+    Args:
+        scale, shift: Arrays, float32, (channels,).
+    """
+
+    scale: np.ndarray
+    shift: np.ndarray
+
+    def check(self):
+        require_weights(self.scale, None)
+        require_weights(self.shift, len(self.scale))
+
+    def lower(self, builder, x):
+        require(x.channels == len(self.scale), "a scale's channels")
+        y = Tensor(x.shape, x.layout)
+        if y.size:
+            planes = x.layout == "planes"
+            width = x.plane if planes else x.channels
+            scale, shift = builder.constant(self.scale), builder.constant(self.shift)
+            channels = x.channels if planes else 0
+            builder.emit("scale", [x, y, x.size // width, width, scale, shift, channels])
+        return y

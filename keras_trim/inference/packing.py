@@ -1,0 +1,140 @@
+"""Sparse weights in the order in which a kernel goes through them."""
+
+import dataclasses
+
+import numpy as np
+
+from keras_trim.inference.kernels.vector import ROW_GROUPS
+
+
+@dataclasses.dataclass
+class Packed:
+    """Weights of a `convolution` instruction.
+
+    Args:
+        runs: Array, int32, (runs, 4). Groups of equally many rows: the first group, the number of
+            groups, the rows in each, the first row.
+        table: Array, int32, (blocks * groups, 3). Per block of columns and group of rows the first
+            column, the number of columns, and the first value.
+        offsets: Array, int32, (columns,). Where each column reads, in floats.
+        values: Array, float32. Per column the weights of all rows of its group.
+    """
+
+    runs: np.ndarray
+    table: np.ndarray
+    offsets: np.ndarray
+    values: np.ndarray
+
+
+class Columns:
+    """The non-zeros of a matrix whose columns are places in a buffer of activations.
+
+    Args:
+        rows, columns: Arrays of integers, (non-zeros,), sorted by row, then by column.
+        values: Array, float32, (non-zeros,).
+        offsets: Array of integers, (number of columns,). Where each column reads, in floats.
+        num_rows: Integer.
+        is_grouped: Boolean. Whether rows differ in the columns they may have (grouped convolution).
+    """
+
+    def __init__(self, rows, columns, values, offsets, num_rows, row_sets=1):
+        self.rows, self.columns, self.values = rows, columns, values
+        self.offsets, self.num_rows, self.row_sets = offsets, num_rows, row_sets
+
+    @classmethod
+    def of_kernel(cls, kernel, groups, channel, taps, skip_zeros=True):
+        """The columns of a convolution.
+
+        Args:
+            kernel: Array, (height, width, input channels / groups, output channels).
+            groups: Integer.
+            channel: Integer. Floats from one channel of the input to the next.
+            taps: Array of integers, (height * width,). Where each tap reads within a channel.
+            skip_zeros: Boolean. Whether weights that are zero are left out.
+        """
+        height, width, inputs, outputs = kernel.shape
+        matrix = kernel.reshape(height * width, inputs, outputs).transpose(2, 1, 0)
+        rows, channels, tap = np.nonzero(matrix if skip_zeros else np.ones_like(matrix))
+        values = matrix[rows, channels, tap].astype(np.float32)
+        first_channel = rows // (outputs // groups) * inputs
+        columns = (first_channel + channels) * len(taps) + tap
+        offsets = (np.arange(inputs * groups)[:, None] * channel + taps).reshape(-1)
+        return cls(rows, columns, values, offsets, outputs, groups)
+
+    @classmethod
+    def of_matrix(cls, matrix, stride, skip_zeros=True):
+        """The columns of a (inputs, outputs) matrix; inputs are `stride` floats apart."""
+        return cls.of_kernel(matrix[None, None], 1, stride, np.zeros(1, np.int64), skip_zeros)
+
+    @property
+    def density(self):
+        """Non-zeros over weights, the zeros between groups not counted."""
+        weights = self.num_rows * len(self.offsets) // self.row_sets
+        return len(self.values) / max(weights, 1)
+
+    def block_width(self, blocks):
+        """Columns per block."""
+        return -(-len(self.offsets) // blocks)
+
+    def pack(self, groups, blocks, stride=None):
+        """Packs the weights.
+
+        Args:
+            groups: Array of integers, (groups, 2): the first row of each group, its number of rows.
+            blocks: Integer. The number of blocks that the columns are split into.
+            stride: Integer. If given, columns of a block lie behind one another, that many floats
+                apart.
+        """
+        group_of_row = np.repeat(np.arange(len(groups)), groups[:, 1])
+        group = group_of_row[self.rows]
+        width = self.block_width(blocks)
+        block = self.columns // width
+        # One key per (block, group, column); rows of a group share it.
+        key = (block * len(groups) + group) * len(self.offsets) + self.columns
+        keys, where = np.unique(key, return_inverse=True)
+        block_and_group, columns = np.divmod(keys, len(self.offsets))
+        sizes = groups[block_and_group % len(groups), 1]
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        values = np.zeros(starts[-1], np.float32)
+        values[starts[where] + self.rows - groups[group, 0]] = self.values
+        first = np.searchsorted(block_and_group, np.arange(blocks * len(groups) + 1))
+        table = np.stack([first[:-1], np.diff(first), starts[first[:-1]]], axis=1)
+        offsets = self.offsets[columns] if stride is None else columns % width * stride
+        return Packed(
+            _runs(groups),
+            table.astype(np.int32),
+            offsets.astype(np.int32),
+            values,
+        )
+
+
+def _runs(groups):
+    change = np.flatnonzero(np.diff(groups[:, 1], prepend=0))
+    lengths = np.diff(np.append(change, len(groups)))
+    return np.stack([change, lengths, groups[change, 1], groups[change, 0]], 1).astype(np.int32)
+
+
+def row_groups(columns, is_dense):
+    """Groups of rows: single ones, or as many together as a register tile takes.
+
+    Returns:
+        Array of int64, (groups, 2): first row and number of rows of each.
+    """
+    per_set = columns.num_rows // columns.row_sets
+    sizes = _split(per_set) if is_dense else [1] * per_set
+    sizes = np.array(sizes * columns.row_sets, np.int64)
+    return np.stack([np.cumsum(sizes) - sizes, sizes], axis=1)
+
+
+def _split(rows):
+    """Splits rows into sixes, fours and twos, with a single one only where the number is odd."""
+    sizes = [ROW_GROUPS[0]] * (rows // ROW_GROUPS[0])
+    left = rows - sum(sizes)
+    # 6 + 2 rows take longer than 4 + 4.
+    if left == 2 and sizes:
+        return [*sizes[:-1], 4, 4]
+    for size in (*ROW_GROUPS, 1):
+        while left >= size:
+            sizes.append(size)
+            left -= size
+    return sizes

@@ -1,0 +1,325 @@
+"""From a graph and the shapes of its inputs to a program: layouts, memory, instructions."""
+
+import dataclasses
+
+import numpy as np
+
+from keras_trim.inference.kernels.program import CODES, FACTORS, OPERANDS
+from keras_trim.inference.kernels.vector import LANES
+
+_SLACK = 2 * LANES  # floats behind each tensor that a kernel may read, and write, past its end
+
+
+def round_up(size, multiple=LANES):
+    return -(-size // multiple) * multiple
+
+
+class Tensor:
+    """A value of the program: where it is, and how it lies there.
+
+    In the layout "rows" it lies as in NumPy. In the layout "planes" (`x.shape` = (N, ..., C), rank
+    3 and more) the channels come first: N x C planes, each one `plane` floats long, of which the
+    pixels are the first.
+    """
+
+    def __init__(self, shape, layout, dtype="float32"):
+        self.shape = tuple(int(n) for n in shape)
+        self.layout = layout
+        self.dtype = dtype
+        self.pixels = int(np.prod(self.shape[1:-1]))
+        self.plane = round_up(self.pixels) if layout == "planes" else 0
+        self.other_layout = None
+        self.offset = None  # in the arena, in floats; known when the program is complete
+
+    @property
+    def batch(self):
+        return self.shape[0]
+
+    @property
+    def channels(self):
+        return self.shape[-1]
+
+    @property
+    def sample_size(self):
+        """Floats from one sample to the next."""
+        if self.layout == "planes":
+            return self.channels * self.plane
+        return int(np.prod(self.shape[1:]))
+
+    @property
+    def size(self):
+        return self.batch * self.sample_size
+
+    @property
+    def strides(self):
+        """Floats from one place to the next along each axis of `shape`."""
+        if self.layout == "planes":
+            spatial = _row_strides(self.shape[1:-1])
+            return (self.sample_size, *spatial, self.plane)
+        return _row_strides(self.shape)
+
+
+def _row_strides(shape):
+    return tuple(int(np.prod(shape[axis + 1 :])) for axis in range(len(shape)))
+
+
+@dataclasses.dataclass
+class Place:
+    """A place within a tensor, as an operand."""
+
+    tensor: Tensor
+    offset: int
+
+
+@dataclasses.dataclass
+class HostStep:
+    """What runs in Python: a function of arrays."""
+
+    function: object
+    inputs: list
+    outputs: list
+
+
+@dataclasses.dataclass
+class Program:
+    """What the engine runs for inputs of given shapes.
+
+    Args:
+        table: Array, int64, (instructions, OPERANDS).
+        factors: Array, float32, (instructions, FACTORS).
+        steps: List of `(begin, end)` ranges of instructions and `HostStep`s, in order.
+        nodes: List of integers: the node each instruction, or host step, belongs to.
+        constants, index, short_index: Arrays, float32, int32, uint16.
+        inputs, outputs: Lists of `Tensor`.
+        arena_size: Integer. Floats of memory it needs to run.
+        choices: Dictionary, node -> list of what was chosen for it, for the summary.
+        shapes: List of tuples: the shape of the first output of each node.
+    """
+
+    table: np.ndarray
+    factors: np.ndarray
+    steps: list
+    nodes: list
+    constants: np.ndarray
+    index: np.ndarray
+    short_index: np.ndarray
+    inputs: list
+    outputs: list
+    arena_size: int
+    choices: dict
+    shapes: list
+
+
+class _Pool:
+    """Arrays that are joined into one."""
+
+    def __init__(self, dtype):
+        self.parts, self.size, self.dtype = [], 0, dtype
+        self.known = {}
+
+    def add(self, array):
+        """Returns where an array will begin, in elements, on a cache line."""
+        array = np.ascontiguousarray(array, self.dtype).reshape(-1)
+        size = round_up(array.size + 1, 64 // array.itemsize)  # read one past the end at times
+        start = self.size
+        self.parts.append((start, array))
+        self.size += size
+        return start
+
+    def join(self, aligned):
+        joined = aligned(max(self.size, 1), self.dtype)
+        for start, array in self.parts:
+            joined[start : start + array.size] = array
+        return joined
+
+
+class Builder:
+    """Collects instructions; `lower` of each operation calls its methods.
+
+    Args:
+        num_threads: Integer. The threads that will run the program; scratch memory is per thread.
+        tuner: `tuning.Tuner`, which measures the candidates for an instruction.
+        skip_zeros: Boolean. Whether weights that are zero may be left out. Zero times an infinity
+            is NaN, so a program for inputs that are not finite must multiply by them.
+    """
+
+    def __init__(self, num_threads, tuner, skip_zeros=True):
+        self.num_threads = num_threads
+        self.tuner = tuner
+        self.skip_zeros = skip_zeros
+        self.choices = {}
+        self.shapes = []
+        self.node = None
+        self._entries = []  # (code, operands, factors, node) or (None, HostStep, None, node)
+        self._constants, self._index = _Pool(np.float32), _Pool(np.int32)
+        self._short_index = _Pool(np.uint16)
+
+    def constant(self, array):
+        """Where an array will lie among the constants; one of integers keeps its bits."""
+        array = np.asarray(array)
+        return self._constants.add(array.view(np.float32) if array.dtype == np.int32 else array)
+
+    def index(self, array):
+        return self._index.add(array)
+
+    def short_index(self, array):
+        return self._short_index.add(array)
+
+    def scratch(self, size):
+        """Memory for one instruction, the same for each thread: the tensor and its size for one."""
+        size = round_up(size + _SLACK)
+        return Tensor((self.num_threads, size), "rows"), size
+
+    def emit(self, opcode, operands, factors=()):
+        """Appends an instruction; operands are integers, `Tensor`s and `Place`s."""
+        self._entries.append((CODES[opcode], list(operands), tuple(factors), self.node))
+
+    def repeater(self):
+        """A function that appends the instruction emitted last once more."""
+        entry = self._entries[-1]
+        return lambda: self._entries.append(entry)
+
+    def host(self, function, inputs, outputs):
+        """Appends a Python function that takes arrays of `inputs` and fills arrays of `outputs`."""
+        inputs = [self.rows(x) for x in inputs]
+        self._entries.append((None, HostStep(function, inputs, outputs), None, self.node))
+
+    def choose(self, description):
+        """Notes what was chosen for the node at hand, for the summary."""
+        self.choices.setdefault(self.node, []).append(description)
+
+    def planes(self, x):
+        """The tensor with its channels first."""
+        return x if x.layout == "planes" else self._convert(x, "planes")
+
+    def rows(self, x):
+        """The tensor as NumPy has it."""
+        return x if x.layout == "rows" else self._convert(x, "rows")
+
+    def _convert(self, x, layout):
+        if x.other_layout is None:
+            y = Tensor(x.shape, layout, x.dtype)
+            to_planes = layout == "planes"
+            self.emit(
+                "transpose",
+                [
+                    x, y, x.batch, x.sample_size, y.sample_size,
+                    x.pixels if to_planes else x.channels,
+                    x.channels if to_planes else x.pixels,
+                    x.channels if to_planes else x.plane,
+                    y.plane if to_planes else y.channels,
+                ],
+            )  # fmt: skip
+            x.other_layout, y.other_layout = y, x
+        return x.other_layout
+
+    def finish(self, inputs, outputs, aligned):
+        """The program, with a place for each tensor."""
+        outputs = [self.rows(x) for x in outputs]
+        lifetimes = {}
+
+        def live(tensor, time):
+            first, _ = lifetimes.get(tensor, (time, time))
+            lifetimes[tensor] = (first, time)
+
+        for tensor in inputs:
+            live(tensor, -1)
+        for time, (code, operands, _, _) in enumerate(self._entries):
+            used = operands.inputs + operands.outputs if code is None else operands
+            for operand in used:
+                if isinstance(operand, Place):
+                    operand = operand.tensor
+                if isinstance(operand, Tensor):
+                    live(operand, time)
+        for tensor in outputs:
+            live(tensor, len(self._entries))
+        arena_size = _place(lifetimes)
+
+        native = [entry for entry in self._entries if entry[0] is not None]
+        table = np.zeros((max(len(native), 1), OPERANDS), np.int64)
+        factors = np.zeros((max(len(native), 1), FACTORS), np.float32)
+        steps, nodes, row = [], [], 0
+        for code, operands, values, node in self._entries:
+            nodes.append(node)
+            if code is None:
+                steps.append(operands)
+                continue
+            resolved = [_resolve(operand) for operand in operands]
+            table[row, 0] = code
+            table[row, 1 : 1 + len(resolved)] = resolved
+            factors[row, : len(values)] = values
+            if steps and isinstance(steps[-1], tuple):
+                steps[-1] = (steps[-1][0], row + 1)
+            else:
+                steps.append((row, row + 1))
+            row += 1
+        return Program(
+            table, factors, steps, nodes, *self.pools(aligned), list(inputs), outputs, arena_size,
+            self.choices, self.shapes,
+        )  # fmt: skip
+
+    def pools(self, aligned):
+        """The arrays of constants, int32 and uint16 indices."""
+        return tuple(
+            pool.join(aligned) for pool in (self._constants, self._index, self._short_index)
+        )
+
+
+def _resolve(operand):
+    if isinstance(operand, Tensor):
+        return operand.offset
+    if isinstance(operand, Place):
+        return operand.tensor.offset + operand.offset
+    return int(operand)
+
+
+def _place(lifetimes):
+    """Gives each tensor the lowest place that is free while it lives, the largest tensors first."""
+    placed = []
+    total = 0
+    for tensor, (first, last) in sorted(lifetimes.items(), key=lambda item: -item[0].size):
+        size = round_up(tensor.size + _SLACK)
+        start = 0
+        for other_start, other_end in sorted(
+            (other.offset, end) for other, end, begin, until in placed
+            if begin <= last and first <= until
+        ):  # fmt: skip
+            if start + size <= other_start:
+                break
+            start = max(start, other_end)
+        tensor.offset = start
+        placed.append((tensor, start + size, first, last))
+        total = max(total, start + size)
+    return total
+
+
+def make_program(graph, input_shapes, num_threads, tuner, aligned, skip_zeros=True):
+    """Plans a graph for inputs of the given shapes.
+
+    Args:
+        graph: `Graph`.
+        input_shapes: List of tuples of integers, batch sizes included.
+        num_threads: Integer.
+        tuner: `tuning.Tuner`.
+        aligned: Function `(size, dtype) -> array`.
+        skip_zeros: Boolean. As `Builder`'s.
+
+    Returns:
+        `Program`.
+    """
+    builder = Builder(num_threads, tuner, skip_zeros)
+    values = {}
+    for value, shape, spec in zip(graph.inputs, input_shapes, graph.input_specs, strict=True):
+        integer = np.issubdtype(np.dtype(spec["dtype"]), np.integer) or spec["dtype"] == "bool"
+        values[value] = Tensor(shape, "rows", "int32" if integer else "float32")
+    inputs = [values[value] for value in graph.inputs]
+    for number, node in enumerate(graph.nodes):
+        builder.node = number
+        outputs = node.operation.lower(builder, *(values[value] for value in node.inputs))
+        if isinstance(outputs, Tensor):
+            outputs = [outputs]
+        builder.shapes.append(outputs[0].shape)
+        for value, tensor in zip(node.outputs, outputs, strict=True):
+            values[value] = tensor
+    builder.node = None
+    return builder.finish(inputs, [values[value] for value in graph.outputs], aligned)
