@@ -34,8 +34,8 @@ BACKENDS = ("jax", "tensorflow", "torch")
 PEER = "TFMOT"
 SPARSITY = 0.8
 
-# `block` steps of the dense model and of the pruned one alternate. A window is `frequency` steps and
-# has one update of the masks in it. Every round is a new process.
+# `block` steps of the dense model and of the pruned one alternate. A window is `frequency` steps,
+# among them one update of the masks. Every round is a new process.
 FULL = {
     "mask_update": {"side": 5000, "rounds": 7},
     "mlp": {"frequency": 100, "block": 10, "windows": 3, "rounds": 8, "batches": 64},
