@@ -79,7 +79,7 @@ class Masking:
             else:
                 self._prune_if(due, group.weights, counts)
         if BACKEND == "tensorflow":
-            self._mask_in_graph()
+            self.mask_weights()
 
     def mask_weights(self):
         """Zeros what is pruned, in weights and in their averages."""
@@ -120,32 +120,6 @@ class Masking:
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
 
-    def _mask_in_graph(self):
-        """Like `mask_weights`, in one program of XLA if it reaches all of the variables.
-
-        On the CPU, where Keras compiles no step of TensorFlow's by XLA, that works in place.
-        """
-        import tensorflow as tf
-
-        if tf.distribute.has_strategy():
-            self.mask_weights()
-            return
-        pairs = [
-            (_native(variable), _native(weight.mask))
-            for group in self.groups
-            for weight in group.weights
-            for variable in self._masked_variables(weight)
-        ]
-        if len({variable.device for pair in pairs for variable in pair}) > 1:
-            self.mask_weights()
-            return
-
-        def kernel():
-            for variable, mask in pairs:
-                variable.assign(tf.where(mask, variable, tf.zeros((), variable.dtype)))
-
-        tf.function(kernel, jit_compile=True, autograph=False)()
-
     def _update_masks(self, weights, counts):
         for i, weight in enumerate(weights):
             pattern, count = weight.spec.pattern, counts[i]
@@ -153,17 +127,15 @@ class Masking:
 
     def _mask(self, weights, unless=None):
         for weight in weights:
-            for variable in self._masked_variables(weight):
+            for variable in (weight.variable, self.averages.get(weight.index)):
+                if variable is None:
+                    continue
                 if BACKEND == "torch":
                     # In place, and as integers: a product of floats turns NaN to NaN and -1 to -0.
                     value = variable.value
                     value.view(_TORCH_INTEGERS[value.element_size()]).mul_(weight.mask.value)
                 else:
                     self._update(variable, functools.partial(_masked, unless), weight.mask)
-
-    def _masked_variables(self, weight):
-        average = self.averages.get(weight.index)
-        return [weight.variable] if average is None else [weight.variable, average]
 
     def _update(self, variable, function, other):
         """Assigns `function(value, other's value)`, on TensorFlow on every replica."""
