@@ -128,7 +128,9 @@ def _pairs(content):
     """How much was measured of each backend."""
     settings = content["settings"]
     pairs = content["results"]["jax"]["pairs"]
-    return f"{pairs} pairs of {settings['block']} steps in {settings['rounds']} processes"
+    rounds = settings["rounds"]
+    processes = "one process" if rounds == 1 else f"{rounds} processes"
+    return f"{pairs} pairs of {settings['block']} steps in {processes}"
 
 
 def accuracy():
