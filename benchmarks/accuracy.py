@@ -24,7 +24,13 @@ from benchmarks._common import (
 
 TARGETS = (0.8, 0.9, 0.95, "2:4")
 # `end_step` is on the grid of `frequency`: TFMOT would miss its final sparsity otherwise.
-FULL = {"seeds": [0, 1, 2], "dense_epochs": 4, "epochs": 4, "end_step": 1200, "frequency": 100}
+FULL = {
+    "seeds": list(range(10)),
+    "dense_epochs": 4,
+    "epochs": 4,
+    "end_step": 1200,
+    "frequency": 100,
+}
 QUICK = {"seeds": [0], "dense_epochs": 1, "epochs": 1, "end_step": 300, "frequency": 100}
 
 
@@ -43,6 +49,7 @@ def compare(workers, settings):
             ours.call("pretrain", seed=seed, epochs=settings["dense_epochs"], path=path)
             common = {"seed": seed, "epochs": settings["epochs"], "path": path}
             runs["dense"]["dense"].append(ours.call("train_on", **common))
+            print(f"seed {seed}, dense: {runs['dense']['dense'][-1]}", flush=True)
             for target in TARGETS:
                 for name, worker in workers.items():
                     run = worker.call("train_on", target=target, schedule=schedule, **common)

@@ -1,30 +1,15 @@
 """The optimizer that prunes: the only place where training changes which weights are zero."""
 
-import functools
 import math
 
 import keras
-from keras import ops
 
 from keras_trim import guard
 from keras_trim.marks import get_spec, resolve_pending, set_spec
+from keras_trim.masking import Masking, outside_graph, read_step
 from keras_trim.pruned_weights import PrunedWeight, group_by_schedule
 from keras_trim.selection import BACKEND
 from keras_trim.specs import specs_from_config, specs_to_config
-
-if BACKEND == "torch":
-    import torch
-
-    _TORCH_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-    def _outside_graph(function):
-        """Eager and without gradients: what depends on the step's number is decided in Python."""
-        return torch.compiler.disable(torch.no_grad()(function))
-
-else:
-
-    def _outside_graph(function):
-        return function
 
 
 @keras.saving.register_keras_serializable(package="keras_trim")
@@ -147,7 +132,7 @@ class PruningOptimizer(keras.optimizers.Optimizer):
                 )
             with keras.name_scope(self.name):
                 self.build(trainable_variables)
-        before = self._current_step()
+        before = read_step(self.iterations)
         with guard.pruning():
             self.inner_optimizer.apply(grads, trainable_variables)
         if BACKEND == "tensorflow":
@@ -159,108 +144,17 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         else:
             self._prune(before)
 
-    @_outside_graph
-    def _current_step(self):
-        """Optimizer steps finished: an integer where it can be known, else a tensor."""
-        step = ops.copy(self.iterations)  # now: on TensorFlow a variable is read only when used
-        return step if _is_traced(step) else int(step)
-
-    @_outside_graph
+    @outside_graph
     def _prune(self, before):
-        step = self._current_step()
-        for group in self._groups:
-            if isinstance(step, int):
-                counts = group.counts_on_host(before, step)
-                if counts is not None:
-                    self._update_masks(group.weights, counts)
-                self._mask_weights(group.weights)
-            else:
-                self._prune_in_graph(group.weights, *group.counts_in_graph(before, step))
+        self._masking().prune(before, read_step(self.iterations))
 
-    def _prune_in_graph(self, weights, due, counts):
-        """Masks the weights, with new masks if the scalar bool tensor `due` is true.
-
-        The new masks are made in a loop that runs once or not at all. A conditional would do, but
-        XLA has a loop work in place where it copies what goes through a conditional; and the
-        masking outside the loop, which spares weights that are due, it fuses with the optimizer's
-        own update, so that it costs no pass over the weights.
-        """
-        self._mask_weights(weights, unless=due)
-
-        def update():
-            self._update_masks(weights, counts)
-            self._mask_weights(weights)
-
-        if BACKEND == "tensorflow":
-            import tensorflow as tf
-
-            def body(i):
-                update()
-                return i + 1
-
-            tf.while_loop(lambda i: i < tf.cast(due, "int32"), body, [0])
-            return
-        averages = self._moving_averages()
-        variables = [variable for w in weights for variable in (w.variable, w.mask)]
-        variables += [averages[w.index] for w in weights if averages.get(w.index) is not None]
-
-        def body(i, values):
-            state = list(zip(variables, values, strict=True))
-            with keras.StatelessScope(state_mapping=state) as scope:
-                update()
-            return [scope.get_current_value(variable) for variable in variables]
-
-        values = [ops.convert_to_tensor(variable) for variable in variables]
-        values = ops.fori_loop(0, ops.cast(due, "int32"), body, values)
-        for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)
-
-    def _update_masks(self, weights, counts):
-        for i, weight in enumerate(weights):
-            pattern, count = weight.spec.pattern, counts[i]
-            self._update(weight.mask, functools.partial(_mask, pattern, count), weight.variable)
-
-    def _mask_weights(self, weights, unless=None):
-        """Zeros what is pruned, in weights and in their averages.
-
-        Args:
-            weights: List of `PrunedWeight`.
-            unless: Scalar bool tensor: if true, nothing is changed.
-        """
-        averages = self._moving_averages()
-        for weight in weights:
-            for variable in (weight.variable, averages.get(weight.index)):
-                if variable is None:
-                    continue
-                if BACKEND == "torch":
-                    # In place, and as integers: a product of floats turns NaN to NaN and -1 to -0.
-                    value = variable.value
-                    value.view(_TORCH_INTEGERS[value.element_size()]).mul_(weight.mask.value)
-                else:
-                    self._update(variable, functools.partial(_masked, unless), weight.mask)
-
-    def _update(self, variable, function, other):
-        """Assigns `function(value, other's value)`, on TensorFlow on every replica."""
-        if BACKEND == "tensorflow":
-            import tensorflow as tf
-
-            self._distribution_strategy.extended.update(
-                _native(variable),
-                lambda variable, other: variable.assign(
-                    function(tf.convert_to_tensor(variable), tf.convert_to_tensor(other))
-                ),
-                args=(_native(other),),
-                group=False,
-            )
-        else:
-            values = ops.convert_to_tensor(variable), ops.convert_to_tensor(other)
-            variable.assign(function(*values))
+    def _masking(self):
+        # Anew each time: an inner optimizer may be built, and make averages, after this one.
+        strategy = self._distribution_strategy if BACKEND == "tensorflow" else None
+        return Masking(self._groups, self._moving_averages(), strategy)
 
     def _moving_averages(self):
-        """Dict: index of a variable -> its moving average (`use_ema`), which is masked as well.
-
-        So a pruned weight stays zero where an average overwrites it or is swapped in.
-        """
+        """Dict: index of a variable -> its moving average (`use_ema`)."""
         averages = {}
         for optimizer in getattr(self.inner_optimizer, "optimizers", [self.inner_optimizer]):
             if not (optimizer.built and optimizer.use_ema):
@@ -270,13 +164,14 @@ class PruningOptimizer(keras.optimizers.Optimizer):
                 optimizer._model_variables_moving_average,
                 strict=True,
             ):
-                averages[self._get_variable_index(variable)] = average
+                if average is not None:
+                    averages[self._get_variable_index(variable)] = average
         return averages
 
     def finalize_variable_values(self, var_list):
         self.inner_optimizer.finalize_variable_values(var_list)
         if self._moving_averages():  # which have just overwritten the weights
-            _outside_graph(self._mask_weights)(self.pruned_weights)
+            outside_graph(self._masking().mask_weights)()
 
     # What it looks like from outside
 
@@ -347,37 +242,3 @@ class PruningOptimizer(keras.optimizers.Optimizer):
             config.pop("inner_optimizer"), custom_objects=custom_objects
         )
         return cls(inner_optimizer, **config)
-
-
-def _native(variable):
-    return variable.value if isinstance(variable, keras.Variable) else variable
-
-
-def _is_traced(tensor):
-    if BACKEND == "jax":
-        import jax
-
-        return isinstance(tensor, jax.core.Tracer)
-    if BACKEND == "tensorflow":
-        import tensorflow as tf
-
-        return not tf.executing_eagerly()
-    return False
-
-
-def _mask(pattern, count, mask, values):
-    """The new value of a mask, given the weight's values."""
-    del mask
-    return pattern.mask(values, count)
-
-
-def _masked(unless, values, mask):
-    """The new value of a weight, given its mask."""
-    if unless is not None:
-        mask = ops.logical_or(mask, unless)
-    if BACKEND == "tensorflow":
-        import tensorflow as tf
-
-        # Outside XLA `tf.where`, which broadcasts, takes twice as long as this.
-        return tf.raw_ops.Select(condition=mask, x=values, y=tf.zeros_like(values))
-    return ops.where(mask, values, ops.zeros((), values.dtype))

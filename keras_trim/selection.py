@@ -1,10 +1,13 @@
 """Exact selection of the largest magnitudes, without sorting, on every backend.
 
 The bit pattern of a non-negative IEEE float, read as an integer, orders as the float does. So
-the k-th smallest magnitude is found by fixing its bits from the highest down: each pass counts how
-many magnitudes lie below a candidate. That takes 31 counting passes for float32, allocates next to
-nothing, is exact for any size (counts are integers) and is the same on every backend. The idea is
-that of radix selection; see Knuth, The Art of Computer Programming, vol. 3, section 5.2.5.
+the k-th smallest magnitude is found by fixing its bits from the highest down: each pass over the
+weights counts how many magnitudes lie below some candidates. That allocates next to nothing, is
+exact for any size (counts are integers) and is the same on every backend. The idea is that of radix
+selection; see Knuth, The Art of Computer Programming, vol. 3, section 5.2.5.
+
+XLA runs all passes in one loop, and three candidates in each: they fix two bits at once. On PyTorch
+a pass is a call, with one candidate; on its CPU NumPy's quickselect is faster than the passes.
 """
 
 import functools
@@ -15,7 +18,7 @@ from keras import ops
 
 BACKEND = keras.backend.backend()
 
-# Passes, mask of the sign, and the smallest NaN of each integer type that floats are read as.
+# Bits, mask of the sign, and the smallest NaN of each integer type that floats are read as.
 _INT32 = ("int32", 31, 0x7FFF_FFFF, 0x7F80_0001)
 _INT64 = ("int64", 63, 0x7FFF_FFFF_FFFF_FFFF, 0x7FF0_0000_0000_0001)
 
@@ -55,34 +58,6 @@ def magnitude_bits(values):
     return ops.minimum(ops.bitwise_and(bits, magnitude), nan)
 
 
-def _compiled(function):
-    """Compiles `function` where the backend can; within a compiled step it is inlined."""
-    if BACKEND == "jax":
-        import jax
-
-        return jax.jit(function)
-    if BACKEND == "tensorflow":
-        import tensorflow as tf
-
-        return tf.function(function, jit_compile=True, autograph=False)
-    return function
-
-
-def _pin(values, counter):
-    """Keeps XLA from computing the loop's integers once, ahead of it, at 4 bytes per weight."""
-    if BACKEND == "jax":
-        from jax import lax
-
-        return lax.optimization_barrier((values, counter))[0]
-    from tensorflow.compiler.tf2xla.ops import gen_xla_ops
-
-    return gen_xla_ops.xla_optimization_barrier([values, counter])[0]
-
-
-def _count(condition):
-    return ops.sum(ops.cast(condition, "int32"))
-
-
 def keep_largest(values, num_pruned):
     """Marks all but the `num_pruned` smallest magnitudes.
 
@@ -97,71 +72,155 @@ def keep_largest(values, num_pruned):
     """
     if BACKEND == "torch":
         return _keep_largest_eager(values, int(num_pruned))
-    return _keep_largest_compiled(values, ops.cast(num_pruned, "int32"))
+    return _kernel()(ops.convert_to_tensor(values), ops.cast(num_pruned, "int32"))
+
+
+# XLA: JAX and TensorFlow
 
 
 @functools.cache
 def _kernel():
-    return _compiled(_keep_largest)
+    """Compiled; within a compiled step it is inlined."""
+    if BACKEND == "jax":
+        import jax
 
+        return jax.jit(_keep_largest)
+    import tensorflow as tf
 
-def _keep_largest_compiled(values, num_pruned):
-    return _kernel()(ops.convert_to_tensor(values), num_pruned)
+    return tf.function(_keep_largest, jit_compile=True, autograph=False)
 
 
 def _keep_largest(values, num_pruned):
-    shape, size = values.shape, math.prod(values.shape)
-    integer, passes, *_ = _INT64 if values.dtype == "float64" else _INT32
-    one = ops.cast(1, integer)
+    """Searches `(threshold, ties)`: what is below the threshold goes, and the last ties with it.
 
-    def fix_bit(i, state):
-        threshold, below = state
-        candidate = threshold + ops.left_shift(one, ops.cast(passes - 1 - i, integer))
-        below_candidate = _count(magnitude_bits(_pin(values, i)) < candidate)
-        accept = below_candidate <= num_pruned
-        return (
-            ops.where(accept, candidate, threshold),
-            ops.where(accept, below_candidate, below),
-        )
+    Each pass fixes two bits, first those of `threshold`, then those of `ties`: of three candidates
+    it takes the last that lets go `num_pruned` weights at most. The search is over as soon as one
+    lets go just as many, so that ties cost passes only where there are any.
+    """
+    integer, bits, *_ = _INT64 if values.dtype == "float64" else _INT32
+    tie_bits = math.prod(values.shape).bit_length()
+    passes, tie_passes = -(-bits // 2), -(-tie_bits // 2)
 
-    # The largest integer that at most `num_pruned` magnitudes lie below: the k-th magnitude.
-    start = (ops.cast(0, integer), ops.cast(0, "int32"))
-    threshold, below = ops.fori_loop(0, passes, fix_bit, start)
-    surplus = num_pruned - below  # how many of those equal to it go, the highest indices first
+    def is_open(i, threshold, ties, count):
+        del threshold, ties
+        return ops.logical_and(ops.not_equal(count, num_pruned), i < passes + tie_passes)
 
-    def split_ties():
-        # The largest cut such that at least `surplus` ties have an index of `cut` or more.
-        index = ops.reshape(ops.arange(size, dtype="int32"), shape)
-        index_passes = max(size - 1, 1).bit_length()
+    def fix_two_bits(i, threshold, ties, count):
+        step = ops.where(i < passes, _digit(bits, i, integer), ops.cast(0, integer))
+        tie_step = ops.where(i < passes, 0, _digit(tie_bits, i - passes, "int32"))
+        candidates = [(threshold + j * step, ties + j * tie_step) for j in (1, 2, 3)]
+        # Pinned, or XLA would compute the integers once, ahead of the loop, at 4 bytes per weight.
+        pinned = _pin(values, i)
+        counts = _count([_goes(pinned, *candidate) for candidate in candidates])
+        for candidate, candidate_count in zip(candidates, counts, strict=True):
+            accept = candidate_count <= num_pruned
+            threshold = ops.where(accept, candidate[0], threshold)
+            ties = ops.where(accept, candidate[1], ties)
+            count = ops.where(accept, candidate_count, count)
+        return i + 1, threshold, ties, count
 
-        def fix_index_bit(i, cut):
-            candidate = cut + ops.left_shift(1, index_passes - 1 - i)
-            tied = ops.equal(magnitude_bits(_pin(values, i)), threshold)
-            above = _count(ops.logical_and(tied, index >= candidate))
-            return ops.where(above >= surplus, candidate, cut)
+    start = [ops.cast(0, dtype) for dtype in ("int32", integer, "int32", "int32")]
+    _, threshold, ties, _ = ops.while_loop(is_open, fix_two_bits, start)
+    return ops.logical_not(_goes(values, threshold, ties))
 
-        cut = ops.fori_loop(0, index_passes, fix_index_bit, ops.cast(0, "int32"))
-        bits = magnitude_bits(values)
-        kept_tie = ops.logical_and(ops.equal(bits, threshold), index < cut)
-        return ops.logical_or(bits > threshold, kept_tie)
 
-    return ops.cond(surplus > 0, split_ties, lambda: magnitude_bits(values) >= threshold)
+def _digit(bits, i, integer):
+    """The weight of the `i`-th digit to base 4 of a number of so many bits.
+
+    If their number is odd, the last two digits overlap, as the first must not reach the sign:
+    candidates that have been refused are refused again.
+    """
+    place = ops.clip(bits - 2 - 2 * i, 0, bits - 1)
+    return ops.left_shift(ops.cast(1, integer), ops.cast(place, integer))
+
+
+def _goes(values, threshold, ties):
+    """Bool tensor: below `threshold`, or equal to it and among the last `ties` indices."""
+    shape = tuple(values.shape) or (1,)
+    size, columns = math.prod(shape), shape[-1]
+    # For each row the first column that goes: an index of each weight would take 4 bytes of memory.
+    rows = ops.reshape(ops.arange(size // columns, dtype="int32"), (*shape[:-1], 1))
+    first = ops.clip(ops.maximum(size - ties, 0) - rows * columns, 0, columns)
+    goes = ops.arange(columns, dtype="int32") >= first
+    return magnitude_bits(values) < threshold + ops.cast(goes, threshold.dtype)
+
+
+def _pin(values, counter):
+    """The same values, which depend on the loop's counter as far as XLA can see."""
+    if BACKEND == "jax":
+        from jax import lax
+
+        return lax.optimization_barrier((values, counter))[0]
+    from tensorflow.compiler.tf2xla.ops import gen_xla_ops
+
+    return gen_xla_ops.xla_optimization_barrier([values, counter])[0]
+
+
+def _count(conditions):
+    """How many are true in each of the bool tensors: scalar int32 tensors, in one pass over all."""
+    ones = [ops.cast(condition, "int32") for condition in conditions]
+    zeros = [ops.cast(0, "int32")] * len(ones)
+    axes = tuple(range(len(ones[0].shape)))
+    if BACKEND == "jax":
+        from jax import lax
+
+        return lax.reduce(ones, zeros, _add, axes)
+    from tensorflow.compiler.tf2xla.ops import gen_xla_ops
+
+    return gen_xla_ops.xla_variadic_reduce_v2(ones, zeros, axes, _adder(len(ones)))
+
+
+def _add(sums, others):
+    return [a + b for a, b in zip(sums, others, strict=True)]
+
+
+@functools.cache
+def _adder(count):
+    import tensorflow as tf
+
+    scalars = [tf.TensorSpec((), "int32")] * (2 * count)
+    function = tf.function(lambda *values: _add(values[:count], values[count:]), autograph=False)
+    return function.get_concrete_function(*scalars)
+
+
+# PyTorch
 
 
 def _keep_largest_eager(values, num_pruned):
     import torch
 
     with torch.no_grad():
-        bits = magnitude_bits(values).reshape(-1)
-        passes = 63 if bits.dtype == torch.int64 else 31
-        threshold = 0
-        for i in range(passes):
-            candidate = threshold | (1 << (passes - 1 - i))
-            if int(torch.count_nonzero(bits < candidate)) <= num_pruned:
-                threshold = candidate
+        if num_pruned == values.numel():
+            return torch.zeros(values.shape, dtype=torch.bool, device=values.device)
+        if values.device.type == "cpu":
+            # A copy of its own, which is gone before the next one is made.
+            threshold = _partition(magnitude_bits(values).reshape(-1).numpy(), num_pruned)
+            bits = magnitude_bits(values).reshape(-1)
+        else:
+            bits = magnitude_bits(values).reshape(-1)
+            threshold = _bisect(bits, num_pruned)
         keep = bits >= threshold
         surplus = num_pruned - (bits.numel() - int(torch.count_nonzero(keep)))
         if surplus:  # the last `surplus` of those equal to the threshold go
             ties = torch.nonzero(bits == threshold).reshape(-1)
             keep[ties[ties.numel() - surplus :]] = False
         return keep.reshape(values.shape)
+
+
+def _partition(array, index):
+    """The value that would stand at `index` if the array were sorted; changes its order."""
+    array.partition(index)
+    return int(array[index])
+
+
+def _bisect(bits, index):
+    """The same by counting: no copy, and no more than one number leaves the device for each bit."""
+    import torch
+
+    passes = 63 if bits.dtype == torch.int64 else 31
+    threshold = 0
+    for i in range(passes):
+        candidate = threshold | (1 << (passes - 1 - i))
+        if int(torch.count_nonzero(bits < candidate)) <= index:
+            threshold = candidate
+    return threshold
