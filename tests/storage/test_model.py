@@ -165,7 +165,6 @@ def compiled(optimizer="adam"):
         keras.optimizers.get(optimizer),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy", keras.metrics.SparseTopKCategoricalAccuracy(3, name="top3")],
-        steps_per_execution=2,
     )
     model.fit(batch_for(model, 16), np.arange(16) % 10, batch_size=4, verbose=0)
     return model
