@@ -3,6 +3,8 @@
 from keras_trim import sparsity as sparsity
 from keras_trim._version import __version__ as __version__
 from keras_trim.callbacks import PruningSummaries, UpdatePruningStep
+from keras_trim.checks import DeploymentReport, check
+from keras_trim.exporters import ExportedFile, export
 from keras_trim.optimizer import PruningOptimizer
 from keras_trim.policies import PrunableLayer, PruningPolicy
 from keras_trim.pruning import prune, prune_low_magnitude, prune_scope, strip_pruning
@@ -13,6 +15,8 @@ from keras_trim.xnnpack import PruneForLatencyOnXNNPack
 
 __all__ = [
     "ConstantSparsity",
+    "DeploymentReport",
+    "ExportedFile",
     "FormatError",
     "PolynomialDecay",
     "PrunableLayer",
@@ -23,6 +27,8 @@ __all__ = [
     "PruningSummaries",
     "SparsityReport",
     "UpdatePruningStep",
+    "check",
+    "export",
     "load",
     "load_arrays",
     "prune",

@@ -1,0 +1,55 @@
+"""Which zeros a runtime will skip, layer by layer, before it is tried."""
+
+import keras
+
+from keras_trim.checks import engine, litert, nvidia, xnnpack
+from keras_trim.checks.report import DeploymentReport as DeploymentReport
+from keras_trim.checks.report import Obstacle as Obstacle
+from keras_trim.checks.report import WeightCheck as WeightCheck
+
+_TARGETS = {
+    "xnnpack": xnnpack.check,
+    "litert": litert.check,
+    "engine": engine.check,
+    "nvidia-2:4": nvidia.check,
+}
+
+
+def check(model, target="xnnpack"):
+    """Says for each weight of a model whether a runtime will skip its zeros, and if not, why.
+
+    Args:
+        model: Keras model that is built.
+        target: String.
+            - `"xnnpack"`: LiteRT's CPU backend, the only stock one that skips single zeros
+            - `"litert"`: LiteRT as a whole, and which zeros its files omit
+            - `"engine"`: `keras_trim.inference`
+            - `"nvidia-2:4"`: the sparse tensor cores of NVIDIA's GPUs
+
+    Returns:
+        `DeploymentReport`. `print` it for a table; `.rows` is the data. It is true if every
+        pruned weight is run sparsely.
+
+    Raises:
+        ValueError: if the model is not built, or the runtime's rules need a graph and it has none.
+
+    Example:
+
+    ```python
+    report = keras_trim.check(model, target="xnnpack")
+    print(report)
+    assert report, report.summary
+    ```
+    """
+    if target not in _TARGETS:
+        raise ValueError(
+            f"`target` must be one of {', '.join(map(repr, _TARGETS))}. Received: target={target!r}"
+        )
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"`model` must be a Keras model. Received: model={model!r}")
+    if not model.built or not model.variables:
+        raise ValueError(
+            "The model has no weights yet: build it first, by `model.build(input_shape)` or by "
+            f"calling it on a batch. Received: model={model.name}"
+        )
+    return _TARGETS[target](model)

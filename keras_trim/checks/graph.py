@@ -1,0 +1,106 @@
+"""The layers of a model as a graph, read from Keras's own record of its calls."""
+
+import itertools
+
+import keras
+from keras import layers
+
+
+def has_graph(operation):
+    """Whether an operation is a Sequential or Functional model."""
+    # Keras does not export the class of functional models; they have `operations`.
+    return isinstance(operation, keras.Sequential) or (
+        isinstance(operation, keras.Model) and hasattr(operation, "operations")
+    )
+
+
+class Graph:
+    """The layers of a Sequential or Functional model, nested models inlined.
+
+    Args:
+        model: Keras model that is built.
+        reader: String. Who asks, named in errors.
+
+    Raises:
+        ValueError: if the model is not built, or is no Sequential or Functional model.
+    """
+
+    def __init__(self, model, reader):
+        if not has_graph(model):
+            raise ValueError(
+                f"{reader} reads a model's graph, so it takes Sequential and Functional models: "
+                "write a subclassed model as one of these. "
+                f"Received: model={model.name} ({type(model).__name__})"
+            )
+        if not model.built or not getattr(model, "inputs", None):
+            raise ValueError(
+                f"{reader} needs a model that is built: give it a `keras.Input` or call "
+                f"`model.build(input_shape)`. Received: model={model.name}"
+            )
+        self._consumers, self._producers = {}, {}
+        self.inputs, self.outputs = self._add(model)
+
+    def _add(self, model):
+        """Adds a model's layers; returns those at its inputs and at its outputs."""
+        functional = model._functional if isinstance(model, keras.Sequential) else model
+        ends = {}  # operation -> (its first layers, its last layers)
+        for operation in functional.operations:
+            if has_graph(operation):
+                ends[operation] = self._add(operation)
+            else:
+                ends[operation] = ([operation], [operation])
+                self._consumers.setdefault(operation, [])
+                self._producers.setdefault(operation, [])
+        for nodes in functional._nodes_by_depth.values():
+            for node in nodes:
+                for parent in node.parent_nodes:
+                    for source in ends[parent.operation][1]:
+                        for target in ends[node.operation][0]:
+                            self._consumers[source].append(target)
+                            self._producers[target].append(source)
+        inputs = [ends[tensor._keras_history.operation][0] for tensor in functional.inputs]
+        outputs = [ends[tensor._keras_history.operation][1] for tensor in functional.outputs]
+        return list(itertools.chain(*inputs)), list(itertools.chain(*outputs))
+
+    def consumers(self, layer):
+        return self._consumers[layer]
+
+    def producers(self, layer):
+        return self._producers[layer]
+
+    def padding_before(self, layer):
+        """The padding, equal on all sides, of a `ZeroPadding2D` that alone feeds a layer, or 0."""
+        producers = self.producers(layer)
+        while len(producers) == 1 and isinstance(producers[0], layers.InputLayer):
+            producers = self.producers(producers[0])  # out of a nested model
+        if len(producers) != 1 or not isinstance(producers[0], layers.ZeroPadding2D):
+            return 0
+        (top, bottom), (left, right) = producers[0].padding
+        return top if top == bottom == left == right else 0
+
+    def search(self, sources, neighbours, is_found):
+        """The layers found first on every path from `sources`; none if some path has none."""
+        found, seen, waiting = [], set(), list(sources)
+        while waiting:
+            layer = waiting.pop()
+            if layer in seen:
+                continue
+            seen.add(layer)
+            if is_found(layer):
+                found.append(layer)
+            elif not neighbours(layer):
+                return []
+            else:
+                waiting.extend(neighbours(layer))
+        return found
+
+    def between(self, sources, ends):
+        """The layers on the paths from `sources` to `ends`, the ends included."""
+        seen, waiting = [], list(sources)
+        while waiting:
+            layer = waiting.pop()
+            if layer not in seen:
+                seen.append(layer)
+                if layer not in ends:
+                    waiting.extend(self.consumers(layer))
+        return seen

@@ -1,0 +1,145 @@
+"""What a runtime does with the zeros of each weight."""
+
+import dataclasses
+import io
+import math
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+# A weight with fewer zeros is taken for one that nobody pruned.
+_PRUNED = 0.3
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightCheck:
+    """Whether a runtime skips the zeros of one weight.
+
+    Args:
+        path: String. The variable's path.
+        layer: String. Name of the layer that owns it.
+        kind: String. The layer's class.
+        shape: Tuple of integers.
+        zeros: Integer. Zeros counted.
+        is_sparse: Bool. Whether the runtime skips them.
+        rule: String. The rule that is broken, or `None` if zeros are skipped and that pays.
+        cure: String. What to change, or `None` if there is nothing to do.
+        is_stored_sparsely: Bool. Whether its file omits them, or `None` if that is not known.
+    """
+
+    path: str
+    layer: str
+    kind: str
+    shape: tuple
+    zeros: int
+    is_sparse: bool
+    rule: str | None = None
+    cure: str | None = None
+    is_stored_sparsely: bool | None = None
+
+    @property
+    def size(self):
+        return math.prod(self.shape)
+
+    @property
+    def sparsity(self):
+        """Float: zeros over size."""
+        return self.zeros / self.size if self.size else 0.0
+
+    @property
+    def is_wasted(self):
+        """Bool: whether it is pruned (30 % zeros or more) and the runtime does not profit."""
+        return self.sparsity >= _PRUNED and self.rule is not None
+
+
+@dataclasses.dataclass(frozen=True)
+class Obstacle:
+    """A layer, or the model as a whole, that keeps others from running sparsely.
+
+    Args:
+        layer: String. Name of the layer, or `None` (the whole model).
+        kind: String. The layer's class, or `None`.
+        rule: String. The rule that it breaks.
+    """
+
+    layer: str | None
+    kind: str | None
+    rule: str
+
+
+@dataclasses.dataclass(frozen=True)
+class DeploymentReport:
+    """The rows of a check; printed, a table. True if every pruned weight is run sparsely.
+
+    Args:
+        target: String. The runtime.
+        rows: List of `WeightCheck`, one per kernel or table.
+        obstacles: List of `Obstacle`, where single layers spoil the whole.
+        notes: List of strings. What else holds, such as on which processors.
+    """
+
+    target: str
+    rows: list
+    obstacles: list = dataclasses.field(default_factory=list)
+    notes: list = dataclasses.field(default_factory=list)
+
+    @property
+    def num_sparse(self):
+        """Integer: weights that are run sparsely."""
+        return sum(row.is_sparse for row in self.rows)
+
+    @property
+    def summary(self):
+        """String: a sentence such as `"3 of 5 weights are run sparsely by xnnpack"`."""
+        return f"{self.num_sparse} of {len(self.rows)} weights are run sparsely by {self.target}"
+
+    def __bool__(self):
+        return self.num_sparse > 0 and not any(row.is_wasted for row in self.rows)
+
+    def to_dict(self):
+        """The report as what JSON can hold."""
+        rows = [
+            {**dataclasses.asdict(row), "shape": list(row.shape), "sparsity": row.sparsity}
+            for row in self.rows
+        ]
+        return {
+            "target": self.target,
+            "ok": bool(self),
+            "summary": self.summary,
+            "rows": rows,
+            "obstacles": [dataclasses.asdict(obstacle) for obstacle in self.obstacles],
+            "notes": list(self.notes),
+        }
+
+    def __str__(self):
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("weight", no_wrap=True, overflow="ellipsis", max_width=60)
+        table.add_column("layer")
+        table.add_column("sparsity", justify="right")
+        table.add_column("runs")
+        has_files = any(row.is_stored_sparsely is not None for row in self.rows)
+        if has_files:
+            table.add_column("in the file")
+        table.add_column("because", overflow="fold")
+        table.add_column("change", overflow="fold")
+        for row in self.rows:
+            cells = [row.path, row.kind, f"{row.sparsity:.2%}", _word(row.is_sparse)]
+            if has_files:
+                cells.append(_word(row.is_stored_sparsely))
+            table.add_row(*map(escape, [*cells, row.rule or "", row.cure or ""]))
+        buffer = io.StringIO()
+        console = Console(file=buffer, width=140, color_system=None)
+        console.print(table)
+        for obstacle in self.obstacles:
+            subject = f"'{obstacle.layer}' ({obstacle.kind})" if obstacle.layer else "the model"
+            console.print(f"in the way: {subject}: {obstacle.rule}", markup=False)
+        console.print(self.summary, markup=False)
+        for note in self.notes:
+            console.print(f"note: {note}", markup=False)
+        return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+
+
+def _word(is_sparse):
+    return "sparse" if is_sparse else "dense"

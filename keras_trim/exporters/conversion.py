@@ -1,0 +1,84 @@
+"""Running a converter under the Keras backend that it needs.
+
+A Keras process has one backend for life. Where it is the converter's, the converter runs in this
+process, which knows the user's own classes; else in another one, which loads the model from a
+temporary file.
+"""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+import keras
+
+from keras_trim.exporters import conversion_worker
+
+
+def convert(model, converter, backend, **options):
+    """Runs `convert(model, **options)` of a module under a backend.
+
+    Args:
+        model: Keras model that is built.
+        converter: String. Name of the module.
+        backend: String. The Keras backend that it needs.
+        **options: What JSON can hold.
+
+    Returns:
+        Tuple of the bytes of the file and a dict of facts about it.
+
+    Raises:
+        ImportError: if the converter lacks a package.
+        ValueError: if it cannot convert the model.
+    """
+    if keras.backend.backend() == backend:
+        return importlib.import_module(converter).convert(model, **options)
+    with tempfile.TemporaryDirectory(prefix="keras_trim_") as folder:
+        model.save(os.path.join(folder, conversion_worker.MODEL))
+        job = {
+            "converter": converter,
+            "options": options,
+            "path": sys.path,
+            "name": model.name,
+            "folder": folder,
+        }
+        environment = {
+            **os.environ,
+            "KERAS_BACKEND": backend,
+            # The worker may not take the accelerator's memory from under this process.
+            "CUDA_VISIBLE_DEVICES": "",
+            "JAX_PLATFORMS": "cpu",
+            "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        }
+        process = subprocess.run(
+            [sys.executable, "-m", conversion_worker.__name__],
+            input=json.dumps(job),
+            env=environment,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        result = _read_result(folder)
+        if result is None:
+            lines = process.stderr.strip().splitlines() or ["it printed nothing"]
+            raise ValueError(
+                f"The process that converts the model ended early, with exit code "
+                f"{process.returncode}: {lines[-1][:300]}. Received: model={model.name}"
+            )
+        if "error" in result:
+            error = ImportError if result["error"] == "ImportError" else ValueError
+            raise error(result["message"])
+        with open(os.path.join(folder, conversion_worker.OUTPUT), "rb") as file:
+            return file.read(), result["facts"]
+
+
+def _read_result(folder):
+    try:
+        with open(os.path.join(folder, conversion_worker.RESULT), encoding="utf-8") as file:
+            return json.load(file)
+    except FileNotFoundError:
+        return None

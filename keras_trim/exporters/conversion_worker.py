@@ -1,0 +1,51 @@
+"""The process that `conversion.convert` starts: reads a job, loads the model, converts it."""
+
+import importlib
+import json
+import os
+import sys
+
+MODEL, OUTPUT, RESULT = "model.keras", "output", "result.json"
+
+
+def main():
+    job = json.load(sys.stdin)
+    folder = job["folder"]
+    try:
+        model = _load(os.path.join(folder, MODEL), job["name"])
+        converter = importlib.import_module(job["converter"])
+        data, facts = converter.convert(model, **job["options"])
+        with open(os.path.join(folder, OUTPUT), "wb") as file:
+            file.write(data)
+        result = {"facts": facts}
+    except ImportError as error:
+        result = {"error": "ImportError", "message": str(error)}
+    except ValueError as error:
+        result = {"error": "ValueError", "message": str(error)}
+    with open(os.path.join(folder, RESULT), "w", encoding="utf-8") as file:
+        json.dump(result, file)
+
+
+def _load(path, name):
+    import keras
+
+    try:
+        # The file is this user's own model, written a moment ago: its Lambda layers are safe.
+        return keras.models.load_model(path, compile=False, safe_mode=False)
+    except Exception as error:
+        backend = keras.backend.backend()
+        raise ValueError(
+            f"The model must be converted in a process with the {backend} backend, which cannot "
+            f"load it: {_first_line(error)}. Put its own classes into a module that Python can "
+            f"import (not a notebook or `__main__`), or run your program with "
+            f"KERAS_BACKEND={backend}. Received: model={name}"
+        ) from error
+
+
+def _first_line(error):
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__).rstrip(".")[:300]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""safetensors files: a model's weights by name, readable without Keras.
+
+- A tensor's name is the variable's path, such as `sequential/dense/kernel`. Where a model has a
+  path more than once, the second and later ones end in `:1`, `:2`, in `model.weights`'s order.
+- `weights="float16"` casts the float weights.
+- `weights="int8"` stores float weights of rank 2 and more as integers q and, under their name with
+  `.scale` behind it, a float32 scale per index of the last axis: the weight is q * scale.
+- The metadata hold the model's name and class, the versions of Keras and keras-trim, and `weights`.
+
+Zeros stay as they are: compress the file, or save with `keras_trim.save`.
+"""
+
+import keras
+import numpy as np
+
+from keras_trim._version import __version__
+
+
+def convert(model, weights):
+    """Converts a model's weights on any backend.
+
+    Args:
+        model: Keras model that is built.
+        weights: `None` (as they are), `"float16"` or `"int8"`.
+
+    Returns:
+        Tuple of the bytes of the file and a dict of facts.
+
+    Raises:
+        ImportError: if safetensors is not installed.
+        ValueError: if float16 would overflow.
+    """
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise ImportError(
+            'Exporting to safetensors needs: pip install "keras-trim[safetensors]". '
+            f"Received: {error}"
+        ) from error
+    tensors = {}
+    for name, variable in zip(tensor_names(model), model.weights, strict=True):
+        tensors.update(_encode(name, keras.ops.convert_to_numpy(variable.value), weights))
+    metadata = {
+        "format": "keras",
+        "model": model.name,
+        "class": type(model).__name__,
+        "keras": keras.__version__,
+        "keras_trim": __version__,
+        "weights": weights or "unchanged",
+    }
+    data = safetensors.numpy.save(tensors, metadata=metadata)
+    return data, {"is_sparse": False, "batch_size": None, "warnings": []}
+
+
+def tensor_names(model):
+    """The names of `model.weights` in the file: their paths, made unique."""
+    names, counts = [], {}
+    for variable in model.weights:
+        count = counts.get(variable.path, 0)
+        counts[variable.path] = count + 1
+        names.append(f"{variable.path}:{count}" if count else variable.path)
+    return names
+
+
+def _encode(name, values, weights):
+    """The tensors that hold one weight."""
+    is_float = keras.backend.is_float_dtype(values.dtype.name)
+    if not is_float or weights is None:
+        return {name: _contiguous(values)}
+    if weights == "float16" or values.ndim < 2:
+        if weights == "int8":
+            return {name: _contiguous(values)}
+        with np.errstate(over="ignore"):
+            halves = values.astype(np.float16)
+        if np.isinf(halves).sum() > np.isinf(values.astype(np.float32)).sum():
+            raise ValueError(
+                "A weight is too large for float16 (65504 at most): use weights=None. "
+                f"Received: weights='float16', weight={name}"
+            )
+        return {name: _contiguous(halves)}
+    values = values.astype(np.float32)
+    largest = np.abs(values).max(axis=tuple(range(values.ndim - 1)), initial=0.0)
+    scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    return {name: _contiguous(np.rint(values / scale).astype(np.int8)), f"{name}.scale": scale}
+
+
+def _contiguous(values):
+    # safetensors reads the buffer of an array whatever its strides; a scalar stays one.
+    return np.ascontiguousarray(values).reshape(values.shape)
