@@ -47,6 +47,8 @@ def _print_usage_error(error):
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "keras-trim"
     message = " ".join(error.format_message().split()).rstrip(".")
+    if not message:  # there were no arguments: the help was shown instead
+        return
     print(f"{command}: {message}. Try: {command} --help", file=sys.stderr)
 
 
@@ -90,9 +92,16 @@ def _root(
 ):
     """Look into, prune, store and check sparse Keras models.
 
-    Every command takes --json for scripts. Exit codes: 0 done; 1 it failed, or a check says no;
-    2 wrong usage. The environment variable KERAS_BACKEND chooses the backend, NO_COLOR turns
-    colours off.
+    \b
+    Examples:
+      keras-trim report model.keras --html report.html
+      keras-trim prune model.keras pruned.keras --sparsity 0.8
+      keras-trim compress pruned.keras pruned.ktrim
+
+    \b
+    Every command takes --json, for scripts.
+    Exit codes: 0 done; 1 it failed, or a check says no; 2 wrong usage.
+    KERAS_BACKEND chooses the backend, NO_COLOR turns colours off.
     """
 
 

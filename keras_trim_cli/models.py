@@ -12,6 +12,9 @@ from keras_trim_cli.errors import CommandError, one_line, system_error
 
 FORMATS = {".keras": "keras", ".h5": "h5", ".hdf5": "h5", ".ktrim": "ktrim"}
 
+# How Keras words it, in `.keras` and in `.h5` files.
+_UNKNOWN = r"(?:Could not locate (?:class|function)|Unknown [\w ]+:) '?([\w>.]+)'?"
+
 
 def format_of(path):
     """The format that a file's name ends with.
@@ -115,7 +118,7 @@ def _import(name):
 def _why(path, kind, error):
     """A sentence for what went wrong while loading, and what to do."""
     text = str(error)
-    unknown = re.search(r"(?:Could not locate (?:class|function)|Unknown [\w ]+:) '?([\w>.]+)'?", text)
+    unknown = re.search(_UNKNOWN, text)
     if unknown:
         return (
             f"{path} uses the custom object '{unknown[1]}', which Keras does not know: name the "

@@ -41,6 +41,9 @@ def table(*columns, **kwargs):
     for heading in columns:
         right = heading.startswith(">")
         made.add_column(
-            heading.lstrip(">"), justify="right" if right else "left", overflow="fold", no_wrap=right
+            heading.lstrip(">"),
+            justify="right" if right else "left",
+            overflow="fold",
+            no_wrap=right,
         )
     return made

@@ -40,18 +40,12 @@ def histogram_figure(weights, title="", num_bins=61):
     left, right = figure.subplots(1, 2, width_ratios=[1, 6])
     zeros = np.count_nonzero(values == 0) / values.size
     left.bar([0], [zeros], width=0.7, color=ORANGE)
-    left.set_ylim(0, 1)
+    left.set_ylim(0, 1.12)  # room for the label above the bar
     left.set_xlim(-0.6, 0.6)
     left.set_xticks([0], ["exactly 0"])
     left.set_yticks([0, 0.5, 1])
-    left.text(
-        0,
-        zeros + 0.02 if zeros < 0.85 else zeros - 0.02,
-        f"{zeros:.1%}",
-        horizontalalignment="center",
-        verticalalignment="bottom" if zeros < 0.85 else "top",
-        color=GREY if zeros < 0.85 else "black",
-    )
+    left.spines["left"].set_bounds(0, 1)
+    left.text(0, zeros + 0.035, f"{zeros:.1%}", horizontalalignment="center", color=GREY)
     left.set_ylabel("share of all weights")
 
     edges = _edges(others, num_bins)

@@ -96,4 +96,4 @@ def density_per_pixel(matrix, max_pixels=256):
 
 def _height(shape):
     """Inches: as tall as the shape asks for within what a page can show."""
-    return float(np.clip(5.2 * shape[0] / shape[1], 1.8, 5.2)) + 0.7
+    return float(np.clip(4.4 * shape[0] / shape[1], 1.8, 4.0)) + 0.7
