@@ -19,6 +19,8 @@ from keras_trim.storage.header import (
     dump_header,
     parse_header,
 )
+from keras_trim.storage.lossy import widen
+from keras_trim.storage.order import storage_order
 from keras_trim.storage.streams import StreamDecoder, StreamEncoder
 
 # Like PNG's: the first byte is no text, and a transfer that changes line ends changes it.
@@ -83,9 +85,9 @@ class Writer:
                 f"An array of this dtype cannot be stored: convert it first. Received: {name} of "
                 f"dtype {values.dtype}"
             )
-        shape = values.shape
-        axes = tuple(range(values.ndim))
-        flat = np.ascontiguousarray(values, dtypes.parse_dtype(dtype)).reshape(-1)
+        axes = storage_order(values)
+        # A copy only if the order or the byte order is another one.
+        flat = np.asarray(values.transpose(axes), dtypes.parse_dtype(dtype), order="C").reshape(-1)
         chunks = []
         for start in range(0, len(flat), CHUNK_SIZE):
             chunk, streams = encode_chunk(flat[start : start + CHUNK_SIZE], self._encoder)
@@ -95,7 +97,7 @@ class Writer:
                 checksum = zlib.crc32(stream, checksum)
             chunks.append(dataclasses.replace(chunk, crc32=checksum))
         size = CHUNK_SIZE if len(chunks) > 1 else max(len(flat), 1)
-        return ArrayEntry(name, dtype, shape, axes, size, chunks, dtype)
+        return ArrayEntry(name, dtype, values.shape, axes, size, chunks, dtype)
 
     def write_file(self, name, data):
         """Writes a file.
@@ -188,14 +190,8 @@ class Reader:
         values = self._read_values(entry, offset)
         if entry.decoded_dtype == entry.dtype and entry.scales is None:
             return values
-        values = values.astype(entry.decoded_dtype)
-        if entry.scales is not None:
-            scales = self._read_values(entry.scales, offset + entry.own_bytes)
-            shape = [1] * values.ndim
-            shape[entry.scale_axis] = -1
-            with np.errstate(all="ignore"):
-                values *= scales.reshape(shape)
-        return values
+        scales = entry.scales and self._read_values(entry.scales, offset + entry.own_bytes)
+        return widen(values, dtypes.DTYPES[entry.decoded_dtype], scales, entry.scale_axis)
 
     def _read_values(self, entry, offset):
         dtype = dtypes.parse_dtype(entry.dtype)
