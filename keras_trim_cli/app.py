@@ -2,6 +2,8 @@
 
 import importlib
 import importlib.util
+import os
+import pathlib
 import sys
 import traceback
 
@@ -12,7 +14,7 @@ from keras_trim_cli import streams
 from keras_trim_cli.errors import describe
 
 # In the order of the help. A module's function has the command's name.
-_COMMANDS = ("report", "prune", "diff")
+_COMMANDS = ("report", "prune", "compress", "decompress", "diff", "export", "check")
 
 
 class _Group(typer.core.TyperGroup):
@@ -61,8 +63,6 @@ def _close_stdout():
     try:
         sys.stdout.flush()
     except OSError:
-        import os
-
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -105,6 +105,15 @@ def _root(
     """
 
 
-for _name in _COMMANDS:
+def _has_engine():
+    """Whether `keras_trim.inference` is there; looking it up by name would import Keras."""
+    found = importlib.util.find_spec("keras_trim")
+    return any(
+        pathlib.Path(folder, "inference", "__init__.py").exists()
+        for folder in found.submodule_search_locations
+    )
+
+
+for _name in (*_COMMANDS, *(["bench"] if _has_engine() else [])):
     _function = getattr(importlib.import_module(f"keras_trim_cli.commands.{_name}"), _name)
     app.command(_name, no_args_is_help=True)(_function)

@@ -61,7 +61,7 @@ def load(path, imports=(), compile=True):
         objects = custom_objects(imports)
         try:
             if kind == "ktrim":
-                return _load_ktrim(keras_trim, path, objects, compile)
+                return keras_trim.load(path, custom_objects=objects, compile=compile)
             import keras
 
             return keras.models.load_model(path, custom_objects=objects, compile=compile)
@@ -69,13 +69,6 @@ def load(path, imports=(), compile=True):
             if streams.debugging():
                 raise
             raise CommandError(_why(path, kind, error)) from error
-
-
-def _load_ktrim(keras_trim, path, objects, compile):
-    import keras
-
-    with keras.saving.custom_object_scope(objects):
-        return keras_trim.load(path)
 
 
 def custom_objects(imports):
@@ -149,17 +142,21 @@ def check_saved_format(path):
         )
 
 
-def save(model, path):
+def save(model, path, values=None, optimizer=False):
     """Writes a model in the format that the file's name ends with; within `silenced()`.
 
     Args:
         model: `keras.Model`.
         path: `pathlib.Path`. An existing file is replaced once the new one is whole.
+        values: As in `keras_trim.save`; `.ktrim` files only.
+        optimizer: Boolean. Whether a `.ktrim` file keeps the optimizer's state.
+
+    Returns:
+        What `keras_trim.save` returns for a `.ktrim` file, else `None`.
     """
     with streams.progress(f"writing {path.name}"), files.replacing(path) as temporary:
-        if format_of(path) == "ktrim":
-            import keras_trim
+        if format_of(path) != "ktrim":
+            return model.save(temporary)
+        import keras_trim
 
-            keras_trim.save(model, temporary)
-        else:
-            model.save(temporary)
+        return keras_trim.save(model, temporary, values=values, include_optimizer=optimizer)

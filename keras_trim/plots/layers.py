@@ -39,7 +39,14 @@ def sparsity_figure(rows, max_bars=60):
     ax.barh(places, [1.0] * len(bars), height=0.72, color=PALE)  # the whole weight
     ax.barh(places, shares, height=0.72, color=BLUE)
     for place, share in zip(places, shares, strict=True):
-        ax.text(1.015, place, f"{share:.1%}", color=GREY, verticalalignment="center_baseline", fontsize=9)
+        ax.text(
+            1.015,
+            place,
+            f"{share:.1%}",
+            color=GREY,
+            verticalalignment="center_baseline",
+            fontsize=9,
+        )
     ax.set_yticks(places, [_shorten(name) for name in names], fontsize=9)
     ax.set_ylim(len(bars) - 0.4, -0.6)  # the first on top
     ax.set_xlim(0, 1)

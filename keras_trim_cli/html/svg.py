@@ -18,6 +18,8 @@ _COLOURS = {
     "#262626": "--ink",
 }
 
+_WIDTH = 4.6  # inches
+
 
 def inline(figure, prefix, description):
     """Draws a figure as an `<svg>` element.
@@ -32,6 +34,9 @@ def inline(figure, prefix, description):
     """
     import matplotlib
 
+    # On a phone it shrinks to its width: text must be large beside the whole.
+    height = figure.get_size_inches()[1]
+    figure.set_size_inches(_WIDTH, height if height < _WIDTH else 0.9 * height)
     buffer = io.StringIO()
     # Text stays text. The salt makes equal reports equal files.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
