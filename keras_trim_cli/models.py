@@ -59,16 +59,27 @@ def load(path, imports=(), compile=True):
     with streams.progress(f"loading {path.name}"):
         keras_trim = backend.start()
         objects = custom_objects(imports)
-        try:
-            if kind == "ktrim":
-                return keras_trim.load(path, custom_objects=objects, compile=compile)
-            import keras
+        import keras
 
-            return keras.models.load_model(path, custom_objects=objects, compile=compile)
+        read = keras_trim.load if kind == "ktrim" else keras.models.load_model
+        try:
+            return read(path, custom_objects=objects, compile=compile)
         except Exception as error:
             if streams.debugging():
                 raise
-            raise CommandError(_why(path, kind, error)) from error
+            why = _why(path, kind, error)
+            if compile and _is_read(read, path, objects):
+                why += "; or leave optimizer, loss and metrics out by --no-compile"
+            raise CommandError(why) from error
+
+
+def _is_read(read, path, objects):
+    """Whether a model can be read if it is not compiled."""
+    try:
+        read(path, custom_objects=objects, compile=False)
+    except Exception:
+        return False
+    return True
 
 
 def custom_objects(imports):

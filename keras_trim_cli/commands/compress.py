@@ -2,12 +2,11 @@
 
 import enum
 import pathlib
-import shutil
 from typing import Annotated
 
 import typer
 
-from keras_trim_cli import files, models, options, streams, text
+from keras_trim_cli import backend, files, models, options, streams, text
 from keras_trim_cli.errors import CommandError
 
 
@@ -38,6 +37,7 @@ def compress(
     optimizer: Annotated[
         bool, typer.Option("--optimizer", help="Keep the optimizer's state (momenta) too.")
     ] = False,
+    no_compile: options.NoCompile = False,
     imports: options.Import = [],  # noqa: B006 (typer copies it)
     force: options.Force = False,
     json: options.Json = False,
@@ -59,7 +59,7 @@ def compress(
         if keras:
             _recompress(model, output)
         else:
-            loaded = models.load(model, imports)
+            loaded = models.load(model, imports, compile=not no_compile)
             result = models.save(
                 loaded, output, values=values and values.value, optimizer=optimizer
             )
@@ -106,10 +106,9 @@ def _check(model, output, keras, values, optimizer):
 
 def _recompress(model, output):
     with streams.progress(f"compressing {model.name}"), files.replacing(output) as temporary:
-        import keras_trim
+        keras_trim = backend.start()
 
-        shutil.copyfile(model, temporary)
         try:
-            keras_trim.compress_keras(temporary)
+            keras_trim.compress_keras(model, temporary)
         except ValueError as error:
             raise CommandError(f"cannot compress {model}: {error}") from error

@@ -42,7 +42,7 @@ def report(
         loaded = models.load(model, imports, compile=False)
         with streams.progress("counting", len(loaded.variables)) as advance:
             counted = summary.summarize(loaded, model, advance)
-        measured = _measure(loaded) if sizes else []
+        measured = _measure(loaded) if sizes else None
         if html is not None:
             _write_page(counted, measured, html, max_plots)
     if json:
@@ -61,8 +61,11 @@ def _write_page(counted, measured, path, max_plots):
 
 
 def _measure(model):
-    """List of (format, bytes, ratio to the raw numbers)."""
-    raise NotImplementedError
+    """The `keras_trim.SizeTable` of a model."""
+    import keras_trim
+
+    with streams.progress("measuring sizes"):
+        return keras_trim.size_table(model)
 
 
 def _to_dict(counted, measured, html):
@@ -72,10 +75,10 @@ def _to_dict(counted, measured, html):
         "bytes": {
             "file": counted.path.stat().st_size,
             "memory": sum(weight.num_bytes for weight in counted.weights),
-            **{name: num_bytes for name, num_bytes, _ in measured},
         },
         **summary.count(counted.weights),
         "prunable": summary.count(counted.prunable),
+        "sizes": measured and {row.format: row.num_bytes for row in measured.rows},
         "layers": [layer.to_dict() for layer in counted.layers],
         "html": None if html is None else str(html),
     }
@@ -120,9 +123,6 @@ def _print(counted, measured, each_weight, html):
         f"file:             {text.size(counted.path.stat().st_size)}"
     )
     if measured:
-        table = text.table("format", ">bytes", ">smaller")
-        for name, num_bytes, ratio in measured:
-            table.add_row(name, f"{num_bytes:,}", f"{ratio:.2f} x")
-        console.print(table)
+        console.print(str(measured))
     if html is not None:
         console.print(f"page:             {html}", soft_wrap=True)

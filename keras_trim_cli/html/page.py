@@ -7,12 +7,12 @@ from keras_trim_cli import summary, text
 from keras_trim_cli.html.svg import inline
 
 
-def render(model, sizes=(), max_plots=12, advance=lambda: None):
+def render(model, sizes=None, max_plots=12, advance=lambda: None):
     """Renders the report of a model.
 
     Args:
         model: `summary.Summary`.
-        sizes: List of `(name, bytes, ratio)`.
+        sizes: `keras_trim.SizeTable` or `None`.
         max_plots: Integer. Of how many weights to draw the values: the largest ones.
         advance: Function that is called after each of them.
 
