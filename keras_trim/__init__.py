@@ -10,7 +10,16 @@ from keras_trim.policies import PrunableLayer, PruningPolicy
 from keras_trim.pruning import prune, prune_low_magnitude, prune_scope, strip_pruning
 from keras_trim.report import SparsityReport, sparsity_report
 from keras_trim.schedules import ConstantSparsity, PolynomialDecay, PruningSchedule
-from keras_trim.storage import FormatError, load, load_arrays, save, save_arrays
+from keras_trim.storage import (
+    FormatError,
+    SizeTable,
+    compress_keras,
+    load,
+    load_arrays,
+    save,
+    save_arrays,
+    size_table,
+)
 from keras_trim.xnnpack import PruneForLatencyOnXNNPack
 
 __all__ = [
@@ -25,9 +34,11 @@ __all__ = [
     "PruningPolicy",
     "PruningSchedule",
     "PruningSummaries",
+    "SizeTable",
     "SparsityReport",
     "UpdatePruningStep",
     "check",
+    "compress_keras",
     "export",
     "load",
     "load_arrays",
@@ -36,6 +47,7 @@ __all__ = [
     "prune_scope",
     "save",
     "save_arrays",
+    "size_table",
     "sparsity_report",
     "strip_pruning",
 ]

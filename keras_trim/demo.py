@@ -7,11 +7,9 @@ It prints a table of both models and a report of every weight, and draws one PNG
 """
 
 import argparse
-import gzip
 import math
 import pathlib
 import sys
-import tempfile
 import time
 import typing
 import zipfile
@@ -50,6 +48,7 @@ class Measurements(typing.NamedTuple):
     num_nonzero: int
     num_bytes: int
     num_bytes_gzipped: int
+    num_bytes_ktrim: int
 
 
 class SparsityRecorder(keras.callbacks.Callback):
@@ -241,19 +240,16 @@ def compile_model(model):
 
 
 def measure(model, data):
-    """Measures a model on the test images, and its weights as a file."""
+    """Measures a model on the test images, and as files."""
     values = [ops.convert_to_numpy(variable) for variable in model.variables]
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder, "model.weights.h5")
-        # A model of the same layers that is not compiled: the optimizer stays out of the file.
-        keras.Model(model.inputs, model.outputs).save_weights(path)
-        content = path.read_bytes()
+    sizes = keras_trim.size_table(model, ("h5", "gzip", "ktrim"))
     return Measurements(
         accuracy=model.evaluate(data.x_test, data.y_test, verbose=0, return_dict=True)["accuracy"],
         num_weights=sum(value.size for value in values),
         num_nonzero=sum(np.count_nonzero(value) for value in values),
-        num_bytes=len(content),
-        num_bytes_gzipped=len(gzip.compress(content, compresslevel=9)),
+        num_bytes=sizes["h5"].num_bytes,
+        num_bytes_gzipped=sizes["gzip"].num_bytes,
+        num_bytes_ktrim=sizes["ktrim"].num_bytes,
     )
 
 
@@ -268,6 +264,7 @@ def make_table(name, epochs, dense, pruned):
         ("non-zero weights", "num_nonzero", ","),
         ("weights file, bytes", "num_bytes", ","),
         ("the same, gzip -9, bytes", "num_bytes_gzipped", ","),
+        ("model as .ktrim, bytes", "num_bytes_ktrim", ","),
     ):
         table.add_row(heading, *(format(getattr(m, field), style) for m in (dense, pruned)))
     return table

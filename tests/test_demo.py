@@ -41,15 +41,21 @@ def test_demo_on_digits(tmp_path, capsys):
     }
     accuracies = [float(number) for number in rows["test accuracy"]]
     assert all(50 < accuracy <= 100 for accuracy in accuracies)
-    nonzero, raw, zipped = (
+    nonzero, raw, zipped, trimmed = (
         [int(number.replace(",", "")) for number in rows[heading]]
-        for heading in ("non-zero weights", "weights file, bytes", "the same, gzip -9, bytes")
+        for heading in (
+            "non-zero weights",
+            "weights file, bytes",
+            "the same, gzip -9, bytes",
+            "model as .ktrim, bytes",
+        )
     )
     # 80 % of the 52,768 weights in kernels; the 234 biases stay.
     assert nonzero[0] > 52_900
     assert 0.2 * 52_768 <= nonzero[1] <= 0.2 * 52_768 + 234 + 4
     assert raw[0] == raw[1] > 4 * 53_002
     assert zipped[1] < 0.4 * zipped[0] < 0.4 * raw[0]
+    assert trimmed[1] < zipped[1] / 1.2
     picture = tmp_path / "new" / "folder" / "pruning.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert str(picture) in output

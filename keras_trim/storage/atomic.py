@@ -21,7 +21,8 @@ def replace_file(path):
         raise IsADirectoryError(f"A folder is in the way of the file. Received: path={path}")
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
-        with open(handle, "wb") as file:
+        os.close(handle)
+        with open(temporary, "w+b") as file:
             os.chmod(temporary, _mode(path))
             yield file
             file.flush()

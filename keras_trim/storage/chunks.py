@@ -1,6 +1,7 @@
 """One run of an array's values, encoded and decoded: positions and values, streams and a record."""
 
 import dataclasses
+import sys
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from keras_trim.storage.errors import FormatError
 
 # Values per chunk: what encoding and decoding need beside the array itself is a few times this.
 CHUNK_SIZE = 1 << 18
+
+MAX_PLANES = 16  # bytes of a value that is split into planes
 
 _SMALL = 4096  # values: below, trying every way costs nothing
 _STREAM_COST = 4  # bytes that a stream takes in the header
@@ -108,9 +111,9 @@ def _encode_values(values, encoder):
     if name in FLOATS:
         base, escapes, parts = val.split_floats(values, name)
         yield "split", base, escapes, [encoder.encode(part) for part in parts]
-    elif 1 < values.itemsize <= 16:
+    elif 1 < values.itemsize <= MAX_PLANES:
         yield "planes", 0, 0, [encoder.encode(part) for part in val.split_planes(values)]
-    if len(values) <= _SMALL or not 1 < values.itemsize <= 16:
+    if len(values) <= _SMALL or not 1 < values.itemsize <= MAX_PLANES:
         yield "bytes", 0, 0, [encoder.encode(values.view(np.uint8))]
 
 
@@ -141,6 +144,8 @@ def decode_chunk(chunk, streams, out, name):
         values = val.join_planes(streams, out.dtype)
     else:
         values = val.join_floats(streams, name, out.dtype, chunk.base)
-    if chunk.count != (len(out) if chunk.positions == "all" else chunk.count):
-        raise FormatError("A chunk has another number of values than its header says.")
+    if name == "bool" and values.view(np.uint8).max() > 1:
+        raise FormatError("A truth value is neither 0 nor 1.")
+    if name[0] == "U" and values.view("<u4").max() > sys.maxunicode:
+        raise FormatError("A text has characters that there are not.")
     out[where] = values

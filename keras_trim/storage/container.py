@@ -136,7 +136,7 @@ class Reader:
     """Reads a file. Opening checks all that can be checked without decoding the data.
 
     Args:
-        path: Path of the file.
+        path: Path of the file, or a binary file object, which `close` closes.
         max_bytes: Integer. How many bytes all that is in it may decode to. By default 1 GiB, or
             1000 times the file if that is more.
 
@@ -146,7 +146,7 @@ class Reader:
 
     def __init__(self, path, max_bytes=None):
         self._decoder = StreamDecoder()
-        self._file = open(path, "rb")  # noqa: SIM115, it is closed by `close`
+        self._file = path if hasattr(path, "read") else open(path, "rb")  # noqa: SIM115
         try:
             self.file_size = self._file.seek(0, io.SEEK_END)
             self.header = self._read_header()

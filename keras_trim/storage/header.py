@@ -5,7 +5,7 @@ import json
 import math
 
 from keras_trim.storage import dtypes
-from keras_trim.storage.chunks import POSITIONS, VALUES, Chunk, stream_sizes
+from keras_trim.storage.chunks import MAX_PLANES, POSITIONS, VALUES, Chunk, stream_sizes
 from keras_trim.storage.errors import FormatError
 from keras_trim.storage.values import FLOATS
 
@@ -196,7 +196,8 @@ def _parse_array(item, name=None):
     _require(len(shape) <= MAX_RANK, f"{what} has more than {MAX_RANK} axes.")
     size = math.prod(shape)
     itemsize = max(dtypes.parse_dtype(each).itemsize for each in (dtype, decoded))
-    _require(size * itemsize < 1 << 62, f"{what} is larger than any memory.")
+    extent = math.prod(max(length, 1) for length in shape)  # NumPy counts so, too
+    _require(extent * itemsize < 1 << 62, f"{what} is larger than any memory.")
     axes = tuple(_integers(item, "axes", what)) if "axes" in item else tuple(range(len(shape)))
     _require(sorted(axes) == list(range(len(shape))), f"{what} has axes that are no permutation.")
     chunk_size = _integer(item, "chunk_size", what, min(max(size, 1), MAX_CHUNK))
@@ -228,7 +229,12 @@ def _parse_chunk(record, length, dtype, what):
     _only(record, {"positions", "stored", *_CHUNK_DEFAULTS}, what)
     positions, values = record.get("positions"), record.get("values", "bytes")
     _require(positions in POSITIONS and values in VALUES, f"{what} is coded in an unknown way.")
-    _require(values != "split" or dtype in FLOATS, f"{what} splits what are no floats.")
+    _require(
+        values == "bytes"
+        or (values == "split" and dtype in FLOATS)
+        or (values == "planes" and dtypes.parse_dtype(dtype).itemsize <= MAX_PLANES),
+        f"{what} has values that cannot be split so.",
+    )
     numbers = {
         key: _integer(record, key, what, default)
         for key, default in _CHUNK_DEFAULTS.items()

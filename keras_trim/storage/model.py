@@ -60,9 +60,14 @@ def save(model, path, values=None, include_optimizer=False):
     """
     path = check_suffix(path)
     lossy.check_kind(values)
-    _check_model(model)
+    check_model(model)
     if not include_optimizer:
         _warn_of_lost_masks(model)
+    return write(model, path, values, include_optimizer)
+
+
+def write(model, path, values, include_optimizer):
+    """Does what `save` does, with arguments that have been checked."""
     with ObjectSharingScope():
         config = json.dumps(saving.serialize_keras_object(model), separators=(",", ":"))
     rows = []
@@ -73,7 +78,7 @@ def save(model, path, values=None, include_optimizer=False):
             weights_store=WriteStore(lambda *array: rows.append(_write(writer, *array, values))),
             assets_store=assets_store,
             inner_path="",
-            visited_saveables=set() if include_optimizer else _optimizer_ids(model),
+            visited_saveables=set() if include_optimizer else optimizer_ids(model),
         )
         for index, variable in enumerate(_seeds(model)):
             writer.write_array(f"{_SEEDS}{index}", ops.convert_to_numpy(variable.value))
@@ -111,7 +116,7 @@ def load(path, model=None, custom_objects=None, compile=True, safe_mode=True, ma
         OSError: if there is no such file.
     """
     if model is not None:
-        _check_model(model)
+        check_model(model)
     with Reader(path, max_bytes) as reader:
         into = model
         if model is None:
@@ -127,7 +132,8 @@ def load(path, model=None, custom_objects=None, compile=True, safe_mode=True, ma
     return model
 
 
-def _check_model(model):
+def check_model(model):
+    """Raises `ValueError` unless `model` is a Keras model that is built."""
     if not isinstance(model, keras.Model):
         raise ValueError(f"`model` must be a Keras model. Received: model={model!r}")
     if not model.built:
@@ -158,7 +164,7 @@ def _load_state(reader, model):
     """Loads what the file holds into the model; returns a list of what does not fit."""
     names = [name for name in reader.arrays if not name.startswith(_SEEDS)]
     store = ReadStore(names, reader.read_array)
-    visited = _optimizer_ids(model)
+    visited = optimizer_ids(model)
     if reader.header.metadata.get(_HAS_OPTIMIZER) == "true":
         visited = set()
         if getattr(model, "optimizer", None) is not None and not model.optimizer.built:
@@ -204,7 +210,8 @@ def _optimizers(model):
     return [optimizer for optimizer in optimizers if optimizer is not None]
 
 
-def _optimizer_ids(model):
+def optimizer_ids(model):
+    """Set of integers: the identities of the optimizers of a model and of models in it."""
     return {id(optimizer) for optimizer in _optimizers(model)}
 
 

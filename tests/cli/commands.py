@@ -83,7 +83,7 @@ def _made():
         ],
         name="small",
     )
-    model.compile("sgd", "mse")
+    model.compile("sgd", keras.losses.MeanSquaredError())
     model.save(folder / "dense.keras")
     model.save(folder / "dense.h5")
     keras_trim.prune(model, 0.75)

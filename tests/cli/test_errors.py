@@ -59,6 +59,22 @@ def test_custom_layers(folder, monkeypatch):
     assert "cannot import nowhere" in error_of("report", folder / name, "--import", "nowhere")
 
 
+def test_compile_state_that_cannot_be_restored(folder):
+    def my_loss(y, y_pred):
+        return y - y_pred
+
+    model = keras.models.load_model(folder / "dense.keras")
+    model.compile("sgd", my_loss)
+    model.save(folder / "custom.keras")
+    for command in (["prune", "-s", "0.5"], ["compress"]):
+        arguments = (command[0], folder / "custom.keras", folder / "x.ktrim", *command[1:])
+        line = error_of(*arguments)
+        assert "'my_loss'" in line
+        assert "by --no-compile" in line
+        run(*arguments, "--no-compile")
+        (folder / "x.ktrim").unlink()
+
+
 def test_lambda_layers_are_not_run(folder):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Lambda(lambda x: 2 * x)])
     model.save(folder / "lambda.keras")

@@ -44,7 +44,7 @@ def test_entry_point_helps_without_importing_keras():
 
 def test_without_the_extra():
     result = _python(
-        "import sys; sys.modules['typer'] = None; import keras_trim_cli as c; c.main()"
+        "import sys; sys.modules['typer'] = None; import keras_trim_cli; keras_trim_cli.main()"
     )
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()

@@ -1,0 +1,113 @@
+"""A `.keras` archive made smaller, such that Keras reads it as before."""
+
+import dataclasses
+import os
+import pathlib
+import shutil
+import zipfile
+import zlib
+
+from keras_trim.storage.atomic import replace_file
+
+_BLOCK = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class CompressResult:
+    """An archive that was compressed; printed, a summary.
+
+    Args:
+        path: `pathlib.Path` of the compressed archive.
+        old_bytes: Integer. Size of the archive before.
+        new_bytes: Integer. Size of it now.
+    """
+
+    path: pathlib.Path
+    old_bytes: int
+    new_bytes: int
+
+    def __str__(self):
+        factor = self.old_bytes / self.new_bytes
+        return (
+            f"{self.path}: {self.new_bytes:,} bytes instead of {self.old_bytes:,}, "
+            f"{factor:.1f} times smaller"
+        )
+
+
+def compress_keras(path, output=None):
+    """Compresses a `.keras` archive; `keras.models.load_model` reads it without keras-trim.
+
+    A `.keras` file is a zip archive in which Keras compresses nothing. Each file in it is stored
+    the smallest way that Python's `zipfile` reads: deflated, by bzip2, or as it is. The files
+    themselves stay as they are. A `.ktrim` file is smaller still.
+
+    Args:
+        path: Path of a `.keras` file.
+        output: Path to write to, ending in `.keras`. By default `path` itself is replaced, once the
+            new archive is complete and verified.
+
+    Returns:
+        `CompressResult`. `print` it for the sizes.
+
+    Raises:
+        ValueError: if `path` is not a `.keras` archive.
+        OSError: if a file cannot be read or written; `path` is as it was.
+    """
+    path = pathlib.Path(path)
+    output = path if output is None else pathlib.Path(output)
+    if output.suffix != ".keras":
+        raise ValueError(f"`output` must end in `.keras`. Received: output={output}")
+    old_bytes = path.stat().st_size
+    try:
+        with zipfile.ZipFile(path) as source:
+            if "config.json" not in source.namelist():
+                raise zipfile.BadZipFile("it has no config.json")
+            with replace_file(output) as file:
+                with zipfile.ZipFile(file, "w") as target:
+                    for member in source.infolist():
+                        _copy(source, member, target)
+                _verify(source, file)
+                new_bytes = file.seek(0, os.SEEK_END)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise ValueError(f"This is not a `.keras` archive ({error}). Received: {path}") from error
+    return CompressResult(output, old_bytes, new_bytes)
+
+
+def _copy(source, member, target):
+    copied = zipfile.ZipInfo(member.filename, member.date_time)
+    copied.external_attr = member.external_attr
+    copied.compress_type = _smallest_method(source, member)
+    copied.file_size = member.file_size
+    with source.open(member) as reader, target.open(copied, "w") as writer:
+        shutil.copyfileobj(reader, writer, _BLOCK)
+
+
+def _smallest_method(source, member):
+    compressors = {zipfile.ZIP_DEFLATED: zlib.compressobj(9, wbits=-15)}
+    try:
+        import bz2
+    except ImportError:  # a Python that was built without
+        pass
+    else:
+        compressors[zipfile.ZIP_BZIP2] = bz2.BZ2Compressor()
+    sizes = {zipfile.ZIP_STORED: 0, **dict.fromkeys(compressors, 0)}
+    with source.open(member) as reader:
+        while block := reader.read(_BLOCK):
+            sizes[zipfile.ZIP_STORED] += len(block)
+            for method, compressor in compressors.items():
+                sizes[method] += len(compressor.compress(block))
+    for method, compressor in compressors.items():
+        sizes[method] += len(compressor.flush())
+    return min(sizes, key=sizes.get)
+
+
+def _verify(source, file):
+    """Reads the new archive, which checks it, and compares what it holds."""
+    with zipfile.ZipFile(file) as target:
+        broken = target.testzip()
+        pairs = zip(source.infolist(), target.infolist(), strict=True)
+        same = all(
+            (a.filename, a.CRC, a.file_size) == (b.filename, b.CRC, b.file_size) for a, b in pairs
+        )
+        if broken or not same:
+            raise OSError(f"The compressed archive is not what was written: {broken}")

@@ -1,0 +1,191 @@
+"""How large a model is in each way of storing it."""
+
+import dataclasses
+import gzip
+import io
+import pathlib
+import shutil
+import tempfile
+
+import keras
+from keras.src.saving import saving_lib
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from keras_trim.storage import model as model_files
+
+FORMATS = {
+    "raw": "weights in memory",
+    "h5": "weights file (.weights.h5)",
+    "gzip": "weights file, gzip -9",
+    "ktrim": ".ktrim",
+    "int8": '.ktrim, values="int8" (rounded)',
+    "litert": "LiteRT (.tflite)",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SizeRow:
+    """One way to store a model.
+
+    Args:
+        format: String. One of the keys of `FORMATS`.
+        name: String. What is stored.
+        num_bytes: Integer.
+        factor: Float. How many times smaller than the weights in memory.
+    """
+
+    format: str
+    name: str
+    num_bytes: int
+    factor: float
+
+
+@dataclasses.dataclass(frozen=True)
+class SizeTable:
+    """The sizes of a model; printed, a table.
+
+    Args:
+        rows: List of `SizeRow`.
+        left_out: Dict: format -> why it could not be measured.
+    """
+
+    rows: list
+    left_out: dict
+
+    def __getitem__(self, format):
+        """The `SizeRow` of a format.
+
+        Raises:
+            KeyError: if it was not measured.
+        """
+        for row in self.rows:
+            if row.format == format:
+                return row
+        raise KeyError(format)
+
+    def __str__(self):
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("stored as")
+        table.add_column("bytes", justify="right")
+        table.add_column("times smaller", justify="right")
+        for row in self.rows:
+            table.add_row(row.name, f"{row.num_bytes:,}", f"{row.factor:.1f}")
+        buffer = io.StringIO()
+        console = Console(file=buffer, width=140, color_system=None)
+        console.print(table)
+        for format, reason in self.left_out.items():
+            console.print(f"{FORMATS[format]} left out: {reason}", markup=False)
+        return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+
+
+def size_table(model, formats=tuple(FORMATS)):
+    """Measures how large a model is in memory, gzipped, as `.ktrim` and as LiteRT file.
+
+    The optimizer's state is left out of all of them.
+
+    Args:
+        model: Keras model that is built.
+        formats: Sequence of strings. What to measure: `"raw"` (the weights in memory), `"h5"` (the
+            weights file of Keras), `"gzip"` (the same through gzip -9), `"ktrim"`, `"int8"`
+            (`.ktrim` with rounded values), `"litert"`. By default everything.
+
+    Returns:
+        `SizeTable`. `print` it for a table; `.rows` is the data, and `.left_out` says what could
+        not be measured and why, LiteRT without its extra for instance.
+
+    Raises:
+        ValueError: if the model is not built, or a format is unknown.
+
+    Example:
+
+    ```python
+    sizes = keras_trim.size_table(model)
+    print(sizes)
+    print(sizes["ktrim"].factor)
+    ```
+    """
+    unknown = set(formats) - set(FORMATS)
+    if unknown or isinstance(formats, str):
+        raise ValueError(
+            f"`formats` must be a sequence of {', '.join(map(repr, FORMATS))}. "
+            f"Received: formats={formats!r}"
+        )
+    model_files.check_model(model)
+    raw = sum(_num_bytes(variable) for variable in model.weights)
+    rows, left_out = [], {}
+    with tempfile.TemporaryDirectory() as folder:
+        for format in formats:
+            try:
+                size = raw if format == "raw" else _MEASURES[format](model, pathlib.Path(folder))
+            except _LeftOut as reason:
+                left_out[format] = str(reason)
+            else:
+                rows.append(SizeRow(format, FORMATS[format], size, raw / size if size else 0.0))
+    return SizeTable(rows, left_out)
+
+
+class _LeftOut(Exception):  # noqa: N818, it is no error
+    """Why a format cannot be measured."""
+
+
+def _num_bytes(variable):
+    return keras.ops.convert_to_numpy(variable.value).nbytes
+
+
+def _save_h5(model, folder):
+    path = folder / "model.weights.h5"
+    if not path.exists():
+        store = saving_lib.H5IOStore(path, mode="w")
+        saving_lib._save_state(
+            model,
+            weights_store=store,
+            assets_store=None,
+            inner_path="",
+            visited_saveables=model_files.optimizer_ids(model),
+        )
+        store.close()
+    return path
+
+
+def _measure_h5(model, folder):
+    return _save_h5(model, folder).stat().st_size
+
+
+def _measure_gzip(model, folder):
+    target = folder / "model.weights.h5.gz"
+    with open(_save_h5(model, folder), "rb") as reader, gzip.open(target, "wb", 9) as writer:
+        shutil.copyfileobj(reader, writer, 1 << 20)
+    return target.stat().st_size
+
+
+def _measure_ktrim(model, folder, values=None):
+    return model_files.write(model, folder / "model.ktrim", values, False).file_bytes
+
+
+def _measure_int8(model, folder):
+    return _measure_ktrim(model, folder, "int8")
+
+
+def _measure_litert(model, folder):
+    import keras_trim
+
+    export = getattr(keras_trim, "export", None)
+    if not callable(export):
+        raise _LeftOut("this version of keras-trim does not export it")
+    path = folder / "model.tflite"
+    try:
+        export(model, path, format="litert")
+        return path.stat().st_size
+    except Exception as error:  # an extra that is missing, an operation that LiteRT lacks
+        raise _LeftOut(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+_MEASURES = {
+    "h5": _measure_h5,
+    "gzip": _measure_gzip,
+    "ktrim": _measure_ktrim,
+    "int8": _measure_int8,
+    "litert": _measure_litert,
+}
