@@ -1,4 +1,4 @@
-"""Writes the tables of results into the README.
+"""Writes the tables of results into the README and the docs.
 
     python -m benchmarks.tables [--check]
 
@@ -145,7 +145,37 @@ def accuracy():
     )
 
 
-TABLES = {"training_speed": training_speed, "accuracy": accuracy}
+def deployment():
+    content = load("deployment")
+    sizes, times = content["results"]["mobilenet"], content["results"]["dense_layers"]
+
+    def size(result):
+        mark = "" if result["is_sparse"] else " (dense)"
+        return f"{result['bytes'] / 1e6:.2f} MB{mark}"
+
+    rows = [[name, *map(size, results.values())] for name, results in sizes.items()]
+    files = markdown(["MobileNetV1 224, LiteRT file", "float32", "float16", "int8"], rows)
+    batches = list(times)
+    dense = {batch: times[batch]["dense"]["median_ms"] for batch in batches}
+    rows = [
+        [name, *(f"{times[batch][name]['median_ms'] / dense[batch]:.2f}" for batch in batches)]
+        for name in times[batches[0]]
+        if name != "dense"
+    ]
+    speed = markdown(["two Dense layers of 2048, time over dense", *batches], rows)
+    version = content["versions"]["keras-trim"]["ai-edge-litert"]
+    return (
+        f"{files}\n\n{speed}\n\n{content['cpu']}, one thread; {content['date'][:10]}; "
+        f"ai-edge-litert {version}. Random weights, pruned by magnitude."
+    )
+
+
+# Name -> (the file that it stands in, its maker).
+TABLES = {
+    "training_speed": ("README.md", training_speed),
+    "accuracy": ("README.md", accuracy),
+    "deployment": ("docs/deployment.md", deployment),
+}
 
 
 def main():
@@ -154,17 +184,20 @@ def main():
     )
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if stale")
     check = parser.parse_args().check
-    readme = ROOT / "README.md"
-    old = new = readme.read_text()
-    for name, make in TABLES.items():
+    is_stale = False
+    for name, (file, make) in TABLES.items():
+        path = ROOT / file
+        old = path.read_text()
         begin, end = f"<!-- benchmark:{name} -->", f"<!-- /benchmark:{name} -->"
         table = f"{begin}\n{make()}\n{end}"
-        new, count = re.subn(f"{begin}.*?{end}", lambda _, t=table: t, new, flags=re.DOTALL)
+        new, count = re.subn(f"{begin}.*?{end}", lambda _, t=table: t, old, flags=re.DOTALL)
         if count != 1:
-            sys.exit(f"README.md must have {begin} and {end} once. Found: {count}")
-    if check:
-        sys.exit(0 if new == old else "The README's tables are not those of benchmarks/results.")
-    readme.write_text(new)
+            sys.exit(f"{file} must have {begin} and {end} once. Found: {count}")
+        is_stale |= new != old
+        if not check:
+            path.write_text(new)
+    if check and is_stale:
+        sys.exit("The tables are not those of benchmarks/results.")
 
 
 if __name__ == "__main__":

@@ -110,6 +110,6 @@ def _validate(model, format, weights):
         return
     if not model.built or not getattr(model, "inputs", None):
         raise ValueError(
-            "The model's inputs are not known: give it a `keras.Input`, or call it on a batch. "
-            f"Received: model={model.name}"
+            "The model's inputs are not known: it must be a Sequential or Functional model, built "
+            f"by a `keras.Input` or `model.build(input_shape)`. Received: model={model.name}"
         )

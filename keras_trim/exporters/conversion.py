@@ -40,7 +40,7 @@ def convert(model, converter, backend, **options):
         job = {
             "converter": converter,
             "options": options,
-            "path": sys.path,
+            "classes": _own_classes(model),
             "name": model.name,
             "folder": folder,
         }
@@ -74,6 +74,13 @@ def convert(model, converter, backend, **options):
             raise error(result["message"])
         with open(os.path.join(folder, conversion_worker.OUTPUT), "rb") as file:
             return file.read(), result["facts"]
+
+
+def _own_classes(model):
+    """The classes of layers that are not Keras's, as pairs of a module and a name in it."""
+    classes = {type(layer) for layer in (model, *model._flatten_layers())}
+    pairs = {(own.__module__, own.__qualname__) for own in classes}
+    return sorted(pair for pair in pairs if pair[0].split(".")[0] != "keras")
 
 
 def _read_result(folder):

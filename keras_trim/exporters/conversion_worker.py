@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import sys
 
 MODEL, OUTPUT, RESULT = "model.keras", "output", "result.json"
@@ -12,7 +13,7 @@ def main():
     job = json.load(sys.stdin)
     folder = job["folder"]
     try:
-        model = _load(os.path.join(folder, MODEL), job["name"])
+        model = _load(os.path.join(folder, MODEL), job["classes"], job["name"])
         converter = importlib.import_module(job["converter"])
         data, facts = converter.convert(model, **job["options"])
         with open(os.path.join(folder, OUTPUT), "wb") as file:
@@ -26,25 +27,41 @@ def main():
         json.dump(result, file)
 
 
-def _load(path, name):
+def _load(path, classes, name):
     import keras
 
+    custom_objects = dict(_import_class(*own) for own in classes)
+    custom_objects.pop(None, None)
     try:
         # The file is this user's own model, written a moment ago: its Lambda layers are safe.
-        return keras.models.load_model(path, compile=False, safe_mode=False)
+        return keras.models.load_model(path, custom_objects, compile=False, safe_mode=False)
     except Exception as error:
         backend = keras.backend.backend()
         raise ValueError(
             f"The model must be converted in a process with the {backend} backend, which cannot "
-            f"load it: {_first_line(error)}. Put its own classes into a module that Python can "
+            f"load it: {_reason(error)}. Put its own classes into a module that Python can "
             f"import (not a notebook or `__main__`), or run your program with "
             f"KERAS_BACKEND={backend}. Received: model={name}"
         ) from error
 
 
-def _first_line(error):
+def _import_class(module, name):
+    """A pair of the name and the class, or of `None`s if it cannot be imported."""
+    try:
+        found = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError):
+        return None, None
+    return found.__name__, found
+
+
+def _reason(error):
+    """The sentence of a long message that says what is missing."""
+    missing = re.search(r"Could not (locate|find) [^\n.]*", str(error))
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rstrip(".")[:300]
+    sentence = missing[0] if missing else lines[0] if lines else type(error).__name__
+    return sentence.rstrip(".")[:300]
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import secrets
+import shutil
 
 
 @contextlib.contextmanager
@@ -21,7 +23,8 @@ def replacing(path):
         OSError: if it cannot be written.
     """
     target = os.path.realpath(os.fspath(path))
-    temporary = f"{target}.{os.getpid()}.tmp"
+    folder, name = os.path.split(target)
+    temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.tmp")
     try:
         if os.path.isdir(target):
             raise IsADirectoryError(None, "it is a folder")
@@ -31,6 +34,8 @@ def replacing(path):
         raise _explained(error, path) from error
     try:
         with file:
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copymode(target, temporary)
             yield file
             try:
                 file.flush()

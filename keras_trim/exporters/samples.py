@@ -37,7 +37,8 @@ def outputs_of(model, samples):
 
 def input_structure(model):
     """The inputs of a model, nested as it takes them."""
-    return getattr(model, "_inputs_struct", None) or model.inputs[0]
+    structure = getattr(model, "_inputs_struct", None)
+    return model.inputs[0] if structure is None else structure
 
 
 def largest_difference(values, expected):

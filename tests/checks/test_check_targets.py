@@ -1,0 +1,250 @@
+import itertools
+import json
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import layers
+
+import keras_trim
+
+
+def dense(values):
+    """A model of one Dense layer with this kernel."""
+    values = np.asarray(values, "float32")
+    model = keras.Sequential(
+        [keras.Input(values.shape[:1]), layers.Dense(values.shape[1], use_bias=False)]
+    )
+    model.layers[0].kernel.assign(values)
+    return model
+
+
+def row(model, target):
+    report = keras_trim.check(model, target)
+    assert len(report.rows) == 1
+    return report.rows[0]
+
+
+def with_zeros(shape, sparsity):
+    rng = np.random.default_rng(0)
+    values = np.ones(np.prod(shape))
+    values[rng.permutation(values.size)[: round(values.size * sparsity)]] = 0
+    return values.reshape(shape)
+
+
+# --- engine
+
+
+@pytest.mark.parametrize("target", ["engine", "litert", "nvidia-2:4"])
+def test_subclassed_models_are_read(target):
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(2)
+            self.convolution = layers.Conv1D(2, 1)
+
+        def call(self, x):
+            return self.dense(self.convolution(x))
+
+    model = Subclassed()
+    model(np.ones((1, 3, 4)))
+    assert len(keras_trim.check(model, target).rows) == 2
+
+
+def test_engine():
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 4)),
+            layers.Conv2D(8, 3),
+            layers.DepthwiseConv2D(3),
+            layers.Conv2D(8, 1, groups=2),
+            layers.Reshape((16, 8)),
+            layers.LSTM(8),
+            layers.Dense(8),
+        ]
+    )
+    report = keras_trim.check(model, "engine")
+    assert report.num_sparse == 0
+    assert not report
+    for variable in model.weights:
+        variable.assign(with_zeros(variable.shape, 0.9))
+    report = keras_trim.check(model, "engine")
+    runs = [(row.kind, row.is_sparse) for row in report.rows]
+    assert runs == [
+        ("Conv2D", True),
+        ("DepthwiseConv2D", False),
+        ("Conv2D", False),
+        ("LSTMCell", True),
+        ("LSTMCell", True),
+        ("Dense", True),
+    ]
+
+
+def test_engine_crossover():
+    assert "dense is faster" in row(dense(with_zeros((16, 16), 0.5)), "engine").rule
+    assert row(dense(with_zeros((16, 16), 0.8)), "engine").is_sparse
+
+
+# --- NVIDIA's 2:4
+
+
+@given(data=st.data())
+@settings(max_examples=30, deadline=None)
+def test_2_of_4(data):
+    kept = data.draw(st.lists(st.integers(1, 3), min_size=64, max_size=64))
+    groups = np.zeros((4, 16, 4))  # of inputs, outputs, places
+    for (i, j), count in zip(itertools.product(range(4), range(16)), kept, strict=True):
+        groups[i, j, data.draw(st.permutations(range(4)))[:count]] = 1
+    checked = row(dense(groups.transpose(0, 2, 1).reshape(16, 16)), "nvidia-2:4")
+    too_full = sum(count > 2 for count in kept)
+    assert checked.is_sparse == (too_full == 0)
+    if too_full:
+        assert checked.rule.startswith(f"{too_full} of 64 groups of 4 inputs")
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.Conv1D(16, 3),
+        layers.Conv2D(16, 3),
+        layers.Conv3D(16, 2),
+        layers.EinsumDense("...c,cde->...de", (4, 8)),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_2_of_4_in_other_layers(layer):
+    rank = getattr(layer, "rank", 1)
+    model = keras.Sequential([keras.Input((*[4] * rank, 32)), layer])
+    checked = keras_trim.check(model, "nvidia-2:4").rows[0]
+    assert checked.rule.endswith("groups of 4 inputs have more than 2 non-zero weights")
+    assert "sparsity_m_by_n=(2, 4)" in checked.cure
+    keras_trim.prune(model, 0.5, sparsity_m_by_n=(2, 4))
+    assert keras_trim.check(model, "nvidia-2:4")
+
+
+@pytest.mark.parametrize("shape", [(8, 16), (16, 8), (24, 16)])
+def test_sizes_for_2_of_4(shape):
+    checked = row(dense(np.zeros(shape)), "nvidia-2:4")
+    assert not checked.is_sparse
+    assert f"{shape[0]} inputs and {shape[1]} outputs are not both multiples of 16" in checked.rule
+
+
+def test_2_of_4_of_other_kinds():
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 32)),
+            layers.Conv2D(32, 3, groups=2),
+            layers.DepthwiseConv2D(3),
+            layers.Conv2DTranspose(32, 3),
+        ]
+    )
+    for variable in model.weights:
+        variable.assign(np.zeros(variable.shape))
+    report = keras_trim.check(model, "nvidia-2:4")
+    assert ["for Dense layers and for convolutions" in row.rule for row in report.rows] == [
+        True
+    ] * 3
+
+
+# --- LiteRT
+
+
+def blocks(shape, sparsity):
+    """Zeros in whole blocks of 4 inputs."""
+    return np.repeat(with_zeros((shape[0] // 4, shape[1]), sparsity), 4, axis=0)
+
+
+@pytest.mark.parametrize(
+    ("values", "is_sparse", "rule"),
+    [
+        (blocks((64, 32), 0.8), True, None),
+        (blocks((64, 32), 0.5), True, "below 75% zeros that is slower"),
+        (with_zeros((64, 32), 0.8), False, "must come in blocks of 4 inputs"),
+        (blocks((64, 32), 0.8).T, False, "must come in blocks of 4 inputs"),
+        (with_zeros((64, 32), 0.0), False, "few zeros"),
+    ],
+)
+def test_dense_layers_of_litert(values, is_sparse, rule):
+    checked = row(dense(values), "litert")
+    assert checked.is_sparse == is_sparse
+    assert rule in checked.rule if rule else checked.rule is None
+    assert checked.is_stored_sparsely == (checked.sparsity > 0.3)
+
+
+def test_what_the_file_of_litert_omits():
+    model = keras.Sequential(
+        [
+            keras.Input((4, 4, 4), dtype="int32"),
+            layers.Embedding(16, 8),
+            layers.Conv3D(8, 1),
+            layers.Reshape((64, 8)),
+            layers.Conv1D(16, 1),
+            layers.LSTM(8),
+        ]
+    )
+    for variable in model.weights:
+        variable.assign(with_zeros(variable.shape, 0.9))
+    report = keras_trim.check(model, "litert")
+    stored = {row.kind: row.is_stored_sparsely for row in report.rows}
+    assert stored == {"Embedding": False, "Conv3D": False, "Conv1D": True, "LSTMCell": True}
+    assert report.obstacles == []
+    assert "in the file" in str(report)
+
+
+def test_litert_runs_what_xnnpack_runs():
+    model = keras.Sequential(
+        [
+            keras.Input((16, 16, 3)),
+            layers.ZeroPadding2D(1),
+            layers.Conv2D(8, 3, strides=2, name="stem"),
+            layers.Conv2D(8, 1, name="pointwise"),
+            layers.GlobalAveragePooling2D(keepdims=True),
+        ]
+    )
+    keras_trim.prune(model.get_layer("pointwise"), 0.8)
+    assert keras_trim.check(model, "litert")
+    keras_trim.prune(model.get_layer("stem"), 0.8)
+    assert not keras_trim.check(model, "litert")
+
+
+# --- all
+
+
+TARGETS = ["xnnpack", "litert", "engine", "nvidia-2:4"]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_reports(target):
+    model = keras.Sequential([keras.Input((32,)), layers.Dense(16, name="[bold]odd")])
+    report = keras_trim.check(model, target)
+    assert not report
+    text = str(report)
+    assert "[bold]odd/kernel" in text
+    assert report.summary in text
+    data = json.loads(json.dumps(report.to_dict()))
+    assert data["ok"] is False
+    assert data["target"] == target
+    assert data["rows"][0]["shape"] == [32, 16]
+    assert data["rows"][0]["sparsity"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"target": "onnx"}, r"must be one of 'xnnpack', 'litert'.*Received: target='onnx'"),
+        ({"model": layers.Dense(2)}, "must be a Keras model"),
+        ({"model": keras.Sequential([layers.Dense(2)])}, "no weights yet"),
+    ],
+)
+def test_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        keras_trim.check(**{"model": dense(np.ones((2, 2))), **arguments})
+
+
+def test_weights_that_are_shared_appear_once():
+    shared = layers.Dense(8, use_bias=False)
+    x = keras.Input((8,))
+    model = keras.Model(x, shared(shared(x)))
+    assert [row.path for row in keras_trim.check(model, "engine").rows] == [shared.kernel.path]

@@ -1,0 +1,157 @@
+"""What goes wrong: one clear error, and the user's old file is as it was."""
+
+import importlib
+import os
+import resource
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from models import assert_close, inputs_of, make, outputs_of, run_litert
+
+import keras_trim
+
+BACKEND = keras.backend.backend()
+NEEDS = {"litert": "tensorflow", "onnx": "torch"}
+
+
+@pytest.fixture
+def old_file(tmp_path):
+    """A file that is in the place of the new one; still there, and alone, after the test."""
+    path = tmp_path / "out" / "model"
+    path.parent.mkdir()
+    path.write_bytes(b"old")
+    yield path
+    assert path.read_bytes() == b"old"
+    assert os.listdir(path.parent) == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"format": "tflite"}, r"`format` must be one of 'litert'.*Received: format='tflite'"),
+        ({"weights": "int4"}, r"`weights` must be one of None.*Received: weights='int4'"),
+        ({"format": "onnx", "weights": "int8"}, r"leave `weights` at `None`.*weights='int8'"),
+        ({"model": 3}, r"`model` must be a Keras model. Received: model=3"),
+        ({"model": keras.Sequential([layers.Dense(2)])}, "inputs are not known"),
+    ],
+)
+def test_arguments(arguments, message, old_file):
+    with pytest.raises(ValueError, match=message):
+        keras_trim.export(**{"model": make("mlp"), "path": old_file, **arguments})
+
+
+def test_a_folder_in_the_way(tmp_path):
+    with pytest.raises(IsADirectoryError, match=f"Cannot write.*Received: path={tmp_path}"):
+        keras_trim.export(make("mlp"), tmp_path, format="safetensors")
+
+
+def test_a_missing_folder(tmp_path):
+    path = tmp_path / "none" / "model"
+    with pytest.raises(FileNotFoundError, match=f"No such file.*Received: path={path}"):
+        keras_trim.export(make("mlp"), path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write into any folder")
+def test_a_read_only_folder(old_file):
+    os.chmod(old_file.parent, 0o500)
+    try:
+        with pytest.raises(PermissionError, match="Cannot write the file: Permission denied"):
+            keras_trim.export(make("mlp"), old_file)
+    finally:
+        os.chmod(old_file.parent, 0o700)
+
+
+def test_a_full_disk(old_file):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Cannot write the file: File too large.*as before"):
+            keras_trim.export(make("mlp"), old_file, format="safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_an_old_file_is_replaced(tmp_path):
+    path, link = tmp_path / "model", tmp_path / "link"
+    path.write_bytes(b"old")
+    path.chmod(0o640)
+    link.symlink_to(path)
+    keras_trim.export(make("mlp"), link, format="safetensors")
+    assert link.is_symlink()
+    assert path.read_bytes() != b"old"
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert sorted(os.listdir(tmp_path)) == ["link", "model"]
+
+
+@pytest.mark.parametrize(
+    ("format", "package"),
+    [("litert", "ai_edge_litert"), ("onnx", "onnxscript"), ("safetensors", "safetensors")],
+)
+def test_a_missing_extra(format, package, old_file, tmp_path, monkeypatch):
+    # A package that cannot be imported, in this process and in those that inherit its path.
+    (tmp_path / f"{package}.py").write_text(f'raise ImportError("No module named {package}")')
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    message = rf'pip install "keras-trim\[{format}\]". Received: No module named {package}'
+    with pytest.raises(ImportError, match=message):
+        keras_trim.export(make("mlp"), old_file, format=format)
+
+
+class Shift(layers.Layer):
+    """A layer of a module that other processes cannot import."""
+
+    def call(self, x):
+        return x + 1
+
+
+@pytest.mark.parametrize("format", NEEDS)
+def test_classes_that_another_process_cannot_know(format, old_file, monkeypatch):
+    monkeypatch.setattr(Shift, "__module__", "__main__")
+    model = keras.Sequential([keras.Input((2,)), Shift()])
+    if NEEDS[format] == BACKEND:  # in this process, which knows them
+        keras_trim.export(model, old_file.parent.parent / "model", format=format)
+        return
+    message = f"'Shift'.*own classes into a module.*KERAS_BACKEND={NEEDS[format]}"
+    with pytest.raises(ValueError, match=message):
+        keras_trim.export(model, old_file, format=format)
+
+
+def test_classes_of_a_module(tmp_path, monkeypatch):
+    (tmp_path / "own_layers.py").write_text(
+        "import keras\n\n\nclass Twice(keras.layers.Layer):\n"
+        "    def call(self, x):\n        return 2 * x\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    own_layers = importlib.import_module("own_layers")
+    model = keras.Sequential([keras.Input((3,)), own_layers.Twice(), layers.Dense(2)])
+    keras_trim.export(model, tmp_path / "model.tflite")
+    inputs = inputs_of(model, 2)
+    assert_close(run_litert(tmp_path / "model.tflite", inputs), outputs_of(model, inputs))
+
+
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="no other process is needed")
+def test_a_process_that_dies(old_file, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(ValueError, match=r"ended early, with exit code 1.*Received: model="):
+        keras_trim.export(make("mlp"), old_file)
+
+
+def test_subclassed_models(old_file):
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(2)
+
+        def call(self, x):
+            return self.dense(x)
+
+    model = Subclassed()
+    model(np.ones((1, 3)))
+    message = "Sequential or Functional.*Received: model=subclassed"
+    for format in NEEDS:
+        with pytest.raises(ValueError, match=message):
+            keras_trim.export(model, old_file, format=format)

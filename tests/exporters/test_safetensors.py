@@ -1,0 +1,104 @@
+import keras
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+from keras import layers
+from models import make
+
+import keras_trim
+
+
+def read(path):
+    return safetensors.numpy.load_file(path)
+
+
+def test_weights_by_path(tmp_path):
+    model, path = make("branches"), tmp_path / "model.safetensors"
+    result = keras_trim.export(model, path, format="safetensors")
+    tensors = read(path)
+    assert result.num_bytes == path.stat().st_size
+    assert sorted(tensors) == sorted(variable.path for variable in model.weights)
+    for variable in model.weights:
+        values = keras.ops.convert_to_numpy(variable.value)
+        np.testing.assert_array_equal(tensors[variable.path], values)
+    with safetensors.safe_open(path, "numpy") as file:
+        metadata = file.metadata()
+    assert metadata["model"] == model.name
+    assert metadata["weights"] == "unchanged"
+
+
+def test_a_path_that_occurs_twice(tmp_path):
+    # Functional models do not put their name into the paths of their layers' weights.
+    x = keras.Input((2,))
+    inner = [keras.Model(i := keras.Input((2,)), layers.Dense(2, name="same")(i)) for _ in range(2)]
+    model = keras.Model(x, [inner[0](x), inner[1](x)])
+    paths = [variable.path for variable in model.weights]
+    assert len(set(paths)) < len(paths)
+    keras_trim.export(model, tmp_path / "model.safetensors", format="safetensors")
+    tensors = read(tmp_path / "model.safetensors")
+    for i, variable in enumerate(model.weights):
+        name = variable.path if i < 2 else f"{variable.path}:1"
+        np.testing.assert_array_equal(
+            tensors[name], keras.ops.convert_to_numpy(variable.value), err_msg=name
+        )
+
+
+def test_float16(tmp_path):
+    model = make("cnn")
+    keras_trim.export(model, tmp_path / "m", format="safetensors", weights="float16")
+    tensors = read(tmp_path / "m")
+    for variable in model.weights:
+        values = keras.ops.convert_to_numpy(variable.value).astype("float16")
+        np.testing.assert_array_equal(tensors[variable.path], values)
+
+
+def test_float16_does_not_overflow(tmp_path):
+    model = make("mlp")
+    model.layers[0].kernel.assign(model.layers[0].kernel * 1e6)
+    with pytest.raises(ValueError, match=r"too large for float16.*weight=.*kernel"):
+        keras_trim.export(model, tmp_path / "m", format="safetensors", weights="float16")
+
+
+def test_int8(tmp_path):
+    model = make("mlp")
+    model.layers[1].kernel.assign(np.zeros((128, 4)))
+    keras_trim.export(model, tmp_path / "m", format="safetensors", weights="int8")
+    tensors = read(tmp_path / "m")
+    for variable in model.weights:
+        values = keras.ops.convert_to_numpy(variable.value)
+        if values.ndim < 2:
+            np.testing.assert_array_equal(tensors[variable.path], values)
+            continue
+        integers, scale = tensors[variable.path], tensors[f"{variable.path}.scale"]
+        assert integers.dtype == np.int8
+        assert scale.shape == values.shape[-1:]
+        assert (np.abs(integers * scale - values) <= scale / 2 * 1.001).all()
+        np.testing.assert_array_equal(integers == 0, np.abs(values) <= scale / 2)
+
+
+def test_other_dtypes(tmp_path):
+    keras.config.set_dtype_policy("bfloat16")
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2), layers.Dropout(0.5)])
+    keras_trim.export(model, tmp_path / "m", format="safetensors")
+    with safetensors.safe_open(tmp_path / "m", "numpy") as file:
+        kernel = file.get_slice(model.layers[0].kernel.path)
+        assert kernel.get_dtype() == "BF16"
+        assert kernel.get_shape() == [3, 2]
+
+
+def test_subclassed_models(tmp_path):
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(2)
+
+        def call(self, x):
+            return self.dense(x)
+
+    model = Subclassed()
+    with pytest.raises(ValueError, match="no weights yet"):
+        keras_trim.export(model, tmp_path / "m", format="safetensors")
+    model(np.ones((1, 3)))
+    keras_trim.export(model, tmp_path / "m", format="safetensors")
+    assert len(read(tmp_path / "m")) == 2
