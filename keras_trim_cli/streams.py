@@ -1,8 +1,8 @@
 """Where a command writes: its result to standard output, all else to standard error.
 
 TensorFlow, JAX and HDF5 print as they please, from C++ too, past Python's streams. While they are
-at work the file descriptors 1 and 2 lead to a temporary file, and what the command itself has to
-say goes to duplicates made before.
+at work the file descriptors 1 and 2 lead nowhere, and what the command itself has to say goes to
+duplicates made before.
 """
 
 import contextlib
@@ -10,7 +10,6 @@ import faulthandler
 import json
 import os
 import sys
-import tempfile
 import warnings
 
 from rich.console import Console
@@ -88,7 +87,7 @@ def silenced():
         yield
         return
     with contextlib.ExitStack() as stack:
-        sink = stack.enter_context(tempfile.TemporaryFile("w+", errors="replace"))
+        sink = stack.enter_context(open(os.devnull, "w"))
         sys.stdout.flush()
         sys.stderr.flush()
         own = _duplicate(sys.stdout, stack), _duplicate(sys.stderr, stack)

@@ -64,7 +64,9 @@ def compress(
                 loaded, output, values=values and values.value, optimizer=optimizer
             )
             error, memory = result.largest_error, result.num_bytes
-            dropped = not optimizer and bool(getattr(loaded.optimizer, "variables", None))
+            dropped = not optimizer and bool(
+                getattr(getattr(loaded, "optimizer", None), "variables", None)
+            )
     after = output.stat().st_size
     if json:
         streams.print_json(

@@ -70,8 +70,9 @@ def diff(
 
 def _print(sides, differences, num_differing, by_order):
     console = streams.console()
+    for name, side in zip("AB", sides, strict=True):
+        console.print(f"{name}: {side.path}", soft_wrap=True)
     table = text.table("", ">A", ">B", ">B / A")
-    table.add_row("file", *(str(side.path) for side in sides), "")
     counts = [summary.count(side.weights) for side in sides]
     rows = [
         ("bytes", [side.path.stat().st_size for side in sides]),

@@ -38,8 +38,8 @@ def error_of(*arguments, code=1):
     return line
 
 
-def start(*arguments, module="keras_trim_cli", **kwargs):
-    """Starts a command as a process of its own."""
+def start(*arguments, module="keras_trim_cli", before=(), **kwargs):
+    """Starts a command as a process of its own, by the words `before` it."""
     environment = {
         **os.environ,
         "KERAS_BACKEND": keras.backend.backend(),
@@ -49,7 +49,7 @@ def start(*arguments, module="keras_trim_cli", **kwargs):
     for name in ("GITHUB_ACTIONS", "FORCE_COLOR", "PY_COLORS", "TF_CPP_MIN_LOG_LEVEL"):
         environment.pop(name, None)
     return subprocess.Popen(
-        [sys.executable, "-m", module, *map(str, arguments)],
+        [*before, sys.executable, "-m", module, *map(str, arguments)],
         env=environment,
         text=True,
         **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **kwargs},
@@ -85,8 +85,9 @@ def _made():
     )
     model.compile("sgd", keras.losses.MeanSquaredError())
     model.save(folder / "dense.keras")
-    model.save(folder / "dense.h5")
     keras_trim.prune(model, 0.75)
     model.save(folder / "pruned.keras")
     keras_trim.save(model, folder / "pruned.ktrim")
+    # Last: saving as .h5 makes Keras forget the optimizer that the model was compiled with.
+    keras.models.load_model(folder / "dense.keras").save(folder / "dense.h5")
     return folder

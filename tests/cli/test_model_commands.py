@@ -36,7 +36,7 @@ def test_prune_keeps_how_the_model_was_compiled_unless_told(folder):
     run("prune", folder / "dense.keras", folder / "a.keras", "-s", 0.5)
     assert keras.models.load_model(folder / "a.keras").optimizer.name.lower() == "sgd"
     run("prune", folder / "dense.keras", folder / "b.keras", "-s", 0.5, "--no-compile")
-    assert keras.models.load_model(folder / "b.keras").optimizer is None
+    assert not keras.models.load_model(folder / "b.keras").compiled
 
 
 def test_prune_patterns(folder):
@@ -193,7 +193,8 @@ def test_check_exits_with_what_it_says(folder):
     run("prune", folder / "dense.keras", folder / "nm.keras", "--pattern", "2:4")
     report = run_json("check", folder / "pruned.keras", "--target", "nvidia-2:4", code=1)
     assert report["ok"] is False
-    assert [row["path"] for row in report["rows"]] == ["small/conv/kernel", "small/out/kernel"]
+    paths = [row["path"].removeprefix("small/") for row in report["rows"]]
+    assert paths == ["conv/kernel", "out/kernel"]
     assert "run sparsely by xnnpack" in run("check", folder / "pruned.keras", code=1).stdout
     model = keras.Sequential([keras.Input((32,)), keras.layers.Dense(32)])
     keras_trim.prune(model, None, sparsity_m_by_n=(2, 4)).save(folder / "good.keras")
