@@ -1,11 +1,8 @@
-"""Pictures of pruning, drawn into Axes of Matplotlib, which is imported only to make them."""
+"""Pictures of a training run, drawn into Axes of a figure of several panels."""
 
 import numpy as np
 
-# From the palette of Okabe and Ito, which colour-blind readers can tell apart.
-_BLUE = "#0072B2"
-_ORANGE = "#E69F00"
-_GREY = "#6B6B6B"
+from keras_trim.plots.style import BLUE, GREY, ORANGE, clear_spines, format_percent, new_figure
 
 
 def make_figure(num_panels):
@@ -20,13 +17,7 @@ def make_figure(num_panels):
     Raises:
         ImportError: if Matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            f'plots need Matplotlib: pip install "keras-trim[plots]". Received: {error}'
-        ) from error
-    figure = Figure(figsize=(5.5 * num_panels, 3.8), dpi=150, layout="tight")
+    figure = new_figure((5.5 * num_panels, 3.8), dpi=150)
     return figure, figure.subplots(1, num_panels, squeeze=False)[0]
 
 
@@ -39,8 +30,8 @@ def plot_schedule(ax, steps, asked, reached):
         asked: Sequence of floats in `[0, 1]`: the schedule at these steps.
         reached: Sequence of floats in `[0, 1]`: zeros counted after these steps, over size.
     """
-    ax.plot(steps, asked, color=_ORANGE, linewidth=4, alpha=0.6, label="asked for")
-    ax.plot(steps, reached, color=_BLUE, linewidth=1.5, drawstyle="steps-post", label="reached")
+    ax.plot(steps, asked, color=ORANGE, linewidth=4, alpha=0.6, label="asked for")
+    ax.plot(steps, reached, color=BLUE, linewidth=1.5, drawstyle="steps-post", label="reached")
     ax.set_xlim(left=0)
     ax.set_ylim(0, 1)
     ax.grid(axis="y", color="#DDDDDD", linewidth=0.6)
@@ -70,17 +61,17 @@ def plot_weight_histogram(ax, before, after, num_bins=60):
     shares = [
         np.histogram(np.clip(weights, -limit, limit), edges)[0] / before.size for weights in nonzero
     ]
-    ax.stairs(shares[0], edges, color=_GREY, linewidth=1.2, label="before pruning")
-    ax.stairs(shares[1], edges, color=_BLUE, fill=True, alpha=0.85, label="after pruning")
+    ax.stairs(shares[0], edges, color=GREY, linewidth=1.2, label="before pruning")
+    ax.stairs(shares[1], edges, color=BLUE, fill=True, alpha=0.85, label="after pruning")
     top = 1.35 * np.max(shares)  # room for the legend and for what is written at zero
     ax.set_xlim(-limit, limit)
     ax.set_ylim(0, top)
-    ax.axvline(0, color=_BLUE, linewidth=1, linestyle=":")
+    ax.axvline(0, color=BLUE, linewidth=1, linestyle=":")
     ax.text(
         0.03 * limit,
         0.98 * top,
         f"after pruning, {np.mean(after == 0):.1%}\nare exactly 0 (no bar)",
-        color=_BLUE,
+        color=BLUE,
         verticalalignment="top",
     )
     ax.legend(loc="upper left", frameon=False)
@@ -92,5 +83,5 @@ def _label(ax, title, x, y):
     ax.set_xlabel(x)
     ax.set_ylabel(y)
     ax.locator_params(axis="y", nbins=5)
-    ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
-    ax.spines[["top", "right"]].set_visible(False)
+    format_percent(ax.yaxis)
+    clear_spines(ax)

@@ -1,0 +1,69 @@
+"""How sparse each weight of a model is, as bars."""
+
+from keras_trim.plots.style import BLUE, GREY, GRID, PALE, clear_spines, format_percent, new_figure
+
+_MAX_LABEL = 34
+
+
+def sparsity_figure(rows, max_bars=60):
+    """Draws a bar per weight: its zeros over its size.
+
+    Args:
+        rows: List of `(name, sparsity)`, or of anything with a `path` and a `sparsity`, such as
+            `keras_trim.sparsity_report(model).rows`. They are drawn from top to bottom.
+        max_bars: Integer. Of more rows than that, the first ones are drawn, and how many were left
+            out is written below them.
+
+    Returns:
+        `matplotlib.figure.Figure`.
+
+    Raises:
+        ImportError: if Matplotlib is not installed.
+        ValueError: if there are no rows.
+
+    Example:
+
+    ```python
+    report = keras_trim.sparsity_report(model)
+    keras_trim.plots.sparsity_figure(report.pruned_rows).savefig("sparsity.png")
+    ```
+    """
+    bars = [row if isinstance(row, tuple) else (row.path, row.sparsity) for row in rows]
+    if not bars:
+        raise ValueError("`rows` must hold at least one weight. Received: rows=[]")
+    left_out, bars = len(bars) - max_bars, bars[:max_bars]
+    names, shares = zip(*bars, strict=True)
+    places = range(len(bars))
+    figure = new_figure((6.4, 1.0 + 0.24 * len(bars)))
+    ax = figure.subplots()
+    ax.barh(places, [1.0] * len(bars), height=0.72, color=PALE)  # the whole weight
+    ax.barh(places, shares, height=0.72, color=BLUE)
+    for place, share in zip(places, shares, strict=True):
+        ax.text(
+            1.015,
+            place,
+            f"{share:.1%}",
+            color=GREY,
+            verticalalignment="center_baseline",
+            fontsize=9,
+        )
+    ax.set_yticks(places, [_shorten(name) for name in names], fontsize=9)
+    ax.set_ylim(len(bars) - 0.4, -0.6)  # the first on top
+    ax.set_xlim(0, 1)
+    format_percent(ax.xaxis)
+    ax.set_xlabel(
+        "zeros among the weights" + (f"; {left_out} more are not shown" if left_out > 0 else "")
+    )
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x", color=GRID, linewidth=0.6, alpha=0.5)
+    ax.set_axisbelow(False)
+    clear_spines(ax, "top", "right", "left")
+    return figure
+
+
+def _shorten(name):
+    """Long paths lose their middle: the ends tell them apart."""
+    if len(name) <= _MAX_LABEL:
+        return name
+    half = (_MAX_LABEL - 1) // 2
+    return f"{name[:half]}…{name[-half:]}"

@@ -1,0 +1,99 @@
+"""Where the zeros of a weight are, as an image."""
+
+import numpy as np
+
+from keras_trim.plots.style import BLUE, GREY, PALE, new_figure
+
+
+def mask_figure(weights, title="", max_pixels=256):
+    """Draws which values of a weight are kept and which are zero.
+
+    Rows are inputs (for a convolution: places of the window, then input channels), columns output
+    channels. A side of more than `max_pixels` is divided into that many parts of equal size, give
+    or take one, and each pixel shows the share of its values that are not zero: nothing is skipped.
+
+    Args:
+        weights: Array of numbers of rank 1 and more. The last axis becomes the columns.
+        title: String. Written above.
+        max_pixels: Integer. Most pixels per side.
+
+    Returns:
+        `matplotlib.figure.Figure`.
+
+    Raises:
+        ImportError: if Matplotlib is not installed.
+        ValueError: if there are no values, or one without an axis.
+
+    Example:
+
+    ```python
+    keras_trim.plots.mask_figure(layer.kernel.numpy(), "hidden/kernel").savefig("mask.png")
+    ```
+    """
+    weights = np.asarray(weights)
+    if not weights.size or not weights.ndim:
+        raise ValueError(
+            f"`weights` must hold values along at least one axis. Received: shape {weights.shape}"
+        )
+    matrix = weights.reshape(-1, weights.shape[-1]) != 0
+    density, part = density_per_pixel(matrix, max_pixels)
+    rows, columns = matrix.shape
+
+    averaged = part != (1, 1)
+
+    figure = new_figure((6.4, _height(density.shape)), layout="constrained")
+    ax = figure.subplots()
+    from matplotlib.colors import LinearSegmentedColormap
+
+    image = ax.imshow(
+        density,
+        cmap=LinearSegmentedColormap.from_list("density", [PALE, BLUE], N=256 if averaged else 2),
+        vmin=0,
+        vmax=1,
+        aspect="auto",
+        interpolation="none",
+        extent=(0, columns, rows, 0),  # axes count weights, not pixels
+    )
+    if weights.ndim == 1:
+        ax.set_yticks([])
+    else:
+        ax.set_ylabel("input" if weights.ndim == 2 else "place and input channel")
+        ax.set_xlabel("output channel")
+    ax.locator_params(axis="x" if weights.ndim == 1 else "both", integer=True, nbins=6)
+    bar = figure.colorbar(image, ax=ax, ticks=[0, 0.5, 1] if averaged else [0.25, 0.75], shrink=0.9)
+    bar.ax.set_yticklabels(["0%", "50%", "100%"] if averaged else ["zero", "kept"])
+    bar.ax.tick_params(length=0)
+    bar.outline.set_visible(False)
+    if averaged:
+        bar.set_label("kept, per pixel")
+    note = f"a pixel stands for about {part[0]} x {part[1]} weights" if averaged else ""
+    heading = "\n".join(line for line in (title, note) if line)
+    ax.set_title(heading, loc="left", fontsize=10, color=GREY)
+    return figure
+
+
+def density_per_pixel(matrix, max_pixels=256):
+    """Averages a matrix over parts of nearly equal size.
+
+    Args:
+        matrix: Array of rank 2 of booleans, or of numbers to be averaged.
+        max_pixels: Integer. Most rows and most columns of the result.
+
+    Returns:
+        Tuple: array of floats, at most `(max_pixels, max_pixels)`, in which every element of
+        `matrix` counts once; and the (largest) height and width of a part.
+    """
+    sums, counts, part = matrix, 1, []
+    for axis, size in enumerate(matrix.shape):
+        num_parts = min(size, max_pixels)
+        starts = np.arange(num_parts) * size // num_parts
+        sums = np.add.reduceat(sums, starts, axis=axis, dtype="float64")
+        lengths = np.diff(np.append(starts, size))
+        counts = counts * (lengths[:, None] if axis == 0 else lengths)
+        part.append(int(lengths.max()))
+    return sums / counts, tuple(part)
+
+
+def _height(shape):
+    """Inches: as tall as the shape asks for within what a page can show."""
+    return float(np.clip(4.4 * shape[0] / shape[1], 1.8, 4.0)) + 0.7

@@ -1,0 +1,60 @@
+"""Which backend Keras starts with, and that it starts quietly."""
+
+import importlib.util
+import json
+import os
+import pathlib
+
+from keras_trim_cli.errors import CommandError
+
+# Commands use no accelerator and little of the backend: the one that starts fastest first.
+_PACKAGES = {"jax": "jax", "torch": "torch", "tensorflow": "tensorflow"}
+
+
+def configured():
+    """The backend that Keras would start with."""
+    if os.environ.get("KERAS_BACKEND"):
+        return os.environ["KERAS_BACKEND"]
+    home = os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras"
+    try:
+        return json.loads(pathlib.Path(home, "keras.json").read_text())["backend"]
+    except (OSError, ValueError, KeyError):
+        return "tensorflow"  # Keras's own default
+
+
+def choose():
+    """Chooses a backend that is installed, unless the environment names one.
+
+    Keras writes "tensorflow" into its configuration when it starts for the first time, so that
+    alone is no wish of the user.
+
+    Raises:
+        CommandError: if there is none.
+    """
+    name = configured()
+    if _is_installed(name):
+        return name
+    if os.environ.get("KERAS_BACKEND"):
+        raise CommandError(
+            f"the backend of KERAS_BACKEND={name} is not installed or not supported: "
+            f'pip install "keras-trim[{name if name in _PACKAGES else "jax"}]", or choose another '
+            f"of {', '.join(_PACKAGES)}"
+        )
+    for name in _PACKAGES:
+        if _is_installed(name):
+            os.environ["KERAS_BACKEND"] = name
+            return name
+    raise CommandError('Keras needs a backend: pip install "keras-trim[jax]"')
+
+
+def start():
+    """Imports Keras and keras-trim; within `silenced()`."""
+    choose()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras_trim
+
+    return keras_trim
+
+
+def _is_installed(name):
+    return name in _PACKAGES and importlib.util.find_spec(_PACKAGES[name]) is not None

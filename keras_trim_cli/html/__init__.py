@@ -1,0 +1,3 @@
+"""The report as one self-contained HTML page."""
+
+from keras_trim_cli.html.page import render as render

@@ -1,0 +1,140 @@
+"""Where a command writes: its result to standard output, all else to standard error.
+
+TensorFlow, JAX and HDF5 print as they please, from C++ too, past Python's streams. While they are
+at work the file descriptors 1 and 2 lead nowhere, and what the command itself has to say goes to
+duplicates made before.
+"""
+
+import contextlib
+import faulthandler
+import json
+import os
+import sys
+import warnings
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from keras_trim_cli.errors import one_line
+
+_own = []  # the (out, err) of each `silenced` that is open
+
+
+def debugging():
+    """Whether to show what libraries print, and tracebacks."""
+    return bool(os.environ.get("KERAS_TRIM_DEBUG"))
+
+
+def out():
+    """The stream of the result."""
+    return _own[-1][0] if _own else sys.stdout
+
+
+def err():
+    """The stream of progress, warnings and errors."""
+    return _own[-1][1] if _own else sys.stderr
+
+
+def print_json(data):
+    """Prints the one JSON document of a command."""
+    out().write(json.dumps(data, indent=2, allow_nan=False) + "\n")
+    out().flush()
+
+
+def console():
+    """The `rich.console.Console` of the result; where it is no terminal, lines are not cut."""
+    stream = out()
+    width = None if stream.isatty() else 140
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+
+
+def warn(message):
+    """Prints a line of warning."""
+    print(f"keras-trim: warning: {one_line(message)}", file=err(), flush=True)
+
+
+@contextlib.contextmanager
+def progress(description, total=None):
+    """A progress bar on standard error, if that is a terminal; it goes when the block ends.
+
+    Args:
+        description: String. What is being done.
+        total: Integer. Number of steps, or `None` if it is not known.
+
+    Yields:
+        Function to call after each step.
+    """
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        *([BarColumn()] if total else []),
+        TimeElapsedColumn(),
+        console=Console(file=err()),
+        transient=True,
+        disable=not err().isatty(),
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    with bar:
+        task = bar.add_task(description, total=total)
+        yield lambda: bar.advance(task)
+
+
+@contextlib.contextmanager
+def silenced():
+    """Keeps the prints of libraries out of the command's output, and their warnings to a line."""
+    if debugging():
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        sink = stack.enter_context(open(os.devnull, "w"))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        own = _duplicate(sys.stdout, stack), _duplicate(sys.stderr, stack)
+        for descriptor in (1, 2):
+            _lead_to(sink.fileno(), descriptor, stack)
+        stack.enter_context(contextlib.redirect_stdout(sink))
+        stack.enter_context(contextlib.redirect_stderr(sink))
+        _own.append(own)
+        stack.callback(_own.pop)
+        stack.enter_context(warnings.catch_warnings())
+        warnings.showwarning = _warn_once()
+        # A crash in C++ would be silent otherwise.
+        if hasattr(own[1], "fileno") and not faulthandler.is_enabled():
+            with contextlib.suppress(OSError):
+                faulthandler.enable(own[1].fileno())
+                stack.callback(faulthandler.disable)
+        yield
+
+
+def _duplicate(stream, stack):
+    """A stream to where `stream` leads now, whatever happens to descriptors 1 and 2."""
+    try:
+        descriptor = os.dup(stream.fileno())
+    except OSError:  # in memory: it has no descriptor
+        return stream
+    return stack.enter_context(
+        open(descriptor, "w", encoding=stream.encoding, errors=stream.errors, buffering=1)
+    )
+
+
+def _lead_to(target, descriptor, stack):
+    try:
+        saved = os.dup(descriptor)
+    except OSError:  # closed
+        return
+    stack.callback(os.close, saved)
+    stack.callback(os.dup2, saved, descriptor)
+    os.dup2(target, descriptor)
+
+
+def _warn_once():
+    seen = set()
+
+    def show(message, category, filename, lineno, file=None, line=None):
+        # Of the others (deprecations in libraries) the user can change nothing.
+        if category is UserWarning and str(message) not in seen:
+            seen.add(str(message))
+            warn(message)
+
+    return show
