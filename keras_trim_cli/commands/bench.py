@@ -6,12 +6,19 @@ import typer
 
 from keras_trim_cli import models, options, streams
 from keras_trim_cli.errors import CommandError
+from keras_trim_cli.peers import PEERS, peer, time_in_turns
 
 
 def bench(
     model: options.Model,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads to run on.")] = 1,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Size of the batch.")] = 1,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Examples per run.")] = 1,
+    against: Annotated[
+        str, typer.Option("--against", help=f"Also time these: {','.join(PEERS)}.")
+    ] = "",
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=0.0, help="How long to time each runtime.")
+    ] = 2.0,
     imports: options.Import = [],  # noqa: B006 (typer copies it)
     json: options.Json = False,
 ):
@@ -21,22 +28,104 @@ def bench(
     Examples:
       keras-trim bench pruned.keras
       keras-trim bench pruned.keras --threads 2 --batch 8
+      keras-trim bench pruned.keras --against litert,onnxruntime
     """
+    names = [name.strip() for name in against.split(",") if name.strip()]
+    unknown = sorted(set(names) - set(PEERS))
+    if unknown:
+        raise typer.BadParameter(
+            f"unknown runtime {', '.join(unknown)}: choose from {', '.join(PEERS)}",
+            param_hint="--against",
+        )
     models.format_of(model)
     with streams.silenced():
         loaded = models.load(model, imports, compile=False)
-        from keras_trim.inference import Engine
-
-        with streams.progress("timing"):
-            try:
-                engine = Engine(loaded, num_threads=threads)
-                result = engine.benchmark(_inputs(loaded, batch))
-            except ValueError as error:
-                raise CommandError(f"cannot run {model}: {error}") from error
+        try:
+            with streams.progress("compiling (half a minute the first time on a machine)"):
+                engine, inputs = _engine(loaded, threads, batch)
+                summary = engine.summary(inputs)
+            runs = {"keras-trim": engine}
+            for name in names:
+                with streams.progress(f"exporting for {name}"):
+                    runs[name] = _called_as_engine(peer(name, loaded, threads))
+            errors = {name: _difference(engine, run, inputs) for name, run in runs.items()}
+            with streams.progress("timing"):
+                medians = time_in_turns(runs, inputs, seconds)
+        except (ImportError, ValueError) as error:
+            raise CommandError(f"cannot run {model}: {error}") from error
     if json:
-        streams.print_json({"file": str(model), "threads": threads, "batch": batch, **dict(result)})
+        _print_json(model, threads, batch, summary, medians, errors)
     else:
-        streams.console().print(f"{engine.summary()}\n{result}", soft_wrap=True)
+        _print_table(summary, medians, errors)
+
+
+def _engine(model, threads, batch):
+    from keras_trim.inference import Engine
+
+    return Engine(model, num_threads=threads), _inputs(model, batch)
+
+
+def _called_as_engine(run):
+    import keras
+
+    return lambda inputs: run(keras.tree.flatten(inputs))
+
+
+def _difference(engine, run, inputs):
+    """Largest difference of the outputs from the engine's, over the largest output."""
+    import keras
+    import numpy as np
+
+    pairs = zip(keras.tree.flatten(engine(inputs)), keras.tree.flatten(run(inputs)), strict=True)
+    return max(
+        float(np.abs(np.asarray(a, "float64") - np.asarray(b, "float64")).max())
+        / max(float(np.abs(np.asarray(a, "float64")).max()), 1e-30)
+        for a, b in pairs
+    )
+
+
+def _print_json(model, threads, batch, summary, medians, errors):
+    streams.print_json(
+        {
+            "file": str(model),
+            "threads": threads,
+            "batch": batch,
+            "milliseconds": {name: median * 1e3 for name, median in medians.items()},
+            "largest_difference": errors,
+            "layers": [
+                {
+                    "layer": row.layer,
+                    "operation": row.operation,
+                    "kernel": row.kernel,
+                    "sparsity": row.sparsity,
+                    "multiply_adds": row.multiply_adds,
+                    "kept": row.kept,
+                    "milliseconds": row.seconds * 1e3,
+                }
+                for row in summary.rows
+            ],
+        }
+    )
+
+
+def _print_table(summary, medians, errors):
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("runtime")
+    for heading in ("ms, median", "times the engine's", "largest difference"):
+        table.add_column(heading, justify="right")
+    for name, median in medians.items():
+        table.add_row(
+            name,
+            f"{median * 1e3:.3f}",
+            f"{median / medians['keras-trim']:.2f}",
+            f"{errors[name]:.1e}",
+        )
+    console = streams.console()
+    console.print(str(summary), soft_wrap=True)
+    console.print(table)
 
 
 def _inputs(model, batch):
@@ -54,4 +143,6 @@ def _inputs(model, batch):
 
     if not getattr(model, "inputs", None):
         raise CommandError("the model's inputs are not known: give it a keras.Input and save it")
-    return keras.tree.map_structure(make, model.input)
+    # Sequential models have no `input`.
+    structure = getattr(model, "_inputs_struct", None)
+    return keras.tree.map_structure(make, model.inputs[0] if structure is None else structure)
