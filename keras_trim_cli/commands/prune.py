@@ -35,8 +35,9 @@ def prune(
 ):
     """Set the smallest weights of a model to zero, without training.
 
-    Kernels, recurrent kernels and embedding tables are pruned; depthwise kernels, biases and
-    normalisation stay. Accuracy suffers more than with pruning while training.
+    Kernels and embedding tables are pruned; depthwise kernels, biases and normalisation stay.
+
+    Accuracy suffers more than with pruning while training.
 
     \b
     Examples:

@@ -1,0 +1,68 @@
+"""Runs docs/command_line.md."""
+
+import re
+import shlex
+
+import keras
+import matplotlib.figure
+import pytest
+from commands import ROOT, fill, run, run_json
+
+import keras_trim
+import keras_trim.plots
+from keras_trim_cli.app import app
+
+TEXT = (ROOT / "docs" / "command_line.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    fill(tmp_path)
+    (tmp_path / "dense.keras").rename(tmp_path / "model.keras")
+    for name in ("pruned.keras", "pruned.ktrim"):
+        (tmp_path / name).unlink()  # the examples make them
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_examples(folder):
+    (folder / "my_layers.py").write_text("import keras\nclass Mine(keras.layers.Dense):\n  pass\n")
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    model.save("custom.keras")
+    commands = re.findall(r"^\$ keras-trim (.+)$", TEXT, re.MULTILINE)
+    assert len(commands) > 10
+    for command in commands:
+        if "--sizes" in command:
+            continue  # converts to LiteRT in another process: a minute
+        run(*shlex.split(command), code=1 if command.startswith("check") else 0)
+    assert (folder / "report.html").exists()
+
+
+def test_every_command_and_key_is_documented(folder):
+    for command in app.registered_commands:
+        assert f"| `{command.name}` |" in TEXT
+    run("prune", "model.keras", "pruned.keras", "-s", 0.5)
+    report = run_json("report", "pruned.keras")
+    documents = [
+        report,
+        report["layers"][0],
+        report["layers"][0]["weights"][0],
+        run_json("prune", "model.keras", "x.keras", "-s", 0.5),
+        run_json("compress", "pruned.keras"),
+        run_json("decompress", "pruned.ktrim", "y.keras"),
+        run_json("check", "pruned.keras", "--target", "nvidia-2:4", code=1),
+        run_json("export", "pruned.keras", "z.safetensors"),
+    ]
+    difference = run_json("diff", "model.keras", "pruned.keras")
+    for document in (*documents, difference, difference["a"], difference["weights"][0]):
+        for key in document:
+            assert f"`{key}`" in TEXT, key
+
+
+def test_python(folder):
+    model = keras.models.load_model("model.keras")
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    exec(code, {"keras": keras, "keras_trim": keras_trim, "model": model})
+    for name in ("sparsity", "histogram", "mask"):
+        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert isinstance(keras_trim.plots.mask_figure([1, 0]), matplotlib.figure.Figure)
