@@ -1,0 +1,123 @@
+"""Commands that a process with one runtime carries out: load a network, answer, measure.
+
+DeepSparse needs an environment of its own, so this module imports NumPy alone.
+"""
+
+import os
+import pathlib
+import time
+
+import numpy as np
+
+from benchmarks import _inference_models
+from benchmarks._common import serve
+
+_state = {}
+
+
+def _keras_trim(name, sparsity, path, num_threads):
+    from keras_trim.inference.engine import Engine
+
+    if path:
+        return Engine.load(path, num_threads=num_threads)
+    import keras
+
+    return Engine(_inference_models.build(keras, name, sparsity), num_threads=num_threads)
+
+
+def _litert(name, sparsity, path, num_threads):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(path, num_threads=num_threads)
+    interpreter.allocate_tensors()
+    source = interpreter.get_input_details()[0]["index"]
+    target = interpreter.get_output_details()[0]["index"]
+
+    def run(x):
+        interpreter.set_tensor(source, x)
+        interpreter.invoke()
+        return interpreter.get_tensor(target)
+
+    return run
+
+
+def _onnxruntime(name, sparsity, path, num_threads):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    source = session.get_inputs()[0].name
+    return lambda x: session.run(None, {source: x})[0]
+
+
+def _deepsparse(name, sparsity, path, num_threads):
+    os.environ["NM_DISABLE_ANALYTICS"] = "True"
+    import deepsparse
+
+    engine = deepsparse.compile_model(path, batch_size=1, num_cores=num_threads)
+    return lambda x: engine.run([x])[0]
+
+
+_LOADERS = {
+    "keras-trim": _keras_trim,
+    "LiteRT": _litert,
+    "LiteRT, sparse file": _litert,
+    "ONNX Runtime": _onnxruntime,
+    "DeepSparse": _deepsparse,
+}
+_READS_ONNX = ("ONNX Runtime", "DeepSparse")
+
+
+def _input(runtime, name, seed):
+    x = _inference_models.make_input(name, seed)
+    if runtime in _READS_ONNX and x.ndim == 4:
+        x = x.transpose(0, 3, 1, 2)
+    elif runtime in _READS_ONNX and x.ndim == 3:
+        x = x.transpose(1, 0, 2)  # ONNX's LSTM takes steps first
+    return np.ascontiguousarray(x)
+
+
+def load(runtime, name, sparsity, path, num_threads):
+    """Seconds to load the network, instead of what was loaded before, and to answer once."""
+    _state.clear()
+    x = _input(runtime, name, 0)
+    start = time.perf_counter()
+    run = _LOADERS[runtime](name, sparsity, path, num_threads)
+    run(x)
+    _state.update(run=run, x=x, runtime=runtime, name=name)
+    return time.perf_counter() - start
+
+
+def answer(seed):
+    """The output for the random input of that seed, flat."""
+    x = _input(_state["runtime"], _state["name"], seed)
+    return np.asarray(_state["run"](x), np.float64).reshape(-1).tolist()
+
+
+def measure(seconds, least):
+    """List: the seconds of one run after the other, for so long and at least so many."""
+    run, x = _state["run"], _state["x"]
+    for _ in range(2):
+        run(x)
+    times, end = [], time.perf_counter() + seconds
+    while len(times) < least or time.perf_counter() < end:
+        start = time.perf_counter()
+        run(x)
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def save_engine(path):
+    """Writes the engine that is loaded to a file of its own."""
+    _state["run"].save(path)
+
+
+def resident_bytes():
+    """What the process holds in memory (Linux)."""
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+if __name__ == "__main__":
+    serve(load, answer, measure, save_engine, resident_bytes)
