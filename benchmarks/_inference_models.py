@@ -1,8 +1,8 @@
 """The networks whose inference is measured: random weights, pruned by magnitude.
 
-Every process that builds a network draws the same weights. Random statistics in batch normalization
-would let the signal die out, or drown in what the biases add, after some tens of layers; so kernels
-are scaled by how many weights they have left (He), and what normalization scales by is 1 on average.
+Every process that builds a network draws the same weights. With just any statistics in batch
+normalization the signal would die out, or drown in what the biases add, after some tens of layers; so
+kernels are scaled by what pruning leaves of them (He), and normalization scales by 1 on average.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ class Network:
         title: String.
         build: Function `keras -> model`.
         shape: Tuple of integers, the shape of one example, channels last.
-        pruned: Function `(name of a variable's layer, array) -> bool`, of arrays of rank 2 and more.
+        pruned: Function `(layer, array) -> bool`: whether a weight of rank 2 or more is pruned.
         goals: Dict: sparsity -> what the engine is to reach: how many times as fast as the fastest
             dense runtime, and as DeepSparse (or None).
     """

@@ -15,48 +15,61 @@ from benchmarks._common import serve
 _state = {}
 
 
+# Each imports what it needs, and returns a function that loads the network.
+
+
 def _keras_trim(name, sparsity, path, num_threads):
     from keras_trim.inference.engine import Engine
 
     if path:
-        return Engine.load(path, num_threads=num_threads)
+        return lambda: Engine.load(path, num_threads=num_threads)
     import keras
 
-    return Engine(_inference_models.build(keras, name, sparsity), num_threads=num_threads)
+    model = _inference_models.build(keras, name, sparsity)
+    return lambda: Engine(model, num_threads=num_threads)
 
 
 def _litert(name, sparsity, path, num_threads):
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(path, num_threads=num_threads)
-    interpreter.allocate_tensors()
-    source = interpreter.get_input_details()[0]["index"]
-    target = interpreter.get_output_details()[0]["index"]
+    def load():
+        interpreter = Interpreter(path, num_threads=num_threads)
+        interpreter.allocate_tensors()
+        source = interpreter.get_input_details()[0]["index"]
+        target = interpreter.get_output_details()[0]["index"]
 
-    def run(x):
-        interpreter.set_tensor(source, x)
-        interpreter.invoke()
-        return interpreter.get_tensor(target)
+        def run(x):
+            interpreter.set_tensor(source, x)
+            interpreter.invoke()
+            return interpreter.get_tensor(target)
 
-    return run
+        return run
+
+    return load
 
 
 def _onnxruntime(name, sparsity, path, num_threads):
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    source = session.get_inputs()[0].name
-    return lambda x: session.run(None, {source: x})[0]
+    def load():
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        source = session.get_inputs()[0].name
+        return lambda x: session.run(None, {source: x})[0]
+
+    return load
 
 
 def _deepsparse(name, sparsity, path, num_threads):
     os.environ["NM_DISABLE_ANALYTICS"] = "True"
     import deepsparse
 
-    engine = deepsparse.compile_model(path, batch_size=1, num_cores=num_threads)
-    return lambda x: engine.run([x])[0]
+    def load():
+        engine = deepsparse.compile_model(path, batch_size=1, num_cores=num_threads)
+        return lambda x: engine.run([x])[0]
+
+    return load
 
 
 _LOADERS = {
@@ -79,14 +92,20 @@ def _input(runtime, name, seed):
 
 
 def load(runtime, name, sparsity, path, num_threads):
-    """Seconds to load the network, instead of what was loaded before, and to answer once."""
-    _state.clear()
+    """Loads the network and answers once.
+
+    Returns:
+        Dict: seconds for `imports` (and for making the Keras model, where the engine reads one) and
+        for `load` (the first answer included).
+    """
     x = _input(runtime, name, 0)
     start = time.perf_counter()
-    run = _LOADERS[runtime](name, sparsity, path, num_threads)
+    loader = _LOADERS[runtime](name, sparsity, path, num_threads)
+    imported = time.perf_counter()
+    run = loader()
     run(x)
     _state.update(run=run, x=x, runtime=runtime, name=name)
-    return time.perf_counter() - start
+    return {"imports": imported - start, "load": time.perf_counter() - imported}
 
 
 def answer(seed):
@@ -108,9 +127,19 @@ def measure(seconds, least):
     return times
 
 
+def time_layers():
+    """What each layer takes in the engine that is loaded."""
+    from benchmarks import _inference_kernels
+
+    return _inference_kernels.time_layers(_state["run"], _state["x"])
+
+
 def save_engine(path):
-    """Writes the engine that is loaded to a file of its own."""
+    """Writes the engine that is loaded to a file; returns its path, or None if it cannot."""
+    if not hasattr(_state["run"], "save"):
+        return None
     _state["run"].save(path)
+    return path
 
 
 def resident_bytes():
@@ -120,4 +149,4 @@ def resident_bytes():
 
 
 if __name__ == "__main__":
-    serve(load, answer, measure, save_engine, resident_bytes)
+    serve(load, answer, measure, time_layers, save_engine, resident_bytes)
