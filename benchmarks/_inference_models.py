@@ -1,8 +1,8 @@
 """The networks whose inference is measured: random weights, pruned by magnitude.
 
 Every process that builds a network draws the same weights. With just any statistics in batch
-normalization the signal would die out, or drown in what the biases add, after some tens of layers; so
-kernels are scaled by what pruning leaves of them (He), and normalization scales by 1 on average.
+normalization the signal would die out, or drown in what the biases add, after some tens of layers;
+so kernels are scaled by what pruning leaves of them (He), and normalization scales by 1 on average.
 """
 
 import dataclasses
