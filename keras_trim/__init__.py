@@ -8,10 +8,12 @@ from keras_trim.policies import PrunableLayer, PruningPolicy
 from keras_trim.pruning import prune, prune_low_magnitude, prune_scope, strip_pruning
 from keras_trim.report import SparsityReport, sparsity_report
 from keras_trim.schedules import ConstantSparsity, PolynomialDecay, PruningSchedule
+from keras_trim.storage import FormatError, load, load_arrays, save, save_arrays
 from keras_trim.xnnpack import PruneForLatencyOnXNNPack
 
 __all__ = [
     "ConstantSparsity",
+    "FormatError",
     "PolynomialDecay",
     "PrunableLayer",
     "PruneForLatencyOnXNNPack",
@@ -21,9 +23,13 @@ __all__ = [
     "PruningSummaries",
     "SparsityReport",
     "UpdatePruningStep",
+    "load",
+    "load_arrays",
     "prune",
     "prune_low_magnitude",
     "prune_scope",
+    "save",
+    "save_arrays",
     "sparsity_report",
     "strip_pruning",
 ]

@@ -1,99 +1,228 @@
-"""The engine: compiles a pruned model once, then runs it and skips the zeros."""
+"""The engine: reads a model with zeros in it once, then runs it and skips them."""
 
+import os
 import threading
+import time
 
 import numpy as np
 
+from keras_trim.inference import files
+from keras_trim.inference.execution import ProgramRunner
 from keras_trim.inference.fusion import fuse
-from keras_trim.inference.kernels.program import aligned_zeros, run
-from keras_trim.inference.plan import HostStep, make_program
+from keras_trim.inference.inputs import flatten_inputs, restore_structure
+from keras_trim.inference.kernels.program import aligned_zeros
+from keras_trim.inference.plan import make_program
+from keras_trim.inference.summary import BenchmarkResult, EngineSummary, summarize
 from keras_trim.inference.tuning import Tuner
 
 
 class Engine:
-    """Runs a Keras model on the CPU and skips its zeros."""
+    """Runs a trained Keras model on the CPU and skips its zeros.
+
+    The model need not have been pruned by this library. Its weights are read once: what is trained
+    later does not reach the engine. Batch normalization is folded into weights; activations, sums and
+    padding are fused with the layer before or behind them; for each layer several kernels, sparse and
+    dense, are measured on this machine and the fastest is kept. A layer without a kernel runs as the
+    Keras layer that it is.
+
+    A program is made for each shape of inputs that it meets, which takes a second or so; the first
+    engine on a machine compiles the kernels, which takes about half a minute, once.
+
+    Calls from several Python threads run at the same time, each with `num_threads` threads.
+
+    Args:
+        model: Keras model, built.
+        num_threads: Integer. Threads per call; the processor's cores by default.
+
+    Raises:
+        ValueError: if `model` is not a built Keras model, or `num_threads` is not positive.
+
+    Example:
+
+    ```python
+    engine = keras_trim.inference.Engine(model)
+    y = engine(x)  # what model.predict(x) returns
+    print(engine.summary())
+    ```
+    """
 
     def __init__(self, model, num_threads=None):
-        from keras_trim.inference.reading import read
+        from keras_trim.inference.reading import read  # needs Keras
 
-        self._graph = fuse(read(model))
-        self.num_threads = num_threads or 1
-        self._programs = {}
+        self._set_up(fuse(read(model)), num_threads)
+
+    def _set_up(self, graph, num_threads):
+        if num_threads is None:
+            num_threads = _available_cores()
+        if not isinstance(num_threads, int) or isinstance(num_threads, bool) or num_threads < 1:
+            raise ValueError(
+                f"`num_threads` must be a positive integer. Received: num_threads={num_threads!r}"
+            )
+        self._graph = graph
+        self.num_threads = num_threads
+        self._runners = {}
         self._lock = threading.Lock()
 
     def __call__(self, x):
-        flat = [np.asarray(a) for a in _flatten(x)]
-        outputs = self._compiled([a.shape for a in flat]).run(flat)
-        outputs = [
-            a.astype(d, copy=False)
-            for a, d in zip(outputs, self._graph.output_dtypes, strict=True)
-        ]
-        return _unflatten(self._graph.output_structure, outputs)
+        """Runs the model.
 
-    def _compiled(self, shapes):
-        key = tuple(shapes)
-        if key not in self._programs:
-            program = make_program(
-                self._graph, shapes, self.num_threads, Tuner(), aligned_zeros
+        Args:
+            x: What `model.predict` takes: an array, whose first axis is that of the batch, or a list
+                or dictionary of arrays.
+
+        Returns:
+            Arrays in the structure of the model's outputs.
+
+        Raises:
+            ValueError: if the inputs are not those of the model.
+        """
+        outputs = self._run(self._inputs(x))
+        return restore_structure(self._graph.output_structure, outputs)
+
+    def predict(self, x, batch_size=32):
+        """Runs the model on batches of `x`; returns what `model.predict` returns.
+
+        Args:
+            x: Arrays, as for a call.
+            batch_size: Integer. Examples per run; memory grows with it.
+
+        Raises:
+            ValueError: if the inputs are not those of the model.
+        """
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(
+                f"`batch_size` must be a positive integer. Received: batch_size={batch_size!r}"
             )
-            self._programs[key] = Execution(program, self.num_threads)
-        return self._programs[key]
+        inputs = self._inputs(x)
+        size = len(inputs[0])
+        starts = range(0, max(size, 1), batch_size)
+        batches = [self._run([a[i : i + batch_size] for a in inputs]) for i in starts]
+        outputs = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+        return restore_structure(self._graph.output_structure, outputs)
 
+    def summary(self, x=None):
+        """What runs how, and how long it takes.
 
-def _flatten(x):
-    if isinstance(x, dict):
-        return [leaf for key in sorted(x) for leaf in _flatten(x[key])]
-    if isinstance(x, list | tuple):
-        return [leaf for part in x for leaf in _flatten(part)]
-    return [x]
+        Args:
+            x: Arrays to measure with; random ones, one example, by default.
 
+        Returns:
+            `EngineSummary`: `print` it for a table; `.rows` is the data.
 
-def _unflatten(structure, leaves):
-    if isinstance(structure, dict):
-        return {key: _unflatten(value, leaves) for key, value in structure.items()}
-    if isinstance(structure, list | tuple):
-        return type(structure)(_unflatten(value, leaves) for value in structure)
-    return leaves[structure]
+        Raises:
+            ValueError: if `x` is not given and the model leaves sizes other than the batch's free.
+        """
+        inputs = self._example() if x is None else self._inputs(x)
+        runner = self._runner(inputs)
+        total = self._measure(runner, inputs, 0.3)
+        return summarize(self._graph, runner, total)
 
+    def benchmark(self, x=None, seconds=1.0):
+        """Measures runs of the model.
 
-class Execution:
-    """A program and the memory it runs in."""
+        Args:
+            x: Arrays to measure with; random ones, one example, by default.
+            seconds: Float. How long to measure.
 
-    def __init__(self, program, num_threads):
-        self.program, self.num_threads = program, num_threads
-        self._arena = aligned_zeros(program.arena_size)
-        self._barrier = np.zeros(2, np.int64)
+        Returns:
+            `BenchmarkResult`.
+        """
+        inputs = self._example() if x is None else self._inputs(x)
+        times = self._measure(self._runner(inputs), inputs, seconds)
+        return BenchmarkResult(times, len(inputs[0]), self.num_threads)
 
-    def view(self, tensor):
-        view = self._arena[tensor.offset : tensor.offset + tensor.size]
-        if tensor.dtype == "int32":
-            view = view.view(np.int32)
-        return view.reshape(tensor.shape)
+    def save(self, path):
+        """Saves the engine, without its choices of kernels.
 
-    def run(self, inputs):
-        for tensor, x in zip(self.program.inputs, inputs, strict=True):
-            np.copyto(self.view(tensor), x, casting="unsafe")
-        for step in self.program.steps:
-            if isinstance(step, HostStep):
-                step.function(*(self.view(t) for t in (*step.inputs, *step.outputs)))
-            else:
-                self._run_native(*step)
-        return [self.view(tensor).copy() for tensor in self.program.outputs]
+        The file loads without Keras: NumPy, Numba and this library are all that it needs.
 
-    def _run_native(self, begin, end):
-        p = self.program
-        arguments = (
-            p.table, p.factors, self._arena, p.constants, p.index, p.short_index, self._barrier,
-        )  # fmt: skip
-        if self.num_threads == 1:
-            run(*arguments, 0, 1, begin, end)
-            return
-        others = [
-            threading.Thread(target=run, args=(*arguments, i, self.num_threads, begin, end))
-            for i in range(1, self.num_threads)
+        Args:
+            path: Path that ends in `.engine`.
+
+        Raises:
+            ValueError: if a layer runs in Keras; the message names it.
+            OSError: if the file cannot be written; one that was there stays as it was.
+        """
+        files.save_graph(self._graph, path)
+
+    @classmethod
+    def load(cls, path, num_threads=None):
+        """Loads an engine; safe for a file from anyone.
+
+        Args:
+            path: Path of a file that `save` wrote.
+            num_threads: Integer, as of `Engine`.
+
+        Raises:
+            keras_trim.storage.FormatError: if the file is damaged or was not written by `save`.
+        """
+        engine = cls.__new__(cls)
+        engine._set_up(files.load_graph(path), num_threads)
+        return engine
+
+    def _inputs(self, x):
+        return flatten_inputs(x, self._graph.input_structure, self._graph.input_specs)
+
+    def _example(self):
+        shapes = [(1, *spec["shape"][1:]) for spec in self._graph.input_specs]
+        if any(size is None for shape in shapes for size in shape):
+            raise ValueError(
+                "The model leaves the size of its inputs free, so pass `x`, an example to measure "
+                f"with. Received: x=None, and the model takes {shapes}"
+            )
+        random = np.random.default_rng(0)
+        return [
+            random.standard_normal(shape, np.float32).astype(_example_dtype(spec["dtype"]))
+            for shape, spec in zip(shapes, self._graph.input_specs, strict=True)
         ]
-        for t in others:
-            t.start()
-        run(*arguments, 0, self.num_threads, begin, end)
-        for t in others:
-            t.join()
+
+    def _run(self, inputs):
+        outputs = self._runner(inputs)(inputs)
+        return [
+            output.astype(_dtype(name), copy=False)
+            for output, name in zip(outputs, self._graph.output_dtypes, strict=True)
+        ]
+
+    def _runner(self, inputs):
+        shapes = tuple(x.shape for x in inputs)
+        runner = self._runners.get(shapes)
+        if runner is None:
+            with self._lock:
+                if shapes not in self._runners:
+                    program = make_program(
+                        self._graph, shapes, self.num_threads, Tuner(), aligned_zeros
+                    )
+                    self._runners[shapes] = ProgramRunner(program, self.num_threads)
+                runner = self._runners[shapes]
+        return runner
+
+    def _measure(self, runner, inputs, seconds):
+        """Seconds that each of several runs took."""
+        with runner.execution() as execution:
+            execution.run(inputs)
+            times, end = [], time.perf_counter() + seconds
+            while len(times) < 5 or time.perf_counter() < end:
+                start = time.perf_counter()
+                execution.run(inputs)
+                times.append(time.perf_counter() - start)
+        return np.array(times)
+
+
+def _available_cores():
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        return os.cpu_count() or 1
+
+
+def _dtype(name):
+    if name != "bfloat16":
+        return np.dtype(name)
+    import ml_dtypes
+
+    return np.dtype(ml_dtypes.bfloat16)
+
+
+def _example_dtype(name):
+    # Bfloat16 has no random numbers of its own; the engine computes in float32 anyway.
+    return np.dtype("float32" if name == "bfloat16" else name)

@@ -80,7 +80,8 @@ class Program:
         constants, index, short_index: Arrays, float32, int32, uint16.
         inputs, outputs: Lists of `Tensor`.
         arena_size: Integer. Floats of memory it needs to run.
-        choices: Dictionary, node -> what was chosen for it, for the summary.
+        choices: Dictionary, node -> list of what was chosen for it, for the summary.
+        shapes: List of tuples: the shape of the first output of each node.
     """
 
     table: np.ndarray
@@ -94,6 +95,7 @@ class Program:
     outputs: list
     arena_size: int
     choices: dict
+    shapes: list
 
 
 class _Pool:
@@ -131,6 +133,7 @@ class Builder:
         self.num_threads = num_threads
         self.tuner = tuner
         self.choices = {}
+        self.shapes = []
         self.node = None
         self._entries = []  # (code, operands, factors, node) or (None, HostStep, None, node)
         self._constants, self._index = _Pool(np.float32), _Pool(np.int32)
@@ -230,7 +233,7 @@ class Builder:
             row += 1
         return Program(
             table, factors, steps, nodes, *self.pools(aligned), list(inputs), outputs, arena_size,
-            self.choices,
+            self.choices, self.shapes,
         )  # fmt: skip
 
     def pools(self, aligned):
@@ -292,6 +295,7 @@ def make_program(graph, input_shapes, num_threads, tuner, aligned):
         outputs = node.operation.lower(builder, *(values[value] for value in node.inputs))
         if isinstance(outputs, Tensor):
             outputs = [outputs]
+        builder.shapes.append(outputs[0].shape)
         for value, tensor in zip(node.outputs, outputs, strict=True):
             values[value] = tensor
     builder.node = None

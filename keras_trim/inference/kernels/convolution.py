@@ -114,8 +114,8 @@ def _store_rows(arena, sums, start, count, y, other, row, width, height, flags, 
 (
     X, X_SAMPLE, Y, Y_SAMPLE, BATCH, PLANE, PIXELS, ROW, WIDTH, HEIGHT, RUNS, NUM_RUNS, TABLE,
     NUM_GROUPS, BLOCKS, OFFSETS, VALUES, BIAS, OTHER, OTHER_SAMPLE, SCRATCH, SCRATCH_SIZE, FLAGS,
-    VECTORS,
-) = range(1, 25)  # fmt: skip
+    VECTORS, BY_LINES,
+) = range(1, 26)  # fmt: skip
 CHUNK = 16  # groups of rows whose sums wait in scratch memory to be stored
 
 
@@ -124,35 +124,41 @@ def convolution(p, f, arena, constants, index, thread, num_threads):
     """y = clip(weights * x + bias + residual), see `operations/convolution.py` for its operands.
 
     Work is split into pieces of pixels and, where these are too few for the threads, into groups of
-    rows.
+    rows. With BY_LINES a piece is part of one line of the output, whose width is a multiple of LANES.
     """
-    vectors = (p[PIXELS] + LANES - 1) // LANES
-    pieces = (vectors + p[VECTORS] - 1) // p[VECTORS]
+    lines = p[HEIGHT] if p[BY_LINES] else 1
+    vectors = (p[WIDTH] if p[BY_LINES] else p[PIXELS]) // -LANES * -1
+    parts = (vectors + p[VECTORS] - 1) // p[VECTORS]
+    pieces = lines * parts
     splits = 1 if p[BATCH] * pieces >= 4 * num_threads else num_threads
     begin, end = share(p[BATCH] * pieces * splits, thread, num_threads)
-    chunk = p[NUM_GROUPS] if p[ROW] == 0 or p[BLOCKS] > 1 else CHUNK
+    is_direct = p[ROW] == 0 or p[BY_LINES] != 0
+    chunk = p[NUM_GROUPS] if is_direct or p[BLOCKS] > 1 else CHUNK
     for item in range(begin, end):
         split = item % splits
         piece = (item // splits) % pieces
         sample = item // (splits * pieces)
-        first, last = share(vectors, piece, pieces)
+        line, part = piece // parts, piece % parts
+        first, last = share(vectors, part, parts)
+        x_pixel, y_pixel = line * p[ROW] + first * LANES, line * p[WIDTH] + first * LANES
         first_group, last_group = share(p[NUM_GROUPS], split, splits)
         while first_group < last_group:
             chunk_end = min(first_group + chunk, last_group)
             _piece(
-                p, f, arena, constants, index, thread, sample, first * LANES, last - first,
-                first_group, chunk_end,
+                p, f, arena, constants, index, thread, sample, x_pixel, y_pixel, last - first,
+                first_group, chunk_end, is_direct,
             )  # fmt: skip
             first_group = chunk_end
 
 
 @njit(nogil=True, boundscheck=False)
 def _piece(
-    p, f, arena, constants, index, thread, sample, pixel, vectors, first_group, last_group
-):
+    p, f, arena, constants, index, thread, sample, x_pixel, y_pixel, vectors, first_group,
+    last_group, is_direct,
+):  # fmt: skip
     """Computes some groups of rows for some vectors of pixels."""
     base = arena.ctypes.data
-    x = base + 4 * (p[X] + sample * p[X_SAMPLE] + pixel)
+    x = base + 4 * (p[X] + sample * p[X_SAMPLE] + x_pixel)
     blocks, row, low, high = p[BLOCKS], p[ROW], f[0], f[1]
     scratch = p[SCRATCH] + thread * p[SCRATCH_SIZE]
     first_row = -1
@@ -160,7 +166,7 @@ def _piece(
         flags = FIRST if block == 0 else 0
         if block == blocks - 1:
             # Where rows are taken apart, the residual is added, and then the sum clipped, there.
-            flags |= p[FLAGS] if row == 0 or not p[FLAGS] & RESIDUAL else 0
+            flags |= p[FLAGS] if is_direct or not p[FLAGS] & RESIDUAL else 0
         for run in range(p[NUM_RUNS]):
             at = p[RUNS] + 4 * run
             rows = index[at + 2]
@@ -170,13 +176,13 @@ def _piece(
                 continue
             channel = index[at + 3] + (group - index[at]) * rows
             first_row = channel if first_row < 0 else first_row
-            if row == 0:
-                y = p[Y] + sample * p[Y_SAMPLE] + channel * p[PLANE] + pixel
+            if is_direct:
+                y = p[Y] + sample * p[Y_SAMPLE] + channel * p[PLANE] + y_pixel
                 stride = p[PLANE]
             else:
                 y = scratch + (channel - first_row) * vectors * LANES
                 stride = vectors * LANES
-            other = p[OTHER] + sample * p[OTHER_SAMPLE] + channel * p[PLANE] + pixel
+            other = p[OTHER] + sample * p[OTHER_SAMPLE] + channel * p[PLANE] + y_pixel
             table = p[TABLE] + 3 * (block * p[NUM_GROUPS] + group)
             _groups(
                 rows, vectors, x, index.ctypes.data + 4 * (p[OFFSETS] + index[table]),
@@ -186,11 +192,11 @@ def _piece(
                 high,
             )  # fmt: skip
             last_row = channel + (end - group) * rows
-    if row:
+    if not is_direct:
         for channel in range(first_row, last_row):
             plane = channel * p[PLANE]
             _store_rows(
-                arena, scratch + (channel - first_row) * vectors * LANES, pixel, vectors * LANES,
+                arena, scratch + (channel - first_row) * vectors * LANES, y_pixel, vectors * LANES,
                 p[Y] + sample * p[Y_SAMPLE] + plane,
                 p[OTHER] + sample * p[OTHER_SAMPLE] + plane,
                 row, p[WIDTH], p[HEIGHT], p[FLAGS], low, high,

@@ -8,7 +8,11 @@ stride 1 within each of them.
 from numba import njit
 
 from keras_trim.inference.kernels.threads import share
-from keras_trim.inference.kernels.vector import copy_vectors, deinterleave, fill_vectors
+from keras_trim.inference.kernels.vector import (
+    copy_padded,
+    deinterleave_padded,
+    fill_vectors,
+)
 
 (
     X, X_SAMPLE, X_PLANE, Y, Y_SAMPLE, Y_CHANNEL, Y_PLANE, ROW, ROWS, BATCH, CHANNELS, HEIGHT,
@@ -24,56 +28,47 @@ def pad_plane(
     """Copies one plane into `phases_y * phases_x` planes of `rows` x `row`, `value` around it.
 
     With `spread` > 1 pixels are set that far apart, with zeros between (transposed convolution).
-    Vectors are whole: what is too much of a row is overwritten by the next one, and planes need
-    LANES floats of room behind their last row.
+    Vectors are whole. Behind the pixels of a row they write its padding and that at the beginning of
+    the next row; what is too much is overwritten by the next row, and planes need LANES floats of
+    room behind their last one.
     """
     base = arena.ctypes.data
+    is_plain = stride_x == 1 and spread_x == 1 and left >= 0
+    is_halved = stride_x == 2 and phases_x == 2 and 0 <= left < 2 and spread_x == 1
     for phase_y in range(phases_y):
+        start = y + phase_y * phases_x * plane
+        for phase_x in range(phases_x):
+            fill_vectors(base + 4 * (start + phase_x * plane), max(left, 0), value)
         for j in range(rows):
             source_row = j * stride_y + phase_y - top
-            start = y + phase_y * phases_x * plane + j * row
-            if (
-                source_row < 0
-                or source_row > (height - 1) * spread_y
-                or source_row % spread_y
-            ):
-                for phase_x in range(phases_x):
-                    fill_vectors(base + 4 * (start + phase_x * plane), row, value)
-                continue
+            target = start + j * row
             source = x + source_row // spread_y * width
-            if stride_x == 1 and spread_x == 1:
-                first = max(left, 0)
-                end = min(left + width, row)
-                end = max(end, first)
-                fill_vectors(base + 4 * start, first, value)
-                copy_vectors(
-                    base + 4 * (start + first), base + 4 * (source + first - left), end - first
-                )
-                fill_vectors(base + 4 * (start + end), row - end, value)
-            elif stride_x == 2 and phases_x == 2 and 0 <= left < 2 and spread_x == 1:
-                # The pixel in the first column of phase p is p - left.
-                even, odd = start, start + plane
+            if source_row < 0 or source_row > (height - 1) * spread_y or source_row % spread_y:
+                for phase_x in range(phases_x):
+                    fill_vectors(base + 4 * (target + phase_x * plane), row + max(left, 0), value)
+            elif is_plain:
+                count = min(width, row - left)
+                copy_padded(base + 4 * (target + left), base + 4 * source, count, row, value)
+            elif is_halved:
+                # With one column before, the odd pixels are those of the first phase.
+                even, odd = target, target + plane
                 if left == 1:
-                    arena[even] = value
                     even, odd = odd, even + 1
-                count = (width + 1) // 2
-                count = min(count, row)
-                deinterleave(base + 4 * even, base + 4 * odd, base + 4 * source, count)
-                for phase_x in range(2):
-                    end = (left + width - phase_x + 1) // 2
-                    end = min(end, row)
-                    fill_vectors(base + 4 * (start + phase_x * plane + end), row - end, value)
+                deinterleave_padded(
+                    base + 4 * even, base + 4 * odd, base + 4 * source, (width + 1) // 2,
+                    width // 2, row, value,
+                )  # fmt: skip
             else:
                 for phase_x in range(phases_x):
-                    target = start + phase_x * plane
                     for i in range(row):
                         column = i * stride_x + phase_x - left
+                        at = target + phase_x * plane + i
                         if column < 0 or column > (width - 1) * spread_x:
-                            arena[target + i] = value
+                            arena[at] = value
                         elif column % spread_x:
-                            arena[target + i] = 0
+                            arena[at] = 0
                         else:
-                            arena[target + i] = arena[source + column // spread_x]
+                            arena[at] = arena[source + column // spread_x]
 
 
 @njit(nogil=True, boundscheck=False)

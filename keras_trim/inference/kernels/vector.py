@@ -310,16 +310,38 @@ def _vector_at(b, base, index):
     return b.inttoptr(b.add(base, b.shl(index, I64(2))), vector.as_pointer())
 
 
+def _splat(b, scalar, kind=F32):
+    vector = ir.VectorType(kind, LANES)
+    undefined = ir.Constant(vector, ir.Undefined)
+    return b.shuffle_vector(
+        b.insert_element(undefined, scalar, I32(0)),
+        undefined,
+        ir.Constant(ir.VectorType(I32, LANES), [0] * LANES),
+    )
+
+
+def _first_lanes(b, count):
+    """A mask of the first `count` lanes; none if it is negative."""
+    lanes = ir.Constant(ir.VectorType(I64, LANES), list(range(LANES)))
+    return b.icmp_signed("<", lanes, _splat(b, count, I64))
+
+
 @intrinsic
-def copy_vectors(typing_context, target, source, count):
-    """Copies `count` floats between two addresses, and on to the next multiple of LANES."""
-    signature = types.void(types.intp, types.intp, types.int64)
+def copy_padded(typing_context, target, source, count, padded, value):
+    """Copies `count` floats between addresses, then `value` up to `padded` floats.
+
+    It reads and writes whole vectors, up to LANES - 1 floats more.
+    """
+    signature = types.void(types.intp, types.intp, types.int64, types.int64, types.float32)
 
     def codegen(context, builder, signature, arguments):
         b = builder
-        target, source, count = arguments
-        i, close = _loop(b, count)
-        b.store(b.load(_vector_at(b, source, i), align=4), _vector_at(b, target, i), align=4)
+        target, source, count, padded, value = arguments
+        values = _splat(b, value)
+        i, close = _loop(b, padded)
+        loaded = b.load(_vector_at(b, source, i), align=4)
+        kept = b.select(_first_lanes(b, b.sub(count, i)), loaded, values)
+        b.store(kept, _vector_at(b, target, i), align=4)
         close()
         return context.get_dummy_value()
 
@@ -334,13 +356,7 @@ def fill_vectors(typing_context, target, count, value):
     def codegen(context, builder, signature, arguments):
         b = builder
         target, count, value = arguments
-        vector = ir.VectorType(F32, LANES)
-        undefined = ir.Constant(vector, ir.Undefined)
-        values = b.shuffle_vector(
-            b.insert_element(undefined, value, I32(0)),
-            undefined,
-            ir.Constant(ir.VectorType(I32, LANES), [0] * LANES),
-        )
+        values = _splat(b, value)
         i, close = _loop(b, count)
         b.store(values, _vector_at(b, target, i), align=4)
         close()
@@ -362,13 +378,6 @@ def copy_floats(typing_context, target, source, count):
         i, close = _loop(b, whole)
         b.store(b.load(_vector_at(b, source, i), align=4), _vector_at(b, target, i), align=4)
         close()
-        lanes = ir.Constant(ir.VectorType(I64, LANES), list(range(LANES)))
-        undefined = ir.Constant(ir.VectorType(I64, LANES), ir.Undefined)
-        left = b.shuffle_vector(
-            b.insert_element(undefined, b.sub(count, whole), I32(0)),
-            undefined,
-            ir.Constant(ir.VectorType(I32, LANES), [0] * LANES),
-        )
         store = cgutils.get_or_insert_function(
             b.module,
             ir.FunctionType(ir.VoidType(), [vector, vector.as_pointer(), I32, mask]),
@@ -376,7 +385,7 @@ def copy_floats(typing_context, target, source, count):
         )
         with b.if_then(b.icmp_signed("<", whole, count)):
             tail = b.load(_vector_at(b, source, whole), align=4)
-            keep = b.icmp_signed("<", lanes, left)
+            keep = _first_lanes(b, b.sub(count, whole))
             b.call(store, [tail, _vector_at(b, target, whole), I32(4), keep])
         return context.get_dummy_value()
 
@@ -384,28 +393,31 @@ def copy_floats(typing_context, target, source, count):
 
 
 @intrinsic
-def deinterleave(typing_context, even, odd, source, count):
-    """Copies floats 0, 2, 4 ... of a source to `even`, 1, 3, 5 ... to `odd`, `count` to each.
+def deinterleave_padded(
+    typing_context, even, odd, source, even_count, odd_count, padded, value
+):
+    """Copies floats 0, 2, 4 ... of a source to `even`, 1, 3, 5 ... to `odd`, `value` behind them.
 
-    Reads and writes up to the next multiple of LANES.
+    Of each, `padded` floats are written, and up to LANES - 1 more.
     """
-    signature = types.void(types.intp, types.intp, types.intp, types.int64)
+    address, i64 = types.intp, types.int64
+    signature = types.void(address, address, address, i64, i64, i64, types.float32)
 
     def codegen(context, builder, signature, arguments):
         b = builder
-        even, odd, source, count = arguments
-        i, close = _loop(b, count)
+        even, odd, source, even_count, odd_count, padded, value = arguments
+        values = _splat(b, value)
+        i, close = _loop(b, padded)
         first = b.load(_vector_at(b, source, b.shl(i, I64(1))), align=4)
-        second = b.load(
-            _vector_at(b, source, b.add(b.shl(i, I64(1)), I64(LANES))), align=4
-        )
-        for target, start in ((even, 0), (odd, 1)):
-            picked = ir.Constant(
-                ir.VectorType(I32, LANES), list(range(start, 2 * LANES, 2))
+        second = b.load(_vector_at(b, source, b.add(b.shl(i, I64(1)), I64(LANES))), align=4)
+        for target, count, start in ((even, even_count, 0), (odd, odd_count, 1)):
+            picked = ir.Constant(ir.VectorType(I32, LANES), list(range(start, 2 * LANES, 2)))
+            kept = b.select(
+                _first_lanes(b, b.sub(count, i)),
+                b.shuffle_vector(first, second, picked),
+                values,
             )
-            b.store(
-                b.shuffle_vector(first, second, picked), _vector_at(b, target, i), align=4
-            )
+            b.store(kept, _vector_at(b, target, i), align=4)
         close()
         return context.get_dummy_value()
 

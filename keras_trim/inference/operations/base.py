@@ -1,7 +1,5 @@
 """What every operation of the engine is: plain data that knows how to become instructions."""
 
-import dataclasses
-
 import numpy as np
 
 OPERATIONS = {}  # name in a file -> class
@@ -21,17 +19,56 @@ class Operation:
     def lower(self, builder, *inputs):
         raise NotImplementedError
 
-    def arrays(self):
-        """Its weights by name."""
-        return {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if isinstance(getattr(self, field.name), np.ndarray)
-        }
+    def check(self):
+        """Checks what a file may have gotten wrong.
 
-    def multiply_adds(self, *output_shapes):
+        Raises:
+            ValueError: if a size or number is impossible.
+        """
+
+    def multiply_adds(self, output_shape):
         """Multiply-adds per run, and how many of them are with weights that are not zero."""
         return 0, 0
+
+
+def require(condition, message):
+    """Raises ValueError unless a condition holds."""
+    if not condition:
+        raise ValueError(message)
+
+
+def require_weights(array, *shape):
+    """Raises ValueError unless an array is of float32 and of a shape, None standing for any size."""
+    fits = (
+        isinstance(array, np.ndarray)
+        and array.dtype == np.float32
+        and array.ndim == len(shape)
+        and all(n is None or n == size for n, size in zip(shape, array.shape, strict=True))
+    )
+    require(fits, f"weights must be float32 of shape {shape}")
+
+
+def require_integers(values, count, least):
+    """Raises ValueError unless there are `count` integers of at least `least`, and none is huge."""
+    fits = (
+        isinstance(values, tuple)
+        and (count is None or len(values) == count)
+        and all(type(n) is int and least <= n < 1 << 24 for n in values)
+    )
+    require(fits, f"expected {count} integers of at least {least}. Received: {values!r:.100}")
+
+
+def require_padding(padding):
+    """Raises ValueError unless there is a known padding for each of two axes."""
+    require(isinstance(padding, tuple) and len(padding) == 2, "padding must have two axes")
+    for axis in padding:
+        if axis not in ("valid", "same", "causal"):
+            require_integers(axis, 2, -(1 << 24))
+
+
+def require_number(value):
+    """Raises ValueError unless a value is a number."""
+    require(type(value) in (int, float), f"expected a number. Received: {value!r:.100}")
 
 
 def padding_of(padding, size, window, stride, dilation=1):

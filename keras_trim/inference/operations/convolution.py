@@ -6,7 +6,15 @@ import numpy as np
 
 from keras_trim.inference.kernels.convolution import CHUNK
 from keras_trim.inference.kernels.vector import CLIP, LANES, RESIDUAL
-from keras_trim.inference.operations.base import Operation, padding_of
+from keras_trim.inference.operations.base import (
+    Operation,
+    padding_of,
+    require,
+    require_integers,
+    require_number,
+    require_padding,
+    require_weights,
+)
 from keras_trim.inference.packing import Columns, row_groups
 from keras_trim.inference.plan import Tensor, round_up
 
@@ -117,7 +125,21 @@ class Convolution(Operation):
     high: float = INFINITY
     residual: bool = False
 
+    def check(self):
+        require_weights(self.kernel, None, None, None, None)
+        require_weights(self.bias, self.kernel.shape[3])
+        require_integers((*self.kernel.shape, self.groups), 5, 1)
+        require(self.kernel.shape[3] % self.groups == 0, "filters must be a multiple of groups")
+        for pair in (self.strides, self.dilation, self.spread):
+            require_integers(pair, 2, 1)
+        require_padding(self.padding)
+        require_number(self.low)
+        require_number(self.high)
+
     def lower(self, builder, x, residual=None):
+        channels = self.kernel.shape[2] * self.groups
+        require(len(x.shape) in (3, 4) and x.channels == channels, "a convolution's channels")
+        require((residual is not None) == bool(self.residual), "a convolution's residual")
         x = builder.planes(x)
         geometry = Geometry(
             x, self.kernel.shape[:2], self.strides, self.dilation, self.padding, self.spread
@@ -137,6 +159,7 @@ class Convolution(Operation):
             else np.zeros(1, np.int64),
         )  # fmt: skip
         if residual is not None:
+            require(residual.shape == y.shape, "a residual of another shape")
             residual = builder.planes(residual)
         emit_product(
             builder, columns, self.bias, source, y, pixels, row,
@@ -166,14 +189,15 @@ def emit_product(
         clip: `Clip`.
         residual: `Tensor` or None. In planes of the shape of y.
     """
-    vectors = -(-pixels // LANES)
+    by_lines = row > 0 and size[0] % LANES == 0
+    vectors = size[0] // LANES if by_lines else -(-pixels // LANES)
 
     def instruction(groups, blocks, widest, pool):
         packed = columns.pack(groups, blocks)
         widest = min(widest, vectors)
         per_piece = -(-vectors // -(-vectors // widest)) * LANES
         rows = len(bias) if blocks > 1 else CHUNK * int(groups[:, 1].max())
-        scratch, scratch_size = (0, 0) if row == 0 else pool.scratch(rows * per_piece)
+        scratch, scratch_size = (0, 0) if row == 0 or by_lines else pool.scratch(rows * per_piece)
         flags = clip.flag | (RESIDUAL if residual is not None else 0)
         return [
             x, x.sample_size, y, y.sample_size, y.batch, y.plane, pixels, row, *size,
@@ -182,7 +206,7 @@ def emit_product(
             pool.constant(packed.values), pool.constant(np.append(bias, np.zeros(8))),
             residual if residual is not None else 0,
             residual.sample_size if residual is not None else 0,
-            scratch, scratch_size, flags, widest,
+            scratch, scratch_size, flags, widest, int(by_lines),
         ], [clip.low, clip.high]  # fmt: skip
 
     variants = builder.tuner.variants(columns, vectors)

@@ -4,7 +4,13 @@ import dataclasses
 
 import numpy as np
 
-from keras_trim.inference.operations.base import Operation
+from keras_trim.inference.operations.base import (
+    Operation,
+    require,
+    require_integers,
+    require_number,
+    require_weights,
+)
 from keras_trim.inference.operations.convolution import INFINITY, Clip, emit_product
 from keras_trim.inference.packing import Columns
 from keras_trim.inference.plan import Tensor, round_up
@@ -28,8 +34,16 @@ class Dense(Operation):
     low: float = -INFINITY
     high: float = INFINITY
 
+    def check(self):
+        require_weights(self.kernel, None, None)
+        require_integers(self.kernel.shape, 2, 1)
+        require_weights(self.bias, self.kernel.shape[1])
+        require_number(self.low)
+        require_number(self.high)
+
     def lower(self, builder, x):
         inputs, outputs = self.kernel.shape
+        require(len(x.shape) >= 2 and x.channels == inputs, "a dense layer's inputs")
         clip = Clip(self.low, self.high)
         shape = (*x.shape[:-1], outputs)
         if x.layout == "planes" and x.pixels > _FEW_ROWS:

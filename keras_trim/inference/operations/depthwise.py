@@ -5,7 +5,14 @@ import dataclasses
 import numpy as np
 
 from keras_trim.inference.kernels.depthwise import ANY_KIND, KINDS
-from keras_trim.inference.operations.base import Operation
+from keras_trim.inference.operations.base import (
+    Operation,
+    require,
+    require_integers,
+    require_number,
+    require_padding,
+    require_weights,
+)
 from keras_trim.inference.operations.convolution import (
     INFINITY,
     Clip,
@@ -35,7 +42,19 @@ class DepthwiseConvolution(Operation):
     low: float = -INFINITY
     high: float = INFINITY
 
+    def check(self):
+        require_weights(self.kernel, None, None, None, None)
+        require_integers(self.kernel.shape, 4, 1)
+        require_weights(self.bias, self.kernel.shape[2] * self.kernel.shape[3])
+        for pair in (self.strides, self.dilation):
+            require_integers(pair, 2, 1)
+        require_padding(self.padding)
+        require_number(self.low)
+        require_number(self.high)
+
     def lower(self, builder, x):
+        channels = self.kernel.shape[2]
+        require(len(x.shape) in (3, 4) and x.channels == channels, "a convolution's channels")
         x = builder.planes(x)
         height, width, channels, multiplier = self.kernel.shape
         geometry = Geometry(x, (height, width), self.strides, self.dilation, self.padding)

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from keras_trim.inference.kernels.elementwise import BINARY_CODES, FUNCTION_CODES
-from keras_trim.inference.operations.base import Operation
+from keras_trim.inference.operations.base import Operation, require, require_number
 from keras_trim.inference.plan import Tensor
 
 
@@ -16,6 +16,11 @@ class Activation(Operation):
     function: str
     a: float = 0.0
     b: float = 0.0
+
+    def check(self):
+        require(self.function in FUNCTION_CODES, f"no function {self.function!r}")
+        require_number(self.a)
+        require_number(self.b)
 
     def lower(self, builder, x):
         y = Tensor(x.shape, x.layout)
@@ -50,6 +55,9 @@ class Binary(Operation):
 
     function: str
     is_broadcast: bool = True
+
+    def check(self):
+        require(self.function in BINARY_CODES, f"no function {self.function!r}")
 
     def lower(self, builder, x, y):
         shape = np.broadcast_shapes(x.shape, y.shape)

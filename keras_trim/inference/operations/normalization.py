@@ -4,7 +4,12 @@ import dataclasses
 
 import numpy as np
 
-from keras_trim.inference.operations.base import Operation
+from keras_trim.inference.operations.base import (
+    Operation,
+    require,
+    require_number,
+    require_weights,
+)
 from keras_trim.inference.operations.depthwise import DepthwiseConvolution
 from keras_trim.inference.plan import Tensor
 
@@ -24,7 +29,13 @@ class LayerNormalization(Operation):
     epsilon: float
     is_rms: bool = False
 
+    def check(self):
+        require_weights(self.gamma, None)
+        require_weights(self.beta, len(self.gamma))
+        require_number(self.epsilon)
+
     def lower(self, builder, x):
+        require(x.channels == len(self.gamma), "a normalization's channels")
         x = builder.rows(x)
         y = Tensor(x.shape, "rows")
         if x.size:
@@ -49,7 +60,12 @@ class ScaleChannels(Operation):
     scale: np.ndarray
     shift: np.ndarray
 
+    def check(self):
+        require_weights(self.scale, None)
+        require_weights(self.shift, len(self.scale))
+
     def lower(self, builder, x):
+        require(x.channels == len(self.scale), "a scale's channels")
         if x.layout == "planes":
             kernel = self.scale.reshape(1, 1, -1, 1)
             return DepthwiseConvolution(kernel, self.shift).lower(builder, x)

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_trim.inference.operations.base import Operation
+from keras_trim.inference.operations.base import Operation, require, require_integers, require_padding
 from keras_trim.inference.operations.convolution import Geometry, output_tensor, spatial
 from keras_trim.inference.plan import Tensor
 
@@ -24,7 +24,13 @@ class Pool(Operation):
     padding: tuple
     is_max: bool
 
+    def check(self):
+        require_integers(self.window, 2, 1)
+        require_integers(self.strides, 2, 1)
+        require_padding(self.padding)
+
     def lower(self, builder, x):
+        require(len(x.shape) in (3, 4), "pooling's axes")
         x = builder.planes(x)
         geometry = Geometry(x, self.window, self.strides, (1, 1), self.padding)
         y = output_tensor(x, geometry, x.channels)
@@ -73,6 +79,7 @@ class GlobalPool(Operation):
     keepdims: bool
 
     def lower(self, builder, x):
+        require(len(x.shape) >= 3, "pooling's axes")
         x = builder.planes(x)
         ones = (1,) * (len(x.shape) - 2) if self.keepdims else ()
         y = Tensor((x.batch, *ones, x.channels), "rows")

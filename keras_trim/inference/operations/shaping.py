@@ -4,7 +4,13 @@ import dataclasses
 
 import numpy as np
 
-from keras_trim.inference.operations.base import Operation
+from keras_trim.inference.operations.base import (
+    Operation,
+    require,
+    require_integers,
+    require_number,
+    require_weights,
+)
 from keras_trim.inference.plan import Place, Tensor
 
 
@@ -18,10 +24,14 @@ class Reshape(Operation):
 
     shape: tuple
 
+    def check(self):
+        require_integers(self.shape, None, -1)
+
     def lower(self, builder, x):
         size = int(np.prod(x.shape[1:]))
         known = int(np.prod([n for n in self.shape if n != -1]))
         shape = tuple(size // known if n == -1 else n for n in self.shape)
+        require(int(np.prod(shape)) == size, f"{x.shape[1:]} cannot become {self.shape}")
         x = builder.rows(x)
         y = Tensor((x.batch, *shape), "rows", x.dtype)
         builder.emit("copy", [x, y, 1, 0, 0, 1, x.size, 0, 0])
@@ -38,7 +48,12 @@ class Permute(Operation):
 
     axes: tuple
 
+    def check(self):
+        require_integers(self.axes, None, 0)
+        require(sorted(self.axes) == list(range(len(self.axes))), "not an order of axes")
+
     def lower(self, builder, x):
+        require(len(x.shape) == len(self.axes), "a permutation of other axes")
         y = Tensor([x.shape[axis] for axis in self.axes], "rows", x.dtype)
         axes = self.axes
         builder.host(lambda a, out: np.copyto(out, a.transpose(axes)), [x], [y])
@@ -55,7 +70,12 @@ class Concatenate(Operation):
 
     axis: int
 
+    def check(self):
+        require_integers((self.axis,), 1, 0)
+
     def lower(self, builder, *inputs):
+        others = {(*x.shape[: self.axis], *x.shape[self.axis + 1 :]) for x in inputs}
+        require(len(others) == 1 and self.axis < len(inputs[0].shape), "shapes that do not join")
         shape = list(inputs[0].shape)
         shape[self.axis] = sum(x.shape[self.axis] for x in inputs)
         if self.axis == len(shape) - 1 and len(shape) > 2:
@@ -97,7 +117,13 @@ class Pad(Operation):
     amounts: tuple
     value: float = 0.0
 
+    def check(self):
+        for pair in self.amounts:
+            require_integers(pair, 2, -(1 << 24))
+        require_number(self.value)
+
     def lower(self, builder, x):
+        require(len(x.shape) == len(self.amounts) + 2, "padding of other axes")
         sizes = [
             n + before + after
             for n, (before, after) in zip(x.shape[1:-1], self.amounts, strict=True)
@@ -130,7 +156,11 @@ class Repeat(Operation):
 
     times: tuple
 
+    def check(self):
+        require_integers(self.times, None, 1)
+
     def lower(self, builder, x):
+        require(len(x.shape) == len(self.times) + 2, "repeats of other axes")
         sizes = [n * times for n, times in zip(x.shape[1:-1], self.times, strict=True)]
         y = Tensor((x.batch, *sizes, x.channels), "rows")
 
@@ -152,6 +182,9 @@ class Embedding(Operation):
     """
 
     table: np.ndarray
+
+    def check(self):
+        require_weights(self.table, None, None)
 
     def lower(self, builder, x):
         x = builder.rows(x)

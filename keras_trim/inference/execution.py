@@ -1,0 +1,137 @@
+"""Runs a program: the memory it works in, and the threads that share the work."""
+
+import contextlib
+import os
+import queue
+import threading
+import time
+import weakref
+
+import numpy as np
+
+from keras_trim.inference.kernels.program import aligned_zeros, run
+from keras_trim.inference.plan import HostStep
+
+
+class ProgramRunner:
+    """Runs one program, for any number of callers at a time.
+
+    Each caller at work has memory and threads of its own, which wait for the next caller when it is
+    done.
+
+    Args:
+        program: `plan.Program`.
+        num_threads: Integer.
+    """
+
+    def __init__(self, program, num_threads):
+        self.program, self.num_threads = program, num_threads
+        self._free = queue.LifoQueue()
+
+    def __call__(self, inputs):
+        with self.execution() as execution:
+            return execution.run(inputs)
+
+    @contextlib.contextmanager
+    def execution(self):
+        """An `Execution` that nobody else uses meanwhile."""
+        try:
+            execution = self._free.get_nowait()
+        except queue.Empty:
+            execution = Execution(self.program, self.num_threads)
+        try:
+            yield execution
+        finally:
+            self._free.put(execution)
+
+
+class Execution:
+    """One place to run a program in."""
+
+    def __init__(self, program, num_threads):
+        self.program = program
+        self._arena = aligned_zeros(program.arena_size)
+        self._arguments = (
+            program.table, program.factors, self._arena, program.constants, program.index,
+            program.short_index,
+        )  # fmt: skip
+        self._team = _Team(num_threads)
+
+    def run(self, inputs):
+        """Outputs, a list of new arrays, for a list of arrays of the planned shapes."""
+        self.set_inputs(inputs)
+        for step in self.program.steps:
+            self.run_step(step)
+        return [self.view(tensor).copy() for tensor in self.program.outputs]
+
+    def set_inputs(self, inputs):
+        for tensor, x in zip(self.program.inputs, inputs, strict=True):
+            np.copyto(self.view(tensor), x, casting="unsafe")
+
+    def run_step(self, step):
+        if isinstance(step, HostStep):
+            step.function(*(self.view(tensor) for tensor in (*step.inputs, *step.outputs)))
+        else:
+            self._team.run(self._arguments, *step)
+
+    def view(self, tensor):
+        """The place of a tensor in the layout "rows", as an array."""
+        values = self._arena[tensor.offset : tensor.offset + tensor.size]
+        values = values.view(np.int32) if tensor.dtype == "int32" else values
+        return values.reshape(tensor.shape)
+
+    def profile(self, repeats):
+        """Seconds that each node takes: array, (nodes,), alone and on one thread, the median.
+
+        Needs inputs that were set.
+        """
+        steps = []
+        for step in self.program.steps:
+            if isinstance(step, HostStep):
+                steps.append(step)
+            else:
+                steps.extend((i, i + 1) for i in range(*step))
+        seconds = np.zeros((repeats, len(steps)))
+        barrier = np.zeros(2, np.int64)
+        for repeat in range(repeats):
+            for i, step in enumerate(steps):
+                start = time.perf_counter()
+                if isinstance(step, HostStep):
+                    self.run_step(step)
+                else:
+                    run(*self._arguments, barrier, 0, 1, *step)
+                seconds[repeat, i] = time.perf_counter() - start
+        totals = {}
+        for node, duration in zip(self.program.nodes, np.median(seconds, axis=0), strict=True):
+            totals[node] = totals.get(node, 0.0) + duration
+        return totals
+
+
+class _Team:
+    """The caller's thread and those that help it."""
+
+    def __init__(self, num_threads):
+        self._num_threads = num_threads
+        self._start_threads()
+
+    def _start_threads(self):
+        self._process = os.getpid()
+        self._barrier = np.zeros(2, np.int64)
+        self._queues = [queue.SimpleQueue() for _ in range(self._num_threads - 1)]
+        for tasks in self._queues:
+            threading.Thread(target=_work, args=(tasks,), daemon=True).start()
+            weakref.finalize(self, tasks.put, None)
+
+    def run(self, arguments, begin, end):
+        if self._process != os.getpid():  # a fork takes no threads along
+            self._start_threads()
+        arguments = (*arguments, self._barrier)
+        for i, tasks in enumerate(self._queues):
+            tasks.put((*arguments, i + 1, self._num_threads, begin, end))
+        run(*arguments, 0, self._num_threads, begin, end)
+
+
+def _work(tasks):
+    while (task := tasks.get()) is not None:
+        run(*task)
+        del task  # it holds the memory of an engine that may be gone

@@ -1,0 +1,85 @@
+"""A dict of arrays as a file, and back."""
+
+import os
+import pathlib
+
+import numpy as np
+
+from keras_trim._version import __version__
+from keras_trim.storage.atomic import replace_file
+from keras_trim.storage.container import Reader, Writer
+
+
+def check_suffix(path):
+    """Returns the path as `pathlib.Path` if it ends as our files do.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise ValueError(f"`path` must be a path. Received: path={path!r}")
+    path = pathlib.Path(path)
+    if path.suffix != ".ktrim":
+        raise ValueError(f"`path` must end in `.ktrim`. Received: path={path}")
+    return path
+
+
+def metadata():
+    """Dict of strings: what every file says of its origin."""
+    return {"writer": f"keras-trim {__version__}"}
+
+
+def save_arrays(arrays, path):
+    """Saves a dict of arrays, bit for bit.
+
+    Args:
+        arrays: Dict: name -> array. Anything that `numpy.asarray` takes: numbers of any dtype,
+            bfloat16 and float8 too, and text.
+        path: Path. It must end in `.ktrim`. A file that is there is replaced, all at once.
+
+    Raises:
+        ValueError: if a name is no string, or an array is of Python objects.
+        OSError: if the file cannot be written; what was there is as it was.
+
+    Example:
+
+    ```python
+    keras_trim.save_arrays({"kernel": kernel, "bias": bias}, "weights.ktrim")
+    arrays = keras_trim.load_arrays("weights.ktrim")
+    ```
+    """
+    path = check_suffix(path)
+    if not isinstance(arrays, dict) or not all(isinstance(k, str) and k for k in arrays):
+        raise ValueError(f"`arrays` must be a dict with strings as keys. Received: {arrays!r:.200}")
+    with replace_file(path) as file:
+        writer = Writer(file)
+        for name, values in arrays.items():
+            writer.write_array(name, as_array(values))
+        writer.finish(metadata())
+
+
+def as_array(values):
+    """A NumPy array of what Keras or a user gives; text as NumPy's own."""
+    array = np.asarray(values)
+    if array.dtype == object and all(isinstance(item, str) for item in array.flat):
+        return array.astype(str)
+    if array.dtype == object and all(isinstance(item, bytes) for item in array.flat):
+        return array.astype(bytes)
+    return array
+
+
+def load_arrays(path, max_bytes=None):
+    """Loads the arrays of a file, that of `save_arrays` or of `save`.
+
+    Args:
+        path: Path.
+        max_bytes: Integer. How much the file may decode to, see `load`.
+
+    Returns:
+        Dict: name -> `numpy.ndarray`.
+
+    Raises:
+        keras_trim.FormatError: if the file is not a `.ktrim` file, or damaged.
+    """
+    with Reader(path, max_bytes) as reader:
+        return {name: reader.read_array(name) for name in reader.arrays}

@@ -1,0 +1,113 @@
+"""A model from its configuration, without allocating more than its weights are said to take."""
+
+import copy
+import json
+import math
+
+import keras
+from keras import saving
+from keras.src.backend.common import global_state
+from keras.src.saving.serialization_lib import ObjectSharingScope, SafeModeScope
+from keras.src.utils.dtype_utils import dtype_size
+
+from keras_trim.storage.errors import FormatError
+
+# Bytes of variables that Keras does not save: states of random number generators.
+_UNSAVED_BYTES = 1 << 20
+
+_UNINITIALIZED = "uninitialized_variables"  # Keras's list of variables to be initialized later
+
+
+def build(text, num_bytes, custom_objects, compile, safe_mode):
+    """Builds a model.
+
+    Args:
+        text: Bytes. The model's configuration, as JSON.
+        num_bytes: Integer. How much the weights may take.
+        custom_objects: Dict: name -> class or function, or `None`.
+        compile: Boolean. Whether to compile it, too.
+        safe_mode: Boolean. Whether to refuse code, which a `Lambda` layer has.
+
+    Raises:
+        FormatError: if it cannot be built, or is larger.
+    """
+    try:
+        config = json.loads(text)
+        compile_config = config.pop("compile_config", None)
+        with ObjectSharingScope():
+            model = _build(config, num_bytes, custom_objects, safe_mode)
+            if not isinstance(model, keras.Model):
+                raise ValueError(f"it is a {type(model).__name__}")
+            if compile and compile_config:
+                with saving.custom_object_scope(custom_objects or {}), SafeModeScope(safe_mode):
+                    model.compile_from_config(compile_config)
+        return model
+    except FormatError:
+        raise
+    except Exception as error:  # Keras raises whatever a layer does
+        raise FormatError(f"The file's model cannot be built: {_shorten(error)}") from error
+
+
+def _build(config, num_bytes, custom_objects, safe_mode):
+    """Builds first without memory for the weights: their shapes may be lies."""
+
+    def deserialize(config):
+        # Keras takes configurations apart.
+        return saving.deserialize_keras_object(
+            copy.deepcopy(config), custom_objects, safe_mode=safe_mode
+        )
+
+    plain = _without_compile_configs(config)
+    pending = global_state.get_global_attribute(_UNINITIALIZED)
+    global_state.set_global_attribute(_UNINITIALIZED, [])
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            model = deserialize(plain)
+        _check_size(num_bytes)
+        if plain == config:
+            with keras.StatelessScope():
+                pass  # leaving it initializes
+            return model
+    except Exception as error:
+        # Layers of the user's own may make variables of values. Keras's do not.
+        if "stateless scope" not in str(error) or not _has_custom_classes(config):
+            raise
+    finally:
+        global_state.set_global_attribute(_UNINITIALIZED, pending)
+    return deserialize(config)
+
+
+def _check_size(num_bytes):
+    variables = global_state.get_global_attribute(_UNINITIALIZED)
+    total = sum(math.prod(v.shape) * dtype_size(v.dtype) // 8 for v in variables)
+    if total > num_bytes + _UNSAVED_BYTES:
+        raise FormatError(
+            f"The file holds {num_bytes:,} bytes of weights for a model that takes {total:,}."
+        )
+
+
+def _without_compile_configs(config):
+    """The configuration of the same model, it and the models in it not compiled."""
+    if isinstance(config, dict):
+        return {
+            key: _without_compile_configs(value)
+            for key, value in config.items()
+            if key != "compile_config" or not value
+        }
+    return [*map(_without_compile_configs, config)] if isinstance(config, list) else config
+
+
+def _has_custom_classes(config):
+    if isinstance(config, dict):
+        name = config.get("registered_name")
+        return (isinstance(name, str) and ">" in name) or _has_custom_classes([*config.values()])
+    return isinstance(config, list) and any(map(_has_custom_classes, config))
+
+
+def _shorten(error):
+    """The cause in an error's text, without what Keras puts around it: configurations."""
+    text = " ".join(str(error).split()).rsplit("Exception encountered:", maxsplit=1)[-1]
+    for end in ("Full object config:", "config={", "Received config="):
+        text = text.split(end)[0]
+    text = text.strip() or type(error).__name__
+    return text if len(text) <= 400 else text[:400] + "..."

@@ -1,0 +1,268 @@
+"""The file: a prefix, streams, the header and a trailer; written in one go, read at will."""
+
+import dataclasses
+import io
+import itertools
+import struct
+import zlib
+
+import numpy as np
+
+from keras_trim.storage import dtypes
+from keras_trim.storage.chunks import CHUNK_SIZE, decode_chunk, encode_chunk, stream_sizes
+from keras_trim.storage.errors import FormatError
+from keras_trim.storage.header import (
+    MAX_HEADER,
+    ArrayEntry,
+    FileEntry,
+    Header,
+    dump_header,
+    parse_header,
+)
+from keras_trim.storage.lossy import widen
+from keras_trim.storage.order import storage_order
+from keras_trim.storage.streams import StreamDecoder, StreamEncoder
+
+# Like PNG's: the first byte is no text, and a transfer that changes line ends changes it.
+MAGIC = b"\x89KTRIM\r\n"
+VERSION = 1
+PREFIX = struct.Struct("<8sII")  # magic, version, zero
+# Offset, stored and decoded size and checksum of the header; version, magic.
+TRAILER = struct.Struct("<QIIIII8s")
+
+_PIECE_SIZE = 1 << 20
+
+# Zeros take next to nothing, so a tiny file may truly hold a large model. What is larger than
+# this and than so many times the file has to be asked for.
+FREE_BYTES = 1 << 30
+FREE_FACTOR = 1000
+
+
+class Writer:
+    """Writes a file from front to back.
+
+    Args:
+        file: Binary file object, open for writing.
+    """
+
+    def __init__(self, file):
+        self._file = file
+        self._encoder = StreamEncoder()
+        self._offset = 0
+        self._arrays, self._files = [], []
+        self._write(PREFIX.pack(MAGIC, VERSION, 0))
+
+    @property
+    def arrays(self):
+        """List of `ArrayEntry`: what has been written so far."""
+        return self._arrays
+
+    def write_array(self, name, values, decoded_dtype=None, scales=None, scale_axis=None):
+        """Writes an array. All arrays come before all files.
+
+        Args:
+            name: String.
+            values: `numpy.ndarray`.
+            decoded_dtype: String. The dtype to read the values as; by default theirs.
+            scales: `numpy.ndarray` of rank 1 to multiply the values by when read, or `None`.
+            scale_axis: Integer. The axis of `values` that the scales belong to.
+
+        Raises:
+            ValueError: if its dtype cannot be stored.
+        """
+        entry = self._write_values(name, values)
+        if decoded_dtype is not None:
+            entry = dataclasses.replace(entry, decoded_dtype=decoded_dtype)
+        if scales is not None:
+            scales = self._write_values(name, scales)
+            entry = dataclasses.replace(entry, scales=scales, scale_axis=scale_axis)
+        self._arrays.append(entry)
+
+    def _write_values(self, name, values):
+        dtype = dtypes.dtype_name(values.dtype)
+        if dtype is None:
+            raise ValueError(
+                f"An array of this dtype cannot be stored: convert it first. Received: {name} of "
+                f"dtype {values.dtype}"
+            )
+        axes = storage_order(values)
+        # A copy only if the order or the byte order is another one.
+        flat = np.asarray(values.transpose(axes), dtypes.parse_dtype(dtype), order="C").reshape(-1)
+        chunks = []
+        for start in range(0, len(flat), CHUNK_SIZE):
+            chunk, streams = encode_chunk(flat[start : start + CHUNK_SIZE], self._encoder)
+            checksum = 0
+            for stream in streams:
+                self._write(stream)
+                checksum = zlib.crc32(stream, checksum)
+            chunks.append(dataclasses.replace(chunk, crc32=checksum))
+        size = CHUNK_SIZE if len(chunks) > 1 else max(len(flat), 1)
+        return ArrayEntry(name, dtype, values.shape, axes, size, chunks, dtype)
+
+    def write_file(self, name, data):
+        """Writes a file.
+
+        Args:
+            name: String. A relative path, its parts joined by "/".
+            data: Bytes.
+        """
+        pieces = []
+        for start in range(0, len(data), _PIECE_SIZE):
+            stored = self._encoder.encode(data[start : start + _PIECE_SIZE], is_text=True)
+            self._write(stored)
+            pieces.append((len(stored), zlib.crc32(stored)))
+        self._files.append(FileEntry(name, len(data), _PIECE_SIZE, pieces))
+
+    def finish(self, metadata):
+        """Writes the header and the trailer.
+
+        Args:
+            metadata: Dict of strings.
+        """
+        header = dump_header(Header(self._arrays, self._files, metadata))
+        if len(header) > MAX_HEADER:
+            raise ValueError(f"The header is larger than a file may have. Received: {len(header)}")
+        offset, stored = self._offset, self._encoder.encode(header, is_text=True)
+        self._write(stored)
+        checksum = zlib.crc32(stored)
+        self._write(TRAILER.pack(offset, len(stored), len(header), checksum, VERSION, 0, MAGIC))
+
+    def _write(self, data):
+        self._file.write(data)
+        self._offset += len(data)
+
+
+class Reader:
+    """Reads a file. Opening checks all that can be checked without decoding the data.
+
+    Args:
+        path: Path of the file.
+        max_bytes: Integer. How many bytes all that is in it may decode to. By default 1 GiB, or
+            1000 times the file if that is more.
+
+    Raises:
+        FormatError: if it is not a file of this format, or damaged.
+    """
+
+    def __init__(self, path, max_bytes=None):
+        self._decoder = StreamDecoder()
+        self._file = open(path, "rb")  # noqa: SIM115, it is closed by `close`
+        try:
+            self.file_size = self._file.seek(0, io.SEEK_END)
+            self.header = self._read_header()
+            self._limit(max_bytes)
+        except BaseException:
+            self._file.close()
+            raise
+        lengths = []
+        for entry in self.header.arrays:
+            lengths += [entry.stored_bytes]
+        lengths += [entry.stored_bytes for entry in self.header.files]
+        offsets = itertools.accumulate(lengths, initial=PREFIX.size)
+        entries = [*self.header.arrays, *self.header.files]
+        self._offsets = dict(zip(map(id, entries), offsets, strict=False))
+        self._arrays = {entry.name: entry for entry in self.header.arrays}
+        self._files = {entry.name: entry for entry in self.header.files}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        self._file.close()
+
+    @property
+    def arrays(self):
+        """Dict: name -> `ArrayEntry`."""
+        return self._arrays
+
+    @property
+    def files(self):
+        """Dict: name -> `FileEntry`."""
+        return self._files
+
+    def read_array(self, name):
+        """Returns the `numpy.ndarray` of that name."""
+        entry = self._arrays[name]
+        offset = self._offsets[id(entry)]
+        values = self._read_values(entry, offset)
+        if entry.decoded_dtype == entry.dtype and entry.scales is None:
+            return values
+        scales = entry.scales and self._read_values(entry.scales, offset + entry.own_bytes)
+        return widen(values, dtypes.DTYPES[entry.decoded_dtype], scales, entry.scale_axis)
+
+    def _read_values(self, entry, offset):
+        dtype = dtypes.parse_dtype(entry.dtype)
+        flat = np.zeros(entry.size, dtype)
+        start = 0
+        for chunk, length in zip(entry.chunks, entry.chunk_lengths(), strict=True):
+            stored = self._read_at(offset, sum(chunk.stored), chunk.crc32)
+            offset += len(stored)
+            streams, position = [], 0
+            for mine, size in zip(
+                chunk.stored, stream_sizes(chunk, length, dtype, entry.dtype), strict=True
+            ):
+                streams.append(self._decoder.decode(stored[position : position + mine], size))
+                position += mine
+            decode_chunk(chunk, streams, flat[start : start + length], entry.dtype)
+            start += length
+        shape = [entry.shape[axis] for axis in entry.axes]
+        values = flat.reshape(shape).transpose(np.argsort(entry.axes))
+        return np.asarray(values, dtypes.native_dtype(entry.dtype), order="C")
+
+    def read_file(self, name):
+        """Returns the bytes of the file of that name."""
+        entry = self._files[name]
+        offset, pieces = self._offsets[id(entry)], []
+        for (length, checksum), size in zip(entry.pieces, entry.piece_lengths(), strict=True):
+            stored = self._read_at(offset, length, checksum)
+            pieces.append(self._decoder.decode(stored, size))
+            offset += length
+        return b"".join(pieces)
+
+    def _read_at(self, offset, length, checksum):
+        self._file.seek(offset)
+        data = self._file.read(length)
+        if len(data) != length or zlib.crc32(data) != checksum:
+            raise FormatError("The file is damaged: a checksum does not match.")
+        return memoryview(data)
+
+    def _read_header(self):
+        if self.file_size < PREFIX.size + TRAILER.size:
+            raise FormatError("This is not a .ktrim file, or it is cut off: it is too short.")
+        self._file.seek(0)
+        magic, version, reserved = PREFIX.unpack(self._file.read(PREFIX.size))
+        if magic != MAGIC:
+            raise FormatError("This is not a .ktrim file.")
+        if version != VERSION:
+            raise FormatError(
+                f"The file is of version {version} of the format; this reads version {VERSION}. "
+                "Install a newer keras-trim."
+            )
+        end = self.file_size - TRAILER.size
+        self._file.seek(end)
+        offset, stored, size, checksum, again, zero, magic = TRAILER.unpack(
+            self._file.read(TRAILER.size)
+        )
+        if magic != MAGIC or again != version or zero or reserved or offset + stored != end:
+            raise FormatError("The file is cut off or damaged: it does not end as it must.")
+        if not PREFIX.size <= offset <= end or not stored <= size <= MAX_HEADER:
+            raise FormatError("The file is damaged: its header is of an impossible size.")
+        header = parse_header(self._decoder.decode(self._read_at(offset, stored, checksum), size))
+        total = sum(entry.stored_bytes for entry in (*header.arrays, *header.files))
+        if PREFIX.size + total != offset:
+            raise FormatError("The file is damaged: its parts do not add up to its size.")
+        return header
+
+    def _limit(self, max_bytes):
+        if max_bytes is None:
+            max_bytes = max(FREE_BYTES, FREE_FACTOR * self.file_size)
+        total = sum(entry.decoded_bytes for entry in self.header.arrays)
+        total += sum(entry.size for entry in self.header.files)
+        if total > max_bytes:
+            raise FormatError(
+                f"The file of {self.file_size:,} bytes claims to hold {total:,} bytes, more than "
+                f"the {max_bytes:,} that are allowed. If you trust it, raise `max_bytes`."
+            )

@@ -1,0 +1,110 @@
+"""What Keras saves a model's state into, and loads it from: our files instead of HDF5.
+
+Keras walks over a model and hands each layer, optimizer and metric a store that works as a dict. It
+accepts stores of its own classes only, so ours derive from one and replace all of it.
+"""
+
+import posixpath
+
+from keras.src.saving.saving_lib import H5IOStore
+
+from keras_trim.storage.arrays import as_array
+
+
+class _Store(H5IOStore):
+    """Arrays by path: that of the object and the name it gives, as in a `.keras` file."""
+
+    def __init__(self):  # the parent's would open a file
+        self._folder = ""
+
+    def __bool__(self):
+        return True
+
+    def _path(self, key):
+        return posixpath.join(self._folder, "vars", str(key))
+
+    def close(self):
+        pass
+
+
+class WriteStore(_Store):
+    """Takes what a model saves.
+
+    Args:
+        write: Function of a name and a `numpy.ndarray`.
+    """
+
+    mode = "w"
+
+    def __init__(self, write):
+        super().__init__()
+        self._write = write
+        self._names = {}
+
+    def make(self, path, metadata=None):
+        self._folder = path
+        return self
+
+    def __setitem__(self, key, value):
+        name = self._path(key)
+        self._write(name, as_array(value))
+        self._names.setdefault(self._folder, []).append(str(key))
+
+    def keys(self):
+        return list(self._names.get(self._folder, ()))
+
+    def __len__(self):
+        return len(self.keys())
+
+    def __contains__(self, key):
+        return str(key) in self.keys()
+
+    def has_path(self, path):
+        return path in self._names
+
+
+class ReadStore(_Store):
+    """Gives a model what it loads; each array is decoded when it is asked for.
+
+    Args:
+        names: Iterable of strings: the arrays that there are.
+        read: Function of a name that returns a `numpy.ndarray`.
+    """
+
+    mode = "r"
+
+    def __init__(self, names, read):
+        super().__init__()
+        self._read = read
+        self._keys = {}
+        self._folders = set()
+        self.unread = set(names)
+        for name in names:
+            folder, _, key = name.rpartition("/")
+            self._keys.setdefault(folder, []).append(key)
+            while folder:
+                self._folders.add(folder)
+                folder = folder.rpartition("/")[0]
+
+    def get(self, path):
+        self._folder = path
+        return self
+
+    def __getitem__(self, key):
+        if key not in self:
+            raise KeyError(key)
+        name = self._path(key)
+        self.unread.discard(name)
+        return self._read(name)
+
+    def keys(self):
+        return list(self._keys.get(posixpath.join(self._folder, "vars"), ()))
+
+    def __len__(self):
+        return len(self.keys())
+
+    def __contains__(self, key):
+        return str(key) in self.keys()
+
+    def has_path(self, path):
+        return path in self._folders

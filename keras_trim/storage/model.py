@@ -1,0 +1,229 @@
+"""A Keras model as a file, and back."""
+
+import json
+import warnings
+
+import keras
+from keras import ops, saving
+from keras.src.saving import saving_lib
+from keras.src.saving.serialization_lib import ObjectSharingScope
+
+from keras_trim.storage import assets, lossy
+from keras_trim.storage.arrays import check_suffix, metadata
+from keras_trim.storage.atomic import replace_file
+from keras_trim.storage.building import build
+from keras_trim.storage.container import Reader, Writer
+from keras_trim.storage.dtypes import DTYPES
+from keras_trim.storage.errors import FormatError
+from keras_trim.storage.keras_stores import ReadStore, WriteStore
+from keras_trim.storage.result import SavedArray, SaveResult
+
+_CONFIG = "config.json"
+_SEEDS = "seeds/"
+_HAS_OPTIMIZER = "optimizer_state"
+
+
+def save(model, path, values=None, include_optimizer=False):
+    """Saves a model as a small file: weights, structure and how it was compiled.
+
+    Zeros cost next to nothing, wherever they are, and the other values are compressed. By default
+    nothing is lost: `load` gives back every weight bit for bit.
+
+    Args:
+        model: Keras model that is built.
+        path: Path. It must end in `.ktrim`. A file that is there is replaced once the new one is
+            complete.
+        values: String or `None`. `None` keeps all values as they are. `"float16"`, `"bfloat16"` and
+            `"int8"` round those of kernels and embeddings (floats of rank two or more); `"int8"`
+            scales each output channel. Zeros stay zeros; biases, statistics and the like stay
+            exact, as do weights with values that are too large or not finite.
+        include_optimizer: Boolean. Whether to keep the optimizer's state (steps, momenta), which
+            takes one or two dense weights per weight. Without it, the optimizer is loaded as it was
+            configured and starts afresh.
+
+    Returns:
+        `SaveResult`. `print` it for the size and, if `values` is given, the largest error;
+        `.arrays` has them per weight.
+
+    Raises:
+        ValueError: if an argument is wrong, or the model is not built.
+        OSError: if the file cannot be written; what was there is as it was.
+        ImportError: if `zstandard` is not installed.
+
+    Example:
+
+    ```python
+    keras_trim.save(model, "model.ktrim")
+    model = keras_trim.load("model.ktrim")
+    print(keras_trim.save(model, "small.ktrim", values="int8"))
+    ```
+    """
+    path = check_suffix(path)
+    lossy.check_kind(values)
+    _check_model(model)
+    if not include_optimizer:
+        _warn_of_lost_masks(model)
+    with ObjectSharingScope():
+        config = json.dumps(saving.serialize_keras_object(model), separators=(",", ":"))
+    rows = []
+    with replace_file(path) as file, assets.collecting() as (assets_store, asset_files):
+        writer = Writer(file)
+        saving_lib._save_state(
+            model,
+            weights_store=WriteStore(lambda *array: rows.append(_write(writer, *array, values))),
+            assets_store=assets_store,
+            inner_path="",
+            visited_saveables=set() if include_optimizer else _optimizer_ids(model),
+        )
+        for index, variable in enumerate(_seeds(model)):
+            writer.write_array(f"{_SEEDS}{index}", ops.convert_to_numpy(variable.value))
+        writer.write_file(_CONFIG, config.encode())
+        for name, data in asset_files():
+            writer.write_file(name, data)
+        flag = {_HAS_OPTIMIZER: str(bool(include_optimizer)).lower()}
+        writer.finish({**metadata(), "keras_version": keras.__version__, **flag})
+        file_bytes = file.tell()
+    return SaveResult(path, file_bytes, rows)
+
+
+def load(path, model=None, custom_objects=None, compile=True, safe_mode=True, max_bytes=None):
+    """Loads a model, on whatever backend is active.
+
+    Args:
+        path: Path of a file made by `save`.
+        model: Keras model to load the weights into, of the same structure. By default the model is
+            built as the file says.
+        custom_objects: Dict: name -> class or function, as `keras.models.load_model` takes it.
+        compile: Boolean. Whether to compile the model as it was; with its optimizer's state, if
+            that was saved.
+        safe_mode: Boolean. Whether to refuse `Lambda` layers that carry code. Leave it on unless
+            you made the file yourself.
+        max_bytes: Integer. How many bytes the contents may take in memory. By default 1 GiB, or
+            1000 times the size of the file if that is more.
+
+    Returns:
+        The Keras model.
+
+    Raises:
+        keras_trim.FormatError: if the file is not a `.ktrim` file, is damaged, or contradicts
+            itself.
+        ValueError: if `model` is not of the same structure.
+        OSError: if there is no such file.
+    """
+    if model is not None:
+        _check_model(model)
+    with Reader(path, max_bytes) as reader:
+        into = model
+        if model is None:
+            if _CONFIG not in reader.files:
+                raise FormatError("The file holds arrays but no model: read it by `load_arrays`.")
+            num_bytes = sum(entry.decoded_bytes for entry in reader.arrays.values())
+            text = reader.read_file(_CONFIG)
+            model = build(text, num_bytes, custom_objects, compile, safe_mode)
+        errors = _load_state(reader, model)
+    if errors:
+        message = f"The file and the model do not fit: {errors[0]}"
+        raise FormatError(message) if into is None else ValueError(message)
+    return model
+
+
+def _check_model(model):
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"`model` must be a Keras model. Received: model={model!r}")
+    if not model.built:
+        raise ValueError(
+            "The model has no weights yet: build it first, by `model.build(input_shape)` or by "
+            f"calling it on a batch. Received: model={model.name}"
+        )
+
+
+def _write(writer, name, array, values):
+    """Writes an array, rounded if that is asked for."""
+    narrowed = None
+    if values and array.ndim >= 2 and not _is_of_optimizer(name):
+        narrowed = lossy.narrow(array, values)
+    errors = ()
+    if narrowed is None:
+        writer.write_array(name, array)
+    else:
+        rounded, scales, axis = narrowed
+        writer.write_array(name, rounded, array.dtype.name, scales, axis)
+        restored = lossy.widen(rounded, array.dtype, scales, axis)
+        errors = (lossy.largest_error(array, restored), float(abs(array).max()))
+    stored = writer.arrays[-1].stored_bytes
+    return SavedArray(name, array.shape, array.dtype.name, array.nbytes, stored, *errors)
+
+
+def _load_state(reader, model):
+    """Loads what the file holds into the model; returns a list of what does not fit."""
+    names = [name for name in reader.arrays if not name.startswith(_SEEDS)]
+    store = ReadStore(names, reader.read_array)
+    visited = _optimizer_ids(model)
+    if reader.header.metadata.get(_HAS_OPTIMIZER) == "true":
+        visited = set()
+        if getattr(model, "optimizer", None) is not None and not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+    failures = {}
+    with assets.providing(reader) as assets_store:
+        saving_lib._load_state(
+            model,
+            weights_store=store,
+            assets_store=assets_store,
+            inner_path="",
+            visited_saveables=visited,
+            failed_saveables=set(),
+            error_msgs=failures,
+        )
+    errors = []
+    for saveable, error in failures.values():
+        if isinstance(error, (FormatError, MemoryError)):
+            raise error
+        errors.append(f"{getattr(saveable, 'name', saveable)}: {' '.join(str(error).split())}")
+    unread = sorted(name for name in store.unread if not _is_of_optimizer(name))
+    if unread and not errors:
+        errors.append(f"the model has no {', '.join(unread[:4])}{' ...' if unread[4:] else ''}")
+    seeds = _seeds(model)
+    if not errors and len(reader.arrays) - len(names) == len(seeds):
+        for index, variable in enumerate(seeds):
+            name = f"{_SEEDS}{index}"
+            entry = reader.arrays.get(name)
+            if entry is None or entry.shape != tuple(variable.shape) or entry.dtype not in DTYPES:
+                errors.append(f"it has another {name}")
+                break
+            variable.assign(reader.read_array(name))
+    return errors
+
+
+def _is_of_optimizer(name):
+    return name.startswith("optimizer/") or "/optimizer/" in name
+
+
+def _optimizers(model):
+    models = [layer for layer in model._flatten_layers() if isinstance(layer, keras.Model)]
+    optimizers = (getattr(each, "optimizer", None) for each in models)
+    return [optimizer for optimizer in optimizers if optimizer is not None]
+
+
+def _optimizer_ids(model):
+    return {id(optimizer) for optimizer in _optimizers(model)}
+
+
+def _seeds(model):
+    """The states of the model's random number generators, which Keras does not save."""
+    saved = {id(variable) for variable in (*model.weights, *model.metrics_variables)}
+    return [variable for variable in model.variables if id(variable) not in saved]
+
+
+def _warn_of_lost_masks(model):
+    for optimizer in _optimizers(model):
+        while optimizer is not None:
+            if getattr(optimizer, "pruned_weights", None):
+                warnings.warn(
+                    "The model is still being pruned, and its masks are the optimizer's state, "
+                    "which is left out: training the loaded model would start to prune anew. Call "
+                    "`strip_pruning(model)` first if training is over, or pass "
+                    f"`include_optimizer=True`. Received: model={model.name}",
+                    stacklevel=3,
+                )
+                return
+            optimizer = getattr(optimizer, "inner_optimizer", None)

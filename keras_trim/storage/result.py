@@ -1,0 +1,63 @@
+"""What `save` tells about the file it wrote."""
+
+import dataclasses
+import pathlib
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedArray:
+    """One array of a file.
+
+    Args:
+        name: String.
+        shape: Tuple of integers.
+        dtype: String. What it is when it is loaded.
+        num_bytes: Integer. Bytes in memory.
+        stored_bytes: Integer. Bytes in the file.
+        largest_error: Float. The largest absolute change of a value; 0.0 if it is lossless.
+        largest_value: Float. The largest magnitude in it, if it is not lossless.
+    """
+
+    name: str
+    shape: tuple
+    dtype: str
+    num_bytes: int
+    stored_bytes: int
+    largest_error: float = 0.0
+    largest_value: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class SaveResult:
+    """A file that was saved; printed, a summary.
+
+    Args:
+        path: `pathlib.Path`.
+        file_bytes: Integer. Size of the file.
+        arrays: List of `SavedArray`.
+    """
+
+    path: pathlib.Path
+    file_bytes: int
+    arrays: list
+
+    @property
+    def num_bytes(self):
+        """Integer: bytes of all arrays in memory."""
+        return sum(array.num_bytes for array in self.arrays)
+
+    @property
+    def largest_error(self):
+        """Float: the largest absolute change of any value; 0.0 if all is lossless."""
+        return max((array.largest_error for array in self.arrays), default=0.0)
+
+    def __str__(self):
+        factor = self.num_bytes / self.file_bytes
+        text = f"{self.path}: {self.file_bytes:,} bytes, {factor:.1f} times smaller than in memory"
+        if not self.largest_error:
+            return f"{text}; lossless"
+        worst = max(self.arrays, key=lambda array: array.largest_error)
+        return (
+            f"{text}; values changed by {worst.largest_error:.3g} at most ({worst.name}, whose "
+            f"largest is {worst.largest_value:.3g})"
+        )

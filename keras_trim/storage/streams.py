@@ -1,0 +1,101 @@
+"""Byte streams: stored as they are, or through Zstandard where that is smaller."""
+
+from keras_trim.storage.errors import FormatError
+
+# Bytes: trying harder than this takes longer than it is worth.
+_THOROUGH_BELOW = 1 << 12
+
+
+def import_zstandard():
+    """Returns the module `zstandard`.
+
+    Raises:
+        ImportError: if it is not installed.
+    """
+    try:
+        import zstandard
+    except ImportError as error:
+        raise ImportError(
+            f'.ktrim files need Zstandard: pip install "keras-trim[storage]". Received: {error}'
+        ) from error
+    return zstandard
+
+
+class StreamEncoder:
+    """Compresses streams, each on its own.
+
+    Planes of weights are noise with uneven bytes: an entropy coder is all that pays, and matches
+    that are found by chance cost. So one compressor looks for almost none. The other one is for
+    streams that do repeat. Each stream takes the smallest of both and itself.
+    """
+
+    def __init__(self):
+        zstd = import_zstandard()
+        entropy = zstd.ZstdCompressionParameters(
+            strategy=zstd.STRATEGY_FAST,
+            window_log=17,
+            hash_log=6,
+            chain_log=6,
+            search_log=1,
+            min_match=7,
+            target_length=0,
+        )
+        self._entropy = zstd.ZstdCompressor(compression_params=entropy)
+        self._general = zstd.ZstdCompressor(level=3)
+        self._thorough = zstd.ZstdCompressor(level=19)
+
+    def encode(self, data, is_text=False):
+        """Encodes a stream.
+
+        Args:
+            data: Bytes-like.
+            is_text: Boolean. Whether the data are no values, and so worth any effort.
+
+        Returns:
+            Bytes: either the data themselves or, if it is smaller, one Zstandard frame.
+        """
+        data = memoryview(data).cast("B")
+        if not data:
+            return b""
+        if is_text or len(data) <= _THOROUGH_BELOW:
+            best = self._thorough.compress(data)
+        else:
+            best = self._entropy.compress(data)
+            # Noise stays noise: no need to find that out twice.
+            if len(best) < 0.97 * len(data):
+                best = min(best, self._general.compress(data), key=len)
+        return best if len(best) < len(data) else bytes(data)
+
+
+class StreamDecoder:
+    """Decodes streams of known size; never allocates more than that."""
+
+    def __init__(self):
+        self._zstd = import_zstandard()
+        self._decompressor = self._zstd.ZstdDecompressor()
+
+    def decode(self, stored, size):
+        """Returns the `size` bytes that `StreamEncoder.encode` was given.
+
+        Args:
+            stored: Bytes-like.
+            size: Integer. If `stored` is as long, it is the data itself.
+
+        Raises:
+            FormatError: if `stored` does not decode to exactly `size` bytes.
+        """
+        if len(stored) == size:
+            return stored
+        try:
+            # The library allocates what a frame claims to hold, so look at that first.
+            claimed = self._zstd.get_frame_parameters(stored).content_size
+            if claimed != size:
+                raise FormatError(f"A compressed stream claims {claimed} bytes instead of {size}.")
+            data = self._decompressor.decompress(
+                stored, max_output_size=size, allow_extra_data=False
+            )
+        except self._zstd.ZstdError as error:
+            raise FormatError(f"A compressed stream is damaged ({error}).") from error
+        if len(data) != size:
+            raise FormatError(f"A compressed stream has {len(data)} bytes instead of {size}.")
+        return data

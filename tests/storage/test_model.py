@@ -1,0 +1,338 @@
+"""Models as files, on the active backend: what a `.keras` file holds, ours does too."""
+
+import json
+import re
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_trim
+
+KERNELS_AT = 0.8
+
+
+def values(variable):
+    return keras.ops.convert_to_numpy(variable.value)
+
+
+def assert_same_variables(variables, others):
+    assert len(variables) == len(others)
+    for mine, theirs in zip(variables, others, strict=True):
+        assert mine.dtype == theirs.dtype
+        assert values(mine).tobytes() == values(theirs).tobytes(), mine.path
+
+
+@keras.saving.register_keras_serializable(package="tests.storage")
+class Block(layers.Layer):
+    """Sublayers in containers, weights of its own, and a variable made of a value."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.parts = [layers.Dense(units), {"deep": layers.Dense(units)}]
+        self.gain = self.add_weight(shape=(), initializer="ones", name="gain")
+        self.counter = keras.Variable(np.arange(3, dtype="int32"), trainable=False)
+
+    def build(self, input_shape):
+        self.parts[0].build(input_shape)
+        self.parts[1]["deep"].build((*input_shape[:-1], self.units))
+
+    def call(self, x):
+        return self.parts[1]["deep"](self.parts[0](x)) * self.gain
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+@keras.saving.register_keras_serializable(package="tests.storage")
+class Subclassed(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden = layers.Dense(16, activation="relu")
+        self.out = layers.Dense(1)
+
+    def call(self, x):
+        return self.out(self.hidden(x))
+
+
+def make_cnn():
+    return keras.Sequential(
+        [
+            keras.Input((12, 12, 3)),
+            layers.Conv2D(8, 3, name="conv"),
+            layers.BatchNormalization(),
+            layers.SeparableConv2D(8, 3),
+            layers.Dropout(0.5),
+            layers.Flatten(),
+            layers.Dense(10),
+        ]
+    )
+
+
+def make_text():
+    inputs = keras.Input((7,), dtype="int32")
+    x = layers.Embedding(50, 16)(inputs)
+    x = layers.Bidirectional(layers.LSTM(8, dropout=0.1, return_sequences=True))(x)
+    x = layers.MultiHeadAttention(2, 8)(x, x)
+    return keras.Model(inputs, layers.Dense(1)(layers.GlobalAveragePooling1D()(x)))
+
+
+def make_custom():
+    inputs = keras.Input((6,))
+    inner = keras.Sequential([keras.Input((6,)), layers.Dense(6, name="inner")])
+    inner.compile("adam", "mse")
+    inner.optimizer.build(inner.trainable_variables)
+    return keras.Model(inputs, layers.Dense(1)(Block(5)(inner(inputs))))
+
+
+def make_half():
+    inputs = keras.Input((6,))
+    x = layers.Dense(8, dtype="bfloat16")(inputs)
+    x = layers.Dense(8, dtype="float16")(x)
+    return keras.Model(inputs, layers.Dense(1, dtype="mixed_float16")(x))
+
+
+def make_int8():
+    model = keras.Sequential([keras.Input((16,)), layers.Dense(32), layers.Dense(8)])
+    for layer in model.layers:
+        layer.quantize("int8")
+    return model
+
+
+def make_normalized():
+    norm = layers.Normalization()
+    norm.adapt(np.random.default_rng(0).random((20, 6)).astype("float32"))
+    return keras.Sequential([keras.Input((6,)), norm, layers.Dense(2)])
+
+
+def make_subclassed():
+    model = Subclassed()
+    model(np.zeros((1, 6), "float32"))
+    return model
+
+
+MAKERS = [
+    *(make_cnn, make_text, make_custom, make_half, make_int8, make_normalized, make_subclassed),
+]
+
+
+def batch_for(model, count=8):
+    shape = (6,) if isinstance(model, Subclassed) else model.input_shape[1:]
+    rng = np.random.default_rng(1)
+    if getattr(model, "inputs", None) and "int" in model.inputs[0].dtype:
+        return rng.integers(0, 50, (count, *shape)).astype("int32")
+    return rng.random((count, *shape)).astype("float32")
+
+
+def config_text(model):
+    """A model's configuration; what Keras numbers anew in every model is left out."""
+    text = json.dumps(keras.saving.serialize_keras_object(model), sort_keys=True)
+    return re.sub(r'("shared_object_id": )\d+', r"\1", text)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_models_come_back_bit_for_bit(make, tmp_path):
+    model = make()
+    if make is not make_int8:
+        keras_trim.prune(model, KERNELS_AT)
+    result = keras_trim.save(model, tmp_path / "model.ktrim")
+    loaded = keras_trim.load(tmp_path / "model.ktrim")
+    assert type(loaded) is type(model)
+    model.save(tmp_path / "model.keras")
+    keras_own = keras.models.load_model(tmp_path / "model.keras")
+    assert config_text(loaded) == config_text(keras_own)
+    assert_same_variables(model.variables, loaded.variables)
+    assert result.largest_error == 0
+    assert result.file_bytes == (tmp_path / "model.ktrim").stat().st_size
+    assert "lossless" in str(result)
+
+    # Into a model that is there.
+    for variable in loaded.variables:
+        variable.assign(keras.ops.ones_like(variable.value))
+    assert keras_trim.load(tmp_path / "model.ktrim", loaded) is loaded
+    assert_same_variables(model.variables, loaded.variables)
+
+    x = batch_for(model)
+    np.testing.assert_array_equal(model.predict(x, verbose=0), loaded.predict(x, verbose=0))
+
+
+def compiled(optimizer="adam"):
+    model = make_cnn()
+    keras_trim.prune(model, KERNELS_AT)
+    model.compile(
+        keras.optimizers.get(optimizer),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy", keras.metrics.SparseTopKCategoricalAccuracy(3, name="top3")],
+        steps_per_execution=2,
+    )
+    model.fit(batch_for(model, 16), np.arange(16) % 10, batch_size=4, verbose=0)
+    return model
+
+
+def test_compile_state_and_a_fresh_optimizer(tmp_path):
+    model = compiled(keras.optimizers.AdamW(0.003, weight_decay=0.01, clipnorm=1.0))
+    keras_trim.save(model, tmp_path / "model.ktrim")
+    loaded = keras_trim.load(tmp_path / "model.ktrim")
+    assert loaded.get_compile_config() == model.get_compile_config()
+    assert_same_variables(model.variables[:-4], loaded.variables[: len(model.variables) - 4])
+    assert int(loaded.optimizer.iterations.value) == 0
+    x, y = batch_for(model), np.arange(8)
+    mine, theirs = (each.evaluate(x, y, verbose=0, return_dict=True) for each in (model, loaded))
+    assert mine == theirs
+    assert set(mine) == {"accuracy", "loss", "top3"}
+    loaded.fit(x, y, verbose=0)
+    assert not keras_trim.load(tmp_path / "model.ktrim", compile=False).compiled
+
+
+def test_training_resumes_with_the_optimizers_state(tmp_path):
+    model = compiled()
+    small = keras_trim.save(model, tmp_path / "small.ktrim")
+    result = keras_trim.save(model, tmp_path / "model.ktrim", include_optimizer=True)
+    assert result.file_bytes > 2 * small.file_bytes
+    loaded = keras_trim.load(tmp_path / "model.ktrim")
+    assert_same_variables(model.optimizer.variables, loaded.optimizer.variables)
+    fresh = make_cnn()
+    fresh.compile("adam", "mse")
+    keras_trim.load(tmp_path / "model.ktrim", fresh)
+    assert_same_variables(model.optimizer.variables, fresh.optimizer.variables)
+    keras_trim.load(tmp_path / "model.ktrim", make_cnn())  # not compiled
+    x, y = batch_for(model, 16), np.arange(16) % 10
+    for each in (model, loaded):
+        each.fit(x, y, batch_size=4, shuffle=False, verbose=0)
+    assert_same_variables(model.optimizer.variables, loaded.optimizer.variables)
+    assert_same_variables(model.weights, loaded.weights)
+
+
+@pytest.mark.filterwarnings("ignore:Training ended")
+def test_a_model_that_is_being_pruned(data, mlp, tmp_path):
+    keras_trim.prune_low_magnitude(mlp, keras_trim.PolynomialDecay(0.2, 0.8, 0, 100, frequency=2))
+    mlp.compile("adam", "mse")
+    mlp.fit(*data, verbose=0, callbacks=[keras_trim.UpdatePruningStep()])
+    with pytest.warns(UserWarning, match="still being pruned.*include_optimizer=True"):
+        keras_trim.save(mlp, tmp_path / "model.ktrim")
+    keras_trim.save(mlp, tmp_path / "model.ktrim", include_optimizer=True)
+    loaded = keras_trim.load(tmp_path / "model.ktrim")
+    assert type(loaded.optimizer) is keras_trim.PruningOptimizer
+    assert_same_variables(mlp.optimizer.variables, loaded.optimizer.variables)
+    for each in (mlp, loaded):
+        each.fit(*data, shuffle=False, verbose=0)
+    assert_same_variables(mlp.weights, loaded.weights)
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [("float16", 2**-11), ("bfloat16", 2**-8), ("int8", 0.5 / 127)],
+)
+def test_rounded_values(kind, error, tmp_path):
+    model = make_cnn()
+    keras_trim.prune(model, KERNELS_AT)
+    exact = keras_trim.save(model, tmp_path / "exact.ktrim")
+    result = keras_trim.save(model, tmp_path / "model.ktrim", values=kind)
+    loaded = keras_trim.load(tmp_path / "model.ktrim")
+    assert result.file_bytes < exact.file_bytes
+    seen = 0.0
+    for mine, theirs in zip(model.weights, loaded.weights, strict=True):
+        before, after = values(mine), values(theirs)
+        assert before.dtype == after.dtype
+        if before.ndim < 2:
+            np.testing.assert_array_equal(before, after)
+        else:
+            assert not after[before == 0].any()
+            assert 0 < abs(before - after).max() <= 1.001 * error * abs(before).max()
+            seen = max(seen, float(abs(before - after).max()))
+    assert result.largest_error == seen
+    assert f"values changed by {seen:.3g} at most" in str(result)
+    worst = max(result.arrays, key=lambda array: array.largest_error)
+    assert worst.name in str(result)
+    # Saved again, nothing changes any more.
+    keras_trim.save(loaded, tmp_path / "again.ktrim", values=kind if kind != "int8" else None)
+    assert_same_variables(loaded.weights, keras_trim.load(tmp_path / "again.ktrim").weights)
+
+
+def test_values_that_rounding_would_destroy_stay_exact(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.Dense(3), layers.Dense(3)])
+    large, infinite, dead = (layer.kernel for layer in model.layers)
+    large.assign(np.full((4, 3), 1e6, "float32"))
+    infinite.assign(np.array([[1, 2, np.inf], [np.nan, 0, 0], [-0.0, 0, 0]], "float32"))
+    dead.assign(np.array([[1, 0, 1e-45], [3, 0, 0], [0.1, 0, 0]], "float32"))
+    for kind in ("float16", "bfloat16", "int8"):
+        keras_trim.save(model, tmp_path / "model.ktrim", values=kind)
+        loaded = keras_trim.load(tmp_path / "model.ktrim")
+        assert_same_variables([infinite], [loaded.layers[1].kernel])
+        np.testing.assert_allclose(values(loaded.layers[0].kernel), 1e6, rtol=2**-8)
+        np.testing.assert_allclose(values(loaded.layers[2].kernel), values(dead), atol=3 / 127)
+    keras_trim.save(model, tmp_path / "model.ktrim", values="float16")
+    assert_same_variables([large], [keras_trim.load(tmp_path / "model.ktrim").layers[0].kernel])
+
+
+def test_vocabularies(tmp_path):
+    pytest.importorskip("tensorflow")
+    words = layers.StringLookup(vocabulary=["käse", "brot", "wein\tund"])
+    inputs = keras.Input((2,), dtype="string")
+    model = keras.Model(inputs, layers.Embedding(4, 3)(words(inputs)))
+    keras_trim.save(model, tmp_path / "model.ktrim")
+    loaded = keras_trim.load(tmp_path / "model.ktrim")
+    (lookup,) = (layer for layer in loaded.layers if isinstance(layer, layers.StringLookup))
+    assert lookup.get_vocabulary() == words.get_vocabulary()
+    keras_trim.load(tmp_path / "model.ktrim", loaded)
+    assert lookup.get_vocabulary() == words.get_vocabulary()
+
+
+def test_code_in_a_file_does_not_run(tmp_path):
+    model = keras.Sequential([keras.Input((2,)), layers.Lambda(lambda x: x + 1)])
+    keras_trim.save(model, tmp_path / "model.ktrim")
+    with pytest.raises(keras_trim.FormatError, match="cannot be built.*lambda"):
+        keras_trim.load(tmp_path / "model.ktrim")
+    loaded = keras_trim.load(tmp_path / "model.ktrim", safe_mode=False)
+    assert float(loaded(np.zeros((1, 2)))[0, 0]) == 1
+
+
+def test_classes_that_are_not_registered(tmp_path):
+    class Twice(layers.Layer):
+        def call(self, x):
+            return 2 * x
+
+    model = keras.Sequential([keras.Input((2,)), Twice(), layers.Dense(1)])
+    keras_trim.save(model, tmp_path / "model.ktrim")
+    with pytest.raises(keras_trim.FormatError, match="cannot be built: Could not locate.*Twice"):
+        keras_trim.load(tmp_path / "model.ktrim")
+    loaded = keras_trim.load(tmp_path / "model.ktrim", custom_objects={"Twice": Twice})
+    assert_same_variables(model.variables, loaded.variables)
+
+
+def test_a_model_of_another_structure(mlp, tmp_path):
+    keras_trim.save(mlp, tmp_path / "model.ktrim")
+    smaller = keras.Sequential([keras.Input((8,)), layers.Dense(16)])
+    with pytest.raises(ValueError, match="do not fit: the model has no layers/dense_1/vars/0"):
+        keras_trim.load(tmp_path / "model.ktrim", smaller)
+    wider = keras.Sequential([keras.Input((8,)), layers.Dense(17), layers.Dense(1)])
+    with pytest.raises(ValueError, match="do not fit: dense.*shape"):
+        keras_trim.load(tmp_path / "model.ktrim", wider)
+    deeper = keras.Sequential([keras.Input((8,)), *(layers.Dense(n) for n in (16, 1, 1))])
+    with pytest.raises(ValueError, match="do not fit: dense.*received 0 variables"):
+        keras_trim.load(tmp_path / "model.ktrim", deeper)
+
+
+def test_wrong_arguments(mlp, tmp_path):
+    path = tmp_path / "model.ktrim"
+    with pytest.raises(ValueError, match="must end in `.ktrim`"):
+        keras_trim.save(mlp, tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="'int8'. Received: values='int4'"):
+        keras_trim.save(mlp, path, values="int4")
+    with pytest.raises(ValueError, match="must be a Keras model. Received"):
+        keras_trim.save("model", path)
+    with pytest.raises(ValueError, match="no weights yet.*Received: model=unbuilt"):
+        keras_trim.save(keras.Sequential([layers.Dense(1)], name="unbuilt"), path)
+    keras_trim.save_arrays({"w": np.ones(3)}, path)
+    with pytest.raises(keras_trim.FormatError, match="arrays but no model.*load_arrays"):
+        keras_trim.load(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["model.ktrim"]
+
+
+def test_arrays_of_a_model(mlp, tmp_path):
+    keras_trim.save(mlp, tmp_path / "model.ktrim")
+    arrays = keras_trim.load_arrays(tmp_path / "model.ktrim")
+    np.testing.assert_array_equal(arrays["layers/dense/vars/0"], values(mlp.layers[0].kernel))
+    assert arrays["layers/dense_1/vars/1"].shape == (1,)
