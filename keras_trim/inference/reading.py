@@ -98,11 +98,18 @@ class _Reader:
             length = len(self.graph.nodes)
             try:
                 y = converter(operation, self, *args, **kwargs)
-                spec = self._spec(operation, args, kwargs)
-                return dataclasses.replace(y, shape=tuple(spec.shape), dtype=spec.dtype)
+                return self._with_specs(y, self._spec(operation, args, kwargs))
             except Unsupported:
                 del self.graph.nodes[length:]
         return self.keras_call(operation, args, kwargs, self.name)
+
+    def _with_specs(self, outputs, specs):
+        """The symbols of a layer's outputs in its structure, with the shapes Keras gives."""
+        symbols = [
+            dataclasses.replace(symbol, shape=tuple(spec.shape), dtype=spec.dtype)
+            for symbol, spec in zip(tree.flatten(outputs), tree.flatten(specs), strict=True)
+        ]
+        return tree.pack_sequence_as(specs, symbols)
 
     def _spec(self, operation, args, kwargs):
         args, kwargs = tree.map_structure(
@@ -118,6 +125,15 @@ class _Reader:
         """
         (value,) = self.graph.add(operation, [x.value for x in inputs], name)
         return Symbol(value, self._shape_after(operation, inputs), inputs[0].dtype)
+
+    def add_all(self, operation, inputs, name, num_outputs):
+        """Adds an operation; returns a list of its outputs."""
+        values = self.graph.add(operation, [x.value for x in inputs], name, num_outputs)
+        return [Symbol(value, inputs[0].shape, inputs[0].dtype) for value in values]
+
+    def apply(self, operation, *args):
+        """Converts a layer or model within another; returns the `Symbol`s of its outputs."""
+        return self._caller(operation)(*args)
 
     def _shape_after(self, operation, inputs):
         if isinstance(operation, operations.Permute):

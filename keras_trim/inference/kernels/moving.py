@@ -21,14 +21,15 @@ def _split_three(x, a, b, c):
 def transpose(p, arena, thread, num_threads):
     """y[n, j, i] = x[n, i, j] for `ROWS` i and `COLUMNS` j."""
     rows, columns = p[ROWS], p[COLUMNS]
-    tile_rows = 8 * _TILE if columns == 3 else _TILE
+    is_image = columns == 3 and p[X_ROW] == 3
+    tile_rows = 8 * _TILE if is_image else _TILE
     tiles = (rows + tile_rows - 1) // tile_rows
     begin, end = share(p[BATCH] * tiles, thread, num_threads)
     for item in range(begin, end):
         sample, tile = item // tiles, item % tiles
         first, last = tile * tile_rows, min((tile + 1) * tile_rows, rows)
         x, y = p[X] + sample * p[X_SAMPLE], p[Y] + sample * p[Y_SAMPLE]
-        if columns == 3:  # an image
+        if is_image:
             _split_three(
                 arena[x + 3 * first : x + 3 * last],
                 arena[y + first : y + last],

@@ -18,6 +18,7 @@ from keras_trim.inference.kernels.elementwise import binary, unary
 from keras_trim.inference.kernels.moving import copy, gather, transpose
 from keras_trim.inference.kernels.padding import pad
 from keras_trim.inference.kernels.pooling import global_pool, pool
+from keras_trim.inference.kernels.recurrent import cell, fill
 from keras_trim.inference.kernels.rows import dense_rows, layer_norm, softmax, sparse_rows
 from keras_trim.inference.kernels.threads import wait_for_all
 
@@ -27,6 +28,7 @@ FACTORS = 4  # float32 per instruction
 OPCODES = (
     "convolution", "pad", "depthwise", "unary", "binary", "pool", "global_pool", "transpose",
     "copy", "gather", "sparse_rows", "dense_rows", "softmax", "layer_norm",
+    "cell", "fill",
 )  # fmt: skip
 CODES = {name: code for code, name in enumerate(OPCODES)}
 
@@ -78,6 +80,10 @@ def _make_run(fingerprint):
                 softmax(p, arena, thread, num_threads)
             elif code == 13:
                 layer_norm(p, f, arena, constants, thread, num_threads)
+            elif code == 14:
+                cell(p, f, arena, thread, num_threads)
+            elif code == 15:
+                fill(p, f, arena, thread, num_threads)
             wait_for_all(barrier, num_threads)
 
     return run

@@ -5,8 +5,10 @@ from keras_trim.inference.operations.convolution import Convolution
 from keras_trim.inference.operations.dense import Dense
 from keras_trim.inference.operations.depthwise import DepthwiseConvolution
 from keras_trim.inference.operations.elementwise import Activation, Binary, Softmax
+from keras_trim.inference.operations.joining import JoinTime, SplitTime
 from keras_trim.inference.operations.normalization import LayerNormalization, ScaleChannels
 from keras_trim.inference.operations.pooling import GlobalPool, Pool
+from keras_trim.inference.operations.recurrent import Recurrent
 from keras_trim.inference.operations.shaping import (
     Concatenate,
     Embedding,
@@ -26,13 +28,16 @@ __all__ = [
     "DepthwiseConvolution",
     "Embedding",
     "GlobalPool",
+    "JoinTime",
     "LayerNormalization",
     "Operation",
     "Pad",
     "Permute",
     "Pool",
+    "Recurrent",
     "Repeat",
     "Reshape",
     "ScaleChannels",
     "Softmax",
+    "SplitTime",
 ]
