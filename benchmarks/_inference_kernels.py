@@ -1,4 +1,4 @@
-"""Single instructions of the engine, and the machine's limits beside them."""
+"""Commands that measure single products of the engine, and the machine's limits."""
 
 import copy
 import statistics
@@ -7,79 +7,10 @@ import time
 import numpy as np
 
 from benchmarks._common import serve
-from keras_trim.inference.engine import Execution
+from keras_trim.inference.execution import Execution
 from keras_trim.inference.kernels.program import OPCODES, aligned_zeros
-from keras_trim.inference.plan import HostStep, make_program
+from keras_trim.inference.plan import make_program
 from keras_trim.inference.tuning import Tuner
-
-
-class _Recorded:
-    """An operation that notes the shapes of its outputs when it is lowered."""
-
-    def __init__(self, operation):
-        self.operation = operation
-        self.shapes = None
-
-    def lower(self, builder, *inputs):
-        outputs = self.operation.lower(builder, *inputs)
-        tensors = outputs if isinstance(outputs, list | tuple) else [outputs]
-        self.shapes = [tensor.shape for tensor in tensors]
-        return outputs
-
-
-def time_layers(engine, x, rounds=15):
-    """What each node of a network takes, alone in turn, on one thread.
-
-    Args:
-        engine: `Engine`.
-        x: Array.
-        rounds: Integer. The median over so many runs counts.
-
-    Returns:
-        List of dicts, a node each: `name`, `kernel` (what was chosen), `ms`, `multiply_adds` and
-        `kept` (those with weights that are not zero), and `ms_of`, by kind of instruction.
-    """
-    graph = copy.copy(engine._graph)
-    graph.nodes = [copy.copy(node) for node in graph.nodes]
-    for node in graph.nodes:
-        node.operation = _Recorded(node.operation)
-    program = make_program(graph, [x.shape], 1, Tuner(), aligned_zeros)
-    execution = Execution(program, 1)
-    execution.run([x])
-    steps = []
-    for step in program.steps:
-        steps += [step] if isinstance(step, HostStep) else [(i, i + 1) for i in range(*step)]
-    seconds = np.zeros((rounds, len(steps)))
-    for times in seconds:
-        for i, step in enumerate(steps):
-            start = time.perf_counter()
-            if isinstance(step, HostStep):
-                step.function(*(execution.view(t) for t in (*step.inputs, *step.outputs)))
-            else:
-                execution._run_native(*step)
-            times[i] = time.perf_counter() - start
-    found = {}
-    for number, step, ms in zip(
-        program.nodes, steps, 1e3 * np.median(seconds, axis=0), strict=True
-    ):
-        kind = "Python" if isinstance(step, HostStep) else OPCODES[program.table[step[0], 0]]
-        found.setdefault(number, {})
-        found[number][kind] = found[number].get(kind, 0.0) + float(ms)
-    return [_describe(graph, program, number, ms_of) for number, ms_of in found.items()]
-
-
-def _describe(graph, program, number, ms_of):
-    description = {"ms": sum(ms_of.values()), "ms_of": ms_of}
-    if number is None:
-        return {"name": "outputs", "kernel": "", "multiply_adds": 0, "kept": 0} | description
-    node = graph.nodes[number]
-    total, kept = node.operation.operation.multiply_adds(*node.operation.shapes)
-    return {
-        "name": node.name,
-        "kernel": "; ".join(program.choices.get(number, [])),
-        "multiply_adds": int(total),
-        "kept": int(kept),
-    } | description
 
 
 class _OneKind(Tuner):
@@ -201,7 +132,7 @@ def _products(execution):
     rows = [i for i, code in enumerate(codes) if OPCODES[code] != "transpose"]
 
     def run():
-        execution._run_native(rows[0], rows[-1] + 1)
+        execution.run_step((rows[0], rows[-1] + 1))
 
     return run
 
