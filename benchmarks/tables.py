@@ -12,6 +12,7 @@ import json
 import re
 import sys
 
+from benchmarks import _inference_table
 from benchmarks._common import RESULTS, ROOT
 
 BACKENDS = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}
@@ -145,7 +146,11 @@ def accuracy():
     )
 
 
-TABLES = {"training_speed": training_speed, "accuracy": accuracy}
+def inference():
+    return _inference_table.make(markdown)
+
+
+TABLES = {"training_speed": training_speed, "accuracy": accuracy, "inference": inference}
 
 
 def main():
