@@ -64,7 +64,7 @@ def write_onnx(name, sparsity, path):
 def _fold_normalization(graph):
     """Folds what normalization became, a constant per channel each, into the convolution before.
 
-    Keras exports it as a subtraction, a product and a sum, which no runtime folds.
+    Keras exports it as a subtraction, a product and a sum.
     """
     from onnx import numpy_helper
 

@@ -102,8 +102,8 @@ def _explanation(contents, machine):
         "on two, medians of paired rounds. Networks have random weights; all runtimes get the same "
         "ones and give the same outputs. `of peak`: multiply-adds with weights that are not zero, "
         "in layers that run sparsely, over what one core can do "
-        f"({limits['flops'] / 1e9:.0f} GFLOP/s; it reads {limits['read_bytes'] / 1e9:.0f} GB/s from "
-        "memory, which weights that fit in a cache do not come from). How it is measured: "
+        f"({limits['flops'] / 1e9:.0f} GFLOP/s; it reads {limits['read_bytes'] / 1e9:.0f} GB/s "
+        "from memory, which weights that fit in a cache do not come from). How it is measured: "
         "[benchmarks/README.md](benchmarks/README.md)."
     )
 
