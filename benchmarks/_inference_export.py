@@ -117,7 +117,8 @@ def _lstm(sparsity):
     from onnx import TensorProto, helper, numpy_helper
 
     model = _inference_models.build(keras, "lstm", sparsity)
-    nodes, constants, x = [], [], "x"
+    nodes = [helper.make_node("Transpose", ["x"], ["steps first"], perm=[1, 0, 2])]
+    constants, x = [], "steps first"
     for number, layer in enumerate(model.layers):
         kernel, recurrent, bias = layer.get_weights()
         names = [f"{part}{number}" for part in ("w", "r", "b")]
@@ -138,7 +139,7 @@ def _lstm(sparsity):
     graph = helper.make_graph(
         nodes,
         "lstm",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [steps, 1, width])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, steps, width])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, layer.units])],
         constants,
     )

@@ -86,8 +86,6 @@ def _input(runtime, name, seed):
     x = _inference_models.make_input(name, seed)
     if runtime in _READS_ONNX and x.ndim == 4:
         x = x.transpose(0, 3, 1, 2)
-    elif runtime in _READS_ONNX and x.ndim == 3:
-        x = x.transpose(1, 0, 2)  # ONNX's LSTM takes steps first
     return np.ascontiguousarray(x)
 
 
