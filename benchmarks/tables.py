@@ -13,6 +13,7 @@ import re
 import statistics
 import sys
 
+from benchmarks import _inference_table
 from benchmarks._common import RESULTS, ROOT
 
 BACKENDS = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}
@@ -162,6 +163,10 @@ def accuracy():
     )
 
 
+def inference():
+    return _inference_table.make(markdown)
+
+
 def _difference(result, other):
     """Mean difference of accuracy in points, seed by seed, and its standard error."""
     pairs = zip(result["accuracies"], other["accuracies"], strict=True)
@@ -199,6 +204,7 @@ def deployment():
 TABLES = {
     "training_speed": ("README.md", training_speed),
     "accuracy": ("README.md", accuracy),
+    "inference": ("README.md", inference),
     "deployment": ("docs/deployment.md", deployment),
 }
 

@@ -1,0 +1,157 @@
+"""Commands that write a network for the runtimes that do not read Keras models.
+
+LiteRT's converter takes TensorFlow, ONNX is exported by way of PyTorch; so each format has a
+process of its own, with Keras's backend chosen by it.
+"""
+
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import keras
+import numpy as np
+
+from benchmarks import _inference_models
+from benchmarks._common import serve
+
+# What DeepSparse 1.8 reads.
+_OPSET, _IR_VERSION = 18, 8
+
+
+def write_tflite(name, sparsity, path, sparse_path):
+    """Writes the network twice: as usual, and with its zeros stored sparsely."""
+    import tensorflow as tf
+
+    model = _inference_models.build(keras, name, sparsity)
+    shape = (1, *_inference_models.NETWORKS[name].shape)
+    signature = [keras.InputSpec(shape=shape, dtype="float32")]
+    with tempfile.TemporaryDirectory() as folder:
+        model.export(folder, format="tf_saved_model", input_signature=signature, verbose=False)
+        for target, optimizations in (
+            (path, []),
+            (sparse_path, [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]),
+        ):
+            converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+            converter.optimizations = optimizations
+            pathlib.Path(target).write_bytes(converter.convert())
+
+
+def write_onnx(name, sparsity, path):
+    """Writes the network channels first, down to the operations that DeepSparse runs sparsely."""
+    import onnx
+
+    if name == "lstm":
+        onnx.save(_lstm(sparsity), path)
+        return
+    keras.config.set_image_data_format("channels_first")
+    model = _inference_models.build(keras, name, sparsity)
+    with tempfile.TemporaryDirectory() as folder:
+        raw, slim = f"{folder}/raw.onnx", f"{folder}/slim.onnx"
+        signature = [keras.InputSpec(shape=(1, *model.input_shape[1:]), dtype="float32")]
+        model.export(raw, format="onnx", input_signature=signature, verbose=False)
+        exported = onnx.load(raw)
+        exported.opset_import[0].version = _OPSET
+        exported.ir_version = _IR_VERSION
+        onnx.save(exported, raw)
+        script = pathlib.Path(sys.executable).with_name("onnxslim")
+        subprocess.run([script, raw, slim], check=True, stdout=subprocess.DEVNULL)
+        slimmed = onnx.load(slim)
+        _fold_normalization(slimmed.graph)
+        onnx.save(slimmed, path)
+
+
+def _fold_normalization(graph):
+    """Folds what normalization became, a constant per channel each, into the convolution before.
+
+    Keras exports it as a subtraction, a product and a sum.
+    """
+    from onnx import numpy_helper
+
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    users = {}
+    for node in graph.node:
+        for value in node.input:
+            users.setdefault(value, []).append(node)
+    for convolution in [node for node in graph.node if node.op_type == "Conv"]:
+        kernel = numpy_helper.to_array(constants[convolution.input[1]])
+        bias = np.zeros(len(kernel), np.float32)
+        if len(convolution.input) > 2:
+            bias = numpy_helper.to_array(constants[convolution.input[2]])
+        while True:
+            following = users.get(convolution.output[0], [])
+            if len(following) != 1 or following[0].op_type not in ("Sub", "Mul", "Add"):
+                break
+            node = following[0]
+            constant = constants.get(node.input[1]) or constants.get(node.input[0])
+            # Of a residual sum there is no constant; a constant minus a value does not occur.
+            if constant is None or (node.op_type == "Sub" and node.input[1] not in constants):
+                break
+            constant = np.broadcast_to(numpy_helper.to_array(constant).reshape(-1), bias.shape)
+            if node.op_type == "Mul":
+                kernel, bias = kernel * constant[:, None, None, None], bias * constant
+            else:
+                bias = bias + constant if node.op_type == "Add" else bias - constant
+            convolution.output[0] = node.output[0]
+            graph.node.remove(node)
+        names = [f"{convolution.output[0]}/{part}" for part in ("kernel", "bias")]
+        for name, array in zip(names, (kernel, bias), strict=True):
+            graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        convolution.input[:] = [convolution.input[0], *names]
+    used = {value for node in graph.node for value in node.input}
+    for tensor in list(graph.initializer):
+        if tensor.name not in used:
+            graph.initializer.remove(tensor)
+
+
+def count_onnx_operations(path):
+    """Dict: kind of operation -> how many there are."""
+    import onnx
+
+    kinds = [node.op_type for node in onnx.load(path).graph.node]
+    return {kind: kinds.count(kind) for kind in sorted(set(kinds))}
+
+
+def _lstm(sparsity):
+    """The network with ONNX's own LSTM, where the exporter would unroll all steps."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = _inference_models.build(keras, "lstm", sparsity)
+    nodes = [helper.make_node("Transpose", ["x"], ["steps first"], perm=[1, 0, 2])]
+    constants, x = [], "steps first"
+    for number, layer in enumerate(model.layers):
+        kernel, recurrent, bias = layer.get_weights()
+        names = [f"{part}{number}" for part in ("w", "r", "b")]
+        biases = np.concatenate([_gates(bias), np.zeros_like(bias)])[None]
+        arrays = (_gates(kernel).T[None], _gates(recurrent).T[None], biases)
+        for constant, array in zip(names, arrays, strict=True):
+            constants.append(numpy_helper.from_array(np.ascontiguousarray(array), constant))
+        outputs = [f"y{number}", f"h{number}"]
+        nodes.append(helper.make_node("LSTM", [x, *names], outputs, hidden_size=layer.units))
+        if layer.return_sequences:
+            # (steps, directions, batch, units) without the directions
+            nodes.append(helper.make_node("Squeeze", [outputs[0], "one"], [f"s{number}"]))
+            x = f"s{number}"
+        else:
+            nodes.append(helper.make_node("Squeeze", [outputs[1], "zero"], ["y"]))
+    constants += [numpy_helper.from_array(np.array([i]), n) for i, n in enumerate(("zero", "one"))]
+    steps, width = _inference_models.NETWORKS["lstm"].shape
+    graph = helper.make_graph(
+        nodes,
+        "lstm",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, steps, width])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, layer.units])],
+        constants,
+    )
+    opsets = [helper.make_opsetid("", _OPSET)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
+
+
+def _gates(weight):
+    """From Keras's order of gates (input, forget, cell, output) to ONNX's."""
+    i, f, c, o = np.split(weight, 4, axis=-1)
+    return np.concatenate([i, o, f, c], axis=-1)
+
+
+if __name__ == "__main__":
+    serve(write_tflite, write_onnx, count_onnx_operations)

@@ -1,0 +1,158 @@
+"""Commands that measure single products of the engine, and the machine's limits."""
+
+import copy
+import statistics
+import time
+
+import numpy as np
+
+from benchmarks._common import serve
+from keras_trim.inference.execution import Execution
+from keras_trim.inference.kernels.program import OPCODES, aligned_zeros
+from keras_trim.inference.plan import make_program
+from keras_trim.inference.tuning import Tuner
+
+
+class _OneKind(Tuner):
+    """Tries the sparse variants of a product alone, or the dense ones."""
+
+    def __init__(self, is_dense):
+        super().__init__()
+        self._is_dense = is_dense
+
+    def variants(self, columns, vectors):
+        # At densities where both kinds are tried.
+        columns = copy.copy(columns)
+        columns.__class__ = type("Columns", (type(columns),), {"density": 0.5})
+        variants = super().variants(columns, vectors)
+        return [variant for variant in variants if variant.is_dense == self._is_dense]
+
+    def measure(self, opcode, instruction):
+        if opcode in ("dense_rows", "sparse_rows") and self._is_dense != opcode.startswith("dense"):
+            return float("inf")
+        return super().measure(opcode, instruction)
+
+
+def _layer(shape, sparsity):
+    """A model of one layer: a convolution, or a dense layer where the size of the image is 0."""
+    import keras
+
+    size, kernel, inputs, outputs = shape
+    if size == 0:
+        layer, x_shape = keras.layers.Dense(outputs), (inputs,)
+    else:
+        layer = keras.layers.Conv2D(outputs, kernel, padding="same")
+        x_shape = (size, size, inputs)
+    model = keras.Sequential([keras.Input(x_shape), layer])
+    rng = np.random.default_rng(0)
+    weights = [rng.standard_normal(weight.shape, np.float32) for weight in model.get_weights()]
+    flat = weights[0].reshape(-1)
+    flat[rng.permutation(flat.size)[: round(flat.size * sparsity)]] = 0
+    model.set_weights(weights)
+    return model, rng.standard_normal((1, *x_shape), np.float32)
+
+
+def _onnx_layer(shape, weights):
+    """The same in ONNX Runtime, channels first."""
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    size, kernel, inputs, outputs = shape
+    names = ["x", "kernel", "bias"]
+    if size:
+        pads = [(kernel - 1) // 2] * 4
+        node = helper.make_node("Conv", names, ["y"], kernel_shape=[kernel] * 2, pads=pads)
+        weights = [weights[0].transpose(3, 2, 0, 1), weights[1]]
+        x_shape, y_shape = (1, inputs, size, size), (1, outputs, size, size)
+    else:
+        node = helper.make_node("Gemm", names, ["y"])
+        x_shape, y_shape = (1, inputs), (1, outputs)
+    graph = helper.make_graph(
+        [node],
+        "layer",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x_shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, y_shape)],
+        [
+            numpy_helper.from_array(np.ascontiguousarray(weight), name)
+            for weight, name in zip(weights, names[1:], strict=True)
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return lambda x: session.run(None, {"x": x})[0]
+
+
+def time_product(shape, sparsities, seconds, rounds):
+    """What one layer takes at each sparsity on one thread, in milliseconds.
+
+    For the engine its product alone counts, as layers hand their tensors on in its layout.
+
+    Returns:
+        Dict: `sparse` and `dense` (the engine's best variant of either kind, a list each) and
+        `ONNX Runtime` (whose time does not depend on the sparsity).
+    """
+    from keras_trim.inference.fusion import fuse
+    from keras_trim.inference.reading import read
+
+    runs = {}
+    for sparsity in sparsities:
+        model, x = _layer(shape, sparsity)
+        graph = fuse(read(model))
+        expected = model(x)
+        for kind in ("sparse", "dense"):
+            program = make_program(graph, [x.shape], 1, _OneKind(kind == "dense"), aligned_zeros)
+            execution = Execution(program, 1)
+            (found,) = execution.run([x])
+            if not np.allclose(found, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max()):
+                raise ValueError(f"Wrong result. Received: {shape=}, {sparsity=}, {kind=}")
+            runs[kind, sparsity] = _products(execution)
+    run = _onnx_layer(shape, model.get_weights())
+    x = np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if x.ndim == 4 else x
+    runs["ONNX Runtime", None] = lambda: run(x)
+    times = {key: [] for key in runs}
+    for _ in range(rounds):
+        for key, function in runs.items():
+            times[key].append(_median_ms(function, seconds))
+    medians = {key: statistics.median(values) for key, values in times.items()}
+    return {
+        "sparsities": sparsities,
+        "sparse": [medians["sparse", sparsity] for sparsity in sparsities],
+        "dense": [medians["dense", sparsity] for sparsity in sparsities],
+        "ONNX Runtime": medians["ONNX Runtime", None],
+    }
+
+
+def _products(execution):
+    """Runs all instructions but those that change the layout of the input and the output."""
+    codes = execution.program.table[:, 0]
+    rows = [i for i, code in enumerate(codes) if OPCODES[code] != "transpose"]
+
+    def run():
+        execution.run_step((rows[0], rows[-1] + 1))
+
+    return run
+
+
+def _median_ms(function, seconds, least=3):
+    function()
+    times, end = [], time.perf_counter() + seconds
+    while len(times) < least or time.perf_counter() < end:
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(times)
+
+
+def measure_machine(num_threads):
+    """Peak FLOP/s, and bytes per second that are read, or copied (read and written)."""
+    from benchmarks import _machine
+
+    return _machine.measure(num_threads)
+
+
+if __name__ == "__main__":
+    serve(time_product, measure_machine)

@@ -1,0 +1,152 @@
+"""The README's table of inference, from the files of results alone."""
+
+import json
+
+from benchmarks import _inference_plot
+from benchmarks._common import RESULTS
+from benchmarks._inference_models import NETWORKS
+
+FOLDER = RESULTS / "inference"
+OURS, DENSE, PEER = "keras-trim", ("LiteRT", "ONNX Runtime"), "DeepSparse"
+_BYTES_PER_WEIGHT = 6  # of a sparse row: a float32 and a column in 16 bits
+
+
+def make(markdown):
+    """The tables and what is said of them.
+
+    Args:
+        markdown: Function `(header, rows) -> string`.
+    """
+    contents = {name: _load(name) for name in NETWORKS}
+    contents = {name: content for name, content in contents.items() if content}
+    machine = _load("machine")
+    if not contents or not machine:
+        return "Not measured yet: `python -m benchmarks.inference`."
+    rows = []
+    for name, content in contents.items():
+        for sparsity, result in content["results"].items():
+            goals = NETWORKS[name].goals[float(sparsity)]
+            rows.append(_row(NETWORKS[name].title, float(sparsity), result, goals, machine))
+    header = [
+        "network, one example",
+        "zeros",
+        *(f"{runtime}, ms" for runtime in (OURS, *DENSE, PEER)),
+        "over the fastest dense",
+        "goal",
+        "over DeepSparse",
+        "goal",
+        "of peak",
+    ]
+    paragraphs = [
+        markdown(header, rows),
+        _explanation(contents, machine),
+        *_memory(markdown),
+        *_compile(),
+        *_crossover(),
+    ]
+    return "\n\n".join(paragraphs)
+
+
+def _load(name):
+    path = FOLDER / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _row(title, sparsity, result, goals, machine):
+    one = result["threads"]["1"]
+    milliseconds = [
+        f"{one['runtimes'][runtime]['ms']:.2f}" if runtime in one["runtimes"] else "-"
+        for runtime in (OURS, *DENSE, PEER)
+    ]
+    found = result["threads"].values()
+    dense = " / ".join(f"{r['speedup_over'][r['fastest_dense']]:.2f}x" for r in found)
+    has_peer = all(PEER in r["speedup_over"] for r in found)
+    peer = " / ".join(f"{r['speedup_over'][PEER]:.2f}x" for r in found) if has_peer else "-"
+    return [
+        title, f"{sparsity:.1%}".replace(".0%", "%"), *milliseconds, dense, _goal(goals[0]), peer,
+        _goal(goals[1]), _fraction(result["layers"], sparsity, machine),
+    ]  # fmt: skip
+
+
+def _goal(goal):
+    return "" if goal is None else f"≥ {goal}x"
+
+
+def _fraction(layers, sparsity, machine):
+    """What sparse layers reach of the limit: memory's where rows are read once, else FLOP/s."""
+    limits = machine["results"]["1"]
+    rows = [layer for layer in layers if layer["kernel"].startswith("sparse")]
+    if not sparsity or not rows:
+        return ""
+    seconds = sum(layer["ms"] for layer in rows) / 1e3
+    kept = sum(layer["kept"] for layer in rows)
+    if all(layer["kernel"] == "sparse rows" for layer in rows):
+        return f"{_BYTES_PER_WEIGHT * kept / seconds / limits['read_bytes']:.0%} of memory's"
+    return f"{2 * kept / seconds / limits['flops']:.0%}"
+
+
+def _explanation(contents, machine):
+    first = next(iter(contents.values()))
+    versions = first["versions"]
+    packages = ", ".join(
+        f"{package} {version}"
+        for runtime in versions.values()
+        for package, version in runtime.items()
+        if package in ("numba", "ai-edge-litert", "onnxruntime", "deepsparse")
+    )
+    dates = sorted({content["date"][:10] for content in contents.values()})
+    limits = machine["results"]["1"]
+    return (
+        f"{first['cpu']}, {first['cores']} cores, a shared virtual machine; {' and '.join(dates)}; "
+        f"{packages}. Milliseconds on one thread, medians; how many times as fast on one thread / "
+        "on two, medians of paired rounds. Networks have random weights; all runtimes get the same "
+        "ones and give the same outputs. `of peak`: multiply-adds with weights that are not zero, "
+        "in layers that run sparsely, over what one core can do "
+        f"({limits['flops'] / 1e9:.0f} GFLOP/s; it reads {limits['read_bytes'] / 1e9:.0f} GB/s "
+        "from memory, which weights that fit in a cache do not come from). How it is measured: "
+        "[benchmarks/README.md](benchmarks/README.md)."
+    )
+
+
+def _memory(markdown):
+    content = _load("memory")
+    if not content:
+        return
+    columns = list(next(iter(content["results"].values()))["resident_bytes"])
+    rows = [
+        [
+            f"{NETWORKS[name].title}, {result['sparsity']:.0%}",
+            *(f"{result['resident_bytes'][column]['after'] / 1e6:.0f} MB" for column in columns),
+        ]
+        for name, result in content["results"].items()
+    ]
+    yield markdown(["resident memory of a process", *columns], rows)
+
+
+def _compile():
+    content = _load("compile")
+    if not content:
+        return
+    parts = []
+    for name, result in content["results"].items():
+        seconds = {c: f"{t['load']:.1f} s" for c, t in result.items() if isinstance(t, dict)}
+        imports = result["warm, from a file"]["imports"]
+        parts.append(
+            f"{NETWORKS[name].title} at {result['sparsity']:.0%}: {seconds['cold']} on a machine's "
+            f"first use, {seconds['warm']} after that, {seconds['warm, from a file']} from a file "
+            f"of the engine's own (and {imports:.1f} s to import it)"
+        )
+    yield f"From a Keras model to its first answer: {'; '.join(parts)}."
+
+
+def _crossover():
+    content = _load("crossover")
+    if not content:
+        return
+    found = [_inference_plot.crossover(result) for result in content["results"].values()]
+    found = [sparsity for sparsity in found if sparsity is not None]
+    yield (
+        "A sparse product beats the fastest dense one, ONNX Runtime's or our own, from "
+        f"{min(found):.0%} to {max(found):.0%} zeros on, depending on the layer:\n\n"
+        "![Time of a layer over its sparsity](docs/images/crossover.png)"
+    )

@@ -1,0 +1,158 @@
+"""Commands that a process with one runtime carries out: load a network, answer, measure.
+
+DeepSparse needs an environment of its own, so this module imports NumPy alone.
+"""
+
+import os
+import pathlib
+import time
+
+import numpy as np
+
+from benchmarks import _inference_models
+from benchmarks._common import serve
+
+_state = {}
+
+
+# Each imports what it needs, and returns a function that loads the network.
+
+
+def _keras_trim(name, sparsity, path, num_threads):
+    from keras_trim.inference import Engine
+
+    if path:
+        return lambda: Engine.load(path, num_threads=num_threads)
+    import keras
+
+    model = _inference_models.build(keras, name, sparsity)
+    return lambda: Engine(model, num_threads=num_threads)
+
+
+def _litert(name, sparsity, path, num_threads):
+    from ai_edge_litert.interpreter import Interpreter
+
+    def load():
+        interpreter = Interpreter(path, num_threads=num_threads)
+        interpreter.allocate_tensors()
+        source = interpreter.get_input_details()[0]["index"]
+        target = interpreter.get_output_details()[0]["index"]
+
+        def run(x):
+            interpreter.set_tensor(source, x)
+            interpreter.invoke()
+            return interpreter.get_tensor(target)
+
+        return run
+
+    return load
+
+
+def _onnxruntime(name, sparsity, path, num_threads):
+    import onnxruntime
+
+    def load():
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        source = session.get_inputs()[0].name
+        return lambda x: session.run(None, {source: x})[0]
+
+    return load
+
+
+def _deepsparse(name, sparsity, path, num_threads):
+    os.environ["NM_DISABLE_ANALYTICS"] = "True"
+    import deepsparse
+
+    def load():
+        engine = deepsparse.compile_model(path, batch_size=1, num_cores=num_threads)
+        return lambda x: engine.run([x])[0]
+
+    return load
+
+
+_LOADERS = {
+    "keras-trim": _keras_trim,
+    "LiteRT": _litert,
+    "LiteRT, sparse file": _litert,
+    "ONNX Runtime": _onnxruntime,
+    "DeepSparse": _deepsparse,
+}
+_READS_ONNX = ("ONNX Runtime", "DeepSparse")
+
+
+def _input(runtime, name, seed):
+    x = _inference_models.make_input(name, seed)
+    if runtime in _READS_ONNX and x.ndim == 4:
+        x = x.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(x)
+
+
+def load(runtime, name, sparsity, path, num_threads):
+    """Loads the network and answers once.
+
+    Returns:
+        Dict: seconds for `imports` (and for making the Keras model, where the engine reads one) and
+        for `load` (the first answer included).
+    """
+    x = _input(runtime, name, 0)
+    start = time.perf_counter()
+    loader = _LOADERS[runtime](name, sparsity, path, num_threads)
+    imported = time.perf_counter()
+    run = loader()
+    run(x)
+    _state.update(run=run, x=x, runtime=runtime, name=name)
+    return {"imports": imported - start, "load": time.perf_counter() - imported}
+
+
+def answer(seed):
+    """The output for the random input of that seed, flat."""
+    x = _input(_state["runtime"], _state["name"], seed)
+    return np.asarray(_state["run"](x), np.float64).reshape(-1).tolist()
+
+
+def measure(seconds, least):
+    """List: the seconds of one run after the other, for so long and at least so many."""
+    run, x = _state["run"], _state["x"]
+    for _ in range(2):
+        run(x)
+    times, end = [], time.perf_counter() + seconds
+    while len(times) < least or time.perf_counter() < end:
+        start = time.perf_counter()
+        run(x)
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def time_layers():
+    """What each operation of the engine takes, as its summary says."""
+    rows = _state["run"].summary(_state["x"]).rows
+    return [
+        {
+            "layer": row.layer,
+            "operation": row.operation,
+            "kernel": row.kernel,
+            "shape": row.shape,
+            "sparsity": row.sparsity,
+            "multiply_adds": int(row.multiply_adds),
+            "kept": int(row.kept),
+            "ms": 1e3 * row.seconds,
+        }
+        for row in rows
+    ]
+
+
+def save_engine(path):
+    """Writes the engine that is loaded to a file."""
+    _state["run"].save(path)
+
+
+def resident_bytes():
+    """What the process holds in memory (Linux)."""
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+if __name__ == "__main__":
+    serve(load, answer, measure, time_layers, save_engine, resident_bytes)
