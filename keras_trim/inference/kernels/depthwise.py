@@ -4,7 +4,14 @@ from numba import njit
 
 from keras_trim.inference.kernels.padding import pad_plane
 from keras_trim.inference.kernels.threads import share
-from keras_trim.inference.kernels.vector import CLIP, FIRST, LANES, copy_floats, multiply_add, stencil
+from keras_trim.inference.kernels.vector import (
+    CLIP,
+    FIRST,
+    LANES,
+    copy_floats,
+    multiply_add,
+    stencil,
+)
 
 (
     _3x3_1, _3x3_2, _3x3_3, _3x3_4, _3x3_5, _3x3_6, _3x3_7, _3x3_8,

@@ -100,7 +100,7 @@ def sparse_matrix(builder, matrix):
     )
 
 
-def emit_row_product(builder, kernel, bias, x, y, num_rows, clip=Clip()):  # noqa: B008
+def emit_row_product(builder, kernel, bias, x, y, num_rows, clip=Clip()):
     """Emits `y = clip(x @ kernel + bias)` for few rows."""
     inputs, outputs = kernel.shape
 
