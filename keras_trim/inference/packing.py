@@ -72,16 +72,22 @@ class Columns:
         weights = self.num_rows * len(self.offsets) // self.row_sets
         return len(self.values) / max(weights, 1)
 
-    def pack(self, groups, blocks):
+    def block_width(self, blocks):
+        """Columns per block."""
+        return -(-len(self.offsets) // blocks)
+
+    def pack(self, groups, blocks, stride=None):
         """Packs the weights.
 
         Args:
             groups: Array of integers, (groups, 2): the first row of each group, its number of rows.
             blocks: Integer. The number of blocks that the columns are split into.
+            stride: Integer. If given, columns of a block lie behind one another, that many floats
+                apart.
         """
         group_of_row = np.repeat(np.arange(len(groups)), groups[:, 1])
         group = group_of_row[self.rows]
-        width = -(-len(self.offsets) // blocks)
+        width = self.block_width(blocks)
         block = self.columns // width
         # One key per (block, group, column); rows of a group share it.
         key = (block * len(groups) + group) * len(self.offsets) + self.columns
@@ -93,10 +99,11 @@ class Columns:
         values[starts[where] + self.rows - groups[group, 0]] = self.values
         first = np.searchsorted(block_and_group, np.arange(blocks * len(groups) + 1))
         table = np.stack([first[:-1], np.diff(first), starts[first[:-1]]], axis=1)
+        offsets = self.offsets[columns] if stride is None else columns % width * stride
         return Packed(
             _runs(groups),
             table.astype(np.int32),
-            self.offsets[columns].astype(np.int32),
+            offsets.astype(np.int32),
             values,
         )
 

@@ -174,6 +174,11 @@ class Builder:
         """Appends an instruction; operands are integers, `Tensor`s and `Place`s."""
         self._entries.append((CODES[opcode], list(operands), tuple(factors), self.node))
 
+    def repeater(self):
+        """A function that appends the instruction emitted last once more."""
+        entry = self._entries[-1]
+        return lambda: self._entries.append(entry)
+
     def host(self, function, inputs, outputs):
         """Appends a Python function that takes arrays of `inputs` and fills arrays of `outputs`."""
         inputs = [self.rows(x) for x in inputs]

@@ -33,6 +33,14 @@ _FUNCTIONS = {
 }
 
 
+def known_activation(activation):
+    """The engine's function for one of Keras's, and its two parameters; None if it has none."""
+    for name, function in _FUNCTIONS.items():
+        if activation is getattr(keras.activations, name, None):
+            return function
+    return None
+
+
 def activate(activation, reader, x, name):
     """Applies an activation function (or layer) to a symbol."""
     if activation is None or activation is keras.activations.linear:
@@ -41,9 +49,9 @@ def activate(activation, reader, x, name):
         return reader.call(activation, x)
     if activation in (keras.activations.softmax, keras.activations.log_softmax):
         return add_softmax(reader, x, -1, activation is keras.activations.log_softmax)
-    for known, (function, a, b) in _FUNCTIONS.items():
-        if activation is getattr(keras.activations, known, None):
-            return reader.add(operations.Activation(function, a, b), [x], name)
+    known = known_activation(activation)
+    if known is not None:
+        return reader.add(operations.Activation(*known), [x], name)
     return reader.keras_call(activation, (x,), {}, name)
 
 

@@ -18,6 +18,7 @@ from keras_trim.inference.kernels.elementwise import binary, broadcast, unary
 from keras_trim.inference.kernels.moving import copy, gather, transpose
 from keras_trim.inference.kernels.padding import pad
 from keras_trim.inference.kernels.pooling import global_pool, pool
+from keras_trim.inference.kernels.recurrent import cell
 from keras_trim.inference.kernels.rows import dense_rows, layer_norm, softmax, sparse_rows
 from keras_trim.inference.kernels.strided import constant, fill, move, scale
 from keras_trim.inference.kernels.threads import wait_for_all
@@ -28,7 +29,7 @@ FACTORS = 4  # float32 per instruction
 OPCODES = (
     "convolution", "pad", "depthwise", "unary", "binary", "pool", "global_pool", "transpose",
     "copy", "gather", "sparse_rows", "dense_rows", "softmax", "layer_norm",
-    "move", "fill", "constant", "scale", "broadcast",
+    "move", "fill", "constant", "scale", "broadcast", "cell",
 )  # fmt: skip
 CODES = {name: code for code, name in enumerate(OPCODES)}
 
@@ -90,6 +91,8 @@ def _make_run(fingerprint):
                 scale(p, arena, constants, thread, num_threads)
             elif code == 18:
                 broadcast(p, f, arena, thread, num_threads)
+            elif code == 19:
+                cell(p, f, arena, thread, num_threads)
             wait_for_all(barrier, num_threads)
 
     return run

@@ -4,29 +4,18 @@ import numpy as np
 from numba import njit
 
 from keras_trim.inference.kernels import scalars
+from keras_trim.inference.kernels.matvec import DENSE_VECTORS, dense_dots, sparse_dots
 from keras_trim.inference.kernels.threads import share
+from keras_trim.inference.kernels.vector import CLIP, LANES
 
 _F = np.float32
 
-(X, X_ROW, Y, Y_ROW, BATCH, OUTPUTS, STARTS, COLUMNS, VALUES, BIAS, FLAGS, INPUTS) = range(1, 13)
-CLIP = 2
+_sparse_dots = sparse_dots()
+_dense_1, _dense_2, _dense_4, _dense_8 = (dense_dots(vectors) for vectors in DENSE_VECTORS)
 
-
-@njit(nogil=True, boundscheck=False, inline="always")
-def sparse_dot(values, columns, x, value, column, x_start, count):
-    """Sum of `count` products. Four sums, as one alone would wait for each addition."""
-    a = b = c = d = _F(0)
-    i = 0
-    while i + 4 <= count:
-        a += values[value + i] * x[x_start + columns[column + i]]
-        b += values[value + i + 1] * x[x_start + columns[column + i + 1]]
-        c += values[value + i + 2] * x[x_start + columns[column + i + 2]]
-        d += values[value + i + 3] * x[x_start + columns[column + i + 3]]
-        i += 4
-    while i < count:
-        a += values[value + i] * x[x_start + columns[column + i]]
-        i += 1
-    return (a + b) + (c + d)
+(X, X_ROW, Y, Y_ROW, BATCH, OUTPUTS, STARTS, COLUMNS, VALUES, BIAS, FLAGS, INPUTS, VECTORS) = range(
+    1, 14
+)
 
 
 @njit(nogil=True, boundscheck=False)
@@ -36,73 +25,48 @@ def sparse_rows(p, f, arena, constants, index, short_index, thread, num_threads)
     Rows of weights are shared out by their number of non-zeros.
     """
     outputs, starts = p[OUTPUTS], p[STARTS]
-    total = index[starts + outputs]
-    first, last = share(total, thread, num_threads)
-    begin = np.searchsorted(index[starts : starts + outputs], first) if thread else 0
-    end = outputs
+    first, last = share(index[starts + outputs], thread, num_threads)
+    begin, end = 0, outputs
+    if thread:
+        begin = np.searchsorted(index[starts : starts + outputs], first)
     if thread < num_threads - 1:
         end = np.searchsorted(index[starts : starts + outputs], last)
     for n in range(p[BATCH]):
-        x, y = p[X] + n * p[X_ROW], p[Y] + n * p[Y_ROW]
-        for o in range(begin, end):
-            k = index[starts + o]
-            total = sparse_dot(
-                constants, short_index, arena, p[VALUES] + k, p[COLUMNS] + k, x,
-                index[starts + o + 1] - k,
-            )  # fmt: skip
-            total += constants[p[BIAS] + o]
-            if p[FLAGS] & CLIP:
-                total = f[0] if total < f[0] else total
-                total = f[1] if total > f[1] else total
-            arena[y + o] = total
-
-
-@njit(nogil=True, boundscheck=False)
-def _add_scaled(y, x, factors, start, stride):
-    a, b, c, d = (
-        factors[0],
-        factors[1],
-        factors[2],
-        factors[3],
-    )
-    for o in range(y.size):
-        y[o] += (
-            a * x[start + o]
-            + b * x[start + stride + o]
-            + c * x[start + 2 * stride + o]
-            + d * x[start + 3 * stride + o]
-        )
+        _sparse_dots(
+            arena.ctypes.data + 4 * (p[X] + n * p[X_ROW]),
+            short_index.ctypes.data + 2 * p[COLUMNS],
+            constants.ctypes.data + 4 * p[VALUES],
+            index.ctypes.data + 4 * (starts + begin),
+            end - begin,
+            arena.ctypes.data + 4 * (p[Y] + n * p[Y_ROW] + begin),
+            constants.ctypes.data + 4 * (p[BIAS] + begin),
+            p[FLAGS], f[0], f[1],
+        )  # fmt: skip
 
 
 @njit(nogil=True, boundscheck=False)
 def dense_rows(p, f, arena, constants, thread, num_threads):
-    """The same with all weights present, stored as (inputs, outputs)."""
-    outputs, inputs = p[OUTPUTS], p[INPUTS]
-    blocks = (outputs + 15) // 16
-    first, last = share(blocks, thread, num_threads)
-    begin, end = first * 16, min(last * 16, outputs)
-    if begin >= end:
-        return
-    for n in range(p[BATCH]):
-        x = p[X] + n * p[X_ROW]
-        y = arena[p[Y] + n * p[Y_ROW] + begin : p[Y] + n * p[Y_ROW] + end]
-        y[:] = constants[p[BIAS] + begin : p[BIAS] + end]
-        i = 0
-        while i + 4 <= inputs:
-            _add_scaled(
-                y, constants, arena[x + i : x + i + 4], p[VALUES] + i * outputs + begin, outputs
-            )
-            i += 4
-        while i < inputs:
-            factor, row = arena[x + i], p[VALUES] + i * outputs + begin
-            for o in range(end - begin):
-                y[o] += factor * constants[row + o]
-            i += 1
-        if p[FLAGS] & CLIP:
-            for o in range(end - begin):
-                v = y[o]
-                v = f[0] if v < f[0] else v
-                y[o] = f[1] if v > f[1] else v
+    """The same with all weights present, in blocks of `VECTORS` vectors of outputs."""
+    width = p[VECTORS] * LANES
+    begin, end = share((p[OUTPUTS] + width - 1) // width, thread, num_threads)
+    for block in range(begin, end):
+        start = block * width
+        weights = constants.ctypes.data + 4 * (p[VALUES] + start * p[INPUTS])
+        bias = constants.ctypes.data + 4 * (p[BIAS] + start)
+        for n in range(p[BATCH]):
+            x = arena.ctypes.data + 4 * (p[X] + n * p[X_ROW])
+            y = arena.ctypes.data + 4 * (p[Y] + n * p[Y_ROW] + start)
+            a = (
+                x, weights, p[INPUTS], y, p[OUTPUTS] - start, bias, p[FLAGS] & CLIP, f[0], f[1],
+            )  # fmt: skip
+            if p[VECTORS] == 8:
+                _dense_8(*a)
+            elif p[VECTORS] == 4:
+                _dense_4(*a)
+            elif p[VECTORS] == 2:
+                _dense_2(*a)
+            else:
+                _dense_1(*a)
 
 
 SX, SY, SROWS, SWIDTH, SLOG = range(1, 6)

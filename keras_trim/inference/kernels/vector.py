@@ -125,6 +125,17 @@ class _Body:
     def multiply_add(self, a, b, c):
         return self.b.call(self._fma, [a, b, c])
 
+    def joined(self, kind, total, value):
+        """The "sum" or, with NaN as the largest, "maximum" of two vectors."""
+        if total is None:
+            return value
+        if kind == "sum":
+            return self.b.fadd(total, value)
+        larger = self.b.fcmp_unordered(">", value, total)  # or either is NaN
+        picked = self.b.select(larger, value, total)
+        is_nan = self.b.fcmp_unordered("uno", total, total)
+        return self.b.select(is_nan, total, picked)
+
     def has(self, flags, flag):
         return self.b.icmp_unsigned("!=", self.b.and_(flags, I64(flag)), I64(0))
 
@@ -237,7 +248,7 @@ def _build_multiply_add(function, rows, vectors):
 
 
 @functools.cache
-def stencil(height, width, stride_y, stride_x, lines):
+def stencil(kind, height, width, stride_y, stride_x, lines):
     """Makes `kernel(x, line, plane, values, bias, y, y_line, flags, low, high)`.
 
     It computes a vector of pixels of each of `lines` lines of a depthwise convolution, whose padded
@@ -245,27 +256,31 @@ def stencil(height, width, stride_y, stride_x, lines):
 
         y[l, :] = clip(bias + sum(values[i, j] * x[phase(i, j), l + i // stride_y, j // stride_x :]))
 
-    A vector of the input is loaded once and serves all lines that need it.
+    A vector of the input is loaded once and serves all lines that need it. With the kinds "maximum"
+    and "sum" it computes those of a window instead, without values and bias.
 
     Addresses: `x`, float32, lines `line` and phases `plane` bytes apart; `values`, float32,
     (height * width,); `bias`, one float32; `y`, float32, lines `y_line` bytes apart.
     """
     address, i64, f32 = types.intp, types.int64, types.float32
     operands = (address, i64, i64, address, address, address, i64, i64, f32, f32)
-    name = f"stencil_{height}x{width}_{stride_y}x{stride_x}_{lines}"
+    name = f"stencil_{kind}_{height}x{width}_{stride_y}x{stride_x}_{lines}"
     return _outlined(
         name,
         operands,
-        lambda f: _build_stencil(f, height, width, stride_y, stride_x, lines),
+        lambda f: _build_stencil(f, kind, height, width, stride_y, stride_x, lines),
     )
 
 
-def _build_stencil(function, height, width, stride_y, stride_x, lines):
+def _build_stencil(function, kind, height, width, stride_y, stride_x, lines):
     body = _Body(function)
     b = body.b
     x, line, plane, values, bias, y, y_line, flags, low, high = function.args
-    weights = [body.splat(body.scalar_at(values, I64(i))) for i in range(height * width)]
-    sums = [body.splat(body.scalar_at(bias, I64(0)))] * lines
+    weights = None
+    sums = [None] * lines
+    if kind == "product":
+        weights = [body.splat(body.scalar_at(values, I64(i))) for i in range(height * width)]
+        sums = [body.splat(body.scalar_at(bias, I64(0)))] * lines
     phases_x = min(stride_x, width)
     phases_y = min(stride_y, height)
     for phase_y in range(phases_y):
@@ -278,12 +293,56 @@ def _build_stencil(function, height, width, stride_y, stride_x, lines):
                 loaded = body.load(where, 4 * (j // stride_x))
                 for i in taps_y:
                     out = input_line - i // stride_y
-                    if 0 <= out < lines:
+                    if not 0 <= out < lines:
+                        continue
+                    if kind == "product":
                         weight = weights[i * width + j]
                         sums[out] = body.multiply_add(weight, loaded, sums[out])
-    for out, total in enumerate(body.clipped(sums, flags, low, high)):
+                    else:
+                        sums[out] = body.joined(kind, sums[out], loaded)
+    if kind == "product":
+        sums = body.clipped(sums, flags, low, high)
+    for out, total in enumerate(sums):
         body.store(total, y, b.mul(y_line, I64(out)))
     b.ret_void()
+
+
+@functools.cache
+def window(kind):
+    """Makes `kernel(x, offsets, count, y)`: a vector of the maxima, or sums, of windows.
+
+    Addresses: `x`, float32; `offsets`, int32, (count,), where each pixel of a window is, in floats;
+    `y`, float32.
+    """
+
+    def build(function):
+        body = _Body(function)
+        b = body.b
+        x, offsets, count, y = function.args
+        entry = b.block
+        head, step, done = body.blocks("head", "step", "done")
+
+        def load(k):
+            offset = b.sext(body.scalar_at(offsets, k, I32), I64)
+            return body.load(b.add(x, b.shl(offset, I64(2))))
+
+        first = load(I64(0))
+        b.branch(head)
+        b.position_at_end(head)
+        k, total = b.phi(I64), b.phi(body.vector)
+        k.add_incoming(I64(1), entry)
+        total.add_incoming(first, entry)
+        b.cbranch(b.icmp_signed("<", k, count), step, done)
+        b.position_at_end(step)
+        total.add_incoming(body.joined(kind, total, load(k)), step)
+        k.add_incoming(b.add(k, I64(1)), step)
+        b.branch(head)
+        b.position_at_end(done)
+        body.store(total, y)
+        b.ret_void()
+
+    operands = (types.intp, types.intp, types.int64, types.intp)
+    return _outlined(f"window_{kind}", operands, build)
 
 
 def _loop(b, count):
@@ -363,6 +422,41 @@ def fill_vectors(typing_context, target, count, value):
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+@functools.cache
+def pack_columns(vectors):
+    """Makes `kernel(target, x, offsets, count, stride)`: copies columns to one place.
+
+    Addresses: `target`, where columns of `vectors * LANES` floats are written `stride` bytes apart;
+    `x`, float32; `offsets`, int32, (count,), where each column begins in x, in floats.
+    """
+
+    def build(function):
+        body = _Body(function)
+        b = body.b
+        target, x, offsets, count, stride = function.args
+        entry = b.block
+        head, step, done = body.blocks("head", "step", "done")
+        b.branch(head)
+        b.position_at_end(head)
+        k, to = b.phi(I64), b.phi(I64)
+        k.add_incoming(I64(0), entry)
+        to.add_incoming(target, entry)
+        b.cbranch(b.icmp_signed("<", k, count), step, done)
+        b.position_at_end(step)
+        offset = b.sext(body.scalar_at(offsets, k, I32), I64)
+        start = b.add(x, b.shl(offset, I64(2)))
+        for i in range(vectors):
+            body.store(body.load(start, i * LANES * 4), to, i * LANES * 4)
+        k.add_incoming(b.add(k, I64(1)), step)
+        to.add_incoming(b.add(to, stride), step)
+        b.branch(head)
+        b.position_at_end(done)
+        b.ret_void()
+
+    operands = (types.intp, types.intp, types.intp, types.int64, types.int64)
+    return _outlined(f"pack_columns_{vectors}", operands, build)
 
 
 @intrinsic

@@ -5,9 +5,11 @@ from keras_trim.inference.operations.convolution import Convolution
 from keras_trim.inference.operations.dense import Dense
 from keras_trim.inference.operations.depthwise import DepthwiseConvolution
 from keras_trim.inference.operations.elementwise import Activation, Binary, Softmax
+from keras_trim.inference.operations.joining import JoinTime, SplitTime
 from keras_trim.inference.operations.normalization import LayerNormalization, ScaleChannels
 from keras_trim.inference.operations.pooling import GlobalPool, Pool
 from keras_trim.inference.operations.products import Attention, Einsum, Reduce
+from keras_trim.inference.operations.recurrent import Recurrent
 from keras_trim.inference.operations.shaping import (
     Concatenate,
     Embedding,
@@ -29,15 +31,18 @@ __all__ = [
     "Einsum",
     "Embedding",
     "GlobalPool",
+    "JoinTime",
     "LayerNormalization",
     "Operation",
     "Pad",
     "Permute",
     "Pool",
+    "Recurrent",
     "Reduce",
     "Repeat",
     "Reshape",
     "ScaleChannels",
     "Slice",
     "Softmax",
+    "SplitTime",
 ]

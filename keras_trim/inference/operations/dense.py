@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from keras_trim.inference.kernels.matvec import DENSE_VECTORS
+from keras_trim.inference.kernels.vector import LANES
 from keras_trim.inference.operations.base import (
     Operation,
     require,
@@ -15,7 +17,7 @@ from keras_trim.inference.operations.convolution import INFINITY, Clip, emit_pro
 from keras_trim.inference.packing import Columns
 from keras_trim.inference.plan import Tensor, round_up
 
-_FEW_ROWS = 3  # up to here each row is a product of its own, as reading the weights is not the limit
+FEW_ROWS = 3  # up to here each row is a product of its own, as reading the weights is not the limit
 _LARGEST_SHORT = 1 << 16
 
 
@@ -46,7 +48,7 @@ class Dense(Operation):
         require(len(x.shape) >= 2 and x.channels == inputs, "a dense layer's inputs")
         clip = Clip(self.low, self.high)
         shape = (*x.shape[:-1], outputs)
-        if x.layout == "planes" and x.pixels > _FEW_ROWS and x.size and outputs:
+        if x.layout == "planes" and x.pixels > FEW_ROWS and x.size and outputs:
             y = Tensor(shape, "planes")
             columns = Columns.of_matrix(self.kernel, x.plane, builder.skip_zeros)
             emit_product(builder, columns, self.bias, x, y, x.pixels, 0, (x.pixels, 1), clip)
@@ -55,7 +57,7 @@ class Dense(Operation):
         num_rows = int(np.prod(x.shape[:-1]))
         if num_rows * outputs == 0:
             return Tensor(shape, "rows")
-        if num_rows <= _FEW_ROWS:
+        if num_rows <= FEW_ROWS:
             y = Tensor(shape, "rows")
             emit_row_product(builder, self.kernel, self.bias, x, y, num_rows, clip)
             return y
@@ -100,18 +102,30 @@ def sparse_matrix(builder, matrix):
     )
 
 
-def emit_row_product(builder, kernel, bias, x, y, num_rows, clip=Clip()):
+def _dense_vectors(outputs):
+    """Vectors of outputs to sum at once: few blocks, and little beyond the last output."""
+
+    def cost(vectors):
+        return -(-outputs // (vectors * LANES)) * (vectors + 1)
+
+    return min(DENSE_VECTORS, key=cost)
+
+
+def emit_row_product(builder, kernel, bias, x, y, num_rows, clip=Clip()):  # noqa: B008
     """Emits `y = clip(x @ kernel + bias)` for few rows."""
     inputs, outputs = kernel.shape
 
     def instruction(is_dense, pool):
+        vectors = _dense_vectors(outputs)
+        padding = -outputs % (vectors * LANES)
         if is_dense:
-            starts, columns, values = 0, 0, pool.constant(kernel)
+            blocks = np.pad(kernel, ((0, 0), (0, padding))).reshape(inputs, -1, vectors * LANES)
+            starts, columns, values = 0, 0, pool.constant(blocks.swapaxes(0, 1))
         else:
             starts, columns, values = sparse_matrix(pool, kernel.T)
         return [
             x, inputs, y, outputs, num_rows, outputs, starts, columns, values,
-            pool.constant(bias), clip.flag, inputs,
+            pool.constant(np.pad(bias, (0, padding))), clip.flag, inputs, vectors,
         ], [clip.low, clip.high]  # fmt: skip
 
     is_dense = inputs > _LARGEST_SHORT or not builder.skip_zeros
