@@ -185,15 +185,18 @@ class Engine:
 
     def _runner(self, inputs):
         shapes = tuple(x.shape for x in inputs)
-        runner = self._runners.get(shapes)
+        # Zero times an infinity is NaN, which a zero that is skipped would hide.
+        skip_zeros = all(map(_is_finite, inputs))
+        key = (shapes, skip_zeros)
+        runner = self._runners.get(key)
         if runner is None:
             with self._lock:
-                if shapes not in self._runners:
+                if key not in self._runners:
                     program = make_program(
-                        self._graph, shapes, self.num_threads, Tuner(), aligned_zeros
+                        self._graph, shapes, self.num_threads, Tuner(), aligned_zeros, skip_zeros
                     )
-                    self._runners[shapes] = ProgramRunner(program, self.num_threads)
-                runner = self._runners[shapes]
+                    self._runners[key] = ProgramRunner(program, self.num_threads)
+                runner = self._runners[key]
         return runner
 
     def _measure(self, runner, inputs, seconds):
@@ -213,6 +216,14 @@ def _available_cores():
         return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS, Windows
         return os.cpu_count() or 1
+
+
+def _is_finite(x):
+    if x.dtype.kind in "biu":
+        return True
+    with np.errstate(over="ignore", invalid="ignore"):
+        # One pass without a temporary array. A sum of large numbers may overflow: then look closer.
+        return bool(np.isfinite(x.sum(dtype=np.float32))) or bool(np.isfinite(x).all())
 
 
 def _dtype(name):

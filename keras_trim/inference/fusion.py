@@ -11,6 +11,7 @@ from keras_trim.inference.operations import (
     Dense,
     DepthwiseConvolution,
     Pad,
+    Pool,
     ScaleChannels,
 )
 from keras_trim.inference.transposes import cancel_permutations, drop_unused
@@ -21,7 +22,7 @@ _PRODUCTS = (Convolution, Dense, DepthwiseConvolution)
 def fuse(graph):
     """A graph that computes the same with fewer operations.
 
-    - Zero padding becomes the padding of the convolution behind it.
+    - Padding becomes that of the convolution or maximum behind it.
     - A scale and shift per channel (batch normalization) goes into the weights before it.
     - A sum with another tensor, and a clip (ReLU), go into the convolution before them.
     - Axes that are moved and moved back stay where they are.
@@ -62,19 +63,29 @@ def _fold_padding(graph):
         user = _only_use(uses, node.outputs[0])
         if (
             isinstance(node.operation, Pad)
-            and node.operation.value == 0
             and all(n >= 0 for pair in node.operation.amounts for n in pair)
             and user is not None
-            and isinstance(user.operation, Convolution | DepthwiseConvolution)
-            and set(user.operation.padding) == {"valid"}
-            and getattr(user.operation, "spread", (1, 1)) == (1, 1)
+            and _takes_padding(user.operation, node.operation.value)
         ):
             amounts = node.operation.amounts
-            padding = ("valid", *amounts) if len(amounts) == 1 else amounts
-            user.operation = dataclasses.replace(user.operation, padding=tuple(padding))
+            changes = {"padding": ("valid", *amounts) if len(amounts) == 1 else tuple(amounts)}
+            if isinstance(user.operation, Pool):
+                changes["outside"] = node.operation.value
+            user.operation = dataclasses.replace(user.operation, **changes)
             removed.append(node)
             renamed[node.outputs[0]] = node.inputs[0]
     return _without(graph, removed, renamed)
+
+
+def _takes_padding(operation, value):
+    if isinstance(operation, Pool):
+        return operation.is_max and set(operation.padding) == {"valid"}
+    return (
+        isinstance(operation, Convolution | DepthwiseConvolution)
+        and value == 0
+        and set(operation.padding) == {"valid"}
+        and getattr(operation, "spread", (1, 1)) == (1, 1)
+    )
 
 
 def _fold_scale(graph):

@@ -51,6 +51,8 @@ def output_masks(reader, layer, args, outputs):
         return outputs
     else:
         masks = reader.keras_call(ComputeMask(layer), (args[0], masks), {}, reader.name)
+    if masks is None:
+        return outputs
     flat, flat_masks = tree.flatten(outputs), tree.flatten(masks)
     if len(flat) > len(flat_masks):
         flat_masks = flat_masks + [None] * (len(flat) - len(flat_masks))

@@ -227,11 +227,13 @@ class _Reader:
         masks = dict(zip(masks, range(len(inputs) - len(masks), len(inputs)), strict=True))
         call = KerasCall(function, args, kwargs, tuple(x.dtype for x in inputs), masks)
         specs = call.specs([x.shape for x in inputs])
-        values = self.graph.add(
-            call, [x.value for x in inputs], name, num_outputs=len(tree.flatten(specs))
+        count = sum(spec is not None for spec in tree.flatten(specs))
+        values = iter(())
+        if count:  # a layer may have no mask to give
+            values = iter(self.graph.add(call, [x.value for x in inputs], name, count))
+        return tree.map_structure(
+            lambda spec: None if spec is None else self._symbol(next(values), spec), specs
         )
-        numbers = iter(values)
-        return tree.map_structure(lambda spec: self._symbol(next(numbers), spec), specs)
 
     def move_channels_last(self, x):
         return self._moved(x, (0, *range(2, len(x.shape)), 1))

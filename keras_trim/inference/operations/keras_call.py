@@ -50,7 +50,7 @@ class KerasCall:
         spec = self.specs([x.shape for x in inputs])
         outputs = [
             Tensor(y.shape, "rows", "float32" if "float" in y.dtype else "int32")
-            for y in tree.flatten(spec)
+            for y in _present(spec)
         ]
 
         def call(*arrays):
@@ -64,7 +64,7 @@ class KerasCall:
             args, kwargs = self._fill(tensors)
             with _without_gradients():
                 results = self.function(*args, **kwargs)
-            for result, target in zip(tree.flatten(results), targets, strict=True):
+            for result, target in zip(_present(results), targets, strict=True):
                 np.copyto(target, keras.ops.convert_to_numpy(result), casting="unsafe")
 
         builder.choose("Keras")
@@ -79,6 +79,10 @@ class KerasCall:
         ]
         args, kwargs = self._fill(inputs)
         return self.function.compute_output_spec(*args, **kwargs)
+
+
+def _present(structure):
+    return [leaf for leaf in tree.flatten(structure) if leaf is not None]
 
 
 def _without_gradients():

@@ -9,6 +9,7 @@ from keras_trim.inference.operations.base import (
     Operation,
     require,
     require_integers,
+    require_number,
     require_padding,
 )
 from keras_trim.inference.operations.convolution import (
@@ -28,17 +29,20 @@ class Pool(Operation):
         window, strides: Pairs of integers.
         padding: Pair, as `Convolution`'s.
         is_max: Boolean.
+        outside: Float. What a maximum finds outside of the image.
     """
 
     window: tuple
     strides: tuple
     padding: tuple
     is_max: bool
+    outside: float = -np.inf
 
     def check(self):
         require_integers(self.window, 2, 1)
         require_integers(self.strides, 2, 1)
         require_padding(self.padding)
+        require_number(self.outside)
 
     def lower(self, builder, x):
         require(len(x.shape) in (3, 4), "pooling's axes")
@@ -70,7 +74,7 @@ class Pool(Operation):
                 scratch_size, geometry.plane, int(self.is_max), builder.constant(1 / counts),
                 *geometry.phases, together, number, most_lines,
             ],
-            [-np.inf if self.is_max else 0.0],
+            [self.outside if self.is_max else 0.0],
         )  # fmt: skip
         return y
 

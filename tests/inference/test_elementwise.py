@@ -1,0 +1,203 @@
+"""Activations, normalization, and arithmetic of tensors."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import assert_same, batches, examples, numbers, of_layer, randomize
+from hypothesis import given
+from hypothesis import strategies as st
+from keras import layers, ops
+
+ACTIVATIONS = [
+    "celu", "elu", "exponential", "gelu", "hard_shrink", "hard_sigmoid", "hard_silu", "hard_tanh",
+    "leaky_relu", "linear", "log_sigmoid", "log_softmax", "mish", "relu", "relu6", "selu",
+    "sigmoid", "silu", "soft_shrink", "softmax", "softplus", "softsign", "tanh", "tanh_shrink",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activation(name):
+    x = np.concatenate([numbers(40, 5) * scale for scale in (1e-4, 1.0, 10.0)]).astype("float32")
+    model = of_layer(layers.Activation(name), (5,))
+    assert_same(model, x)
+    # Small outputs, beside which an error would hide behind a large one.
+    for part in (-np.abs(x[40:80]), x[:40], -10 - np.abs(x[80:])):
+        assert_same(model, part.astype("float32"), tolerance=2e-4)
+
+
+@pytest.mark.parametrize("name", ["glu", "sparsemax", "sparse_plus", "squareplus", "threshold"])
+def test_activation_the_engine_leaves_to_keras(name):
+    function = getattr(keras.activations, name)
+    if name == "threshold":
+        function = lambda x: keras.activations.threshold(x, 0.1, -1.0)  # noqa: E731
+    x = keras.Input((6,))
+    model = keras.Model(x, layers.Dense(4, activation=function)(x))
+    assert_same(randomize(model), numbers(5, 6), native=False)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.ReLU(),
+        layers.ReLU(max_value=0.7),
+        layers.ReLU(negative_slope=0.1),
+        layers.ReLU(threshold=0.3),
+        layers.ReLU(threshold=0.3, negative_slope=0.2),
+        layers.LeakyReLU(0.05),
+        layers.ELU(0.3),
+        layers.Softmax(),
+        layers.Softmax(axis=1),
+        layers.Softmax(axis=2),
+        layers.Activation(layers.LeakyReLU(0.4)),
+    ],
+    ids=str,
+)
+def test_activation_layer(layer):
+    assert_same(of_layer(layer, (3, 4, 5)), numbers(2, 3, 4, 5))
+
+
+def test_activation_layer_the_engine_leaves_to_keras():
+    layer = layers.ReLU(max_value=1.0, negative_slope=0.1, threshold=0.1)
+    assert_same(of_layer(layer, (7,)), numbers(2, 7), native=False)
+    assert_same(of_layer(layers.PReLU(), (7,)), numbers(2, 7))
+
+
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=4), st.data(), batches)
+@examples
+def test_batch_normalization(shape, data, batch):
+    axis = data.draw(st.integers(1, len(shape)))
+    scale, center = data.draw(st.booleans()), data.draw(st.booleans())
+    layer = layers.BatchNormalization(axis=axis, scale=scale, center=center)
+    assert_same(of_layer(layer, tuple(shape)), numbers(batch, *shape))
+
+
+@pytest.mark.parametrize("axis", [-1, 1, [1, 2], [-2, -1]])
+def test_layer_normalization(axis):
+    layer = layers.LayerNormalization(axis=axis, epsilon=1e-2)
+    native = axis in (-1, [-2, -1])
+    assert_same(of_layer(layer, (4, 5, 3)), numbers(2, 4, 5, 3), native=native)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.Rescaling(1 / 127.5, -1),
+        layers.Rescaling([1.0, 2.0, 0.5], offset=[0.0, 1.0, -1.0]),
+        layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[4.0, 0.0, 1.0]),
+        layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[4.0, 0.5, 1.0], invert=True),
+        layers.Normalization(mean=[1.0, 2.0], variance=[4.0, 0.5], axis=2),
+        layers.Normalization(mean=1.0, variance=4.0, axis=None),
+        layers.Dropout(0.5),
+        layers.SpatialDropout2D(0.5),
+        layers.GaussianNoise(1.0),
+        layers.GaussianDropout(0.5),
+        layers.Identity(),
+        layers.UnitNormalization(),
+        layers.RMSNormalization(),
+        layers.GroupNormalization(3),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_layer_without_weights_to_skip(layer):
+    assert_same(of_layer(layer, (4, 2, 3)), numbers(2, 4, 2, 3), native=False)
+
+
+MERGES = (
+    layers.Add, layers.Subtract, layers.Multiply, layers.Average, layers.Maximum, layers.Minimum,
+)  # fmt: skip
+
+
+@given(
+    st.sampled_from(MERGES), st.lists(st.integers(1, 20), min_size=1, max_size=3), st.data(),
+    batches, st.booleans(),
+)  # fmt: skip
+@examples
+def test_merging(cls, shape, data, batch, in_planes):
+    """Of shapes that are broadcast, in both layouts that the engine has."""
+    other = [data.draw(st.sampled_from([1, n])) for n in shape]
+    shapes = [shape, other]
+    if data.draw(st.booleans()):
+        shapes.reverse()
+    inputs = [keras.Input(s) for s in shapes]
+    tensors = inputs
+    if in_planes and len(shape) == 3:
+        tensors = [layers.MaxPooling2D(1)(x) for x in inputs]
+    model = keras.Model(inputs, cls()(tensors))
+    assert_same(model, [numbers(batch, *s, seed=i) for i, s in enumerate(shapes)])
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=3), st.data(), batches, st.booleans())
+@examples
+def test_concatenate(shape, data, batch, in_planes):
+    axis = data.draw(st.integers(1, len(shape)))
+    shapes = [[*shape[: axis - 1], data.draw(st.integers(1, 5)), *shape[axis:]] for _ in range(3)]
+    inputs = [keras.Input(s) for s in shapes]
+    tensors = inputs
+    if in_planes and len(shape) == 3:
+        tensors = [layers.MaxPooling2D(1)(x) for x in inputs]
+    model = keras.Model(inputs, layers.Concatenate(axis=axis)(tensors))
+    assert_same(model, [numbers(batch, *s, seed=i) for i, s in enumerate(shapes)])
+
+
+@pytest.mark.parametrize(
+    ("shapes", "axes"),
+    [
+        (((5,), (5,)), 1),
+        (((3, 5), (3, 5)), 2),
+        (((3, 5), (5, 2)), (2, 1)),
+        (((3, 5), (3, 4)), 1),
+        (((5,), (3, 5)), (1, 2)),
+    ],
+)
+def test_dot(shapes, axes):
+    inputs = [keras.Input(s) for s in shapes]
+    model = keras.Model(inputs, layers.Dot(axes)(inputs))
+    assert_same(model, [numbers(4, *s, seed=i) for i, s in enumerate(shapes)])
+
+
+ARRAY = np.float32([1.5, -2.0, 0.25])
+OPERATIONS = {
+    "numbers": lambda x: (x + 1) * 2 - (3 - x) / 4,
+    "reciprocal": lambda x: 1 / (ops.abs(x) + 1) + ops.reciprocal(x * x + 1),
+    "powers": lambda x: x**2 + ops.abs(x) ** 0.5 + (ops.square(x) + 1) ** -0.5 + ops.abs(x) ** 1.7,
+    "two to the x": lambda x: 2.0**x,
+    "roots": lambda x: ops.sqrt(ops.abs(x)) + ops.rsqrt(ops.exp(x)) + ops.log(ops.abs(x) + 1),
+    "bounds": lambda x: ops.clip(x, -0.5, 0.7) + ops.maximum(x, 0.1) + ops.minimum(-x, 0.2),
+    "array behind": lambda x: (x + ARRAY) * ARRAY - ARRAY,
+    "array before": lambda x: ARRAY - x,
+    "array over": lambda x: ARRAY / (x * x + 1) + x / ARRAY,
+    "array of pixels": lambda x: x * np.arange(8, dtype="float32").reshape(2, 4, 1) - 1,
+    "mean": lambda x: x - ops.mean(x, axis=-1, keepdims=True),
+    "mean of pixels": lambda x: ops.mean(x, axis=(1, 2), keepdims=True) + ops.max(x, axis=(1, 2)),
+    "sums": lambda x: ops.sum(x, axis=1) + ops.min(x, axis=1) * ops.max(x, axis=(1, 2)),
+    "softmax": lambda x: ops.softmax(x, axis=2) + ops.log_softmax(x),
+    "activations": lambda x: ops.gelu(x) + ops.silu(x) + ops.relu(x) + ops.leaky_relu(x, 0.1),
+    "matmul": lambda x: ops.matmul(x, ops.transpose(x, (0, 1, 3, 2))),
+    "matmul with weights": lambda x: ops.matmul(x, np.ones((3, 5), "float32")),
+    "einsum": lambda x: ops.einsum("bhwc,bhvc->bvhw", x, x),
+    "cast": lambda x: ops.cast(x > 0, "float32") * x + ops.cast(ops.cast(x * 4, "int32"), "float32"),
+    "where": lambda x: ops.where(x > 0.3, x, -1.0),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operation(name):
+    x = keras.Input((2, 4, 3))
+    for y in (x, layers.MaxPooling2D(1)(x)):
+        model = keras.Model(x, OPERATIONS[name](y))
+        assert_same(model, numbers(3, 2, 4, 3), native=name not in ("cast", "where", "two to the x"))
+
+
+def test_integers():
+    x = keras.Input((4,), dtype="int32")
+    model = keras.Model(x, [x + 1, layers.Rescaling(0.5)(x), ops.concatenate([x, x], 1), x])
+    engine = assert_same(model, np.arange(8, dtype="int32").reshape(2, 4), native=False)
+    assert engine is not None
+
+
+@pytest.mark.parametrize("mask_zero", [False, True])
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
+def test_embedding(mask_zero, dtype):
+    layer = layers.Embedding(10, 6, mask_zero=mask_zero)
+    x = np.arange(10).reshape(2, 5).astype(dtype)
+    assert_same(of_layer(layer, (5,), dtype=dtype), x)

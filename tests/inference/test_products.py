@@ -1,0 +1,152 @@
+"""Products with weights: dense layers and convolutions of all kinds, over their settings."""
+
+import keras
+import pytest
+from helpers import assert_same, batches, examples, kinds, numbers, of_layer, randomize, sparsities
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from keras import layers
+
+channels = st.integers(1, 13)
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=0, max_size=2), channels, st.integers(1, 70), batches,
+    sparsities, st.booleans(),
+)  # fmt: skip
+@examples
+def test_dense(lead, width, units, batch, sparsity, use_bias):
+    layer = layers.Dense(units, use_bias=use_bias, activation="relu")
+    assert_same(of_layer(layer, (*lead, width), sparsity), numbers(batch, *lead, width))
+
+
+@pytest.mark.parametrize(
+    ("equation", "shape", "output", "bias"),
+    [
+        ("ab,bc->ac", (6,), 5, "c"),
+        ("abc,cd->abd", (4, 6), (None, 5), "d"),
+        ("abc,cde->abde", (4, 6), (None, 3, 5), "de"),
+        ("abcd,cde->abe", (4, 2, 6), (None, 5), "e"),
+        ("...x,xy->...y", (3, 4, 6), 5, "y"),
+        ("abc,bd->acd", (4, 6), (6, 5), None),
+    ],
+)
+def test_einsum_dense(equation, shape, output, bias):
+    layer = layers.EinsumDense(equation, output, bias_axes=bias, activation="tanh")
+    assert_same(of_layer(layer, shape), numbers(3, *shape))
+
+
+@st.composite
+def convolutions(draw, rank, paddings=("valid", "same")):
+    """Settings of a convolution and the shape of an input that it takes."""
+    kernel = draw(st.lists(st.integers(1, 5), min_size=rank, max_size=rank))
+    stride = draw(st.integers(1, 3))
+    dilation = 1 if stride > 1 else draw(st.integers(1, 3))
+    size = [draw(st.integers((k - 1) * dilation + 1, 19)) for k in kernel]
+    settings = {
+        "kernel_size": tuple(kernel),
+        "strides": stride,
+        "dilation_rate": dilation,
+        "padding": draw(st.sampled_from(paddings)),
+        "use_bias": draw(st.booleans()),
+    }
+    return settings, tuple(size)
+
+
+@given(convolutions(2), st.integers(1, 3), st.integers(1, 5), channels, batches, sparsities)
+@examples
+def test_convolution_2d(convolution, groups, width, filters, batch, sparsity):
+    settings, size = convolution
+    assume(batch < 33 or size[0] < 9)
+    layer = layers.Conv2D(filters * groups, groups=groups, activation="relu6", **settings)
+    shape = (*size, width * groups)
+    assert_same(of_layer(layer, shape, sparsity), numbers(batch, *shape))
+
+
+@given(
+    convolutions(1, ("valid", "same", "causal")), st.integers(1, 3), st.integers(1, 5), channels,
+    batches, sparsities,
+)  # fmt: skip
+@examples
+def test_convolution_1d(convolution, groups, width, filters, batch, sparsity):
+    settings, size = convolution
+    layer = layers.Conv1D(filters * groups, groups=groups, **settings)
+    shape = (*size, width * groups)
+    assert_same(of_layer(layer, shape, sparsity), numbers(batch, *shape))
+
+
+@given(convolutions(2), st.integers(1, 3), channels, batches, sparsities)
+@examples
+def test_depthwise_convolution_2d(convolution, multiplier, width, batch, sparsity):
+    settings, size = convolution
+    layer = layers.DepthwiseConv2D(depth_multiplier=multiplier, activation="relu", **settings)
+    assert_same(of_layer(layer, (*size, width), sparsity), numbers(batch, *size, width))
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("size", [(7, 7), (16, 33), (40, 18)])
+def test_depthwise_convolution_in_stencils(kernel, stride, padding, size):
+    layer = layers.DepthwiseConv2D(kernel, strides=stride, padding=padding)
+    assert_same(of_layer(layer, (*size, 3)), numbers(2, *size, 3))
+
+
+@given(convolutions(1), st.integers(1, 2), channels, batches, sparsities)
+@examples
+def test_depthwise_convolution_1d(convolution, multiplier, width, batch, sparsity):
+    settings, size = convolution
+    layer = layers.DepthwiseConv1D(depth_multiplier=multiplier, **settings)
+    assert_same(of_layer(layer, (*size, width), sparsity), numbers(batch, *size, width))
+
+
+@given(st.sampled_from([1, 2]), st.data(), channels, channels, sparsities)
+@examples
+def test_separable_convolution(rank, data, width, filters, sparsity):
+    settings, size = data.draw(convolutions(rank))
+    cls = layers.SeparableConv1D if rank == 1 else layers.SeparableConv2D
+    layer = cls(filters, depth_multiplier=2, activation="relu", **settings)
+    assert_same(of_layer(layer, (*size, width), sparsity), numbers(2, *size, width))
+
+
+@given(st.sampled_from([1, 2]), st.data(), channels, channels, batches, sparsities)
+@examples
+def test_transposed_convolution(rank, data, width, filters, batch, sparsity):
+    settings, size = data.draw(convolutions(rank))
+    settings["dilation_rate"] = 1
+    cls = layers.Conv1DTranspose if rank == 1 else layers.Conv2DTranspose
+    layer = cls(filters, activation="relu", **settings)
+    assert_same(of_layer(layer, (*size, width), sparsity), numbers(batch, *size, width))
+
+
+def test_transposed_convolution_with_settings_the_engine_leaves_to_keras():
+    layer = layers.Conv2DTranspose(3, 3, strides=2, output_padding=1)
+    assert_same(of_layer(layer, (5, 5, 2)), numbers(2, 5, 5, 2), native=False)
+
+
+def test_pixels_of_free_number():
+    x = keras.Input((None, None, 3))
+    y = layers.Conv2D(5, 3, padding="same", activation="relu")(x)
+    y = layers.Conv2D(5, 3, padding="same")(y) + y
+    model = randomize(keras.Model(x, layers.GlobalAveragePooling2D()(y)))
+    for size in ((7, 9), (16, 16), (3, 1)):
+        assert_same(model, numbers(2, *size, 3))
+
+
+def test_what_follows_a_convolution_is_folded_into_it():
+    x = keras.Input((9, 9, 3))
+    y = layers.ZeroPadding2D(((0, 1), (2, 0)))(x)
+    y = layers.Conv2D(8, 3, strides=2)(y)
+    y = layers.ReLU()(layers.BatchNormalization()(y))
+    z = layers.BatchNormalization()(layers.Conv2D(8, 1)(y))
+    z = layers.ReLU()(layers.Add()([y, z]))
+    engine = assert_same(randomize(keras.Model(x, z)), numbers(2, 9, 9, 3))
+    assert kinds(engine) == ["Convolution", "Convolution"]
+
+
+def test_nothing_is_folded_into_a_convolution_whose_sums_are_used_elsewhere():
+    x = keras.Input((9, 9, 3))
+    y = layers.Conv2D(8, 3, padding="same")(x)
+    z = layers.BatchNormalization()(y)
+    model = keras.Model(x, [y, layers.ReLU()(z), layers.Add()([y, z]), layers.Add()([y, y])])
+    assert_same(randomize(model), numbers(2, 9, 9, 3))

@@ -1,0 +1,161 @@
+"""Pooling, padding, cropping, upsampling, and layers and operations that move values."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import assert_same, batches, examples, kinds, numbers, of_layer, randomize
+from hypothesis import given
+from hypothesis import strategies as st
+from keras import layers, ops
+
+POOLS = {
+    1: (layers.MaxPooling1D, layers.AveragePooling1D),
+    2: (layers.MaxPooling2D, layers.AveragePooling2D),
+}
+
+
+@given(
+    st.sampled_from([1, 2]), st.booleans(), st.integers(1, 4), st.integers(1, 3),
+    st.sampled_from(["valid", "same"]), st.data(), batches,
+)  # fmt: skip
+@examples
+def test_pooling(rank, is_mean, window, stride, padding, data, batch):
+    size = [data.draw(st.integers(window, 20)) for _ in range(rank)]
+    layer = POOLS[rank][is_mean](window, strides=stride, padding=padding)
+    shape = (*size, data.draw(st.integers(1, 5)))
+    assert_same(of_layer(layer, shape), numbers(batch, *shape))
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("format", ["channels_last", "channels_first"])
+def test_global_pooling(keepdims, format):
+    for rank, names in ((1, ("1D",)), (2, ("2D",))):
+        for kind in ("Average", "Max"):
+            cls = getattr(layers, f"Global{kind}Pooling{names[0]}")
+            layer = cls(data_format=format, keepdims=keepdims)
+            shape = (7, 5, 3)[-rank - 1 :]
+            assert_same(of_layer(layer, shape), numbers(3, *shape))
+
+
+amounts = st.tuples(st.integers(0, 3), st.integers(0, 3))
+
+
+@given(amounts, amounts, batches, st.sampled_from(["channels_last", "channels_first"]))
+@examples
+def test_padding_and_cropping(rows, columns, batch, format):
+    x = keras.Input((7, 9, 8))
+    padded = layers.ZeroPadding2D((rows, columns), data_format=format)(x)
+    cropped = layers.Cropping2D((columns, rows), data_format=format)(x)
+    pooled = layers.MaxPooling2D(2)(layers.ZeroPadding2D((rows, columns))(x))
+    assert_same(keras.Model(x, [padded, cropped, pooled]), numbers(batch, 7, 9, 8))
+
+
+@pytest.mark.parametrize(
+    "layer", [layers.ZeroPadding1D((1, 2)), layers.Cropping1D((2, 1)), layers.UpSampling1D(3)]
+)
+def test_lines(layer):
+    assert_same(of_layer(layer, (6, 5)), numbers(2, 6, 5))
+
+
+@pytest.mark.parametrize("format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("size", [(1, 2), (3, 2), (2, 9)])
+def test_upsampling(size, format):
+    layer = layers.UpSampling2D(size, data_format=format)
+    assert_same(of_layer(layer, (3, 17, 4)), numbers(2, 3, 17, 4))
+    layer = layers.UpSampling2D(size, data_format=format, interpolation="bilinear")
+    assert_same(of_layer(layer, (3, 5, 4)), numbers(2, 3, 5, 4), native=False)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (layers.Flatten(), (3, 4, 5)),
+        (layers.Flatten(data_format="channels_first"), (3, 4, 5)),
+        (layers.Flatten(), ()),
+        (layers.Reshape((5, -1)), (3, 4, 5)),
+        (layers.Reshape((12, 5)), (3, 4, 5)),
+        (layers.Reshape((2, 6, 5)), (3, 4, 5)),
+        (layers.Permute((3, 1, 2)), (3, 4, 5)),
+        (layers.Permute((2, 1)), (18, 20)),
+        (layers.RepeatVector(3), (5,)),
+    ],
+)
+def test_reshaping(layer, shape):
+    assert_same(of_layer(layer, shape), numbers(3, *shape))
+    if len(shape) == 3:  # in the layout that a kernel leaves it in
+        x = keras.Input(shape)
+        model = keras.Model(x, layer(layers.MaxPooling2D(1)(x)))
+        assert_same(model, numbers(3, *shape))
+
+
+OPERATIONS = {
+    "last pixel": lambda x: x[:, -1],
+    "ellipsis": lambda x: x[..., 1],
+    "steps": lambda x: x[:, ::2, 1:-1, ::-1],
+    "new axis": lambda x: x[:, None, :, 2],
+    "slices of channels": lambda x: x[..., :2] * x[..., 2:4],
+    "reshape": lambda x: ops.reshape(x, (-1, 20, 5)),
+    "reshape with a free axis": lambda x: ops.reshape(x, (-1, 4, 25)),
+    "transpose": lambda x: ops.transpose(x, (0, 3, 1, 2)),
+    "swap": lambda x: ops.swapaxes(x, 1, 3),
+    "move": lambda x: ops.moveaxis(x, 1, -1),
+    "expand": lambda x: ops.expand_dims(x, 2)[:, :, 0],
+    "squeeze": lambda x: ops.squeeze(x[:, 1:2], 1),
+    "concatenate": lambda x: ops.concatenate([x, -x], -1),
+    "stack": lambda x: ops.stack([x, x * 2], 1)[:, 1],
+    "split": lambda x: ops.split(x, 2, axis=1),
+    "split at": lambda x: ops.split(x, [1, 4], axis=-1),
+    "pad": lambda x: ops.pad(x, ((0, 0), (1, 2), (0, 3), (0, 0)), constant_values=2.0),
+    "repeat": lambda x: ops.repeat(x, 3, axis=2),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operation(name):
+    x = keras.Input((4, 5, 5))
+    for y in (x, layers.MaxPooling2D(1)(x)):
+        assert_same(keras.Model(x, OPERATIONS[name](y)), numbers(3, 4, 5, 5))
+
+
+@pytest.mark.parametrize("name", ["tile", "roll", "flip", "broadcast"])
+def test_operation_the_engine_leaves_to_keras(name):
+    x = keras.Input((4, 5))
+    y = {
+        "tile": lambda: ops.tile(x, (1, 2, 1)),
+        "roll": lambda: ops.roll(x, 1, axis=1),
+        "flip": lambda: ops.flip(x, axis=1),
+        "broadcast": lambda: ops.reshape(x, (-1, 5)),
+    }[name]()
+    assert_same(keras.Model(x, y), numbers(3, 4, 5), native=False)
+
+
+def test_channels_first_runs_without_moving_axes():
+    def block(x, filters):
+        y = layers.Conv2D(filters, 3, padding="same", data_format="channels_first")(x)
+        y = layers.BatchNormalization(axis=1)(y)
+        return layers.ReLU()(y)
+
+    # Keras does not compute it on every backend's CPU; the same weights channels last do.
+    x = keras.Input((3, 12, 10))
+    y = block(x, 8)
+    y = layers.Add()([block(y, 8), y]) * 2.0
+    y = layers.Concatenate(axis=1)([y, ops.sigmoid(y)])
+    y = block(layers.MaxPooling2D(2, data_format="channels_first")(y), 4)
+    first = keras.Model(x, layers.GlobalAveragePooling2D(data_format="channels_first")(y))
+    from keras_trim.inference.fusion import fuse
+    from keras_trim.inference.reading import read
+
+    names = [type(node.operation).__name__ for node in fuse(read(first)).nodes]
+    assert names.count("Permute") == 1  # of the input
+    if keras.backend.backend() != "tensorflow":
+        engine = assert_same(randomize(first), numbers(2, 3, 12, 10))
+        assert kinds(engine).count("Permute") == 1
+
+
+def test_axes_are_moved_where_it_matters():
+    x = keras.Input((4, 5, 6))
+    y = ops.transpose(x, (0, 3, 1, 2))
+    z = layers.Dense(3)(y)  # over another axis than x's last
+    w = y * np.arange(4, dtype="float32").reshape(4, 1) + y[:, :1]
+    v = ops.transpose(layers.Concatenate(axis=2)([y, ops.tanh(y)]), (0, 2, 3, 1))
+    assert_same(randomize(keras.Model(x, [y, z, w, v])), numbers(3, 4, 5, 6))
