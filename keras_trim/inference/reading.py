@@ -5,7 +5,7 @@ import dataclasses
 import keras
 from keras import layers, tree
 
-from keras_trim.inference import operations
+from keras_trim.inference import masking, operations
 from keras_trim.inference.converters import Unsupported, find_converter
 from keras_trim.inference.graph import Graph
 from keras_trim.inference.operations.keras_call import KerasCall, Slot
@@ -13,11 +13,12 @@ from keras_trim.inference.operations.keras_call import KerasCall, Slot
 
 @dataclasses.dataclass(frozen=True)
 class Symbol:
-    """A value of the graph while it is read: its number, and what Keras says of it."""
+    """A value of the graph while it is read: its number, what Keras says of it, and its mask."""
 
     value: int
     shape: tuple
     dtype: str
+    mask: object = None  # a `Symbol`
 
 
 def read(model):
@@ -63,7 +64,17 @@ class _Reader:
         flat = tree.flatten(outputs)
         self.graph.outputs = [symbol.value for symbol in flat]
         self.graph.output_dtypes = [symbol.dtype for symbol in flat]
+        self._drop_unused()
         return self.graph
+
+    def _drop_unused(self):
+        """Removes nodes that nothing depends on, as masks that no layer takes."""
+        needed, kept = set(self.graph.outputs), []
+        for node in reversed(self.graph.nodes):
+            if needed.intersection(node.outputs):
+                needed.update(node.inputs)
+                kept.append(node)
+        self.graph.nodes = kept[::-1]
 
     def _symbol(self, value, spec):
         return Symbol(value, tuple(spec.shape), spec.dtype)
@@ -97,8 +108,10 @@ class _Reader:
         if converter is not None:
             length = len(self.graph.nodes)
             try:
-                y = converter(operation, self, *args, **kwargs)
-                return self._with_specs(y, self._spec(operation, args, kwargs))
+                mask = masking.argument(operation, converter, args, kwargs)
+                y = converter(operation, self, *args, **{**kwargs, **mask})
+                y = self._with_specs(y, self._spec(operation, args, kwargs))
+                return masking.carried_on(operation, y, args, kwargs)
             except Unsupported:
                 del self.graph.nodes[length:]
         return self.keras_call(operation, args, kwargs, self.name)
@@ -126,10 +139,13 @@ class _Reader:
         (value,) = self.graph.add(operation, [x.value for x in inputs], name)
         return Symbol(value, self._shape_after(operation, inputs), inputs[0].dtype)
 
-    def add_all(self, operation, inputs, name, num_outputs):
-        """Adds an operation; returns a list of its outputs."""
-        values = self.graph.add(operation, [x.value for x in inputs], name, num_outputs)
-        return [Symbol(value, inputs[0].shape, inputs[0].dtype) for value in values]
+    def add_all(self, operation, inputs, name, shapes):
+        """Adds an operation with outputs of the given shapes; returns a list of them."""
+        values = self.graph.add(operation, [x.value for x in inputs], name, len(shapes))
+        return [
+            Symbol(value, shape, inputs[0].dtype)
+            for value, shape in zip(values, shapes, strict=True)
+        ]
 
     def apply(self, operation, *args):
         """Converts a layer or model within another; returns the `Symbol`s of its outputs."""
@@ -153,13 +169,22 @@ class _Reader:
         )
         if isinstance(function, layers.Layer) and function._call_has_training_arg:
             kwargs = {**kwargs, "training": False}
-        call = KerasCall(function, args, kwargs)
-        specs = call.specs([(x.shape, x.dtype) for x in inputs])
+        masked = [i for i, x in enumerate(inputs) if x.mask is not None]
+        masks = {i: len(inputs) + number for number, i in enumerate(masked)}
+        inputs += [inputs[i].mask for i in masked]
+        call = KerasCall(function, args, kwargs, tuple(x.dtype for x in inputs), masks)
+        specs, mask_specs = call.specs([x.shape for x in inputs])
+        flat = tree.flatten(specs)
+        present = [spec for spec in mask_specs if spec is not None]
         values = self.graph.add(
-            call, [x.value for x in inputs], name, num_outputs=len(tree.flatten(specs))
+            call, [x.value for x in inputs], name, num_outputs=len(flat) + len(present)
         )
-        numbers = iter(values)
-        return tree.map_structure(lambda spec: self._symbol(next(numbers), spec), specs)
+        numbers = iter(values[len(flat) :])
+        symbols = []
+        for value, spec, mask in zip(values, flat, mask_specs, strict=False):
+            mask = None if mask is None else self._symbol(next(numbers), mask)
+            symbols.append(dataclasses.replace(self._symbol(value, spec), mask=mask))
+        return tree.pack_sequence_as(specs, symbols)
 
     def move_channels_last(self, x):
         return self._moved(x, (0, *range(2, len(x.shape)), 1))

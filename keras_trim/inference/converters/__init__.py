@@ -4,6 +4,7 @@ from keras_trim.inference.converters import (  # noqa: F401
     activation,
     convolution,
     core,
+    masks,
     recurrent,
     shaping,
 )

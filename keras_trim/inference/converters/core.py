@@ -1,5 +1,7 @@
 """Dense layers, embeddings, normalization, and layers that do nothing at inference."""
 
+import dataclasses
+
 import numpy as np
 from keras import layers
 
@@ -28,9 +30,7 @@ def _identity(layer, reader, x, training=None):
 def _dense(layer, reader, x, training=None):
     only(layer.quantization_mode is None, "a quantized layer")
     kernel = array(layer.kernel)
-    y = reader.add(
-        operations.Dense(kernel, bias_of(layer, kernel.shape[1])), [x], reader.name
-    )
+    y = reader.add(operations.Dense(kernel, bias_of(layer, kernel.shape[1])), [x], reader.name)
     return activate(layer.activation, reader, y, reader.name)
 
 
@@ -75,8 +75,11 @@ def _einsum_dense(layer, reader, x, training=None):
 @converts(layers.Embedding)
 def _embedding(layer, reader, x):
     only(layer.quantization_mode is None, "a quantized layer")
-    only(not layer.mask_zero, "a mask")
-    return reader.add(operations.Embedding(array(layer.embeddings)), [x], reader.name)
+    y = reader.add(operations.Embedding(array(layer.embeddings)), [x], reader.name)
+    if layer.mask_zero:
+        mask = reader.add(operations.NotEqual(0), [x], reader.name)
+        y = dataclasses.replace(y, mask=dataclasses.replace(mask, dtype="bool"))
+    return y
 
 
 @converts(layers.BatchNormalization)

@@ -6,6 +6,7 @@ from keras_trim.inference.operations.dense import Dense
 from keras_trim.inference.operations.depthwise import DepthwiseConvolution
 from keras_trim.inference.operations.elementwise import Activation, Binary, Softmax
 from keras_trim.inference.operations.joining import JoinTime, SplitTime
+from keras_trim.inference.operations.masks import AnyOfLast, MaskValue, NotEqual
 from keras_trim.inference.operations.normalization import LayerNormalization, ScaleChannels
 from keras_trim.inference.operations.pooling import GlobalPool, Pool
 from keras_trim.inference.operations.recurrent import Recurrent
@@ -21,6 +22,7 @@ from keras_trim.inference.operations.shaping import (
 __all__ = [
     "OPERATIONS",
     "Activation",
+    "AnyOfLast",
     "Binary",
     "Concatenate",
     "Convolution",
@@ -30,6 +32,8 @@ __all__ = [
     "GlobalPool",
     "JoinTime",
     "LayerNormalization",
+    "MaskValue",
+    "NotEqual",
     "Operation",
     "Pad",
     "Permute",
