@@ -86,8 +86,11 @@ def _add_cell(cell, reader, x, initial_state, mask, **flags):
         **flags,
     )  # fmt: skip
     inputs = [x, *states] + ([] if mask is None else [mask])
-    num_states = (2 if kind == "lstm" else 1) if flags["return_state"] else 0
-    return reader.add_all(operation, inputs, reader.name, 1 + num_states)
+    shape = (x.shape[0], units)
+    shapes = [(*x.shape[:2], units) if flags["return_sequences"] else shape]
+    if flags["return_state"]:
+        shapes += [shape] * (2 if kind == "lstm" else 1)
+    return reader.add_all(operation, inputs, reader.name, shapes)
 
 
 def _activation(activation):
