@@ -54,9 +54,7 @@ def _without(graph, removed, renamed):
             continue
         node.inputs = [name(value) for value in node.inputs]
         nodes.append(node)
-    return dataclasses.replace(
-        graph, nodes=nodes, outputs=[name(value) for value in graph.outputs]
-    )
+    return dataclasses.replace(graph, nodes=nodes, outputs=[name(value) for value in graph.outputs])
 
 
 def _fold_padding(graph):
@@ -143,9 +141,7 @@ def _fold_residual(graph):
                 and not _is_clipped(source.operation)
                 and _only_use(uses, value) is not None
                 and value != other
-                and (
-                    other_source is None or position[id(other_source)] < position[id(source)]
-                )
+                and (other_source is None or position[id(other_source)] < position[id(source)])
             ):
                 candidates.append((position[id(source)], source, value, other))
         if not candidates:
@@ -181,5 +177,3 @@ def _fold_clip(graph):
         removed.append(node)
         renamed[node.outputs[0]] = value
     return _without(graph, removed, renamed)
-
-

@@ -1,4 +1,4 @@
-"""From a graph and the shapes of its inputs to a program: layouts, places in memory, instructions."""
+"""From a graph and the shapes of its inputs to a program: layouts, memory, instructions."""
 
 import dataclasses
 
@@ -17,8 +17,8 @@ def round_up(size, multiple=LANES):
 class Tensor:
     """A value of the program: where it is, and how it lies there.
 
-    In the layout "rows" it lies as in NumPy. In the layout "planes" (`x.shape` = (N, ..., C), rank 3
-    and more) the channels come first: N x C planes, each one `plane` floats long, of which the
+    In the layout "rows" it lies as in NumPy. In the layout "planes" (`x.shape` = (N, ..., C), rank
+    3 and more) the channels come first: N x C planes, each one `plane` floats long, of which the
     pixels are the first.
     """
 
@@ -139,8 +139,8 @@ class Builder:
     Args:
         num_threads: Integer. The threads that will run the program; scratch memory is per thread.
         tuner: `tuning.Tuner`, which measures the candidates for an instruction.
-        skip_zeros: Boolean. Whether weights that are zero may be left out. Zero times an infinity is
-            NaN, so a program for inputs that are not finite must multiply by them.
+        skip_zeros: Boolean. Whether weights that are zero may be left out. Zero times an infinity
+            is NaN, so a program for inputs that are not finite must multiply by them.
     """
 
     def __init__(self, num_threads, tuner, skip_zeros=True):

@@ -1,8 +1,8 @@
 """What a layer's or model's Python `call` does, as a graph of Keras layers and operations.
 
-Called with symbolic tensors, Keras layers and `keras.ops` record what is done to them, wherever they
-are called. So `call` of a subclassed model is traced as a functional model is built, and gives a
-`keras.Function`.
+Called with symbolic tensors, Keras layers and `keras.ops` record what is done to them, wherever
+they are called. So `call` of a subclassed model is traced as a functional model is built, and gives
+a `keras.Function`.
 """
 
 import contextlib
@@ -23,10 +23,12 @@ def trace(layer, args, kwargs):
         args, kwargs: Its arguments; those that are `KerasTensor`s become inputs.
 
     Returns:
-        `keras.Function` from the `KerasTensor`s among the arguments, in their order, to the outputs.
+        `keras.Function` from the `KerasTensor`s among the arguments, in their order, to the
+            outputs.
 
     Raises:
-        Untraceable: if `call` needs values, or uses something else than Keras layers and operations.
+        Untraceable: if `call` needs values, or uses something else than Keras layers and
+            operations.
     """
     if not all(part.built or _is_stateless(part) for part in layer._flatten_layers()):
         raise Untraceable(f"{layer.name} holds layers that were not built")
@@ -76,7 +78,7 @@ def _nodes_restored(layer):
 
 
 def input_tensors(model, dtype):
-    """Symbolic inputs of the shapes that a subclassed model was built for, its batch size left free.
+    """Symbolic inputs of the shapes a subclassed model was built for, its batch size left free.
 
     Raises:
         ValueError: if the model does not know them.

@@ -1,4 +1,4 @@
-"""Which variant of a kernel is the fastest for a layer: measured, on this machine, when it compiles."""
+"""Which variant of a kernel is the fastest for a layer: measured, on this machine."""
 
 import dataclasses
 import time

@@ -49,12 +49,15 @@ def _with_array(reader, function, x, y):
 
 def _with_number(function, number, is_first):
     """The operation on one tensor, or None."""
-    affine, infinity = {
-        "add": (1.0, number),
-        "subtract": (1.0, -number) if is_first else (-1.0, number),
-        "multiply": (number, 0.0),
-        "divide": (1 / number, 0.0) if is_first and number else None,
-    }.get(function), float("inf")
+    affine, infinity = (
+        {
+            "add": (1.0, number),
+            "subtract": (1.0, -number) if is_first else (-1.0, number),
+            "multiply": (number, 0.0),
+            "divide": (1 / number, 0.0) if is_first and number else None,
+        }.get(function),
+        float("inf"),
+    )
     if affine is not None:
         return operations.Activation("affine", *affine)
     if function == "divide" and not is_first:
@@ -117,6 +120,15 @@ def _average(layer, reader, inputs):
     total = _fold("add")(layer, reader, inputs)
     affine = operations.Activation("affine", 1 / len(inputs), 0.0)
     return reader.add(affine, [total], reader.name)
+
+
+@converts(layers.PReLU)
+def _prelu(layer, reader, x):
+    clip = operations.Activation("clip", 0.0, float("inf"))
+    negated = reader.add(operations.Activation("affine", -1.0, 0.0), [x], reader.name)
+    negated = reader.add(clip, [negated], reader.name)
+    y = reader.add(clip, [x], reader.name)
+    return add_binary(reader, "subtract", y, add_binary(reader, "multiply", negated, layer.alpha))
 
 
 def _arithmetic(function):
@@ -211,6 +223,4 @@ def _reduce(operation, reader, x):
     if axes == tuple(range(1, rank - 1)) and rank > 2 and function in ("mean", "max"):
         pool = operations.GlobalPool(function == "max", bool(operation.keepdims))
         return reader.add(pool, [x], reader.name)
-    return reader.add(
-        operations.Reduce(function, axes, bool(operation.keepdims)), [x], reader.name
-    )
+    return reader.add(operations.Reduce(function, axes, bool(operation.keepdims)), [x], reader.name)

@@ -29,9 +29,7 @@ def _identity(layer, reader, x, training=None):
 def _dense(layer, reader, x, training=None):
     only(layer.quantization_mode is None, "a quantized layer")
     kernel = array(layer.kernel)
-    y = reader.add(
-        operations.Dense(kernel, bias_of(layer, kernel.shape[1])), [x], reader.name
-    )
+    y = reader.add(operations.Dense(kernel, bias_of(layer, kernel.shape[1])), [x], reader.name)
     return activate(layer.activation, reader, y, reader.name)
 
 
@@ -92,7 +90,7 @@ def _embedding(layer, reader, x):
 def _batch_normalization(layer, reader, x, training=None, mask=None):
     rank = len(x.shape)
     axis = layer.axis % rank
-    only(0 < axis and 2 <= rank <= LARGEST_RANK, "the batch axis")
+    only(axis > 0 and 2 <= rank <= LARGEST_RANK, "the batch axis")
     mean, variance = array(layer.moving_mean), array(layer.moving_variance)
     scale = 1 / np.sqrt(variance + np.float32(layer.epsilon))
     if layer.scale:

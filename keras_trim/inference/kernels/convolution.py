@@ -1,12 +1,12 @@
 """Products of weights with planes of activations: convolutions, and dense layers on many rows.
 
-Every weight of a convolution multiplies a shifted copy of one input plane. Laid out flat, a shift is
-an offset into the buffer, so a k x k convolution is a sparse matrix product whose "columns" are
+Every weight of a convolution multiplies a shifted copy of one input plane. Laid out flat, a shift
+is an offset into the buffer, so a k x k convolution is a sparse matrix product whose "columns" are
 offsets. It needs an input with its padding written out (`padding.py`) and computes the few sums
 between two rows of the output for nothing.
 
-The reduction is split into blocks of columns whose activations fit the first-level cache. Without it
-the product runs at the speed of the second level, about half as fast.
+The reduction is split into blocks of columns whose activations fit the first-level cache. Without
+it the product runs at the speed of the second level, about half as fast.
 """
 
 from numba import njit
@@ -152,7 +152,8 @@ def convolution(p, f, arena, constants, index, thread, num_threads):
     """y = clip(weights * x + bias + residual), see `operations/convolution.py` for its operands.
 
     Work is split into pieces of pixels and, where these are too few for the threads, into groups of
-    rows. With BY_LINES a piece is part of one line of the output, whose width is a multiple of LANES.
+    rows. With BY_LINES a piece is part of one line of the output, whose width is a multiple of
+    LANES.
     """
     lines = p[HEIGHT] if p[BY_LINES] else 1
     vectors = (p[WIDTH] if p[BY_LINES] else p[PIXELS]) // -LANES * -1

@@ -18,8 +18,8 @@ from keras_trim.inference.kernels.windows import window_plane
 def depthwise(p, f, arena, constants, index, thread, num_threads):
     """y[c * multiplier + m] = clip(kernel[c, m] * x[c] + bias).
 
-    Some channels are padded before they are computed: a load right behind a store of part of what it
-    loads would wait for it.
+    Some channels are padded before they are computed: a load right behind a store of part of what
+    it loads would wait for it.
     """
     begin, end = share(p[BATCH] * p[CHANNELS], thread, num_threads)
     phases = p[PHASES_Y] * p[PHASES_X] * p[PADDED_PLANE]

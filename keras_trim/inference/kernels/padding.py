@@ -28,9 +28,9 @@ def pad_plane(
     """Copies one plane into `phases_y * phases_x` planes of `rows` x `row`, `value` around it.
 
     With `spread` > 1 pixels are set that far apart, with zeros between (transposed convolution).
-    Vectors are whole. Behind the pixels of a row they write its padding and that at the beginning of
-    the next row; what is too much is overwritten by the next row, and planes need LANES floats of
-    room behind their last one.
+    Vectors are whole. Behind the pixels of a row they write its padding and that at the beginning
+    of the next row; what is too much is overwritten by the next row, and planes need LANES floats
+    of room behind their last one.
     """
     base = arena.ctypes.data
     is_plain = stride_x == 1 and spread_x == 1 and left >= 0

@@ -2,8 +2,8 @@
 
 Python is called once per inference, not once per layer, and threads meet at a barrier after each
 instruction, which costs less than a microsecond. Instructions name places in one buffer of
-activations, the arena, and in tables of constants by their index, so a program can be run on several
-arenas at a time.
+activations, the arena, and in tables of constants by their index, so a program can be run on
+several arenas at a time.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """Moves and arithmetic over tensors of any layout: up to eight axes, each with its strides.
 
 Sizes, and a stride per axis and tensor, describe permutations, slices, padding, repetition and
-broadcasting alike. `operations/strided.py` orders the axes so that the last one is contiguous in the
-output where that is possible.
+broadcasting alike. `operations/strided.py` orders the axes so that the last one is contiguous in
+the output where that is possible.
 """
 
 from numba import njit

@@ -2,8 +2,9 @@
 
 `multiply_add(rows, vectors)` makes the inner loop of every product with weights. It keeps
 `rows * vectors` sums in vector registers while it goes through the columns of a group of rows, so
-that memory is touched only for a weight, its offset, and the activations it multiplies. With one row
-it is a sparse row times activations; with all columns present it is a dense, register-tiled product.
+that memory is touched only for a weight, its offset, and the activations it multiplies. With one
+row it is a sparse row times activations; with all columns present it is a dense, register-tiled
+product.
 
 Addresses are integers (`array.ctypes.data`), so that a kernel can be handed a place inside of one
 large buffer.
@@ -40,7 +41,8 @@ FIRST, CLIP, RESIDUAL = 1, 2, 4  # flags: start from the bias; clip the sums; ad
 
 @functools.cache
 def multiply_add(rows, vectors):
-    """Makes `kernel(x, offsets, values, table, groups, y, stride, bias, residual, flags, low, high)`.
+    """Makes `kernel(x, offsets, values, table, groups, y, stride, bias, residual, flags, low,
+    high)`.
 
     It goes through `groups` groups of `rows` rows each, and for `vectors * LANES` activations
     computes, for a group with `count` columns,
@@ -95,7 +97,9 @@ class _Body:
         self.vector = ir.VectorType(F32, LANES)
         self.b = ir.IRBuilder(function.append_basic_block("entry"))
         self._fma = cgutils.get_or_insert_function(
-            function.module, ir.FunctionType(self.vector, [self.vector] * 3), f"llvm.fma.v{LANES}f32"
+            function.module,
+            ir.FunctionType(self.vector, [self.vector] * 3),
+            f"llvm.fma.v{LANES}f32",
         )
 
     def blocks(self, *names):
@@ -158,9 +162,7 @@ class _Body:
         bounded = []
         for value in values:
             value = self.b.select(self.b.fcmp_ordered("<", value, lows), lows, value)
-            bounded.append(
-                self.b.select(self.b.fcmp_ordered(">", value, highs), highs, value)
-            )
+            bounded.append(self.b.select(self.b.fcmp_ordered(">", value, highs), highs, value))
         self.b.branch(done)
         self.b.position_at_end(done)
         return self.merge(before, values, clip, bounded)
@@ -215,9 +217,7 @@ def _build_multiply_add(function, rows, vectors):
         for r in range(rows)
     ]
     for total, (r, i) in zip(sums, tile, strict=True):
-        total.add_incoming(
-            body.multiply_add(weights[r], inputs[i // (LANES * 4)], total), step
-        )
+        total.add_incoming(body.multiply_add(weights[r], inputs[i // (LANES * 4)], total), step)
     k.add_incoming(b.add(k, I64(1)), step)
     b.branch(head)
 
@@ -254,7 +254,8 @@ def stencil(kind, height, width, stride_y, stride_x, lines):
     It computes a vector of pixels of each of `lines` lines of a depthwise convolution, whose padded
     input is taken apart by its strides (`padding.py`):
 
-        y[l, :] = clip(bias + sum(values[i, j] * x[phase(i, j), l + i // stride_y, j // stride_x :]))
+        y[l, :] = clip(bias + sum(values[i, j] * x[phase(i, j), l + i // stride_y, j // stride_x
+        :]))
 
     A vector of the input is loaded once and serves all lines that need it. With the kinds "maximum"
     and "sum" it computes those of a window instead, without values and bias.
@@ -487,9 +488,7 @@ def copy_floats(typing_context, target, source, count):
 
 
 @intrinsic
-def deinterleave_padded(
-    typing_context, even, odd, source, even_count, odd_count, padded, value
-):
+def deinterleave_padded(typing_context, even, odd, source, even_count, odd_count, padded, value):
     """Copies floats 0, 2, 4 ... of a source to `even`, 1, 3, 5 ... to `odd`, `value` behind them.
 
     Of each, `padded` floats are written, and up to LANES - 1 more.

@@ -186,9 +186,9 @@ def window_plane(
 ):  # fmt: skip
     """Computes one plane of output from a padded plane of input.
 
-    Vectors are whole: what is too much of a line is overwritten by the next line, so columns go from
-    right to left. The last lines have none behind them: they are computed in scratch memory, at
-    `last_lines`, and copied.
+    Vectors are whole: what is too much of a line is overwritten by the next line, so columns go
+    from right to left. The last lines have none behind them: they are computed in scratch memory,
+    at `last_lines`, and copied.
 
     `x`, `y` and `last_lines` count floats of the arena. `offsets` is the address of where each of
     `taps` reads, with the three numbers of a group of rows behind them.

@@ -229,12 +229,8 @@ def emit_product(
     best = builder.tuner.fastest(
         "convolution",
         variants,
-        lambda variant, pool: instruction(
-            row_groups(columns, variant.is_dense), variant, pool
-        ),
+        lambda variant, pool: instruction(row_groups(columns, variant.is_dense), variant, pool),
     )
-    operands, factors = instruction(
-        row_groups(columns, best.is_dense), best, builder
-    )
+    operands, factors = instruction(row_groups(columns, best.is_dense), best, builder)
     builder.choose(str(best))
     builder.emit("convolution", operands, factors)

@@ -22,6 +22,7 @@ from keras_trim.inference.operations.convolution import (
     spatial,
 )
 
+
 @dataclasses.dataclass
 class DepthwiseConvolution(Operation):
     """y[..., c * multiplier + m] = clip(convolution(x[..., c], kernel[..., c, m]) + bias).
@@ -60,9 +61,7 @@ class DepthwiseConvolution(Operation):
         if y.size == 0:
             return y
         phases = geometry.phases[0] * geometry.phases[1]
-        number, most_lines = window_number(
-            "product", (height, width), self.strides, self.dilation
-        )
+        number, most_lines = window_number("product", (height, width), self.strides, self.dilation)
         together = planes_together(geometry)
         scratch, scratch_size = builder.scratch(
             together * phases * geometry.plane + most_lines * geometry.out_width

@@ -175,8 +175,7 @@ class Pad(Operation):
         if any(n > 0 for pair in amounts for n in pair):
             builder.emit("fill", [y, y.size], [self.value])
         kept = [
-            max(n - max(-b, 0) - max(-a, 0), 0)
-            for n, (b, a) in zip(x.shape, amounts, strict=True)
+            max(n - max(-b, 0) - max(-a, 0), 0) for n, (b, a) in zip(x.shape, amounts, strict=True)
         ]
         if 0 not in kept:
             source = sum(max(-b, 0) * s for (b, _), s in zip(amounts, x.strides, strict=True))
