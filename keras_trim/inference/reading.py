@@ -11,7 +11,7 @@ from keras_trim.inference import operations
 from keras_trim.inference.converters import Unsupported, find_converter
 from keras_trim.inference.graph import Graph
 from keras_trim.inference.masks import output_masks, with_masks
-from keras_trim.inference.operations.keras_call import KerasCall, Slot
+from keras_trim.inference.operations.keras_call import FunctionCall, KerasCall, Slot
 from keras_trim.inference.tracing import Untraceable, input_tensors, trace
 
 
@@ -143,8 +143,13 @@ class _Reader:
         if not isinstance(layer, layers.Layer) or is_masked:
             raise Untraceable
         function = trace(layer, *self._as_tensors((args, kwargs)))
-        prefix = self.name.split("/")[len(self._prefix)]
-        return self._inlined(prefix, function, symbols)
+        prefix, length = self.name.split("/")[len(self._prefix)], len(self.graph.nodes)
+        outputs = self._inlined(prefix, function, symbols)
+        calls = any(isinstance(node.operation, KerasCall) for node in self.graph.nodes[length:])
+        if calls and type(layer).__module__.startswith("keras."):
+            # Keras's own layer is faster than, and as right as, its operations one by one.
+            raise Untraceable
+        return outputs
 
     def _as_specified(self, outputs, operation, args, kwargs):
         """The outputs with the shapes and dtypes that Keras gives them."""
@@ -213,7 +218,7 @@ class _Reader:
     def keras_call(self, function, args, kwargs, name):
         """Adds a call of Keras itself."""
         if not isinstance(function, keras.Operation):
-            function = layers.Activation(function)
+            function = FunctionCall(function)
         inputs = [x for x in tree.flatten((args, kwargs)) if isinstance(x, Symbol)]
         numbers = iter(range(len(inputs)))
         args, kwargs = tree.map_structure(

@@ -11,7 +11,7 @@ import keras
 from keras import layers, tree
 
 
-class Untraceable(Exception):
+class Untraceable(Exception):  # noqa: N818
     """What `call` does cannot be recorded; the layer itself must run."""
 
 

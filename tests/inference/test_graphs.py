@@ -22,9 +22,7 @@ def test_nested_and_shared_models():
     inner = keras.Model(a, layers.Dense(3)(shared(a)), name="inner")
     dense = layers.Dense(3)
     model = keras.Model([a, b], [inner(a) + inner(b), dense(dense(inner(b)))])
-    engine = assert_same(
-        randomize(model), [numbers(2, 6, 6, 3), numbers(2, 6, 6, 3, seed=2)]
-    )
+    engine = assert_same(randomize(model), [numbers(2, 6, 6, 3), numbers(2, 6, 6, 3, seed=2)])
     names = [node.name for node in engine._graph.nodes]
     assert any(name.startswith("inner/shared/conv2d") for name in names)
 
@@ -73,7 +71,8 @@ def test_layers_that_the_engine_has_never_seen():
     model = randomize(keras.Model(x, Residual(4)(x)))
     engine = assert_same(model, numbers(3, 4))
     assert "Dense" in kinds(engine)
-    assert_same(keras.Model(x, Unknown()(layers.Dense(4)(x), scale=2.0)), numbers(3, 4), native=False)
+    model = keras.Model(x, Unknown()(layers.Dense(4)(x), scale=2.0))
+    assert_same(model, numbers(3, 4), native=False)
 
 
 def test_a_subclass_that_computes_something_else():

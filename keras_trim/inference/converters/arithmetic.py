@@ -122,6 +122,15 @@ def _average(layer, reader, inputs):
     return reader.add(affine, [total], reader.name)
 
 
+@converts(layers.PReLU)
+def _prelu(layer, reader, x):
+    clip = operations.Activation("clip", 0.0, float("inf"))
+    negated = reader.add(operations.Activation("affine", -1.0, 0.0), [x], reader.name)
+    negated = reader.add(clip, [negated], reader.name)
+    y = reader.add(clip, [x], reader.name)
+    return add_binary(reader, "subtract", y, add_binary(reader, "multiply", negated, layer.alpha))
+
+
 def _arithmetic(function):
     def convert(operation, reader, x, y):
         return add_binary(reader, function, x, y)

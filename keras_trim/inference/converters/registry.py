@@ -8,7 +8,7 @@ from keras import ops
 _CONVERTERS = {}  # Keras class -> function
 
 
-class Unsupported(Exception):
+class Unsupported(Exception):  # noqa: N818
     """A converter cannot take this layer as it is configured; the layer itself will run."""
 
 

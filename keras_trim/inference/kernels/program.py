@@ -12,9 +12,10 @@ import pathlib
 import numpy as np
 from numba import njit
 
+from keras_trim.inference.kernels.arithmetic import binary, broadcast
 from keras_trim.inference.kernels.convolution import convolution
 from keras_trim.inference.kernels.depthwise import depthwise
-from keras_trim.inference.kernels.elementwise import binary, broadcast, unary
+from keras_trim.inference.kernels.elementwise import unary
 from keras_trim.inference.kernels.moving import copy, gather, transpose
 from keras_trim.inference.kernels.padding import pad
 from keras_trim.inference.kernels.pooling import global_pool, pool

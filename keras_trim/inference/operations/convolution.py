@@ -185,7 +185,7 @@ class Convolution(Operation):
 
 
 def emit_product(
-    builder, columns, bias, x, y, pixels, row, size, clip=Clip(), residual=None
+    builder, columns, bias, x, y, pixels, row, size, clip=Clip(), residual=None  # noqa: B008
 ):  # fmt: skip
     """Emits `y = clip(weights * x + bias + residual)` in the fastest of its variants.
 

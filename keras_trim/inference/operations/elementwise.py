@@ -4,7 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from keras_trim.inference.kernels.elementwise import BINARY_CODES, FUNCTION_CODES
+from keras_trim.inference.kernels.arithmetic import BINARY_CODES
+from keras_trim.inference.kernels.elementwise import FUNCTION_CODES
 from keras_trim.inference.operations.base import Operation, require, require_number
 from keras_trim.inference.operations.strided import emit_broadcast
 from keras_trim.inference.plan import Tensor

@@ -18,6 +18,17 @@ class Slot:
     number: int
 
 
+class FunctionCall(keras.Operation):
+    """A Python function of tensors, such as an activation, as an operation of Keras."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def call(self, *args, **kwargs):
+        return self.function(*args, **kwargs)
+
+
 @dataclasses.dataclass
 class KerasCall:
     """outputs = function(*args, **kwargs), on Keras's backend. It cannot be stored in a file.
