@@ -5,6 +5,7 @@ would: a stream, or a field of the header, is changed and everything around it m
 """
 
 import contextlib
+import copy
 import io
 import json
 import random
@@ -189,13 +190,13 @@ def _change_somewhere(node, choice):
         if action == 0:
             del node[key]
         elif action == 1 and isinstance(node, list):
-            node.append(child)
+            node.append(copy.deepcopy(child))
         elif action == 2 and isinstance(node, dict):
-            node[choice.choice(("positions", "values", "scales", "x"))] = child
+            node[choice.choice(("positions", "values", "scales", "x"))] = copy.deepcopy(child)
         elif action <= 4 and type(child) is int:
             node[key] = child + choice.choice((-1, 1, -8, 8))
         else:
-            node[key] = choice.choice(VALUES)
+            node[key] = copy.deepcopy(choice.choice(VALUES))
         return
 
 

@@ -5,8 +5,10 @@ import json
 import math
 
 import keras
-from keras import saving
+import numpy as np
+from keras import ops, saving
 from keras.src.backend.common import global_state
+from keras.src.models.functional import Functional
 from keras.src.saving.serialization_lib import ObjectSharingScope, SafeModeScope
 from keras.src.utils.dtype_utils import dtype_size
 
@@ -28,6 +30,9 @@ def build(text, num_bytes, custom_objects, compile, safe_mode):
         compile: Boolean. Whether to compile it, too.
         safe_mode: Boolean. Whether to refuse code, which a `Lambda` layer has.
 
+    Returns:
+        Tuple of the model and a function: weights may be zeros until, after loading, it is called.
+
     Raises:
         FormatError: if it cannot be built, or is larger.
     """
@@ -35,13 +40,13 @@ def build(text, num_bytes, custom_objects, compile, safe_mode):
         config = json.loads(text)
         compile_config = config.pop("compile_config", None)
         with ObjectSharingScope():
-            model = _build(config, num_bytes, custom_objects, safe_mode)
+            model, initialize_the_rest = _build(config, num_bytes, custom_objects, safe_mode)
             if not isinstance(model, keras.Model):
                 raise ValueError(f"it is a {type(model).__name__}")
             if compile and compile_config:
                 with saving.custom_object_scope(custom_objects or {}), SafeModeScope(safe_mode):
                     model.compile_from_config(compile_config)
-        return model
+        return model, initialize_the_rest
     except FormatError:
         raise
     except Exception as error:  # Keras raises whatever a layer does
@@ -65,16 +70,49 @@ def _build(config, num_bytes, custom_objects, safe_mode):
             model = deserialize(plain)
         _check_size(num_bytes)
         if plain == config:
-            with keras.StatelessScope():
-                pass  # leaving it initializes
-            return model
+            is_jax = keras.backend.backend() == "jax"
+            initialize_the_rest = _replace_initializers(model.weights if is_jax else [])
+            _register_parameters(model)
+            return model, initialize_the_rest
     except Exception as error:
         # Layers of the user's own may make variables of values. Keras's do not.
         if "stateless scope" not in str(error) or not _has_custom_classes(config):
             raise
     finally:
         global_state.set_global_attribute(_UNINITIALIZED, pending)
-    return deserialize(config)
+    return deserialize(config), lambda: None
+
+
+def _register_parameters(model):
+    """Does for PyTorch what the layers have left out, as they had no values."""
+    for layer in model._flatten_layers():
+        if not isinstance(layer, (keras.Sequential, Functional)):
+            layer._post_build()
+
+
+def _replace_initializers(variables):
+    """Lets variables begin as zeros; returns a function to call when the others have been loaded.
+
+    To draw the values that weights begin with, JAX compiles a program for every shape. That takes
+    more time and memory than all the rest of loading does, for values that are replaced at once.
+    """
+    initializers = [variable._initializer for variable in variables]
+    for variable in variables:
+        variable._initializer = _zeros
+
+    def initialize_the_rest():
+        for variable, initializer, value in zip(variables, initializers, values, strict=True):
+            if variable.value is value:  # its layer did not save it
+                variable.assign(initializer(variable.shape, dtype=variable.dtype))
+
+    with keras.StatelessScope():
+        pass  # leaving it initializes
+    values = [variable.value for variable in variables]
+    return initialize_the_rest
+
+
+def _zeros(shape, dtype=None):
+    return ops.convert_to_tensor(np.zeros(shape, dtype))
 
 
 def _check_size(num_bytes):

@@ -74,7 +74,8 @@ def encode_chunk(values, encoder):
         Tuple of a `Chunk` (its checksum 0) and the list of bytes to store.
     """
     mask = pos.nonzero_mask(values)
-    count = int(np.count_nonzero(mask))
+    positions = np.flatnonzero(mask)
+    count = len(positions)
     if count == 0:
         return Chunk("none", "bytes", 0, 0, 0, 0, (), 0), []
     ways = [("all", 0, [])]
@@ -84,13 +85,13 @@ def encode_chunk(values, encoder):
             ways = []
         ways.append(("mask", 0, [encoder.encode(pos.encode_mask(mask))]))
         if small or count < _GAPS_BELOW * len(values):
-            gaps = pos.encode_gaps(mask)
+            gaps = pos.encode_gaps(positions)
             ways.append(("gaps", len(gaps), [encoder.encode(gaps)]))
     candidates = []
     best_positions = min(ways, key=lambda way: _cost(way[2]) if way[0] != "all" else np.inf)
     for way in {way[0]: way for way in ways if way[0] == "all" or way is best_positions}.values():
         kind, num_gaps, streams = way
-        kept = values if kind == "all" else values[mask]
+        kept = values if kind == "all" else values[positions]
         for value_kind, base, escapes, parts in _encode_values(kept, encoder):
             stored = streams + parts
             chunk = Chunk(

@@ -71,10 +71,15 @@ def _quantize(values):
     largest = np.max(np.abs(values.astype(np.float32)), axis=others, keepdims=True)
     if not np.isfinite(largest).all():
         return None
-    tiny = np.finfo(np.float32).smallest_subnormal
-    scales = np.maximum(largest / np.float32(_INT8_MAX), tiny)
-    steps = np.rint(values.astype(np.float32) / scales)
+    scales = _round_up(largest / np.float32(_INT8_MAX))
+    steps = np.rint(values.astype(np.float32) / scales.astype(np.float32))
     return np.clip(steps, -_INT8_MAX, _INT8_MAX).astype(np.int8), scales.reshape(-1), axis
+
+
+def _round_up(scales):
+    """The next larger bfloat16: half the bytes, for steps that are at most 1 % larger."""
+    bits = np.maximum(scales, np.finfo(np.float32).tiny).view(np.uint32)
+    return ((bits + np.uint32(0xFFFF)) >> 16).astype(np.uint16).view(DTYPES["bfloat16"])
 
 
 def _channel_axis(shape):

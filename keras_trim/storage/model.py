@@ -124,8 +124,11 @@ def load(path, model=None, custom_objects=None, compile=True, safe_mode=True, ma
                 raise FormatError("The file holds arrays but no model: read it by `load_arrays`.")
             num_bytes = sum(entry.decoded_bytes for entry in reader.arrays.values())
             text = reader.read_file(_CONFIG)
-            model = build(text, num_bytes, custom_objects, compile, safe_mode)
+            arguments = (text, num_bytes, custom_objects, compile, safe_mode)
+            model, initialize_the_rest = build(*arguments)
         errors = _load_state(reader, model)
+        if into is None:
+            initialize_the_rest()
     if errors:
         message = f"The file and the model do not fit: {errors[0]}"
         raise FormatError(message) if into is None else ValueError(message)

@@ -24,16 +24,17 @@ def encode_mask(mask):
 
 
 def decode_mask(data, size, count):
-    """Inverts `encode_mask` for a mask of `size`, `count` of which must be set."""
-    mask = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
-    if mask[size:].any() or np.count_nonzero(mask) != count:
+    """Integer array: the positions of `count` values among `size`, ascending."""
+    mask = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little").view(bool)
+    positions = np.flatnonzero(mask)  # indexing by positions is four times as fast as by a mask
+    if len(positions) != count or (count and int(positions[-1]) >= size):
         raise FormatError("A mask has another number of values than its header says.")
-    return mask[:size].view(bool)
+    return positions
 
 
-def encode_gaps(mask):
+def encode_gaps(positions):
     """Codes each value as a byte, the zeros before it; 255 of them are a byte of their own."""
-    gaps = np.diff(np.flatnonzero(mask), prepend=-1) - 1
+    gaps = np.diff(positions, prepend=-1) - 1
     far, near = np.divmod(gaps, _FAR)
     if not far.any():
         return near.astype(np.uint8)

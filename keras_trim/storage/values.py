@@ -73,7 +73,7 @@ def split_floats(values, dtype_name):
     head = (bits >> word.type(tail_bits)) & word.type((1 << (exponent_bits + _HEAD_MANTISSA)) - 1)
     head = head.astype(np.uint16)
     base, table = _head_table(head >> _HEAD_MANTISSA, exponent_bits)
-    first = table[head]
+    first = table.take(head)
     # The sign comes last: it is noise, as the low bits of the mantissa are.
     tail = (bits & word.type((1 << tail_bits) - 1)) << word.type(1)
     tail |= bits >> word.type(8 * values.itemsize - 1)
@@ -106,18 +106,20 @@ def join_floats(streams, dtype_name, dtype, base):
     tail_bits = mantissa_bits - _HEAD_MANTISSA
     first = np.frombuffer(streams[0], np.uint8)
     planes = streams[1:-1]
-    tail = np.zeros((len(first), dtype.itemsize), np.uint8)
+    top = np.frombuffer(planes[-1], np.uint8)
+    if top.size and int(top.max()) >> ((tail_bits + 1) - 8 * (len(planes) - 1)):
+        raise FormatError("Bits of values are set that no value has.")
+    tail = np.empty((len(first), dtype.itemsize), np.uint8)
+    tail[:, len(planes) :] = 0
     for plane, data in enumerate(planes):
         tail[:, plane] = np.frombuffer(data, np.uint8)
     tail = tail.reshape(-1).view(word)
-    if tail.size and int(tail.max()) >> (tail_bits + 1):
-        raise FormatError("Bits of values are set that no value has.")
     codes = np.arange(256, dtype=word)
     exponents = np.maximum(base - (np.arange(256) >> _HEAD_MANTISSA), 0).astype(word)
     exponents[ESCAPE << _HEAD_MANTISSA :] = 0
     heads = exponents << word.type(mantissa_bits)
     heads |= (codes & word.type(31)) << word.type(tail_bits)
-    bits = heads[first]
+    bits = heads.take(first)
     bits |= tail >> word.type(1)
     tail <<= word.type(8 * dtype.itemsize - 1)
     bits |= tail

@@ -166,7 +166,7 @@ def test_gaps_of_every_length(count):
 
     mask = np.zeros(count + 3, bool)
     mask[[0, count, count + 2]] = True
-    data = encode_gaps(mask)
+    data = encode_gaps(np.flatnonzero(mask))
     np.testing.assert_array_equal(decode_gaps(data, len(mask), 3), [0, count, count + 2])
 
 
