@@ -129,6 +129,7 @@ def test_layers_with_a_channels_first_kernel(within):
     ("layer", "problem"),
     [
         (layers.MaxPooling2D(), "no channels-first kernel"),
+        (layers.ZeroPadding2D(1), "a ZeroPadding2D must feed a depthwise convolution"),
         (layers.SeparableConv2D(4, 3, padding="same"), "no channels-first kernel"),
         (layers.LayerNormalization(), "no channels-first kernel"),
         (layers.Conv2D(8, 3), "a convolution must be 1x1, without strides"),

@@ -18,7 +18,6 @@ from keras_trim.checks.weights import kernels
 _ELEMENTWISE = (
     layers.Add,
     layers.Multiply,
-    layers.ZeroPadding2D,
     layers.ReLU,
     layers.LeakyReLU,
     layers.ELU,
@@ -121,6 +120,8 @@ def _cluster_problem(layer, graph):
     """Why XNNPACK cannot run a layer within the cluster, or `None`."""
     if isinstance(layer, (*_ELEMENTWISE, layers.InputLayer)):  # an input of a nested model
         return None
+    if isinstance(layer, layers.ZeroPadding2D):
+        return _padding_problem(layer, graph)
     if isinstance(layer, layers.DepthwiseConv2D):
         return _depthwise_problem(layer, graph)
     if isinstance(layer, layers.Conv2D):
@@ -146,6 +147,18 @@ def _cluster_problem(layer, graph):
     if is_operation and len(graph.producers(layer)) == 2:  # not `x + 1`
         return None
     return "it has no channels-first kernel for this layer"
+
+
+def _padding_problem(layer, graph):
+    # XNNPACK pads channels-first only as part of a convolution.
+    waiting = list(graph.consumers(layer))
+    while waiting:
+        consumer = waiting.pop()
+        if isinstance(consumer, layers.InputLayer):  # into a nested model
+            waiting.extend(graph.consumers(consumer))
+        elif not isinstance(consumer, layers.DepthwiseConv2D):
+            return "within the cluster a ZeroPadding2D must feed a depthwise convolution"
+    return None
 
 
 def _depthwise_problem(layer, graph):

@@ -160,7 +160,7 @@ def blocks(shape, sparsity):
     ("values", "is_sparse", "rule"),
     [
         (blocks((64, 32), 0.8), True, None),
-        (blocks((64, 32), 0.5), True, "below 75% zeros that is slower"),
+        (blocks((64, 32), 0.5), True, "below 75% zeros that may be slower"),
         (with_zeros((64, 32), 0.8), False, "must come in blocks of 4 inputs"),
         (blocks((64, 32), 0.8).T, False, "must come in blocks of 4 inputs"),
         (with_zeros((64, 32), 0.0), False, "few zeros"),
