@@ -195,10 +195,13 @@ class _Reader:
         (value,) = self.graph.add(operations.Constant(array), [], self.name)
         return Symbol(value, array.shape, str(array.dtype))
 
-    def add_all(self, operation, inputs, name, num_outputs):
-        """Adds an operation; returns a list of its outputs."""
-        values = self.graph.add(operation, [x.value for x in inputs], name, num_outputs)
-        return [Symbol(value, inputs[0].shape, inputs[0].dtype) for value in values]
+    def add_all(self, operation, inputs, name, shapes):
+        """Adds an operation with several outputs, of `shapes`; returns a list of their symbols."""
+        values = self.graph.add(operation, [x.value for x in inputs], name, len(shapes))
+        return [
+            Symbol(value, shape, inputs[0].dtype)
+            for value, shape in zip(values, shapes, strict=True)
+        ]
 
     def apply(self, operation, *args):
         """Converts a layer or model within another; returns the `Symbol`s of its outputs."""

@@ -42,20 +42,20 @@ def test_custom_layers(folder, monkeypatch):
             def call(self, x):
                 return 2 * x
     """
-    (folder / "my_layers.py").write_text(textwrap.dedent(source))
+    (folder / "twice_layers.py").write_text(textwrap.dedent(source))
     monkeypatch.syspath_prepend(folder)
-    import my_layers
+    import twice_layers
 
-    model = keras.Sequential([keras.Input((4,)), my_layers.Twice(), keras.layers.Dense(2)])
+    model = keras.Sequential([keras.Input((4,)), twice_layers.Twice(), keras.layers.Dense(2)])
     model.save(folder / "custom.keras")
     model.save(folder / "custom.h5")
-    monkeypatch.delitem(sys.modules, "my_layers")
+    monkeypatch.delitem(sys.modules, "twice_layers")
     for name in ("custom.keras", "custom.h5"):
         line = error_of("report", folder / name)
         assert "custom object 'Twice'" in line
         assert "--import" in line
-        run("report", folder / name, "--import", folder / "my_layers.py")
-        run("report", folder / name, "--import", "my_layers")
+        run("report", folder / name, "--import", folder / "twice_layers.py")
+        run("report", folder / name, "--import", "twice_layers")
     assert "cannot import nowhere" in error_of("report", folder / name, "--import", "nowhere")
 
 
