@@ -99,26 +99,18 @@ class Masking:
     def _prune_if(self, due, weights, counts):
         """Masks the weights, with new masks if the scalar bool tensor `due` is true, for XLA.
 
-        The new masks are made in a loop that runs once or not at all. A conditional would do, but
-        XLA has a loop work in place where it copies what goes through a conditional; and the
-        masking outside the loop, which spares weights that are due, it fuses with the optimizer's
+        What depends on `due` is done in loops that run once or not at all. A conditional would do,
+        but XLA has a loop work in place where it copies what goes through a conditional; and the
+        masking outside the loops, which spares weights that are due, it fuses with the optimizer's
         own update, so that it costs no pass over the weights.
         """
         self._mask(weights, unless=due)
-        variables = [variable for w in weights for variable in (w.variable, w.mask)]
-        variables += [self.averages[w.index] for w in weights if w.index in self.averages]
-
-        def body(i, values):
-            state = list(zip(variables, values, strict=True))
-            with keras.StatelessScope(state_mapping=state) as scope:
-                self._update_masks(weights, counts)
-                self._mask(weights)
-            return [scope.get_current_value(variable) for variable in variables]
-
-        values = [ops.convert_to_tensor(variable) for variable in variables]
-        values = ops.fori_loop(0, ops.cast(due, "int32"), body, values)
-        for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)
+        masks = [weight.mask for weight in weights]
+        masked = [variable for weight in weights for variable in self._masked_variables(weight)]
+        _run_if(due, lambda: self._update_masks(weights, counts), masks, masked)
+        # In a loop of its own: masks are made from the weights, so that in one loop XLA would make
+        # a copy of all weights before it changes any.
+        _run_if(due, lambda: self._mask(weights), masked, masks)
 
     def _update_masks(self, weights, counts):
         for i, weight in enumerate(weights):
@@ -127,15 +119,17 @@ class Masking:
 
     def _mask(self, weights, unless=None):
         for weight in weights:
-            for variable in (weight.variable, self.averages.get(weight.index)):
-                if variable is None:
-                    continue
+            for variable in self._masked_variables(weight):
                 if BACKEND == "torch":
                     # In place, and as integers: a product of floats turns NaN to NaN and -1 to -0.
                     value = variable.value
                     value.view(_TORCH_INTEGERS[value.element_size()]).mul_(weight.mask.value)
                 else:
                     self._update(variable, functools.partial(_masked, unless), weight.mask)
+
+    def _masked_variables(self, weight):
+        average = self.averages.get(weight.index)
+        return [weight.variable] if average is None else [weight.variable, average]
 
     def _update(self, variable, function, other):
         """Assigns `function(value, other's value)`, on TensorFlow on every replica."""
@@ -153,6 +147,22 @@ class Masking:
         else:
             values = ops.convert_to_tensor(variable), ops.convert_to_tensor(other)
             variable.assign(function(*values))
+
+
+def _run_if(due, function, changed, read):
+    """Runs a function once or not at all; which variables it changes and reads is known to XLA."""
+    constants = [(variable, ops.convert_to_tensor(variable)) for variable in read]
+
+    def body(i, values):
+        state = constants + list(zip(changed, values, strict=True))
+        with keras.StatelessScope(state_mapping=state) as scope:
+            function()
+        return [scope.get_current_value(variable) for variable in changed]
+
+    values = [ops.convert_to_tensor(variable) for variable in changed]
+    values = ops.fori_loop(0, ops.cast(due, "int32"), body, values)
+    for variable, value in zip(changed, values, strict=True):
+        variable.assign(value)
 
 
 def _native(variable):
