@@ -3,12 +3,12 @@
 import copy
 import json
 import math
+import weakref
 
 import keras
 import numpy as np
 from keras import ops, saving
 from keras.src.backend.common import global_state
-from keras.src.models.functional import Functional
 from keras.src.saving.serialization_lib import ObjectSharingScope, SafeModeScope
 from keras.src.utils.dtype_utils import dtype_size
 
@@ -86,8 +86,7 @@ def _build(config, num_bytes, custom_objects, safe_mode):
 def _register_parameters(model):
     """Does for PyTorch what the layers have left out, as they had no values."""
     for layer in model._flatten_layers():
-        if not isinstance(layer, (keras.Sequential, Functional)):
-            layer._post_build()
+        layer._post_build()
 
 
 def _replace_initializers(variables):
@@ -102,12 +101,13 @@ def _replace_initializers(variables):
 
     def initialize_the_rest():
         for variable, initializer, value in zip(variables, initializers, values, strict=True):
-            if variable.value is value:  # its layer did not save it
+            if variable.value is value():  # its layer did not save it
                 variable.assign(initializer(variable.shape, dtype=variable.dtype))
 
     with keras.StatelessScope():
         pass  # leaving it initializes
-    values = [variable.value for variable in variables]
+    # Weakly: each is freed as soon as the file's value takes its place.
+    values = [weakref.ref(variable.value) for variable in variables]
     return initialize_the_rest
 
 
