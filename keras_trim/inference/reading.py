@@ -139,7 +139,7 @@ class _Reader:
 
     def _by_trace(self, layer, args, kwargs):
         symbols = [x for x in tree.flatten((args, kwargs)) if isinstance(x, Symbol)]
-        is_masked = any("mask" in key for key in kwargs) or any(x.mask for x in symbols)
+        is_masked = any(x.mask for x in symbols)
         if not isinstance(layer, layers.Layer) or is_masked:
             raise Untraceable
         function = trace(layer, *self._as_tensors((args, kwargs)))
