@@ -165,6 +165,16 @@ def test_masks_reach_the_layers_that_ask_for_them(reader):
     assert_same(randomize(model), tokens, native=False)
 
 
+def test_masking():
+    x = keras.Input((5, 3))
+    y = layers.Masking(mask_value=1.0)(x)
+    model = randomize(keras.Model(x, [y, layers.GlobalAveragePooling1D()(y)]))
+    data = numbers(2, 5, 3)
+    data[0, 2:], data[1, 1] = 1, 1
+    assert_same(model, data, native=False)
+    assert_same(keras.Model(x, y), data)
+
+
 @pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask")
 def test_masks_enter_nested_models():
     tokens = np.array([[1, 2, 0, 0, 0], [3, 0, 4, 0, 5]], "int32")
