@@ -3,10 +3,13 @@
 Keras hangs a mask on a tensor and hands it to the layers that ask for it. Here a `Symbol` has it.
 """
 
+import dataclasses
 import inspect
 
 import keras
 from keras import layers, tree
+
+from keras_trim.inference import operations
 
 
 def with_masks(layer, args, kwargs):
@@ -44,10 +47,13 @@ def output_masks(reader, layer, args, outputs):
     if not isinstance(layer, layers.Layer) or not layer.supports_masking or not args:
         return outputs
     masks = _masks(args[0])
+    own = _own_mask(reader, layer, args[0])
+    if own is not None:
+        return outputs.with_mask(own)
     if type(layer).compute_mask is layers.Layer.compute_mask:
         if not _any(masks):
             return outputs
-    elif not _any(masks) and not _makes_masks(layer):
+    elif not _any(masks):
         return outputs
     else:
         masks = reader.keras_call(ComputeMask(layer), (args[0], masks), {}, reader.name)
@@ -61,9 +67,18 @@ def output_masks(reader, layer, args, outputs):
     )
 
 
-def _makes_masks(layer):
-    """Whether a layer masks inputs that had no mask."""
-    return isinstance(layer, layers.Masking) or getattr(layer, "mask_zero", False)
+def _own_mask(reader, layer, x):
+    """The mask of a layer that masks inputs which had none, or None."""
+    if type(layer) is layers.Embedding and layer.mask_zero:
+        return reader.add(operations.Compare("not_equal", 0.0), [x], reader.name)
+    if type(layer) is layers.Masking:
+        other = reader.add(
+            operations.Compare("not_equal", float(layer.mask_value)), [x], reader.name
+        )
+        last = len(x.shape) - 1
+        seen = reader.add(operations.Reduce("max", (last,), False), [other], reader.name)
+        return dataclasses.replace(reader.cast(seen, "bool"), shape=x.shape[:-1])
+    return None
 
 
 def _is_symbol(x):

@@ -139,7 +139,7 @@ class _Reader:
 
     def _by_trace(self, layer, args, kwargs):
         symbols = [x for x in tree.flatten((args, kwargs)) if isinstance(x, Symbol)]
-        is_masked = any("mask" in key for key in kwargs) or any(x.mask for x in symbols)
+        is_masked = any(x.mask for x in symbols)
         if not isinstance(layer, layers.Layer) or is_masked:
             raise Untraceable
         function = trace(layer, *self._as_tensors((args, kwargs)))
@@ -179,8 +179,7 @@ class _Reader:
         if not (operation.takes_integers and len({_is_float(x.dtype) for x in inputs}) == 1):
             inputs = [x if _is_float(x.dtype) else self.cast(x, "float32") for x in inputs]
         (value,) = self.graph.add(operation, [x.value for x in inputs], name)
-        is_lookup = isinstance(operation, operations.Embedding)
-        dtype = "float32" if is_lookup else inputs[0].dtype
+        dtype = operation.gives or inputs[0].dtype
         return Symbol(value, self._shape_after(operation, inputs), dtype)
 
     def cast(self, x, dtype):

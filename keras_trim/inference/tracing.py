@@ -83,6 +83,10 @@ def input_tensors(model, dtype):
     Raises:
         ValueError: if the model does not know them.
     """
+    if getattr(model, "_inputs_struct", None) is not None:
+        return tree.map_structure(
+            lambda x: keras.KerasTensor(x.shape, dtype=x.dtype), model._inputs_struct
+        )
     shapes = model._build_shapes_dict
     if not model.built or not shapes:
         raise ValueError(

@@ -189,7 +189,7 @@ def test_operation(name):
     x = keras.Input((2, 4, 3))
     for y in (x, layers.MaxPooling2D(1)(x)):
         model = keras.Model(x, OPERATIONS[name](y))
-        native = name not in ("cast", "where", "two to the x")
+        native = name not in ("where", "two to the x")
         assert_same(model, numbers(3, 2, 4, 3), native=native)
 
 

@@ -209,6 +209,27 @@ def _softmax(operation, reader, x):
     return add_softmax(reader, x, operation.axis, type(operation).__name__ == "LogSoftmax")
 
 
+def _compare(function):
+    def convert(operation, reader, x, y):
+        only(isinstance(x, reader.symbol) and isinstance(y, int | float), "two tensors")
+        return reader.add(operations.Compare(function, float(y)), [x], reader.name)
+
+    return convert
+
+
+for _name in ("Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual"):
+    _function = _name.replace("Equal", "_equal").lower().removeprefix("_")
+    converts(*keras_operations("numpy", _name))(_compare(_function))
+
+
+@converts(layers.Masking)
+def _masking(layer, reader, x):
+    compare = operations.Compare("not_equal", float(layer.mask_value))
+    seen = reader.add(compare, [x], reader.name)
+    seen = reader.add(operations.Reduce("max", (len(x.shape) - 1,), True), [seen], reader.name)
+    return reader.add(operations.Binary("multiply"), [x, seen], reader.name)
+
+
 @converts(*keras_operations("core", "Cast"))
 def _cast(operation, reader, x):
     return reader.cast(x, operation.dtype)

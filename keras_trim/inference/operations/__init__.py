@@ -4,7 +4,7 @@ from keras_trim.inference.operations.base import OPERATIONS, Operation
 from keras_trim.inference.operations.convolution import Convolution
 from keras_trim.inference.operations.dense import Dense
 from keras_trim.inference.operations.depthwise import DepthwiseConvolution
-from keras_trim.inference.operations.elementwise import Activation, Binary, Softmax
+from keras_trim.inference.operations.elementwise import Activation, Binary, Compare, Softmax
 from keras_trim.inference.operations.joining import JoinTime, SplitTime
 from keras_trim.inference.operations.normalization import LayerNormalization, ScaleChannels
 from keras_trim.inference.operations.pooling import GlobalPool, Pool
@@ -23,6 +23,7 @@ __all__ = [
     "Attention",
     "Binary",
     "Cast",
+    "Compare",
     "Concatenate",
     "Constant",
     "Convolution",

@@ -12,7 +12,8 @@ class Operation:
     returns the output `Tensor`, or several of them.
     """
 
-    takes_integers = False  # whether its inputs may be int32; its output is then of their dtype
+    takes_integers = False  # whether its inputs may be int32
+    gives = None  # Keras's dtype of its output; None: that of its inputs
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)

@@ -10,6 +10,8 @@ from keras_trim.inference.operations.base import Operation, require, require_num
 from keras_trim.inference.operations.strided import emit_broadcast
 from keras_trim.inference.plan import Tensor
 
+COMPARISONS = ("equal", "not_equal", "greater", "greater_equal", "less", "less_equal")
+
 
 @dataclasses.dataclass
 class Activation(Operation):
@@ -78,3 +80,28 @@ class Binary(Operation):
 def _layout(shape, *inputs):
     """In planes if an input of the output's shape lies so; the others hardly count."""
     return "planes" if any(x.layout == "planes" and x.shape == shape for x in inputs) else "rows"
+
+
+@dataclasses.dataclass
+class Compare(Operation):
+    """x == number and the like: 1 where it is so, else 0.
+
+    Args:
+        function: String, the name of NumPy's function.
+        number: Float.
+    """
+
+    function: str
+    number: float
+    takes_integers = True
+    gives = "bool"
+
+    def check(self):
+        require(self.function in COMPARISONS, f"no comparison {self.function!r}")
+        require_number(self.number)
+
+    def lower(self, builder, x):
+        y = Tensor(x.shape, "rows", "int32")
+        function, number = getattr(np, self.function), self.number
+        builder.host(lambda a, out: np.copyto(out, function(a, number)), [x], [y])
+        return y

@@ -97,6 +97,7 @@ class Embedding(Operation):
 
     table: np.ndarray
     takes_integers = True
+    gives = "float32"
 
     def check(self):
         require_weights(self.table, None, None)
