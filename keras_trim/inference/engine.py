@@ -12,7 +12,7 @@ from keras_trim.inference.fusion import fuse
 from keras_trim.inference.inputs import flatten_inputs, restore_structure
 from keras_trim.inference.kernels.program import aligned_zeros
 from keras_trim.inference.plan import make_program
-from keras_trim.inference.summary import BenchmarkResult, EngineSummary, summarize
+from keras_trim.inference.summary import BenchmarkResult, summarize
 from keras_trim.inference.tuning import Tuner
 
 
@@ -20,10 +20,10 @@ class Engine:
     """Runs a trained Keras model on the CPU and skips its zeros.
 
     The model need not have been pruned by this library. Its weights are read once: what is trained
-    later does not reach the engine. Batch normalization is folded into weights; activations, sums and
-    padding are fused with the layer before or behind them; for each layer several kernels, sparse and
-    dense, are measured on this machine and the fastest is kept. A layer without a kernel runs as the
-    Keras layer that it is.
+    later does not reach the engine. Batch normalization is folded into weights; activations, sums
+    and padding are fused with the layer before or behind them; for each layer several kernels,
+    sparse and dense, are measured on this machine and the fastest is kept. A layer without a kernel
+    runs as the Keras layer that it is.
 
     A program is made for each shape of inputs that it meets, which takes a second or so; the first
     engine on a machine compiles the kernels, which takes about half a minute, once.
@@ -67,8 +67,8 @@ class Engine:
         """Runs the model.
 
         Args:
-            x: What `model.predict` takes: an array, whose first axis is that of the batch, or a list
-                or dictionary of arrays.
+            x: What `model.predict` takes: an array, whose first axis is that of the batch, or a
+                list or dictionary of arrays.
 
         Returns:
             Arrays in the structure of the model's outputs.

@@ -13,6 +13,7 @@ from keras_trim.inference.operations import (
     Pad,
     ScaleChannels,
 )
+from keras_trim.inference.transposes import cancel_permutations, drop_unused
 
 _PRODUCTS = (Convolution, Dense, DepthwiseConvolution)
 
@@ -23,8 +24,10 @@ def fuse(graph):
     - Zero padding becomes the padding of the convolution behind it.
     - A scale and shift per channel (batch normalization) goes into the weights before it.
     - A sum with another tensor, and a clip (ReLU), go into the convolution before them.
+    - Axes that are moved and moved back stay where they are.
     """
     graph = dataclasses.replace(graph, nodes=[dataclasses.replace(n) for n in graph.nodes])
+    graph = cancel_permutations(drop_unused(graph))
     for rewrite in (_fold_padding, _fold_scale, _fold_residual, _fold_clip):
         graph = rewrite(graph)
     return graph
@@ -50,9 +53,7 @@ def _without(graph, removed, renamed):
             continue
         node.inputs = [name(value) for value in node.inputs]
         nodes.append(node)
-    return dataclasses.replace(
-        graph, nodes=nodes, outputs=[name(value) for value in graph.outputs]
-    )
+    return dataclasses.replace(graph, nodes=nodes, outputs=[name(value) for value in graph.outputs])
 
 
 def _fold_padding(graph):
@@ -69,7 +70,7 @@ def _fold_padding(graph):
             and getattr(user.operation, "spread", (1, 1)) == (1, 1)
         ):
             amounts = node.operation.amounts
-            padding = (("valid",) + amounts) if len(amounts) == 1 else amounts
+            padding = ("valid", *amounts) if len(amounts) == 1 else amounts
             user.operation = dataclasses.replace(user.operation, padding=tuple(padding))
             removed.append(node)
             renamed[node.outputs[0]] = node.inputs[0]
@@ -129,9 +130,7 @@ def _fold_residual(graph):
                 and not _is_clipped(source.operation)
                 and _only_use(uses, value) is not None
                 and value != other
-                and (
-                    other_source is None or position[id(other_source)] < position[id(source)]
-                )
+                and (other_source is None or position[id(other_source)] < position[id(source)])
             ):
                 candidates.append((position[id(source)], source, value, other))
         if not candidates:
@@ -167,5 +166,3 @@ def _fold_clip(graph):
         removed.append(node)
         renamed[node.outputs[0]] = value
     return _without(graph, removed, renamed)
-
-

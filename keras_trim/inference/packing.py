@@ -42,7 +42,7 @@ class Columns:
         self.offsets, self.num_rows, self.row_sets = offsets, num_rows, row_sets
 
     @classmethod
-    def of_kernel(cls, kernel, groups, channel, taps):
+    def of_kernel(cls, kernel, groups, channel, taps, skip_zeros=True):
         """The columns of a convolution.
 
         Args:
@@ -50,10 +50,11 @@ class Columns:
             groups: Integer.
             channel: Integer. Floats from one channel of the input to the next.
             taps: Array of integers, (height * width,). Where each tap reads within a channel.
+            skip_zeros: Boolean. Whether weights that are zero are left out.
         """
         height, width, inputs, outputs = kernel.shape
         matrix = kernel.reshape(height * width, inputs, outputs).transpose(2, 1, 0)
-        rows, channels, tap = np.nonzero(matrix)
+        rows, channels, tap = np.nonzero(matrix if skip_zeros else np.ones_like(matrix))
         values = matrix[rows, channels, tap].astype(np.float32)
         first_channel = rows // (outputs // groups) * inputs
         columns = (first_channel + channels) * len(taps) + tap
@@ -61,9 +62,9 @@ class Columns:
         return cls(rows, columns, values, offsets, outputs, groups)
 
     @classmethod
-    def of_matrix(cls, matrix, stride):
+    def of_matrix(cls, matrix, stride, skip_zeros=True):
         """The columns of a (inputs, outputs) matrix; inputs are `stride` floats apart."""
-        return cls.of_kernel(matrix[None, None], 1, stride, np.zeros(1, np.int64))
+        return cls.of_kernel(matrix[None, None], 1, stride, np.zeros(1, np.int64), skip_zeros)
 
     @property
     def density(self):
@@ -71,16 +72,22 @@ class Columns:
         weights = self.num_rows * len(self.offsets) // self.row_sets
         return len(self.values) / max(weights, 1)
 
-    def pack(self, groups, blocks):
+    def block_width(self, blocks):
+        """Columns per block."""
+        return -(-len(self.offsets) // blocks)
+
+    def pack(self, groups, blocks, stride=None):
         """Packs the weights.
 
         Args:
             groups: Array of integers, (groups, 2): the first row of each group, its number of rows.
             blocks: Integer. The number of blocks that the columns are split into.
+            stride: Integer. If given, columns of a block lie behind one another, that many floats
+                apart.
         """
         group_of_row = np.repeat(np.arange(len(groups)), groups[:, 1])
         group = group_of_row[self.rows]
-        width = -(-len(self.offsets) // blocks)
+        width = self.block_width(blocks)
         block = self.columns // width
         # One key per (block, group, column); rows of a group share it.
         key = (block * len(groups) + group) * len(self.offsets) + self.columns
@@ -92,10 +99,11 @@ class Columns:
         values[starts[where] + self.rows - groups[group, 0]] = self.values
         first = np.searchsorted(block_and_group, np.arange(blocks * len(groups) + 1))
         table = np.stack([first[:-1], np.diff(first), starts[first[:-1]]], axis=1)
+        offsets = self.offsets[columns] if stride is None else columns % width * stride
         return Packed(
             _runs(groups),
             table.astype(np.int32),
-            self.offsets[columns].astype(np.int32),
+            offsets.astype(np.int32),
             values,
         )
 

@@ -1,4 +1,4 @@
-"""From a graph and the shapes of its inputs to a program: layouts, places in memory, instructions."""
+"""From a graph and the shapes of its inputs to a program: layouts, memory, instructions."""
 
 import dataclasses
 
@@ -17,8 +17,8 @@ def round_up(size, multiple=LANES):
 class Tensor:
     """A value of the program: where it is, and how it lies there.
 
-    In the layout "rows" it lies as in NumPy. In the layout "planes" (`x.shape` = (N, ..., C), rank 3
-    and more) the channels come first: N x C planes, each one `plane` floats long, of which the
+    In the layout "rows" it lies as in NumPy. In the layout "planes" (`x.shape` = (N, ..., C), rank
+    3 and more) the channels come first: N x C planes, each one `plane` floats long, of which the
     pixels are the first.
     """
 
@@ -49,6 +49,18 @@ class Tensor:
     @property
     def size(self):
         return self.batch * self.sample_size
+
+    @property
+    def strides(self):
+        """Floats from one place to the next along each axis of `shape`."""
+        if self.layout == "planes":
+            spatial = _row_strides(self.shape[1:-1])
+            return (self.sample_size, *spatial, self.plane)
+        return _row_strides(self.shape)
+
+
+def _row_strides(shape):
+    return tuple(int(np.prod(shape[axis + 1 :])) for axis in range(len(shape)))
 
 
 @dataclasses.dataclass
@@ -127,11 +139,14 @@ class Builder:
     Args:
         num_threads: Integer. The threads that will run the program; scratch memory is per thread.
         tuner: `tuning.Tuner`, which measures the candidates for an instruction.
+        skip_zeros: Boolean. Whether weights that are zero may be left out. Zero times an infinity
+            is NaN, so a program for inputs that are not finite must multiply by them.
     """
 
-    def __init__(self, num_threads, tuner):
+    def __init__(self, num_threads, tuner, skip_zeros=True):
         self.num_threads = num_threads
         self.tuner = tuner
+        self.skip_zeros = skip_zeros
         self.choices = {}
         self.shapes = []
         self.node = None
@@ -140,7 +155,9 @@ class Builder:
         self._short_index = _Pool(np.uint16)
 
     def constant(self, array):
-        return self._constants.add(array)
+        """Where an array will lie among the constants; one of integers keeps its bits."""
+        array = np.asarray(array)
+        return self._constants.add(array.view(np.float32) if array.dtype == np.int32 else array)
 
     def index(self, array):
         return self._index.add(array)
@@ -276,7 +293,7 @@ def _place(lifetimes):
     return total
 
 
-def make_program(graph, input_shapes, num_threads, tuner, aligned):
+def make_program(graph, input_shapes, num_threads, tuner, aligned, skip_zeros=True):
     """Plans a graph for inputs of the given shapes.
 
     Args:
@@ -285,11 +302,12 @@ def make_program(graph, input_shapes, num_threads, tuner, aligned):
         num_threads: Integer.
         tuner: `tuning.Tuner`.
         aligned: Function `(size, dtype) -> array`.
+        skip_zeros: Boolean. As `Builder`'s.
 
     Returns:
         `Program`.
     """
-    builder = Builder(num_threads, tuner)
+    builder = Builder(num_threads, tuner, skip_zeros)
     values = {}
     for value, shape, spec in zip(graph.inputs, input_shapes, graph.input_specs, strict=True):
         integer = np.issubdtype(np.dtype(spec["dtype"]), np.integer) or spec["dtype"] == "bool"

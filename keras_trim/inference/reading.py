@@ -1,14 +1,18 @@
 """From a Keras model to a graph of the engine's operations."""
 
 import dataclasses
+import inspect
 
 import keras
 from keras import layers, tree
+from keras.src.models import Functional  # Keras does not export it
 
 from keras_trim.inference import operations
 from keras_trim.inference.converters import Unsupported, find_converter
 from keras_trim.inference.graph import Graph
+from keras_trim.inference.masks import output_masks, with_masks
 from keras_trim.inference.operations.keras_call import KerasCall, Slot
+from keras_trim.inference.tracing import Untraceable, input_tensors, trace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +22,10 @@ class Symbol:
     value: int
     shape: tuple
     dtype: str
+    mask: object = None  # another `Symbol`
+
+    def with_mask(self, mask):
+        return dataclasses.replace(self, mask=mask)
 
 
 def read(model):
@@ -47,17 +55,20 @@ class _Reader:
         self._prefix = ()
 
     def read(self, model):
-        function = _function_of(model)
-        inputs = function._inputs_struct
-        flat = tree.flatten(inputs)
+        function, inputs = _function_of(model)
         symbols = []
-        for tensor in flat:
+        for number, tensor in enumerate(tree.flatten(inputs)):
             symbols.append(self._symbol(self.graph.new_value(), tensor))
+            name = getattr(tensor, "name", None) or f"input_{number}"
             self.graph.input_specs.append(
-                {"name": tensor.name, "shape": tuple(tensor.shape), "dtype": tensor.dtype}
+                {"name": name, "shape": tuple(tensor.shape), "dtype": tensor.dtype}
             )
         self.graph.inputs = [symbol.value for symbol in symbols]
-        outputs = self._run(function, symbols)
+        if function is None:
+            arguments = tree.pack_sequence_as(inputs, symbols)
+            outputs = self.keras_call(model, (arguments,), {}, model.name)
+        else:
+            outputs = self._run(function, symbols)
         self.graph.input_structure = _numbered(inputs)
         self.graph.output_structure = _numbered(outputs)
         flat = tree.flatten(outputs)
@@ -72,15 +83,22 @@ class _Reader:
         return function._run_through_graph(symbols, operation_fn=self._caller)
 
     def _caller(self, operation):
-        if _is_graph(operation):
-            return lambda *args, **kwargs: self._nested(operation, *args)
-        return lambda *args, **kwargs: self.call(operation, *args, **kwargs)
+        return lambda *args, **kwargs: self._read(operation, args, kwargs)
 
-    def _nested(self, model, inputs):
-        self._prefix = (*self._prefix, model.name)
-        outputs = self._run(_function_of(model), tree.flatten(inputs))
-        self._prefix = self._prefix[:-1]
-        return outputs
+    def _read(self, operation, args, kwargs):
+        if _is_graph(operation):
+            function, _ = _function_of(operation)
+            options = {key for key, value in kwargs.items() if value is not None}
+            if len(args) == 1 and options <= {"training"} and _fits(function, args[0]):
+                return self._inlined(operation.name, function, tree.flatten(args[0]))
+        return self.call(operation, *args, **kwargs)
+
+    def _inlined(self, name, function, symbols):
+        self._prefix = (*self._prefix, name)
+        try:
+            return self._run(function, symbols)
+        finally:
+            self._prefix = self._prefix[:-1]
 
     def call(self, operation, *args, **kwargs):
         """Converts one layer or operation; returns the `Symbol`s of its outputs."""
@@ -92,39 +110,85 @@ class _Reader:
             self.name, self._specs = outer_name, outer_specs
 
     def _convert(self, operation, args, kwargs):
-        kwargs = {key: value for key, value in kwargs.items() if key != "training"}
-        converter = find_converter(operation)
-        if converter is not None:
+        kwargs = {
+            key: value
+            for key, value in kwargs.items()
+            if key != "training" and not (key.endswith("mask") and value is None)
+        }
+        kwargs = with_masks(operation, args, kwargs)
+        return output_masks(self, operation, args, self._converted(operation, args, kwargs))
+
+    def _converted(self, operation, args, kwargs):
+        for attempt in (self._by_converter, self._by_trace):
             length = len(self.graph.nodes)
             try:
-                y = converter(operation, self, *args, **kwargs)
-                return self._with_specs(y, self._spec(operation, args, kwargs))
-            except Unsupported:
+                return self._as_specified(attempt(operation, args, kwargs), operation, args, kwargs)
+            except (Unsupported, Untraceable):
                 del self.graph.nodes[length:]
         return self.keras_call(operation, args, kwargs, self.name)
 
-    def _with_specs(self, outputs, specs):
-        """The symbols of a layer's outputs in its structure, with the shapes Keras gives."""
-        symbols = [
-            dataclasses.replace(symbol, shape=tuple(spec.shape), dtype=spec.dtype)
-            for symbol, spec in zip(tree.flatten(outputs), tree.flatten(specs), strict=True)
-        ]
-        return tree.pack_sequence_as(specs, symbols)
+    def _by_converter(self, operation, args, kwargs):
+        converter = find_converter(operation)
+        if converter is None:
+            raise Unsupported("no converter")
+        try:
+            inspect.signature(converter).bind(operation, self, *args, **kwargs)
+        except TypeError as error:  # such as a mask
+            raise Unsupported("its arguments") from error
+        return converter(operation, self, *args, **kwargs)
 
-    def _spec(self, operation, args, kwargs):
-        args, kwargs = tree.map_structure(
-            lambda x: keras.KerasTensor(x.shape, x.dtype) if isinstance(x, Symbol) else x,
-            (args, kwargs),
+    def _by_trace(self, layer, args, kwargs):
+        symbols = [x for x in tree.flatten((args, kwargs)) if isinstance(x, Symbol)]
+        is_masked = any("mask" in key for key in kwargs) or any(x.mask for x in symbols)
+        if not isinstance(layer, layers.Layer) or is_masked:
+            raise Untraceable
+        function = trace(layer, *self._as_tensors((args, kwargs)))
+        prefix = self.name.split("/")[len(self._prefix)]
+        return self._inlined(prefix, function, symbols)
+
+    def _as_specified(self, outputs, operation, args, kwargs):
+        """The outputs with the shapes and dtypes that Keras gives them."""
+        args, kwargs = self._as_tensors((args, kwargs))
+        specs = operation.compute_output_spec(*args, **kwargs)
+        symbols, flat = tree.flatten(outputs), tree.flatten(specs)
+        if len(symbols) != len(flat) or any(
+            _is_float(x.dtype) != _is_float(spec.dtype)
+            for x, spec in zip(symbols, flat, strict=True)
+        ):
+            raise Unsupported("its dtype")
+        return tree.pack_sequence_as(
+            specs, [self._symbol(x.value, spec) for x, spec in zip(symbols, flat, strict=True)]
         )
-        return operation.compute_output_spec(*args, **kwargs)
+
+    def _as_tensors(self, structure):
+        return tree.map_structure(
+            lambda x: keras.KerasTensor(x.shape, x.dtype) if isinstance(x, Symbol) else x, structure
+        )
 
     def add(self, operation, inputs, name):
         """Adds an operation with one output.
 
-        Its shape is the input's until the layer is converted, when Keras tells the true one.
+        Its shape is told by Keras when the layer is converted; until then it is a guess where
+        converters need none.
         """
+        if not (operation.takes_integers and len({_is_float(x.dtype) for x in inputs}) == 1):
+            inputs = [x if _is_float(x.dtype) else self.cast(x, "float32") for x in inputs]
         (value,) = self.graph.add(operation, [x.value for x in inputs], name)
-        return Symbol(value, self._shape_after(operation, inputs), inputs[0].dtype)
+        is_lookup = isinstance(operation, operations.Embedding)
+        dtype = "float32" if is_lookup else inputs[0].dtype
+        return Symbol(value, self._shape_after(operation, inputs), dtype)
+
+    def cast(self, x, dtype):
+        """x as another dtype; floats of any width are float32 within the engine."""
+        if _is_float(x.dtype) and _is_float(dtype):
+            return dataclasses.replace(x, dtype=dtype)
+        (value,) = self.graph.add(operations.Cast(dtype), [x.value], self.name)
+        return Symbol(value, x.shape, dtype)
+
+    def add_constant(self, array):
+        """Adds an array, float32 or int32."""
+        (value,) = self.graph.add(operations.Constant(array), [], self.name)
+        return Symbol(value, array.shape, str(array.dtype))
 
     def add_all(self, operation, inputs, name, num_outputs):
         """Adds an operation; returns a list of its outputs."""
@@ -136,11 +200,15 @@ class _Reader:
         return self._caller(operation)(*args)
 
     def _shape_after(self, operation, inputs):
+        shape = inputs[0].shape
         if isinstance(operation, operations.Permute):
-            return tuple(inputs[0].shape[axis] for axis in operation.axes)
+            return tuple(shape[axis] for axis in operation.axes)
         if isinstance(operation, operations.Reshape):
-            return (inputs[0].shape[0], *(None if n == -1 else n for n in operation.shape))
-        return inputs[0].shape
+            return (shape[0], *(None if n == -1 else n for n in operation.shape))
+        if isinstance(operation, operations.Slice):
+            parts = zip(shape, operation.begins, operation.ends, operation.steps, strict=True)
+            return tuple(n and len(range(*slice(*part).indices(n))) for n, *part in parts)
+        return shape
 
     def keras_call(self, function, args, kwargs, name):
         """Adds a call of Keras itself."""
@@ -153,8 +221,12 @@ class _Reader:
         )
         if isinstance(function, layers.Layer) and function._call_has_training_arg:
             kwargs = {**kwargs, "training": False}
-        call = KerasCall(function, args, kwargs)
-        specs = call.specs([(x.shape, x.dtype) for x in inputs])
+        # Attention layers look for masks on their inputs.
+        masks = {number: x.mask for number, x in enumerate(inputs) if x.mask is not None}
+        inputs += masks.values()
+        masks = dict(zip(masks, range(len(inputs) - len(masks), len(inputs)), strict=True))
+        call = KerasCall(function, args, kwargs, tuple(x.dtype for x in inputs), masks)
+        specs = call.specs([x.shape for x in inputs])
         values = self.graph.add(
             call, [x.value for x in inputs], name, num_outputs=len(tree.flatten(specs))
         )
@@ -177,28 +249,44 @@ def _numbered(structure):
     return tree.map_structure(lambda _: next(numbers), structure)
 
 
+def _is_float(dtype):
+    return "float" in dtype
+
+
 def _is_graph(operation):
-    # Keras does not export the class of functional models; they have `operations`.
-    return isinstance(operation, keras.Sequential) or (
-        isinstance(operation, keras.Model)
-        and hasattr(operation, "operations")
-        and hasattr(operation, "_run_through_graph")
-    )
+    """Whether a model computes its graph: a subclass with a `call` of its own does not."""
+    is_sequential = isinstance(operation, keras.Sequential)
+    if is_sequential:
+        return type(operation).call is keras.Sequential.call and operation._functional is not None
+    return isinstance(operation, Functional) and type(operation).call is Functional.call
+
+
+def _fits(function, inputs):
+    """Whether a nested model takes its inputs as they are, without sorting or expanding them."""
+    expected = function._inputs_struct
+    try:
+        tree.assert_same_structure(expected, inputs)
+    except ValueError:
+        return False
+    ranks = zip(tree.flatten(expected), tree.flatten(inputs), strict=True)
+    return all(len(a.shape) == len(b.shape) for a, b in ranks)
 
 
 def _function_of(model):
-    """The Keras `Function` that computes a model."""
+    """The Keras `Function` that computes a model, or None, and its inputs."""
     if not model.built:
         raise ValueError(
             "The engine reads a model's graph, so the model must be built: give it a "
-            f"`keras.Input` or call it once. Received: model={model.name}"
+            f"`keras.Input` or call it once. Received: model={model.name}, which was never built"
         )
-    if isinstance(model, keras.Sequential):
-        return model._functional
     if _is_graph(model):
-        return model
-    return _traced(model)
-
-
-def _traced(model):
-    raise NotImplementedError
+        function = model._functional if isinstance(model, keras.Sequential) else model
+        return function, function._inputs_struct
+    # Keras keeps no dtypes. Those that look up embeddings may refuse floats.
+    for dtype in (model.input_dtype, "int32"):
+        inputs = input_tensors(model, dtype)
+        try:
+            return trace(model, (inputs,), {}), inputs
+        except Untraceable:
+            continue
+    return None, input_tensors(model, model.input_dtype)

@@ -83,9 +83,8 @@ class EngineSummary:
             "multiply-adds kept. Times of layers: their share, alone on one thread, of the total."
         )
         if self.keras_layers:
-            console.print(
-                f"Without a kernel, and slower, as they run in Keras: {', '.join(self.keras_layers)}"
-            )
+            names = ", ".join(self.keras_layers)
+            console.print(f"Without a kernel, and slower, as they run in Keras: {names}")
         return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
 

@@ -1,4 +1,4 @@
-"""Which variant of a kernel is the fastest for a layer: measured, on this machine, when it compiles."""
+"""Which variant of a kernel is the fastest for a layer: measured, on this machine."""
 
 import dataclasses
 import time
@@ -21,16 +21,19 @@ class Variant:
         is_dense: Boolean. In register tiles of several rows, zeros within them multiplied.
         blocks: Integer. The parts that the reduction is split into.
         vectors: Integer. Vectors of pixels per pass over the weights.
+        is_packed: Boolean. Activations are first copied to one place, aligned.
     """
 
     is_dense: bool
     blocks: int
     vectors: int
+    is_packed: bool = False
 
     def __str__(self):
         kind = "dense" if self.is_dense else "sparse"
         blocks = f", {self.blocks} blocks" if self.blocks > 1 else ""
-        return f"{kind}, {self.vectors * LANES} pixels{blocks}"
+        packed = ", packed" if self.is_packed else ""
+        return f"{kind}, {self.vectors * LANES} pixels{blocks}{packed}"
 
 
 class Tuner:
@@ -49,8 +52,9 @@ class Tuner:
         if columns.density > _ALWAYS_SPARSE:
             for width in {min(vectors, WIDEST_GROUP), min(vectors, 3)}:
                 found.append(Variant(True, 1, width))
-                blocks = max(1, round(len(columns.offsets) * width * LANES * 4 / (8 * _CACHE)))
-                found.append(Variant(True, blocks, width))
+                bytes_needed = len(columns.offsets) * width * LANES * 4
+                found.append(Variant(True, max(1, round(bytes_needed / (8 * _CACHE))), width))
+                found.append(Variant(True, max(1, -(-bytes_needed // _CACHE)), width, True))
         if columns.density < _ALWAYS_DENSE:
             for width in {min(vectors, WIDEST), min(vectors, WIDEST // 2)}:
                 bytes_needed = len(columns.offsets) * width * LANES * 4
@@ -59,6 +63,8 @@ class Tuner:
                     # Blocks shorter than a few non-zeros per row only store and load sums.
                     if blocks == 1 or len(columns.values) / columns.num_rows / blocks >= 4:
                         found.append(Variant(False, blocks, width))
+                        if blocks in (fitting, fitting // 2):
+                            found.append(Variant(False, blocks, width, True))
         return sorted(set(found), key=dataclasses.astuple)
 
     def fastest(self, opcode, variants, instruction):

@@ -2,8 +2,11 @@
 
 from keras_trim.inference.converters import (  # noqa: F401
     activation,
+    arithmetic,
+    attention,
     convolution,
     core,
+    indexing,
     recurrent,
     shaping,
 )

@@ -5,6 +5,7 @@ from keras import layers
 
 from keras_trim.inference import operations
 from keras_trim.inference.converters.registry import Unsupported, converts, only
+from keras_trim.inference.operations.strided import LARGEST_RANK
 
 INFINITY = float("inf")
 _FUNCTIONS = {
@@ -22,6 +23,13 @@ _FUNCTIONS = {
     "exponential": ("exponential", 0.0, 0.0),
     "softplus": ("softplus", 0.0, 0.0),
     "softsign": ("softsign", 0.0, 0.0),
+    "celu": ("celu", 1.0, 0.0),
+    "hard_shrink": ("hard_shrink", 0.5, 0.0),
+    "hard_tanh": ("clip", -1.0, 1.0),
+    "log_sigmoid": ("log_sigmoid", 0.0, 0.0),
+    "mish": ("mish", 0.0, 0.0),
+    "soft_shrink": ("soft_shrink", 0.5, 0.0),
+    "tanh_shrink": ("tanh_shrink", 0.0, 0.0),
 }
 
 
@@ -40,12 +48,26 @@ def activate(activation, reader, x, name):
     if isinstance(activation, layers.Layer):
         return reader.call(activation, x)
     if activation in (keras.activations.softmax, keras.activations.log_softmax):
-        is_log = activation is keras.activations.log_softmax
-        return reader.add(operations.Softmax(is_log), [x], name)
+        return add_softmax(reader, x, -1, activation is keras.activations.log_softmax)
     known = known_activation(activation)
     if known is not None:
         return reader.add(operations.Activation(*known), [x], name)
     return reader.keras_call(activation, (x,), {}, name)
+
+
+def add_softmax(reader, x, axis, is_log=False):
+    """Adds a softmax over any axis."""
+    rank = len(x.shape)
+    axis = axis % rank
+    if axis == rank - 1:
+        return reader.add(operations.Softmax(is_log), [x], reader.name)
+    only(axis > 0 and rank <= LARGEST_RANK, "softmax over the batch axis")
+    axes = [*range(rank)]
+    axes[axis], axes[-1] = axes[-1], axes[axis]
+    swap = operations.Permute(tuple(axes))
+    x = reader.add(swap, [x], reader.name)
+    y = reader.add(operations.Softmax(is_log), [x], reader.name)
+    return reader.add(swap, [y], reader.name)
 
 
 @converts(layers.Activation)
@@ -81,5 +103,5 @@ def _elu(layer, reader, x):
 
 @converts(layers.Softmax)
 def _softmax(layer, reader, x, mask=None):
-    only(mask is None and layer.axis in (-1, len(x.shape) - 1), "softmax over another axis")
-    return reader.add(operations.Softmax(), [x], reader.name)
+    only(mask is None and isinstance(layer.axis, int), "softmax over several axes")
+    return add_softmax(reader, x, layer.axis)

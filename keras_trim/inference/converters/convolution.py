@@ -82,9 +82,7 @@ def _separable(layer, reader, x):
     y = _add_depthwise(layer, layer.depthwise_kernel, np.zeros(channels, np.float32), reader, x)
     kernel = array(layer.pointwise_kernel)
     kernel = kernel[None] if layer.rank == 1 else kernel
-    y = reader.add(
-        operations.Convolution(kernel, bias_of(layer, layer.filters)), [y], reader.name
-    )
+    y = reader.add(operations.Convolution(kernel, bias_of(layer, layer.filters)), [y], reader.name)
     y = activate(layer.activation, reader, y, reader.name)
     return as_formatted(layer, reader, y)
 

@@ -6,6 +6,7 @@ from keras import layers
 from keras_trim.inference import operations
 from keras_trim.inference.converters.activation import activate
 from keras_trim.inference.converters.registry import array, bias_of, converts, only
+from keras_trim.inference.operations.strided import LARGEST_RANK
 
 
 @converts(
@@ -28,54 +29,60 @@ def _identity(layer, reader, x, training=None):
 def _dense(layer, reader, x, training=None):
     only(layer.quantization_mode is None, "a quantized layer")
     kernel = array(layer.kernel)
-    y = reader.add(
-        operations.Dense(kernel, bias_of(layer, kernel.shape[1])), [x], reader.name
-    )
+    y = reader.add(operations.Dense(kernel, bias_of(layer, kernel.shape[1])), [x], reader.name)
     return activate(layer.activation, reader, y, reader.name)
 
 
 @converts(layers.EinsumDense)
 def _einsum_dense(layer, reader, x, training=None):
     only(layer.quantization_mode is None, "a quantized layer")
-    inputs, rest = layer.equation.replace(" ", "").split(",")
+    y = dense_einsum(reader, layer.equation, x, array(layer.kernel), layer.bias)
+    return activate(layer.activation, reader, y, reader.name)
+
+
+def dense_einsum(reader, equation, x, kernel, bias=None):
+    """Adds the product of a tensor and weights: a dense layer with axes joined."""
+    inputs, rest = equation.replace(" ", "").split(",")
     weights, output = rest.split("->")
-    x_axes = inputs.replace("...", "")
-    y_axes = output.replace("...", "")
-    # Contracted axes last in x, the new ones last in y, in the order the kernel has them: then it
-    # is a dense layer with its axes joined.
+    x_axes, y_axes = inputs.replace("...", ""), output.replace("...", "")
     contracted = [axis for axis in x_axes if axis not in y_axes]
     new = [axis for axis in y_axes if axis not in x_axes]
     free = [axis for axis in x_axes if axis in y_axes]
     is_plain = (
-        x_axes == "".join(free + contracted)
-        and y_axes == "".join(free + new)
+        y_axes == "".join(free + new)
         and sorted(weights) == sorted(contracted + new)
         and len(set(weights)) == len(weights)
+        and (free[:1] == [x_axes[0]] or inputs.startswith("..."))
     )
-    only(is_plain and len(x.shape) == len(x_axes) + (inputs.startswith("...") or 0), "its equation")
-    kernel = array(layer.kernel)
+    has_more = inputs.startswith("...")
+    only(is_plain and "..." not in inputs[1:].lstrip("."), "its equation")
+    only(has_more or len(x.shape) == len(x_axes), "its equation")
+    if x_axes != "".join(free + contracted):
+        lead = len(x.shape) - len(x_axes)
+        order = [lead + x_axes.index(axis) for axis in free + contracted]
+        only(len(x.shape) <= LARGEST_RANK, "many axes")
+        x = reader.add(operations.Permute((*range(lead), *order)), [x], reader.name)
     kernel = kernel.transpose([weights.index(axis) for axis in contracted + new])
     in_shape, out_shape = kernel.shape[: len(contracted)], kernel.shape[len(contracted) :]
     kernel = np.ascontiguousarray(kernel.reshape(int(np.prod(in_shape)), -1))
-    bias = np.zeros(out_shape, np.float32)
-    if layer.bias is not None:
-        only(len(layer.bias.shape) <= len(out_shape), "its bias axes")
-        bias = bias + array(layer.bias)
+    biases = np.zeros(out_shape, np.float32)
+    if bias is not None:
+        only(len(bias.shape) <= len(out_shape), "its bias axes")
+        biases = biases + array(bias)
     lead = x.shape[1 : len(x.shape) - len(in_shape)]
     only(sum(n is None for n in lead) <= 1, "several free axes")
     lead = tuple(-1 if n is None else n for n in lead)
     if len(in_shape) != 1:
         x = reader.add(operations.Reshape((*lead, kernel.shape[0])), [x], reader.name)
-    y = reader.add(operations.Dense(kernel, bias.reshape(-1)), [x], reader.name)
+    y = reader.add(operations.Dense(kernel, biases.reshape(-1)), [x], reader.name)
     if len(out_shape) != 1:
         y = reader.add(operations.Reshape((*lead, *out_shape)), [y], reader.name)
-    return activate(layer.activation, reader, y, reader.name)
+    return y
 
 
 @converts(layers.Embedding)
 def _embedding(layer, reader, x):
     only(layer.quantization_mode is None, "a quantized layer")
-    only(not layer.mask_zero, "a mask")
     return reader.add(operations.Embedding(array(layer.embeddings)), [x], reader.name)
 
 
@@ -83,7 +90,7 @@ def _embedding(layer, reader, x):
 def _batch_normalization(layer, reader, x, training=None, mask=None):
     rank = len(x.shape)
     axis = layer.axis % rank
-    only(axis in (1, rank - 1) and 2 <= rank <= 4, "batch normalization over another axis")
+    only(axis > 0 and 2 <= rank <= LARGEST_RANK, "the batch axis")
     mean, variance = array(layer.moving_mean), array(layer.moving_variance)
     scale = 1 / np.sqrt(variance + np.float32(layer.epsilon))
     if layer.scale:
@@ -96,38 +103,52 @@ def _batch_normalization(layer, reader, x, training=None, mask=None):
 
 def scale_channels(reader, x, scale, shift, axis=-1):
     """y = x * scale + shift with one scale and shift per channel."""
-    rank = len(x.shape)
-    first = axis % rank == 1 and rank > 2
-    x = reader.move_channels_last(x) if first else x
+    rank, axis = len(x.shape), axis % len(x.shape)
+    # The axis moves behind the others, as in `move_channels_last`, so that two moves cancel out.
+    to_last = (*range(axis), *range(axis + 1, rank), axis)
+    back = (*range(axis), rank - 1, *range(axis, rank - 1))
+    is_last = axis == rank - 1
+    x = x if is_last else reader.add(operations.Permute(to_last), [x], reader.name)
     y = reader.add(
         operations.ScaleChannels(scale.astype(np.float32), shift.astype(np.float32)),
         [x],
         reader.name,
     )
-    return reader.move_channels_first(y) if first else y
+    return y if is_last else reader.add(operations.Permute(back), [y], reader.name)
 
 
 @converts(layers.LayerNormalization)
 def _layer_normalization(layer, reader, x):
+    rank = len(x.shape)
     axes = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
-    only([axis % len(x.shape) for axis in axes] == [len(x.shape) - 1], "several axes")
-    width = x.shape[-1]
+    axes = [axis % rank for axis in axes]
+    only(axes == list(range(rank - len(axes), rank)) and axes[0] > 0, "its axes")
+    shape = x.shape[axes[0] :]
+    only(None not in shape and sum(n is None for n in x.shape[1 : axes[0]]) <= 1, "free axes")
+    width = int(np.prod(shape))
     gamma = array(layer.gamma) if layer.scale else np.ones(width, np.float32)
     beta = array(layer.beta) if layer.center else np.zeros(width, np.float32)
-    return reader.add(
+    is_rms = bool(getattr(layer, "rms_scaling", False))
+    only(not is_rms, "scaling without a mean")
+    lead = tuple(-1 if n is None else n for n in x.shape[1 : axes[0]])
+    if len(axes) > 1:
+        x = reader.add(operations.Reshape((*lead, width)), [x], reader.name)
+    y = reader.add(
         operations.LayerNormalization(gamma.reshape(-1), beta.reshape(-1), float(layer.epsilon)),
         [x],
         reader.name,
     )
+    return y if len(axes) == 1 else reader.add(
+        operations.Reshape((*lead, *shape)), [y], reader.name
+    )  # fmt: skip
 
 
 @converts(layers.Rescaling)
 def _rescaling(layer, reader, x, training=None):
     scale, offset = np.float32(layer.scale), np.float32(layer.offset)
     if scale.ndim == offset.ndim == 0:
-        return reader.add(
-            operations.Activation("affine", float(scale), float(offset)), [x], reader.name
-        )
+        affine = operations.Activation("affine", float(scale), float(offset))
+        return reader.add(affine, [x], reader.name)
     only(x.shape[-1] is not None and scale.ndim <= 1 and offset.ndim <= 1, "its scale")
     ones = np.ones(x.shape[-1], np.float32)
     return scale_channels(reader, x, scale * ones, offset * ones)
@@ -135,11 +156,12 @@ def _rescaling(layer, reader, x, training=None):
 
 @converts(layers.Normalization)
 def _normalization(layer, reader, x):
-    only(layer.axis in ((-1,), (len(x.shape) - 1,)), "its axis")
+    only(len(layer.axis) <= 1 and len(x.shape) > 1, "several axes")
     mean = np.asarray(array(layer.mean)).reshape(-1)
     deviation = np.sqrt(np.asarray(array(layer.variance)).reshape(-1))
     deviation = np.maximum(deviation, np.float32(1e-7))
-    ones = np.ones(x.shape[-1], np.float32)
-    if layer.invert:
-        return scale_channels(reader, x, deviation * ones, mean * ones)
-    return scale_channels(reader, x, ones / deviation, -mean / deviation * ones)
+    scale, shift = (deviation, mean) if layer.invert else (1 / deviation, -mean / deviation)
+    axis = layer.axis[0] % len(x.shape) if layer.axis else len(x.shape) - 1
+    only(axis > 0 and x.shape[axis] is not None, "its axis")
+    ones = np.ones(x.shape[axis], np.float32)
+    return scale_channels(reader, x, scale * ones, shift * ones, axis)

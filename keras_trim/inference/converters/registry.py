@@ -1,5 +1,7 @@
 """Which function converts which Keras class, and what it is handed."""
 
+import importlib
+
 import numpy as np
 from keras import ops
 
@@ -18,6 +20,15 @@ def converts(*classes):
         return function
 
     return register
+
+
+def keras_operations(module, *names):
+    """Classes of `keras.ops` (`x + y` in a functional model), which Keras does not export.
+
+    Those that this version of Keras lacks are left out.
+    """
+    module = importlib.import_module(f"keras.src.ops.{module}")
+    return [getattr(module, name) for name in names if hasattr(module, name)]
 
 
 def find_converter(operation):

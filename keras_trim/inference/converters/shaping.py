@@ -1,11 +1,11 @@
 """Pooling, merging, and layers that move values."""
 
-import numpy as np
 from keras import layers
 
 from keras_trim.inference import operations
 from keras_trim.inference.converters.convolution import as_formatted, channels_last, two
 from keras_trim.inference.converters.registry import converts, only
+from keras_trim.inference.operations.strided import LARGEST_RANK
 
 
 @converts(
@@ -74,8 +74,10 @@ def _upsampling_2d(layer, reader, x):
 @converts(layers.Flatten)
 def _flatten(layer, reader, x):
     if layer.data_format == "channels_first" and len(x.shape) > 2:
+        only(len(x.shape) <= LARGEST_RANK, "many axes")
         x = reader.move_channels_last(x)
-    return reader.add(operations.Reshape((-1,)), [x], reader.name)
+    shape = (1,) if len(x.shape) == 1 else (-1,)
+    return reader.add(operations.Reshape(shape), [x], reader.name)
 
 
 @converts(layers.Reshape)
@@ -85,6 +87,7 @@ def _reshape(layer, reader, x):
 
 @converts(layers.Permute)
 def _permute(layer, reader, x):
+    only(len(x.shape) <= LARGEST_RANK, "many axes")
     return reader.add(operations.Permute((0, *layer.dims)), [x], reader.name)
 
 
@@ -99,79 +102,3 @@ def _concatenate(layer, reader, inputs):
     axis = layer.axis % len(inputs[0].shape)
     only(axis > 0, "the batch axis")
     return reader.add(operations.Concatenate(axis), inputs, reader.name)
-
-
-def _binary(function, x, y):
-    # Sizes that are free may turn out to be 1, but Keras would then have seen two different sizes.
-    same = len(x.shape) == len(y.shape) and all(
-        a == b and (a is not None or i == 0)
-        for i, (a, b) in enumerate(zip(x.shape, y.shape, strict=True))
-    )
-    return operations.Binary(function, is_broadcast=not same)
-
-
-def _fold(function):
-    def convert(layer, reader, inputs):
-        y = inputs[0]
-        for x in inputs[1:]:
-            only(len(x.shape) == len(y.shape), "tensors of different ranks")
-            y = reader.add(_binary(function, x, y), [y, x], reader.name)
-        return y
-
-    return convert
-
-
-for _class, _function in (
-    (layers.Add, "add"),
-    (layers.Subtract, "subtract"),
-    (layers.Multiply, "multiply"),
-    (layers.Maximum, "maximum"),
-    (layers.Minimum, "minimum"),
-):
-    converts(_class)(_fold(_function))
-
-
-@converts(layers.Average)
-def _average(layer, reader, inputs):
-    total = _fold("add")(layer, reader, inputs)
-    return reader.add(
-        operations.Activation("affine", 1 / len(inputs), 0.0), [total], reader.name
-    )
-
-
-def _operation(*names):
-    """Classes of operations (`x + y` of a functional model); Keras does not export them."""
-    from keras.src.ops import numpy as numpy_operations
-
-    return [getattr(numpy_operations, name) for name in names]
-
-
-def _arithmetic(function):
-    def convert(layer, reader, x, y):
-        symbols = [isinstance(z, reader.symbol) for z in (x, y)]
-        if all(symbols):
-            return reader.add(_binary(function, x, y), [x, y], reader.name)
-        symbol, other = (x, y) if symbols[0] else (y, x)
-        only(np.ndim(other) == 0 and not hasattr(other, "shape"), "an operand that is an array")
-        other = float(other)
-        table = {
-            "add": (1.0, other),
-            "subtract": (1.0, -other) if symbols[0] else (-1.0, other),
-            "multiply": (other, 0.0),
-            "divide": (1 / other, 0.0) if symbols[0] and other else None,
-        }
-        only(table[function] is not None, "a number divided by a tensor")
-        return reader.add(
-            operations.Activation("affine", *table[function]), [symbol], reader.name
-        )
-
-    return convert
-
-
-for _name, _function in (
-    ("Add", "add"),
-    ("Subtract", "subtract"),
-    ("Multiply", "multiply"),
-    ("TrueDivide", "divide"),
-):
-    converts(*_operation(_name))(_arithmetic(_function))

@@ -1,12 +1,12 @@
 """Products of weights with planes of activations: convolutions, and dense layers on many rows.
 
-Every weight of a convolution multiplies a shifted copy of one input plane. Laid out flat, a shift is
-an offset into the buffer, so a k x k convolution is a sparse matrix product whose "columns" are
+Every weight of a convolution multiplies a shifted copy of one input plane. Laid out flat, a shift
+is an offset into the buffer, so a k x k convolution is a sparse matrix product whose "columns" are
 offsets. It needs an input with its padding written out (`padding.py`) and computes the few sums
 between two rows of the output for nothing.
 
-The reduction is split into blocks of columns whose activations fit the first-level cache. Without it
-the product runs at the speed of the second level, about half as fast.
+The reduction is split into blocks of columns whose activations fit the first-level cache. Without
+it the product runs at the speed of the second level, about half as fast.
 """
 
 from numba import njit
@@ -19,6 +19,7 @@ from keras_trim.inference.kernels.vector import (
     RESIDUAL,
     copy_floats,
     multiply_add,
+    pack_columns,
 )
 
 (
@@ -27,6 +28,33 @@ from keras_trim.inference.kernels.vector import (
 _2x1, _2x2, _2x3, _2x4 = (multiply_add(2, vectors) for vectors in range(1, 5))
 _4x1, _4x2, _4x3, _4x4 = (multiply_add(4, vectors) for vectors in range(1, 5))
 _6x1, _6x2, _6x3, _6x4 = (multiply_add(6, vectors) for vectors in range(1, 5))
+
+
+(
+    _pack_1, _pack_2, _pack_3, _pack_4, _pack_5, _pack_6, _pack_7, _pack_8,
+) = (pack_columns(vectors) for vectors in range(1, 9))  # fmt: skip
+
+
+@njit(nogil=True, boundscheck=False)
+def _pack(vectors, target, x, offsets, count, stride):
+    """Copies `vectors` vectors of each of `count` columns to one place."""
+    a = (target, x, offsets, count, stride)
+    if vectors == 8:
+        _pack_8(*a)
+    elif vectors == 7:
+        _pack_7(*a)
+    elif vectors == 6:
+        _pack_6(*a)
+    elif vectors == 5:
+        _pack_5(*a)
+    elif vectors == 4:
+        _pack_4(*a)
+    elif vectors == 3:
+        _pack_3(*a)
+    elif vectors == 2:
+        _pack_2(*a)
+    else:
+        _pack_1(*a)
 
 
 @njit(nogil=True, boundscheck=False)
@@ -114,8 +142,8 @@ def _store_rows(arena, sums, start, count, y, other, row, width, height, flags, 
 (
     X, X_SAMPLE, Y, Y_SAMPLE, BATCH, PLANE, PIXELS, ROW, WIDTH, HEIGHT, RUNS, NUM_RUNS, TABLE,
     NUM_GROUPS, BLOCKS, OFFSETS, VALUES, BIAS, OTHER, OTHER_SAMPLE, SCRATCH, SCRATCH_SIZE, FLAGS,
-    VECTORS, BY_LINES,
-) = range(1, 26)  # fmt: skip
+    VECTORS, BY_LINES, COLUMNS, NUM_COLUMNS, PACKED,
+) = range(1, 29)  # fmt: skip
 CHUNK = 16  # groups of rows whose sums wait in scratch memory to be stored
 
 
@@ -124,7 +152,8 @@ def convolution(p, f, arena, constants, index, thread, num_threads):
     """y = clip(weights * x + bias + residual), see `operations/convolution.py` for its operands.
 
     Work is split into pieces of pixels and, where these are too few for the threads, into groups of
-    rows. With BY_LINES a piece is part of one line of the output, whose width is a multiple of LANES.
+    rows. With BY_LINES a piece is part of one line of the output, whose width is a multiple of
+    LANES.
     """
     lines = p[HEIGHT] if p[BY_LINES] else 1
     vectors = (p[WIDTH] if p[BY_LINES] else p[PIXELS]) // -LANES * -1
@@ -160,9 +189,19 @@ def _piece(
     base = arena.ctypes.data
     x = base + 4 * (p[X] + sample * p[X_SAMPLE] + x_pixel)
     blocks, row, low, high = p[BLOCKS], p[ROW], f[0], f[1]
-    scratch = p[SCRATCH] + thread * p[SCRATCH_SIZE]
+    packed = p[SCRATCH] + thread * p[SCRATCH_SIZE]
+    scratch = packed + p[PACKED] * p[VECTORS] * LANES
     first_row = -1
     for block in range(blocks):
+        if p[PACKED]:
+            # Columns one after the other, on cache lines, of the few pixels at hand.
+            first = block * p[PACKED]
+            _pack(
+                vectors, base + 4 * packed, base + 4 * (p[X] + sample * p[X_SAMPLE] + x_pixel),
+                index.ctypes.data + 4 * (p[COLUMNS] + first),
+                min(p[PACKED], p[NUM_COLUMNS] - first), 4 * p[VECTORS] * LANES,
+            )  # fmt: skip
+            x = base + 4 * packed
         flags = FIRST if block == 0 else 0
         if block == blocks - 1:
             # Where rows are taken apart, the residual is added, and then the sum clipped, there.

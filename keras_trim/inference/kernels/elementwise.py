@@ -4,6 +4,7 @@ import numpy as np
 from numba import njit
 
 from keras_trim.inference.kernels import scalars
+from keras_trim.inference.kernels.strided import AXES
 from keras_trim.inference.kernels.threads import share
 
 _F = np.float32
@@ -49,7 +50,7 @@ def _silu(x, a, b):
 
 @njit(nogil=True, inline="always")
 def _gelu(x, a, b):
-    return _HALF * x * (_ONE + scalars.erf(x * _F(0.7071067811865476)))
+    return _HALF * x * scalars.erfc(x * _F(-0.7071067811865476))
 
 
 @njit(nogil=True, inline="always")
@@ -99,6 +100,67 @@ def _softplus(x, a, b):
     return max(x, _ZERO) + np.log1p(np.exp(-abs(x)))
 
 
+@njit(nogil=True, inline="always")
+def _log_sigmoid(x, a, b):
+    return -_softplus(-x, a, b)
+
+
+@njit(nogil=True, inline="always")
+def _mish(x, a, b):
+    return x * scalars.tanh(_softplus(x, a, b))
+
+
+@njit(nogil=True, inline="always")
+def _celu(x, a, b):
+    return a * (scalars.exp(x / a) - _ONE) if x < _ZERO else x
+
+
+@njit(nogil=True, inline="always")
+def _hard_shrink(x, a, b):
+    return _ZERO if abs(x) <= a else x
+
+
+@njit(nogil=True, inline="always")
+def _soft_shrink(x, a, b):
+    return x - a if x > a else (x + a if x < -a else x - x)
+
+
+@njit(nogil=True, inline="always")
+def _tanh_shrink(x, a, b):
+    return x - scalars.tanh(x)
+
+
+@njit(nogil=True, inline="always")
+def _abs(x, a, b):
+    return abs(x)
+
+
+@njit(nogil=True, inline="always")
+def _sqrt(x, a, b):
+    return np.sqrt(x)
+
+
+@njit(nogil=True, inline="always")
+def _log(x, a, b):
+    return np.log(x)
+
+
+@njit(nogil=True, inline="always")
+def _divided(x, a, b):
+    """`a / (x + b)`."""
+    return a / (x + b)
+
+
+@njit(nogil=True, inline="always")
+def _rsqrt(x, a, b):
+    return _ONE / np.sqrt(x)
+
+
+@njit(nogil=True, inline="always")
+def _power(x, a, b):
+    return x**a
+
+
 _FUNCTIONS = {
     "clip": _clip,
     "leaky_relu": _leaky_relu,
@@ -117,12 +179,24 @@ _FUNCTIONS = {
     "square": _square,
     "threshold": _threshold,
     "softplus": _softplus,
+    "log_sigmoid": _log_sigmoid,
+    "mish": _mish,
+    "celu": _celu,
+    "hard_shrink": _hard_shrink,
+    "soft_shrink": _soft_shrink,
+    "tanh_shrink": _tanh_shrink,
+    "abs": _abs,
+    "sqrt": _sqrt,
+    "log": _log,
+    "divided": _divided,
+    "rsqrt": _rsqrt,
+    "power": _power,
 }
 FUNCTION_CODES = {name: code for code, name in enumerate(_FUNCTIONS)}
 
 
 def _make_map(function):
-    @njit(nogil=True, boundscheck=False)
+    @njit(nogil=True, boundscheck=False, error_model="numpy")
     def apply(x, y, a, b):
         for i in range(y.size):
             y[i] = function(x[i], a, b)
@@ -130,51 +204,20 @@ def _make_map(function):
     return apply
 
 
-(
-    _map_clip, _map_leaky_relu, _map_elu, _map_selu, _map_sigmoid, _map_tanh, _map_silu, _map_gelu,
-    _map_gelu_tanh, _map_hard_sigmoid, _map_hard_silu, _map_exp, _map_softsign, _map_affine,
-    _map_square, _map_threshold, _map_softplus,
-) = (_make_map(function) for function in _FUNCTIONS.values())  # fmt: skip
-
 X, Y, SIZE, CODE = range(1, 5)
 
 
-@njit(nogil=True, boundscheck=False)
-def _apply(code, x, y, a, b):
-    if code == 0:
-        _map_clip(x, y, a, b)
-    elif code == 1:
-        _map_leaky_relu(x, y, a, b)
-    elif code == 2:
-        _map_elu(x, y, a, b)
-    elif code == 3:
-        _map_selu(x, y, a, b)
-    elif code == 4:
-        _map_sigmoid(x, y, a, b)
-    elif code == 5:
-        _map_tanh(x, y, a, b)
-    elif code == 6:
-        _map_silu(x, y, a, b)
-    elif code == 7:
-        _map_gelu(x, y, a, b)
-    elif code == 8:
-        _map_gelu_tanh(x, y, a, b)
-    elif code == 9:
-        _map_hard_sigmoid(x, y, a, b)
-    elif code == 10:
-        _map_hard_silu(x, y, a, b)
-    elif code == 11:
-        _map_exp(x, y, a, b)
-    elif code == 12:
-        _map_softsign(x, y, a, b)
-    elif code == 13:
-        _map_affine(x, y, a, b)
-    elif code == 14:
-        _map_square(x, y, a, b)
-    elif code == 15:
-        _map_threshold(x, y, a, b)
-    else:
-        _map_softplus(x, y, a, b)
+def _make_apply():
+    """One function that calls the map of each code; Numba compiles no table of functions."""
+    maps = {f"map_{code}": _make_map(f) for code, f in enumerate(_FUNCTIONS.values())}
+    lines = ["def apply(code, x, y, a, b):"]
+    for code in range(len(maps)):
+        lines += [f"    if code == {code}:", f"        map_{code}(x, y, a, b)", "        return"]
+    exec("\n".join(lines), maps)
+    return njit(nogil=True, boundscheck=False)(maps["apply"])
+
+
+_apply = _make_apply()
 
 
 @njit(nogil=True, boundscheck=False)
@@ -185,13 +228,30 @@ def unary(p, f, arena, thread, num_threads):
     _apply(p[CODE], x, y, f[0], f[1])
 
 
-(
-    BX, BY, OUT, BSIZE, BCODE, X_STEP, Y_STEP, REPEAT,
-) = range(1, 9)  # fmt: skip
-BINARY_CODES = {"add": 0, "subtract": 1, "multiply": 2, "maximum": 3, "minimum": 4, "divide": 5}
+BX, BY, OUT, BSIZE, BCODE = range(1, 6)
+BINARY_CODES = {
+    "add": 0,
+    "subtract": 1,
+    "multiply": 2,
+    "maximum": 3,
+    "minimum": 4,
+    "divide": 5,
+    "power": 6,
+}
 
 
-@njit(nogil=True, boundscheck=False)
+@njit(nogil=True, inline="always")
+def _maximum(x, y):
+    return x if x > y or x != x else y
+
+
+@njit(nogil=True, inline="always")
+def _minimum(x, y):
+    return x if x < y or x != x else y
+
+
+# Dividing by zero gives an infinity or NaN, as NumPy has it, not an exception.
+@njit(nogil=True, boundscheck=False, error_model="numpy")
 def _pairs(code, x, y, out):
     n = out.size
     if code == 0:
@@ -205,16 +265,19 @@ def _pairs(code, x, y, out):
             out[i] = x[i] * y[i]
     elif code == 3:
         for i in range(n):
-            out[i] = x[i] if x[i] > y[i] or x[i] != x[i] else y[i]
+            out[i] = _maximum(x[i], y[i])
     elif code == 4:
         for i in range(n):
-            out[i] = x[i] if x[i] < y[i] or x[i] != x[i] else y[i]
-    else:
+            out[i] = _minimum(x[i], y[i])
+    elif code == 5:
         for i in range(n):
             out[i] = x[i] / y[i]
+    else:
+        for i in range(n):
+            out[i] = x[i] ** y[i]
 
 
-@njit(nogil=True, boundscheck=False)
+@njit(nogil=True, boundscheck=False, error_model="numpy")
 def _with_one(code, x, y, out):
     n = out.size
     if code == 0:
@@ -228,34 +291,76 @@ def _with_one(code, x, y, out):
             out[i] = x[i] * y
     elif code == 3:
         for i in range(n):
-            out[i] = x[i] if x[i] > y or x[i] != x[i] else y
+            out[i] = _maximum(x[i], y)
     elif code == 4:
         for i in range(n):
-            out[i] = x[i] if x[i] < y or x[i] != x[i] else y
-    else:
+            out[i] = _minimum(x[i], y)
+    elif code == 5:
         for i in range(n):
             out[i] = x[i] / y
+    else:
+        for i in range(n):
+            out[i] = x[i] ** y
+
+
+@njit(nogil=True, inline="always", error_model="numpy")
+def _pair(code, x, y):
+    if code == 0:
+        return x + y
+    if code == 1:
+        return x - y
+    if code == 2:
+        return x * y
+    if code == 3:
+        return _maximum(x, y)
+    if code == 4:
+        return _minimum(x, y)
+    if code == 5:
+        return x / y
+    return x**y
 
 
 @njit(nogil=True, boundscheck=False)
 def binary(p, f, arena, thread, num_threads):
-    """out[j, :] = x[j, :] (+, -, *, ...) y[j, :], or y[j] where Y_STEP is 1."""
-    size = p[BSIZE]
-    if p[REPEAT] == 1:
-        begin, end = share(size, thread, num_threads)
-        _pairs(
-            p[BCODE],
-            arena[p[BX] + begin : p[BX] + end],
-            arena[p[BY] + begin : p[BY] + end],
-            arena[p[OUT] + begin : p[OUT] + end],
-        )
-        return
-    begin, end = share(p[REPEAT], thread, num_threads)
-    for j in range(begin, end):
-        x = arena[p[BX] + j * p[X_STEP] : p[BX] + j * p[X_STEP] + size]
-        out = arena[p[OUT] + j * size : p[OUT] + (j + 1) * size]
-        if p[Y_STEP] == 1:
-            _with_one(p[BCODE], x, arena[p[BY] + j], out)
+    """out = x (+, -, *, ...) y, of equal shape and layout."""
+    begin, end = share(p[BSIZE], thread, num_threads)
+    _pairs(
+        p[BCODE],
+        arena[p[BX] + begin : p[BX] + end],
+        arena[p[BY] + begin : p[BY] + end],
+        arena[p[OUT] + begin : p[OUT] + end],
+    )
+
+
+_SIZES, _X_STRIDES, _Y_STRIDES, _OUT_STRIDES = (5 + i * AXES for i in range(4))
+
+
+@njit(nogil=True, boundscheck=False)
+def broadcast(p, f, arena, thread, num_threads):
+    """out[i] = x[i] (+, -, *, ...) y[i] for all places i; see `strided.py`."""
+    lines = 1
+    for axis in range(AXES - 1):
+        lines *= p[_SIZES + axis]
+    begin, end = share(lines, thread, num_threads)
+    count = p[_SIZES + AXES - 1]
+    x_step, y_step = p[_X_STRIDES + AXES - 1], p[_Y_STRIDES + AXES - 1]
+    out_step, code = p[_OUT_STRIDES + AXES - 1], p[4]
+    for line in range(begin, end):
+        left, x, y, out = line, p[BX], p[BY], p[OUT]
+        for axis in range(AXES - 2, -1, -1):
+            size = p[_SIZES + axis]
+            if size > 1:
+                rest = left // size
+                i = left - rest * size
+                left = rest
+                x += i * p[_X_STRIDES + axis]
+                y += i * p[_Y_STRIDES + axis]
+                out += i * p[_OUT_STRIDES + axis]
+        if x_step == 1 and y_step == 1 and out_step == 1:
+            _pairs(code, arena[x : x + count], arena[y : y + count], arena[out : out + count])
+        elif x_step == 1 and y_step == 0 and out_step == 1:
+            _with_one(code, arena[x : x + count], arena[y], arena[out : out + count])
         else:
-            at = p[BY] + j * p[Y_STEP]
-            _pairs(p[BCODE], x, arena[at : at + size], out)
+            for i in range(count):
+                a, b = arena[x + i * x_step], arena[y + i * y_step]
+                arena[out + i * out_step] = _pair(code, a, b)

@@ -72,9 +72,7 @@ def _build_sparse_dots(function):
         gathered = ir.Constant(quad, ir.Undefined)
         for lane in range(_QUAD):
             column = b.and_(b.lshr(four, I64(16 * lane)), I64(0xFFFF))
-            gathered = b.insert_element(
-                gathered, b.load(b.gep(inputs, [column])), I32(lane)
-            )
+            gathered = b.insert_element(gathered, b.load(b.gep(inputs, [column])), I32(lane))
         total.add_incoming(b.call(fma, [weights, gathered, total]), step)
         total.add_incoming(ir.Constant(quad, [0.0] * _QUAD), row_head)
     k.add_incoming(begin, row_head)
@@ -123,9 +121,7 @@ def dense_dots(vectors):
     """
     address, i64, f32 = types.intp, types.int64, types.float32
     operands = (address, address, i64, address, i64, address, i64, f32, f32)
-    return _outlined(
-        f"dense_dots_{vectors}", operands, lambda f: _build_dense_dots(f, vectors)
-    )
+    return _outlined(f"dense_dots_{vectors}", operands, lambda f: _build_dense_dots(f, vectors))
 
 
 def _build_dense_dots(function, vectors):

@@ -28,13 +28,13 @@ def pad_plane(
     """Copies one plane into `phases_y * phases_x` planes of `rows` x `row`, `value` around it.
 
     With `spread` > 1 pixels are set that far apart, with zeros between (transposed convolution).
-    Vectors are whole. Behind the pixels of a row they write its padding and that at the beginning of
-    the next row; what is too much is overwritten by the next row, and planes need LANES floats of
-    room behind their last one.
+    Vectors are whole. Behind the pixels of a row they write its padding and that at the beginning
+    of the next row; what is too much is overwritten by the next row, and planes need LANES floats
+    of room behind their last one.
     """
     base = arena.ctypes.data
     is_plain = stride_x == 1 and spread_x == 1 and left >= 0
-    is_halved = stride_x == 2 and phases_x == 2 and 0 <= left < 2 and spread_x == 1
+    is_halved = stride_x == 2 and 0 <= left < phases_x and spread_x == 1
     for phase_y in range(phases_y):
         start = y + phase_y * phases_x * plane
         for phase_x in range(phases_x):
@@ -51,7 +51,9 @@ def pad_plane(
                 copy_padded(base + 4 * (target + left), base + 4 * source, count, row, value)
             elif is_halved:
                 # With one column before, the odd pixels are those of the first phase.
-                even, odd = target, target + plane
+                # With one phase the other one goes where it is overwritten, by the next row.
+                even = target
+                odd = target + (plane if phases_x == 2 else row)
                 if left == 1:
                     even, odd = odd, even + 1
                 deinterleave_padded(

@@ -5,60 +5,49 @@ from numba import njit
 
 from keras_trim.inference.kernels.padding import pad_plane
 from keras_trim.inference.kernels.threads import share
+from keras_trim.inference.kernels.windows import window_plane
 
 (
     X, X_SAMPLE, X_PLANE, Y, Y_SAMPLE, Y_PLANE, BATCH, CHANNELS, HEIGHT, WIDTH, OUT_HEIGHT,
     OUT_WIDTH, TOP, LEFT, STRIDE_Y, STRIDE_X, ROWS, ROW, OFFSETS, TAPS, SCRATCH, SCRATCH_SIZE,
-    PADDED_PLANE, IS_MAX, WEIGHTS, PHASES_Y, PHASES_X,
-) = range(1, 28)  # fmt: skip
+    PADDED_PLANE, IS_MAX, WEIGHTS, PHASES_Y, PHASES_X, TOGETHER, NUMBER, MOST_LINES,
+) = range(1, 31)  # fmt: skip
 
 
 @njit(nogil=True, boundscheck=False)
-def _max_into(sums, x):
-    for i in range(sums.size):
-        a, b = sums[i], x[i]
-        sums[i] = b if b > a or b != b else a
-
-
-@njit(nogil=True, boundscheck=False)
-def _add_into(sums, x):
-    for i in range(sums.size):
-        sums[i] += x[i]
+def _scale(y, weights):
+    for i in range(y.size):
+        y[i] *= weights[i]
 
 
 @njit(nogil=True, boundscheck=False)
 def pool(p, f, arena, constants, index, thread, num_threads):
     """Maximum or mean of each window; the mean counts only pixels inside the image."""
     begin, end = share(p[BATCH] * p[CHANNELS], thread, num_threads)
-    row, width, height = p[ROW], p[OUT_WIDTH], p[OUT_HEIGHT]
-    padded = p[SCRATCH] + thread * p[SCRATCH_SIZE]
-    start = padded + p[PHASES_Y] * p[PHASES_X] * p[PADDED_PLANE]
-    pixels = height * row
-    sums = arena[start : start + pixels]
-    for item in range(begin, end):
-        sample, channel = item // p[CHANNELS], item % p[CHANNELS]
-        pad_plane(
-            arena, p[X] + sample * p[X_SAMPLE] + channel * p[X_PLANE], p[HEIGHT], p[WIDTH],
-            padded, p[PADDED_PLANE], p[ROWS], row, p[TOP], p[LEFT],
-            p[STRIDE_Y], p[STRIDE_X], 1, 1, p[PHASES_Y], p[PHASES_X], f[0],
-        )  # fmt: skip
-        first = padded + index[p[OFFSETS]]
-        sums[:] = arena[first : first + pixels]
-        for tap in range(1, p[TAPS]):
-            shifted = padded + index[p[OFFSETS] + tap]
-            if p[IS_MAX]:
-                _max_into(sums, arena[shifted : shifted + pixels])
-            else:
-                _add_into(sums, arena[shifted : shifted + pixels])
-        y = p[Y] + sample * p[Y_SAMPLE] + channel * p[Y_PLANE]
-        for line in range(height):
-            if p[IS_MAX]:
-                for i in range(width):
-                    arena[y + line * width + i] = sums[line * row + i]
-            else:
-                weights = p[WEIGHTS] + line * width
-                for i in range(width):
-                    arena[y + line * width + i] = sums[line * row + i] * constants[weights + i]
+    phases = p[PHASES_Y] * p[PHASES_X] * p[PADDED_PLANE]
+    scratch = p[SCRATCH] + thread * p[SCRATCH_SIZE]
+    last_lines = scratch + p[TOGETHER] * phases
+    pixels = p[OUT_HEIGHT] * p[OUT_WIDTH]
+    while begin < end:
+        count = min(p[TOGETHER], end - begin)
+        for i in range(count):
+            sample, channel = (begin + i) // p[CHANNELS], (begin + i) % p[CHANNELS]
+            pad_plane(
+                arena, p[X] + sample * p[X_SAMPLE] + channel * p[X_PLANE], p[HEIGHT], p[WIDTH],
+                scratch + i * phases, p[PADDED_PLANE], p[ROWS], p[ROW], p[TOP], p[LEFT],
+                p[STRIDE_Y], p[STRIDE_X], 1, 1, p[PHASES_Y], p[PHASES_X], f[0],
+            )  # fmt: skip
+        for i in range(count):
+            sample, channel = (begin + i) // p[CHANNELS], (begin + i) % p[CHANNELS]
+            y = p[Y] + sample * p[Y_SAMPLE] + channel * p[Y_PLANE]
+            window_plane(
+                arena, scratch + i * phases, p[ROW], p[PADDED_PLANE], y, p[OUT_WIDTH],
+                p[OUT_HEIGHT], p[NUMBER], p[MOST_LINES], index.ctypes.data + 4 * p[OFFSETS],
+                p[TAPS], 0, 0, 0, f[0], f[0], last_lines,
+            )  # fmt: skip
+            if not p[IS_MAX]:
+                _scale(arena[y : y + pixels], constants[p[WEIGHTS] : p[WEIGHTS] + pixels])
+        begin += count
 
 
 GX, GX_SAMPLE, GX_PLANE, GY, GBATCH, GCHANNELS, GPIXELS, GIS_MAX = range(1, 9)

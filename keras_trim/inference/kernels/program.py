@@ -2,8 +2,8 @@
 
 Python is called once per inference, not once per layer, and threads meet at a barrier after each
 instruction, which costs less than a microsecond. Instructions name places in one buffer of
-activations, the arena, and in tables of constants by their index, so a program can be run on several
-arenas at a time.
+activations, the arena, and in tables of constants by their index, so a program can be run on
+several arenas at a time.
 """
 
 import hashlib
@@ -14,12 +14,13 @@ from numba import njit
 
 from keras_trim.inference.kernels.convolution import convolution
 from keras_trim.inference.kernels.depthwise import depthwise
-from keras_trim.inference.kernels.elementwise import binary, unary
+from keras_trim.inference.kernels.elementwise import binary, broadcast, unary
 from keras_trim.inference.kernels.moving import copy, gather, transpose
 from keras_trim.inference.kernels.padding import pad
 from keras_trim.inference.kernels.pooling import global_pool, pool
-from keras_trim.inference.kernels.recurrent import cell, fill
+from keras_trim.inference.kernels.recurrent import cell
 from keras_trim.inference.kernels.rows import dense_rows, layer_norm, softmax, sparse_rows
+from keras_trim.inference.kernels.strided import constant, fill, move, scale
 from keras_trim.inference.kernels.threads import wait_for_all
 
 OPERANDS = 40  # integers per instruction, its code the first
@@ -28,7 +29,7 @@ FACTORS = 4  # float32 per instruction
 OPCODES = (
     "convolution", "pad", "depthwise", "unary", "binary", "pool", "global_pool", "transpose",
     "copy", "gather", "sparse_rows", "dense_rows", "softmax", "layer_norm",
-    "cell", "fill",
+    "move", "fill", "constant", "scale", "broadcast", "cell",
 )  # fmt: skip
 CODES = {name: code for code, name in enumerate(OPCODES)}
 
@@ -81,9 +82,17 @@ def _make_run(fingerprint):
             elif code == 13:
                 layer_norm(p, f, arena, constants, thread, num_threads)
             elif code == 14:
-                cell(p, f, arena, thread, num_threads)
+                move(p, arena, thread, num_threads)
             elif code == 15:
                 fill(p, f, arena, thread, num_threads)
+            elif code == 16:
+                constant(p, arena, constants, thread, num_threads)
+            elif code == 17:
+                scale(p, arena, constants, thread, num_threads)
+            elif code == 18:
+                broadcast(p, f, arena, thread, num_threads)
+            elif code == 19:
+                cell(p, f, arena, thread, num_threads)
             wait_for_all(barrier, num_threads)
 
     return run

@@ -14,11 +14,12 @@ from keras_trim.inference.kernels.threads import share
 LSTM, GRU, RESET, UPDATE, SIMPLE = range(5)
 LINEAR = -1  # the code of no activation
 
-# Places of the input's part (Z), the sums (S, those of a GRU's candidate in CANDIDATE), the state (H,
-# C; for RESET, C is where `r * h` goes), the output and the mask. *_SAMPLE: floats to the next sample.
+# Places of the input's part (Z), the sums (S, those of a GRU's candidate in CANDIDATE), the state
+# (H, C; for RESET, C is where `r * h` goes), the output and the mask. *_SAMPLE: floats to the next
+# sample.
 (
-    KIND, SAMPLES, UNITS, WIDTH, Z, Z_SAMPLE, Z_UNIT, S, S_SAMPLE, CANDIDATE, CANDIDATE_SAMPLE, H, C,
-    STATE_SAMPLE, Y, Y_SAMPLE, Y_UNIT, HAS_OUTPUT, MASK, MASK_SAMPLE, HAS_MASK, ZEROES,
+    KIND, SAMPLES, UNITS, WIDTH, Z, Z_SAMPLE, Z_UNIT, S, S_SAMPLE, CANDIDATE, CANDIDATE_SAMPLE, H,
+    C, STATE_SAMPLE, Y, Y_SAMPLE, Y_UNIT, HAS_OUTPUT, MASK, MASK_SAMPLE, HAS_MASK, ZEROES,
     ACTIVATION, RECURRENT_ACTIVATION,
 ) = range(1, 25)  # fmt: skip
 _CHUNK = 1024  # floats of a gate that are worked on at once; they stay in the first-level cache
@@ -160,13 +161,3 @@ def _keep(p, arena, sample, new, state, units):
         for k in range(p[WIDTH]):
             if arena[mask + k] != 0:
                 state[u * p[WIDTH] + k] = new[u * p[WIDTH] + k]
-
-
-FILLED, SIZE = 1, 2
-
-
-@njit(nogil=True, boundscheck=False)
-def fill(p, f, arena, thread, num_threads):
-    """Sets `SIZE` floats to f[0]."""
-    begin, end = share(p[SIZE], thread, num_threads)
-    arena[p[FILLED] + begin : p[FILLED] + end] = f[0]

@@ -1,4 +1,4 @@
-"""Products of weights with single rows, where reading the weights is the limit; row-wise functions."""
+"""Products of weights with single rows, limited by reading the weights; row-wise functions."""
 
 import numpy as np
 from numba import njit

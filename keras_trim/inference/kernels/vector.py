@@ -2,8 +2,9 @@
 
 `multiply_add(rows, vectors)` makes the inner loop of every product with weights. It keeps
 `rows * vectors` sums in vector registers while it goes through the columns of a group of rows, so
-that memory is touched only for a weight, its offset, and the activations it multiplies. With one row
-it is a sparse row times activations; with all columns present it is a dense, register-tiled product.
+that memory is touched only for a weight, its offset, and the activations it multiplies. With one
+row it is a sparse row times activations; with all columns present it is a dense, register-tiled
+product.
 
 Addresses are integers (`array.ctypes.data`), so that a kernel can be handed a place inside of one
 large buffer.
@@ -40,7 +41,8 @@ FIRST, CLIP, RESIDUAL = 1, 2, 4  # flags: start from the bias; clip the sums; ad
 
 @functools.cache
 def multiply_add(rows, vectors):
-    """Makes `kernel(x, offsets, values, table, groups, y, stride, bias, residual, flags, low, high)`.
+    """Makes `kernel(x, offsets, values, table, groups, y, stride, bias, residual, flags, low,
+    high)`.
 
     It goes through `groups` groups of `rows` rows each, and for `vectors * LANES` activations
     computes, for a group with `count` columns,
@@ -95,7 +97,9 @@ class _Body:
         self.vector = ir.VectorType(F32, LANES)
         self.b = ir.IRBuilder(function.append_basic_block("entry"))
         self._fma = cgutils.get_or_insert_function(
-            function.module, ir.FunctionType(self.vector, [self.vector] * 3), f"llvm.fma.v{LANES}f32"
+            function.module,
+            ir.FunctionType(self.vector, [self.vector] * 3),
+            f"llvm.fma.v{LANES}f32",
         )
 
     def blocks(self, *names):
@@ -125,6 +129,17 @@ class _Body:
     def multiply_add(self, a, b, c):
         return self.b.call(self._fma, [a, b, c])
 
+    def joined(self, kind, total, value):
+        """The "sum" or, with NaN as the largest, "maximum" of two vectors."""
+        if total is None:
+            return value
+        if kind == "sum":
+            return self.b.fadd(total, value)
+        larger = self.b.fcmp_unordered(">", value, total)  # or either is NaN
+        picked = self.b.select(larger, value, total)
+        is_nan = self.b.fcmp_unordered("uno", total, total)
+        return self.b.select(is_nan, total, picked)
+
     def has(self, flags, flag):
         return self.b.icmp_unsigned("!=", self.b.and_(flags, I64(flag)), I64(0))
 
@@ -147,9 +162,7 @@ class _Body:
         bounded = []
         for value in values:
             value = self.b.select(self.b.fcmp_ordered("<", value, lows), lows, value)
-            bounded.append(
-                self.b.select(self.b.fcmp_ordered(">", value, highs), highs, value)
-            )
+            bounded.append(self.b.select(self.b.fcmp_ordered(">", value, highs), highs, value))
         self.b.branch(done)
         self.b.position_at_end(done)
         return self.merge(before, values, clip, bounded)
@@ -204,9 +217,7 @@ def _build_multiply_add(function, rows, vectors):
         for r in range(rows)
     ]
     for total, (r, i) in zip(sums, tile, strict=True):
-        total.add_incoming(
-            body.multiply_add(weights[r], inputs[i // (LANES * 4)], total), step
-        )
+        total.add_incoming(body.multiply_add(weights[r], inputs[i // (LANES * 4)], total), step)
     k.add_incoming(b.add(k, I64(1)), step)
     b.branch(head)
 
@@ -237,35 +248,40 @@ def _build_multiply_add(function, rows, vectors):
 
 
 @functools.cache
-def stencil(height, width, stride_y, stride_x, lines):
+def stencil(kind, height, width, stride_y, stride_x, lines):
     """Makes `kernel(x, line, plane, values, bias, y, y_line, flags, low, high)`.
 
     It computes a vector of pixels of each of `lines` lines of a depthwise convolution, whose padded
     input is taken apart by its strides (`padding.py`):
 
-        y[l, :] = clip(bias + sum(values[i, j] * x[phase(i, j), l + i // stride_y, j // stride_x :]))
+        y[l, :] = clip(bias + sum(values[i, j] * x[phase(i, j), l + i // stride_y, j // stride_x
+        :]))
 
-    A vector of the input is loaded once and serves all lines that need it.
+    A vector of the input is loaded once and serves all lines that need it. With the kinds "maximum"
+    and "sum" it computes those of a window instead, without values and bias.
 
     Addresses: `x`, float32, lines `line` and phases `plane` bytes apart; `values`, float32,
     (height * width,); `bias`, one float32; `y`, float32, lines `y_line` bytes apart.
     """
     address, i64, f32 = types.intp, types.int64, types.float32
     operands = (address, i64, i64, address, address, address, i64, i64, f32, f32)
-    name = f"stencil_{height}x{width}_{stride_y}x{stride_x}_{lines}"
+    name = f"stencil_{kind}_{height}x{width}_{stride_y}x{stride_x}_{lines}"
     return _outlined(
         name,
         operands,
-        lambda f: _build_stencil(f, height, width, stride_y, stride_x, lines),
+        lambda f: _build_stencil(f, kind, height, width, stride_y, stride_x, lines),
     )
 
 
-def _build_stencil(function, height, width, stride_y, stride_x, lines):
+def _build_stencil(function, kind, height, width, stride_y, stride_x, lines):
     body = _Body(function)
     b = body.b
     x, line, plane, values, bias, y, y_line, flags, low, high = function.args
-    weights = [body.splat(body.scalar_at(values, I64(i))) for i in range(height * width)]
-    sums = [body.splat(body.scalar_at(bias, I64(0)))] * lines
+    weights = None
+    sums = [None] * lines
+    if kind == "product":
+        weights = [body.splat(body.scalar_at(values, I64(i))) for i in range(height * width)]
+        sums = [body.splat(body.scalar_at(bias, I64(0)))] * lines
     phases_x = min(stride_x, width)
     phases_y = min(stride_y, height)
     for phase_y in range(phases_y):
@@ -278,12 +294,56 @@ def _build_stencil(function, height, width, stride_y, stride_x, lines):
                 loaded = body.load(where, 4 * (j // stride_x))
                 for i in taps_y:
                     out = input_line - i // stride_y
-                    if 0 <= out < lines:
+                    if not 0 <= out < lines:
+                        continue
+                    if kind == "product":
                         weight = weights[i * width + j]
                         sums[out] = body.multiply_add(weight, loaded, sums[out])
-    for out, total in enumerate(body.clipped(sums, flags, low, high)):
+                    else:
+                        sums[out] = body.joined(kind, sums[out], loaded)
+    if kind == "product":
+        sums = body.clipped(sums, flags, low, high)
+    for out, total in enumerate(sums):
         body.store(total, y, b.mul(y_line, I64(out)))
     b.ret_void()
+
+
+@functools.cache
+def window(kind):
+    """Makes `kernel(x, offsets, count, y)`: a vector of the maxima, or sums, of windows.
+
+    Addresses: `x`, float32; `offsets`, int32, (count,), where each pixel of a window is, in floats;
+    `y`, float32.
+    """
+
+    def build(function):
+        body = _Body(function)
+        b = body.b
+        x, offsets, count, y = function.args
+        entry = b.block
+        head, step, done = body.blocks("head", "step", "done")
+
+        def load(k):
+            offset = b.sext(body.scalar_at(offsets, k, I32), I64)
+            return body.load(b.add(x, b.shl(offset, I64(2))))
+
+        first = load(I64(0))
+        b.branch(head)
+        b.position_at_end(head)
+        k, total = b.phi(I64), b.phi(body.vector)
+        k.add_incoming(I64(1), entry)
+        total.add_incoming(first, entry)
+        b.cbranch(b.icmp_signed("<", k, count), step, done)
+        b.position_at_end(step)
+        total.add_incoming(body.joined(kind, total, load(k)), step)
+        k.add_incoming(b.add(k, I64(1)), step)
+        b.branch(head)
+        b.position_at_end(done)
+        body.store(total, y)
+        b.ret_void()
+
+    operands = (types.intp, types.intp, types.int64, types.intp)
+    return _outlined(f"window_{kind}", operands, build)
 
 
 def _loop(b, count):
@@ -365,6 +425,41 @@ def fill_vectors(typing_context, target, count, value):
     return signature, codegen
 
 
+@functools.cache
+def pack_columns(vectors):
+    """Makes `kernel(target, x, offsets, count, stride)`: copies columns to one place.
+
+    Addresses: `target`, where columns of `vectors * LANES` floats are written `stride` bytes apart;
+    `x`, float32; `offsets`, int32, (count,), where each column begins in x, in floats.
+    """
+
+    def build(function):
+        body = _Body(function)
+        b = body.b
+        target, x, offsets, count, stride = function.args
+        entry = b.block
+        head, step, done = body.blocks("head", "step", "done")
+        b.branch(head)
+        b.position_at_end(head)
+        k, to = b.phi(I64), b.phi(I64)
+        k.add_incoming(I64(0), entry)
+        to.add_incoming(target, entry)
+        b.cbranch(b.icmp_signed("<", k, count), step, done)
+        b.position_at_end(step)
+        offset = b.sext(body.scalar_at(offsets, k, I32), I64)
+        start = b.add(x, b.shl(offset, I64(2)))
+        for i in range(vectors):
+            body.store(body.load(start, i * LANES * 4), to, i * LANES * 4)
+        k.add_incoming(b.add(k, I64(1)), step)
+        to.add_incoming(b.add(to, stride), step)
+        b.branch(head)
+        b.position_at_end(done)
+        b.ret_void()
+
+    operands = (types.intp, types.intp, types.intp, types.int64, types.int64)
+    return _outlined(f"pack_columns_{vectors}", operands, build)
+
+
 @intrinsic
 def copy_floats(typing_context, target, source, count):
     """Copies `count` floats between two addresses; reads up to LANES - 1 behind them."""
@@ -393,9 +488,7 @@ def copy_floats(typing_context, target, source, count):
 
 
 @intrinsic
-def deinterleave_padded(
-    typing_context, even, odd, source, even_count, odd_count, padded, value
-):
+def deinterleave_padded(typing_context, even, odd, source, even_count, odd_count, padded, value):
     """Copies floats 0, 2, 4 ... of a source to `even`, 1, 3, 5 ... to `odd`, `value` behind them.
 
     Of each, `padded` floats are written, and up to LANES - 1 more.

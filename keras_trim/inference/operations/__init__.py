@@ -8,24 +8,27 @@ from keras_trim.inference.operations.elementwise import Activation, Binary, Soft
 from keras_trim.inference.operations.joining import JoinTime, SplitTime
 from keras_trim.inference.operations.normalization import LayerNormalization, ScaleChannels
 from keras_trim.inference.operations.pooling import GlobalPool, Pool
+from keras_trim.inference.operations.products import Attention, Einsum, Reduce
 from keras_trim.inference.operations.recurrent import Recurrent
 from keras_trim.inference.operations.shaping import (
     Concatenate,
     Embedding,
-    Pad,
-    Permute,
-    Repeat,
     Reshape,
 )
+from keras_trim.inference.operations.strided import Cast, Constant, Pad, Permute, Repeat, Slice
 
 __all__ = [
     "OPERATIONS",
     "Activation",
+    "Attention",
     "Binary",
+    "Cast",
     "Concatenate",
+    "Constant",
     "Convolution",
     "Dense",
     "DepthwiseConvolution",
+    "Einsum",
     "Embedding",
     "GlobalPool",
     "JoinTime",
@@ -35,9 +38,11 @@ __all__ = [
     "Permute",
     "Pool",
     "Recurrent",
+    "Reduce",
     "Repeat",
     "Reshape",
     "ScaleChannels",
+    "Slice",
     "Softmax",
     "SplitTime",
 ]

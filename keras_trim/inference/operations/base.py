@@ -8,9 +8,11 @@ OPERATIONS = {}  # name in a file -> class
 class Operation:
     """One kind of operation, a dataclass of numbers, strings, tuples and arrays.
 
-    `lower(builder, *inputs)` takes `plan.Tensor`s, appends instructions to `plan.Builder` and returns
-    the output `Tensor`, or several of them.
+    `lower(builder, *inputs)` takes `plan.Tensor`s, appends instructions to `plan.Builder` and
+    returns the output `Tensor`, or several of them.
     """
+
+    takes_integers = False  # whether its inputs may be int32; its output is then of their dtype
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -38,7 +40,7 @@ def require(condition, message):
 
 
 def require_weights(array, *shape):
-    """Raises ValueError unless an array is of float32 and of a shape, None standing for any size."""
+    """Raises ValueError unless an array is of float32 and of a shape, in which None is any size."""
     fits = (
         isinstance(array, np.ndarray)
         and array.dtype == np.float32
@@ -74,7 +76,8 @@ def require_number(value):
 def padding_of(padding, size, window, stride, dilation=1):
     """(output size, padding before, padding after) of one axis.
 
-    `padding` is "valid", "same" (as TensorFlow: the odd one behind), "causal", or a pair of integers.
+    `padding` is "valid", "same" (as TensorFlow: the odd one behind), "causal", or a pair of
+    integers.
     """
     reach = (window - 1) * dilation + 1
     if padding == "same":

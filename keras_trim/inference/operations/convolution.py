@@ -89,6 +89,18 @@ class Geometry:
         return padded, channel
 
 
+_CACHE = 16 * 1024  # bytes of first-level cache for padded channels
+
+
+def planes_together(geometry):
+    """How many channels to pad before they are computed.
+
+    A load right behind a store of a part of what it loads waits for it.
+    """
+    size = 4 * geometry.phases[0] * geometry.phases[1] * geometry.plane
+    return max(1, min(8, _CACHE // size))
+
+
 def spatial(x):
     """(height, width) of a tensor of rank 3, whose height is 1, or 4."""
     return (1, x.shape[1]) if len(x.shape) == 3 else x.shape[1:3]
@@ -156,7 +168,7 @@ class Convolution(Operation):
             pixels = (geometry.out_height - 1) * geometry.row + geometry.out_width
         columns = Columns.of_kernel(
             self.kernel, self.groups, channel, geometry.tap_offsets() if row or source is not x
-            else np.zeros(1, np.int64),
+            else np.zeros(1, np.int64), builder.skip_zeros,
         )  # fmt: skip
         if residual is not None:
             require(residual.shape == y.shape, "a residual of another shape")
@@ -192,12 +204,15 @@ def emit_product(
     by_lines = row > 0 and size[0] % LANES == 0
     vectors = size[0] // LANES if by_lines else -(-pixels // LANES)
 
-    def instruction(groups, blocks, widest, pool):
-        packed = columns.pack(groups, blocks)
-        widest = min(widest, vectors)
+    def instruction(groups, variant, pool):
+        blocks, widest = variant.blocks, min(variant.vectors, vectors)
+        width = columns.block_width(blocks) if variant.is_packed else 0
+        packed = columns.pack(groups, blocks, widest * LANES if width else None)
         per_piece = -(-vectors // -(-vectors // widest)) * LANES
         rows = len(bias) if blocks > 1 else CHUNK * int(groups[:, 1].max())
-        scratch, scratch_size = (0, 0) if row == 0 or by_lines else pool.scratch(rows * per_piece)
+        sums = 0 if row == 0 or by_lines else rows * per_piece
+        needed = sums + width * widest * LANES
+        scratch, scratch_size = pool.scratch(needed) if needed else (0, 0)
         flags = clip.flag | (RESIDUAL if residual is not None else 0)
         return [
             x, x.sample_size, y, y.sample_size, y.batch, y.plane, pixels, row, *size,
@@ -207,18 +222,15 @@ def emit_product(
             residual if residual is not None else 0,
             residual.sample_size if residual is not None else 0,
             scratch, scratch_size, flags, widest, int(by_lines),
+            pool.index(columns.offsets) if width else 0, len(columns.offsets), width,
         ], [clip.low, clip.high]  # fmt: skip
 
     variants = builder.tuner.variants(columns, vectors)
     best = builder.tuner.fastest(
         "convolution",
         variants,
-        lambda variant, pool: instruction(
-            row_groups(columns, variant.is_dense), variant.blocks, variant.vectors, pool
-        ),
+        lambda variant, pool: instruction(row_groups(columns, variant.is_dense), variant, pool),
     )
-    operands, factors = instruction(
-        row_groups(columns, best.is_dense), best.blocks, best.vectors, builder
-    )
+    operands, factors = instruction(row_groups(columns, best.is_dense), best, builder)
     builder.choose(str(best))
     builder.emit("convolution", operands, factors)

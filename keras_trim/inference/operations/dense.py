@@ -48,15 +48,15 @@ class Dense(Operation):
         require(len(x.shape) >= 2 and x.channels == inputs, "a dense layer's inputs")
         clip = Clip(self.low, self.high)
         shape = (*x.shape[:-1], outputs)
-        if x.layout == "planes" and x.pixels > FEW_ROWS:
+        if x.layout == "planes" and x.pixels > FEW_ROWS and x.size and outputs:
             y = Tensor(shape, "planes")
-            emit_product(
-                builder, Columns.of_matrix(self.kernel, x.plane), self.bias, x, y, x.pixels, 0,
-                (x.pixels, 1), clip,
-            )  # fmt: skip
+            columns = Columns.of_matrix(self.kernel, x.plane, builder.skip_zeros)
+            emit_product(builder, columns, self.bias, x, y, x.pixels, 0, (x.pixels, 1), clip)
             return y
         x = builder.rows(x)
-        num_rows = x.size // inputs
+        num_rows = int(np.prod(x.shape[:-1]))
+        if num_rows * outputs == 0:
+            return Tensor(shape, "rows")
         if num_rows <= FEW_ROWS:
             y = Tensor(shape, "rows")
             emit_row_product(builder, self.kernel, self.bias, x, y, num_rows, clip)
@@ -73,10 +73,10 @@ class Dense(Operation):
         as_planes = Tensor((1, num_rows, outputs), "planes")
         sums.plane, sums.shape = plane, as_planes.shape
         sums.layout = "planes"
+        columns = Columns.of_matrix(self.kernel, plane, builder.skip_zeros)
         emit_product(
-            builder, Columns.of_matrix(self.kernel, plane), self.bias, transposed, sums, num_rows,
-            0, (num_rows, 1), clip,
-        )  # fmt: skip
+            builder, columns, self.bias, transposed, sums, num_rows, 0, (num_rows, 1), clip
+        )
         builder.emit("transpose", [sums, y, 1, 0, 0, outputs, num_rows, plane, outputs])
         return y
 
@@ -93,7 +93,7 @@ def sparse_matrix(builder, matrix):
     """
     if matrix.shape[1] > _LARGEST_SHORT:
         raise ValueError(f"At most 65,536 columns. Received: matrix.shape={matrix.shape}")
-    rows, columns = np.nonzero(matrix)
+    rows, columns = np.nonzero(matrix if builder.skip_zeros else np.ones_like(matrix))
     starts = np.searchsorted(rows, np.arange(matrix.shape[0] + 1))
     return (
         builder.index(starts),
@@ -128,7 +128,7 @@ def emit_row_product(builder, kernel, bias, x, y, num_rows, clip=Clip()):  # noq
             pool.constant(np.pad(bias, (0, padding))), clip.flag, inputs, vectors,
         ], [clip.low, clip.high]  # fmt: skip
 
-    is_dense = inputs > _LARGEST_SHORT
+    is_dense = inputs > _LARGEST_SHORT or not builder.skip_zeros
     if not is_dense:
         times = {
             dense: builder.tuner.measure(

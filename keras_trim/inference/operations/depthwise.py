@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_trim.inference.kernels.depthwise import ANY_KIND, KINDS
+from keras_trim.inference.kernels.windows import window_number
 from keras_trim.inference.operations.base import (
     Operation,
     require,
@@ -18,10 +18,9 @@ from keras_trim.inference.operations.convolution import (
     Clip,
     Geometry,
     output_tensor,
+    planes_together,
     spatial,
 )
-
-_CACHE = 16 * 1024  # bytes of first-level cache for padded channels
 
 
 @dataclasses.dataclass
@@ -62,9 +61,8 @@ class DepthwiseConvolution(Operation):
         if y.size == 0:
             return y
         phases = geometry.phases[0] * geometry.phases[1]
-        kind, most_lines = KINDS.get((height, width, *self.strides), ANY_KIND)
-        kind, most_lines = (kind, most_lines) if self.dilation == (1, 1) else ANY_KIND
-        together = max(1, min(8, _CACHE // (4 * phases * geometry.plane)))
+        number, most_lines = window_number("product", (height, width), self.strides, self.dilation)
+        together = planes_together(geometry)
         scratch, scratch_size = builder.scratch(
             together * phases * geometry.plane + most_lines * geometry.out_width
         )
@@ -81,7 +79,7 @@ class DepthwiseConvolution(Operation):
                 geometry.left, *self.strides, geometry.rows, geometry.row,
                 builder.index(offsets), height * width, builder.constant(kernel),
                 builder.constant(self.bias), scratch, scratch_size, geometry.plane, clip.flag,
-                *geometry.phases, together, kind, most_lines,
+                *geometry.phases, together, number, most_lines,
             ],
             [clip.low, clip.high],
         )  # fmt: skip

@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_trim.inference.kernels.elementwise import BINARY_CODES, FUNCTION_CODES
 from keras_trim.inference.operations.base import Operation, require, require_number
+from keras_trim.inference.operations.strided import emit_broadcast
 from keras_trim.inference.plan import Tensor
 
 
@@ -65,31 +66,14 @@ class Binary(Operation):
             y = builder.planes(y) if x.layout == "planes" else builder.rows(y)
             z = Tensor(shape, x.layout)
             if z.size:
-                code = BINARY_CODES[self.function]
-                builder.emit("binary", [x, y, z, z.size, code, 0, 0, 1])
+                builder.emit("binary", [x, y, z, z.size, BINARY_CODES[self.function]])
             return z
-        if x.shape == shape and self._is_per_channel(x, y):
-            return self._per_channel(builder, x, y, shape)
-        if y.shape == shape and self.function in ("add", "multiply") and self._is_per_channel(y, x):
-            return self._per_channel(builder, y, x, shape)
-        z = Tensor(shape, "rows")
-        function = getattr(np, self.function)
-        builder.host(lambda a, b, out: function(a, b, out=out), [x, y], [z])
+        z = Tensor(shape, _layout(shape, x, y))
+        if z.size:
+            emit_broadcast(builder, BINARY_CODES[self.function], x, y, z)
         return z
 
-    def _is_per_channel(self, x, y):
-        """Whether y has one number per channel (and sample) of x, as a squeeze-excite block has."""
-        return (
-            x.layout == "planes"
-            and len(y.shape) == len(x.shape)
-            and y.shape[0] == x.shape[0]
-            and y.shape[-1] == x.shape[-1]
-            and all(n == 1 for n in y.shape[1:-1])
-        )
 
-    def _per_channel(self, builder, x, y, shape):
-        y = builder.rows(y)
-        z = Tensor(shape, "planes")
-        code = BINARY_CODES[self.function]
-        builder.emit("binary", [x, y, z, x.plane, code, x.plane, 1, x.batch * x.channels])
-        return z
+def _layout(shape, *inputs):
+    """In planes if an input of the output's shape lies so; the others hardly count."""
+    return "planes" if any(x.layout == "planes" and x.shape == shape for x in inputs) else "rows"

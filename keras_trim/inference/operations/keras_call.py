@@ -6,6 +6,7 @@ import dataclasses
 import keras
 import numpy as np
 from keras import tree
+from keras.src.backend import set_keras_mask  # Keras does not export it
 
 from keras_trim.inference.plan import Tensor
 
@@ -24,11 +25,17 @@ class KerasCall:
     Args:
         function: A Keras layer or operation.
         args, kwargs: What it is called with, with a `Slot` for each input.
+        dtypes: Tuple of strings, the inputs' dtypes in Keras.
+        masks: Dictionary, the number of an input -> the number of its mask.
     """
+
+    takes_integers = True
 
     function: object
     args: tuple
     kwargs: dict
+    dtypes: tuple
+    masks: dict
 
     def _fill(self, values):
         return tree.map_structure(
@@ -40,7 +47,7 @@ class KerasCall:
         return 0, 0
 
     def lower(self, builder, *inputs):
-        spec = self.specs([(x.shape, x.dtype) for x in inputs])
+        spec = self.specs([x.shape for x in inputs])
         outputs = [
             Tensor(y.shape, "rows", "float32" if "float" in y.dtype else "int32")
             for y in tree.flatten(spec)
@@ -48,7 +55,13 @@ class KerasCall:
 
         def call(*arrays):
             inputs, targets = arrays[: -len(outputs)], arrays[-len(outputs) :]
-            args, kwargs = self._fill([keras.ops.convert_to_tensor(x) for x in inputs])
+            tensors = [
+                keras.ops.convert_to_tensor(x, dtype)
+                for x, dtype in zip(inputs, self.dtypes, strict=True)
+            ]
+            for number, mask in self.masks.items():
+                set_keras_mask(tensors[number], tensors[mask])
+            args, kwargs = self._fill(tensors)
             with _without_gradients():
                 results = self.function(*args, **kwargs)
             for result, target in zip(tree.flatten(results), targets, strict=True):
@@ -58,9 +71,12 @@ class KerasCall:
         builder.host(call, list(inputs), outputs)
         return outputs
 
-    def specs(self, shapes_and_dtypes):
-        """`KerasTensor`s of the outputs for inputs of the given shapes and dtypes."""
-        inputs = [keras.KerasTensor(shape, dtype) for shape, dtype in shapes_and_dtypes]
+    def specs(self, shapes):
+        """`KerasTensor`s of the outputs for inputs of the given shapes."""
+        inputs = [
+            keras.KerasTensor(shape, dtype)
+            for shape, dtype in zip(shapes, self.dtypes, strict=True)
+        ]
         args, kwargs = self._fill(inputs)
         return self.function.compute_output_spec(*args, **kwargs)
 

@@ -10,7 +10,6 @@ from keras_trim.inference.operations.base import (
     require_number,
     require_weights,
 )
-from keras_trim.inference.operations.depthwise import DepthwiseConvolution
 from keras_trim.inference.plan import Tensor
 
 
@@ -66,14 +65,11 @@ class ScaleChannels(Operation):
 
     def lower(self, builder, x):
         require(x.channels == len(self.scale), "a scale's channels")
-        if x.layout == "planes":
-            kernel = self.scale.reshape(1, 1, -1, 1)
-            return DepthwiseConvolution(kernel, self.shift).lower(builder, x)
-        y = Tensor(x.shape, "rows")
-
-        def scale(a, out):
-            np.multiply(a, self.scale, out=out)
-            out += self.shift
-
-        builder.host(scale, [x], [y])
+        y = Tensor(x.shape, x.layout)
+        if y.size:
+            planes = x.layout == "planes"
+            width = x.plane if planes else x.channels
+            scale, shift = builder.constant(self.scale), builder.constant(self.shift)
+            channels = x.channels if planes else 0
+            builder.emit("scale", [x, y, x.size // width, width, scale, shift, channels])
         return y

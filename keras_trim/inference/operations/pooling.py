@@ -4,8 +4,19 @@ import dataclasses
 
 import numpy as np
 
-from keras_trim.inference.operations.base import Operation, require, require_integers, require_padding
-from keras_trim.inference.operations.convolution import Geometry, output_tensor, spatial
+from keras_trim.inference.kernels.windows import window_number
+from keras_trim.inference.operations.base import (
+    Operation,
+    require,
+    require_integers,
+    require_padding,
+)
+from keras_trim.inference.operations.convolution import (
+    Geometry,
+    output_tensor,
+    planes_together,
+    spatial,
+)
 from keras_trim.inference.plan import Tensor
 
 
@@ -37,8 +48,12 @@ class Pool(Operation):
         if y.size == 0:
             return y
         phases = geometry.phases[0] * geometry.phases[1]
+        number, most_lines = window_number(
+            "maximum" if self.is_max else "sum", self.window, self.strides, (1, 1)
+        )
+        together = planes_together(geometry)
         scratch, scratch_size = builder.scratch(
-            phases * geometry.plane + geometry.out_height * geometry.row
+            together * phases * geometry.plane + most_lines * geometry.out_width
         )
         height, width = spatial(x)
         counts = np.outer(
@@ -53,7 +68,7 @@ class Pool(Operation):
                 geometry.left, *self.strides, geometry.rows, geometry.row,
                 builder.index(geometry.tap_offsets()), self.window[0] * self.window[1], scratch,
                 scratch_size, geometry.plane, int(self.is_max), builder.constant(1 / counts),
-                *geometry.phases,
+                *geometry.phases, together, number, most_lines,
             ],
             [-np.inf if self.is_max else 0.0],
         )  # fmt: skip
@@ -83,10 +98,11 @@ class GlobalPool(Operation):
         x = builder.planes(x)
         ones = (1,) * (len(x.shape) - 2) if self.keepdims else ()
         y = Tensor((x.batch, *ones, x.channels), "rows")
-        builder.emit(
-            "global_pool",
-            [
-                x, x.sample_size, x.plane, y, x.batch, x.channels, x.pixels, int(self.is_max),
-            ],
-        )  # fmt: skip
+        if y.size and not x.pixels:
+            builder.emit("fill", [y, y.size], [-np.inf if self.is_max else np.nan])
+        elif y.size:
+            builder.emit(
+                "global_pool",
+                [x, x.sample_size, x.plane, y, x.batch, x.channels, x.pixels, int(self.is_max)],
+            )
         return y

@@ -267,7 +267,8 @@ class _Lanes(_Layout):
         builder.emit(
             "transpose",
             [
-                x, turned, self.steps, inputs, width, self.batch, inputs, self.steps * inputs, plane,
+                x, turned, self.steps, inputs, width, self.batch, inputs, self.steps * inputs,
+                plane,
             ],
         )  # fmt: skip
         y = Tensor((1, plane, outputs), "planes")
@@ -289,9 +290,7 @@ class _Lanes(_Layout):
 
     def product(self, weights, bias, state, sums):
         columns = Columns.of_matrix(weights, self.width)
-        emit_product(
-            self.builder, columns, bias, state, sums, self.width, 0, (self.width, 1)
-        )
+        emit_product(self.builder, columns, bias, state, sums, self.width, 0, (self.width, 1))
 
     def new_state(self):
         return Tensor((self.units, self.width), "rows")

@@ -1,0 +1,103 @@
+"""What a layer's or model's Python `call` does, as a graph of Keras layers and operations.
+
+Called with symbolic tensors, Keras layers and `keras.ops` record what is done to them, wherever
+they are called. So `call` of a subclassed model is traced as a functional model is built, and gives
+a `keras.Function`.
+"""
+
+import contextlib
+
+import keras
+from keras import layers, tree
+
+
+class Untraceable(Exception):  # noqa: N818
+    """What `call` does cannot be recorded; the layer itself must run."""
+
+
+def trace(layer, args, kwargs):
+    """Traces `layer.call(*args, **kwargs)` as it is at inference.
+
+    Args:
+        layer: Keras layer or model, built.
+        args, kwargs: Its arguments; those that are `KerasTensor`s become inputs.
+
+    Returns:
+        `keras.Function` from the `KerasTensor`s among the arguments, in their order, to the
+            outputs.
+
+    Raises:
+        Untraceable: if `call` needs values, or uses something else than Keras layers and
+            operations.
+    """
+    if not all(part.built or _is_stateless(part) for part in layer._flatten_layers()):
+        raise Untraceable(f"{layer.name} holds layers that were not built")
+    if getattr(layer, "quantization_mode", None) is not None:
+        raise Untraceable(f"{layer.name} is quantized")
+    inputs = []
+
+    def as_input(x):
+        if not isinstance(x, keras.KerasTensor):
+            return x
+        inputs.append(keras.Input(batch_shape=x.shape, dtype=_dtype_within(layer, x.dtype)))
+        return inputs[-1]
+
+    args, kwargs = tree.map_structure(as_input, (args, kwargs))
+    if layer._call_has_training_arg:
+        kwargs = {**kwargs, "training": False}
+    try:
+        with _nodes_restored(layer):
+            outputs = layer.call(*args, **kwargs)
+            return keras.Function(inputs, outputs)
+    # Any code of any user runs here, with arguments that it may not be made for.
+    except Exception as error:
+        raise Untraceable(f"{layer.name}: {error}") from error
+
+
+def _is_stateless(layer):
+    return type(layer).build is layers.Layer.build
+
+
+def _dtype_within(layer, dtype):
+    """The dtype that a layer casts its inputs to."""
+    is_cast = layer.autocast and "float" in dtype
+    return layer.compute_dtype if is_cast else dtype
+
+
+@contextlib.contextmanager
+def _nodes_restored(layer):
+    """Forgets the calls that layers record of themselves, which their user would find later."""
+    parts = list(layer._flatten_layers())
+    counts = [(len(part._inbound_nodes), len(part._outbound_nodes)) for part in parts]
+    try:
+        yield
+    finally:
+        for part, (inbound, outbound) in zip(parts, counts, strict=True):
+            del part._inbound_nodes[inbound:]
+            del part._outbound_nodes[outbound:]
+
+
+def input_tensors(model, dtype):
+    """Symbolic inputs of the shapes a subclassed model was built for, its batch size left free.
+
+    Raises:
+        ValueError: if the model does not know them.
+    """
+    shapes = model._build_shapes_dict
+    if not model.built or not shapes:
+        raise ValueError(
+            "The engine must know the shapes of a model's inputs: call the model once on data, or "
+            f"make it with `keras.Input`. Received: model={model.name}, which was never built"
+        )
+    return _map_shapes(
+        next(iter(shapes.values())),
+        lambda shape: keras.KerasTensor((None, *shape[1:]), dtype=dtype),
+    )
+
+
+def _map_shapes(shapes, function):
+    if isinstance(shapes, dict):
+        return {name: _map_shapes(shape, function) for name, shape in shapes.items()}
+    if all(size is None or isinstance(size, int) for size in shapes):
+        return function(tuple(shapes))
+    return type(shapes)(_map_shapes(shape, function) for shape in shapes)
