@@ -1,7 +1,7 @@
 """The networks whose inference is measured: random weights, pruned by magnitude.
 
 Random weights alone let the signal die out, or drown in what is the same for all inputs, after some
-tens of layers. So batch normalization gets the statistics of random examples, as if it were trained.
+tens of layers. So batch normalization gets the statistics of random examples, as if trained.
 """
 
 import dataclasses
