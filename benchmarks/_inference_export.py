@@ -1,4 +1,4 @@
-"""Commands that write a network for the runtimes that do not read Keras models.
+"""Commands that write a network's weights, and files for runtimes that do not read Keras models.
 
 LiteRT's converter takes TensorFlow, ONNX is exported by way of PyTorch; so each format has a
 process of its own, with Keras's backend chosen by it.
@@ -19,11 +19,17 @@ from benchmarks._common import serve
 _OPSET, _IR_VERSION = 18, 8
 
 
-def write_tflite(name, sparsity, path, sparse_path):
+def write_weights(name, sparsity, path):
+    """Writes the weights that all files of a network have."""
+    with open(path, "wb") as file:
+        np.savez(file, *_inference_models.draw_weights(keras, name, sparsity))
+
+
+def write_tflite(name, weights, path, sparse_path):
     """Writes the network twice: as usual, and with its zeros stored sparsely."""
     import tensorflow as tf
 
-    model = _inference_models.build(keras, name, sparsity)
+    model = _inference_models.build(keras, name, weights)
     shape = (1, *_inference_models.NETWORKS[name].shape)
     signature = [keras.InputSpec(shape=shape, dtype="float32")]
     with tempfile.TemporaryDirectory() as folder:
@@ -37,15 +43,15 @@ def write_tflite(name, sparsity, path, sparse_path):
             pathlib.Path(target).write_bytes(converter.convert())
 
 
-def write_onnx(name, sparsity, path):
+def write_onnx(name, weights, path):
     """Writes the network channels first, down to the operations that DeepSparse runs sparsely."""
     import onnx
 
     if name == "lstm":
-        onnx.save(_lstm(sparsity), path)
+        onnx.save(_lstm(weights), path)
         return
     keras.config.set_image_data_format("channels_first")
-    model = _inference_models.build(keras, name, sparsity)
+    model = _inference_models.build(keras, name, weights)
     with tempfile.TemporaryDirectory() as folder:
         raw, slim = f"{folder}/raw.onnx", f"{folder}/slim.onnx"
         signature = [keras.InputSpec(shape=(1, *model.input_shape[1:]), dtype="float32")]
@@ -112,11 +118,11 @@ def count_onnx_operations(path):
     return {kind: kinds.count(kind) for kind in sorted(set(kinds))}
 
 
-def _lstm(sparsity):
+def _lstm(weights):
     """The network with ONNX's own LSTM, where the exporter would unroll all steps."""
     from onnx import TensorProto, helper, numpy_helper
 
-    model = _inference_models.build(keras, "lstm", sparsity)
+    model = _inference_models.build(keras, "lstm", weights)
     nodes = [helper.make_node("Transpose", ["x"], ["steps first"], perm=[1, 0, 2])]
     constants, x = [], "steps first"
     for number, layer in enumerate(model.layers):
@@ -154,4 +160,4 @@ def _gates(weight):
 
 
 if __name__ == "__main__":
-    serve(write_tflite, write_onnx, count_onnx_operations)
+    serve(write_weights, write_tflite, write_onnx, count_onnx_operations)

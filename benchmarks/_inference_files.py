@@ -8,11 +8,11 @@ from benchmarks._common import Worker
 _HERE = pathlib.Path(__file__).parent
 # What the files depend on: those of another version are not used.
 _SOURCES = ("_inference_models.py", "_inference_export.py")
-_BACKENDS = {"tflite": "tensorflow", "onnx": "torch"}
+_BACKENDS = {"weights": "jax", "tflite": "tensorflow", "onnx": "torch"}
 
 
 class Files:
-    """A folder with the networks in the formats of LiteRT and ONNX.
+    """A folder with the networks: their weights, and what LiteRT and ONNX runtimes read.
 
     Args:
         folder: `pathlib.Path`.
@@ -25,25 +25,31 @@ class Files:
         self._workers = {}
 
     def get(self, runtime, name, sparsity):
-        """Path of the file that a runtime reads, or None if it reads none."""
-        if runtime.startswith("keras-trim"):
-            return None
+        """Path of the file that a runtime reads."""
+        if runtime == "keras-trim":
+            return self._weights(name, sparsity)
         kind = "tflite" if runtime.startswith("LiteRT") else "onnx"
         plain, sparse = (self._folder / f"{name}-{sparsity}{s}.{kind}" for s in ("", "-sparse"))
         if not plain.exists():
-            print(f"  writing {plain.name}", flush=True)
-            partly = plain.with_name("partly")
-            arguments = {"name": name, "sparsity": sparsity, "path": str(partly)}
+            arguments = {"weights": self._weights(name, sparsity)}
             if kind == "tflite":
                 arguments["sparse_path"] = str(sparse)
-            self._worker(kind).call(f"write_{kind}", **arguments)
-            partly.rename(plain)
+            self._write(kind, plain, name=name, **arguments)
         return str(sparse if runtime.endswith("sparse file") else plain)
 
-    def _worker(self, kind):
+    def _weights(self, name, sparsity):
+        path = self._folder / f"{name}-{sparsity}.npz"
+        if not path.exists():
+            self._write("weights", path, name=name, sparsity=sparsity)
+        return str(path)
+
+    def _write(self, kind, path, **arguments):
+        print(f"  writing {path.name}", flush=True)
         if kind not in self._workers:
             self._workers[kind] = Worker("benchmarks._inference_export", _BACKENDS[kind])
-        return self._workers[kind]
+        partly = path.with_name("partly")
+        self._workers[kind].call(f"write_{kind}", path=str(partly), **arguments)
+        partly.rename(path)
 
     def __enter__(self):
         return self

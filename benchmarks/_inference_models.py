@@ -1,8 +1,7 @@
 """The networks whose inference is measured: random weights, pruned by magnitude.
 
-Every process that builds a network draws the same weights. With just any statistics in batch
-normalization the signal would die out, or drown in what the biases add, after some tens of layers;
-so kernels are scaled by what pruning leaves of them (He), and normalization scales by 1 on average.
+Random weights alone let the signal die out, or drown in what is the same for all inputs, after some
+tens of layers. So batch normalization gets the statistics of random examples, as if trained.
 """
 
 import dataclasses
@@ -157,8 +156,8 @@ NETWORKS = {
 }
 
 
-def build(keras, name, sparsity):
-    """Returns the network, in Keras's present image data format.
+def draw_weights(keras, name, sparsity):
+    """Returns the weights of a network, a list of arrays.
 
     Args:
         keras: The module `keras`.
@@ -168,6 +167,7 @@ def build(keras, name, sparsity):
     network = NETWORKS[name]
     model = network.build(keras)
     rng = np.random.default_rng(0)
+    normalizations = []
     for layer in model.layers:
         drawn = []
         for variable in layer.weights:
@@ -178,14 +178,32 @@ def build(keras, name, sparsity):
                 weight = _scale(weight, _is_depthwise(layer))
             drawn.append(weight.astype(np.float32))
         layer.set_weights(drawn)
+        if isinstance(layer, keras.layers.BatchNormalization):
+            normalizations.append(layer)
+    for layer in normalizations:
+        layer.momentum = 0.0  # takes over the statistics of the batch
+    if normalizations:
+        model(np.concatenate([make_input(name, seed) for seed in range(2, 6)]), training=True)
+    return model.get_weights()
+
+
+def build(keras, name, path):
+    """Returns the network, in Keras's present image data format.
+
+    Args:
+        keras: The module `keras`.
+        name: String. A key of `NETWORKS`.
+        path: Path of an NPZ file with the network's weights.
+    """
+    model = NETWORKS[name].build(keras)
+    with np.load(path) as weights:
+        model.set_weights([weights[key] for key in weights.files])
     return model
 
 
 def _draw(rng, name, shape):
     if name == "gamma":
         return rng.uniform(0.75, 1.25, shape)
-    if name == "moving_variance":
-        return rng.uniform(0.5, 1.5, shape)
     return rng.standard_normal(shape) * (0.1 if len(shape) == 1 else 1)
 
 

@@ -18,18 +18,18 @@ _state = {}
 # Each imports what it needs, and returns a function that loads the network.
 
 
-def _keras_trim(name, sparsity, path, num_threads):
+def _keras_trim(name, path, num_threads):
     from keras_trim.inference import Engine
 
-    if path:
+    if path.endswith(".engine"):
         return lambda: Engine.load(path, num_threads=num_threads)
     import keras
 
-    model = _inference_models.build(keras, name, sparsity)
+    model = _inference_models.build(keras, name, path)
     return lambda: Engine(model, num_threads=num_threads)
 
 
-def _litert(name, sparsity, path, num_threads):
+def _litert(name, path, num_threads):
     from ai_edge_litert.interpreter import Interpreter
 
     def load():
@@ -48,7 +48,7 @@ def _litert(name, sparsity, path, num_threads):
     return load
 
 
-def _onnxruntime(name, sparsity, path, num_threads):
+def _onnxruntime(name, path, num_threads):
     import onnxruntime
 
     def load():
@@ -61,7 +61,7 @@ def _onnxruntime(name, sparsity, path, num_threads):
     return load
 
 
-def _deepsparse(name, sparsity, path, num_threads):
+def _deepsparse(name, path, num_threads):
     os.environ["NM_DISABLE_ANALYTICS"] = "True"
     import deepsparse
 
@@ -89,7 +89,7 @@ def _input(runtime, name, seed):
     return np.ascontiguousarray(x)
 
 
-def load(runtime, name, sparsity, path, num_threads):
+def load(runtime, name, path, num_threads):
     """Loads the network and answers once.
 
     Returns:
@@ -98,7 +98,7 @@ def load(runtime, name, sparsity, path, num_threads):
     """
     x = _input(runtime, name, 0)
     start = time.perf_counter()
-    loader = _LOADERS[runtime](name, sparsity, path, num_threads)
+    loader = _LOADERS[runtime](name, path, num_threads)
     imported = time.perf_counter()
     run = loader()
     run(x)

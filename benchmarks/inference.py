@@ -42,7 +42,7 @@ PACKAGES = {
     "ONNX Runtime": ("onnxruntime",),
     PEER: ("deepsparse", "numpy"),
 }
-TOLERANCE = 1e-3  # of the largest output; float32 through a hundred layers
+TOLERANCE = 1e-4  # of the largest output; float32 through a hundred layers
 PAUSE = 0.05  # seconds in which threads of the runtime before stop to spin
 
 FULL = {"rounds": 5, "seconds": 0.25, "least": 5, "cases": 3}
@@ -85,10 +85,7 @@ class Bench:
 
     def load(self, worker, runtime, name, sparsity, num_threads, path=None):
         path = path or self.files.get(runtime, name, sparsity)
-        return worker.call(
-            "load", runtime=runtime, name=name, sparsity=sparsity, path=path,
-            num_threads=num_threads,
-        )  # fmt: skip
+        return worker.call("load", runtime=runtime, name=name, path=path, num_threads=num_threads)
 
     def versions(self):
         versions = {}
@@ -216,7 +213,7 @@ def _compare(workers):
     reference = next((runtime for runtime in workers if runtime != OURS), OURS)
     expected, other = (np.array(workers[reference].call("answer", seed=i)) for i in (0, 1))
     largest = np.abs(expected).max()
-    if not np.abs(expected - other).max() > 0.01 * largest:
+    if not np.abs(expected - other).max() > 0.1 * largest:
         raise ValueError("The network gives the same answer to any input: it measures nothing")
     errors = {}
     for runtime, worker in workers.items():
