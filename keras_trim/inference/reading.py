@@ -283,6 +283,11 @@ def _fits(function, inputs):
 
 def _function_of(model):
     """The Keras `Function` that computes a model, or None, and its inputs."""
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            "`model` must be a Keras model; files are read by `keras.models.load_model`, "
+            f"`keras_trim.load` or `Engine.load`. Received: model={model!r:.200}"
+        )
     if not model.built:
         raise ValueError(
             "The engine reads a model's graph, so the model must be built: give it a "

@@ -1,0 +1,153 @@
+"""What users do with an engine: batches, threads, files, and mistakes."""
+
+import concurrent.futures
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from helpers import numbers, randomize
+from keras import layers
+
+from keras_trim.inference import Engine
+from keras_trim.storage import FormatError
+
+
+@pytest.fixture(scope="module")
+def model():
+    x = keras.Input((12, 12, 3), name="image")
+    y = layers.Conv2D(8, 3, padding="same", activation="relu")(x)
+    y = layers.Add()([layers.DepthwiseConv2D(3, padding="same")(y), y])
+    y = layers.BatchNormalization()(layers.Conv2D(16, 3, strides=2)(y))
+    y = layers.MaxPooling2D()(y)
+    y = layers.Dense(5, activation="softmax")(layers.Flatten()(y))
+    return randomize(keras.Model(x, y), 0.8)
+
+
+@pytest.fixture(scope="module")
+def engine(model):
+    return Engine(model, num_threads=1)
+
+
+def test_predict_joins_batches(model, engine):
+    x = numbers(11, 12, 12, 3)
+    np.testing.assert_allclose(
+        engine.predict(x, batch_size=4), model.predict(x, verbose=0), rtol=1e-4, atol=1e-6
+    )
+    assert engine.predict(x[:0]).shape == (0, 5)
+
+
+def test_calls_from_several_threads(engine):
+    inputs = [numbers(1 + i % 3, 12, 12, 3, seed=i) for i in range(24)]
+    expected = [engine(x) for x in inputs]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for got, right in zip(pool.map(engine, inputs), expected, strict=True):
+            np.testing.assert_array_equal(got, right)
+
+
+def test_threads_compute_what_one_does(model, engine):
+    x = numbers(3, 12, 12, 3)
+    for num_threads in (2, 3, 4):
+        np.testing.assert_allclose(Engine(model, num_threads)(x), engine(x), rtol=1e-5, atol=1e-7)
+
+
+def test_summary(engine):
+    summary = engine.summary()
+    rows = {row.layer: row for row in summary.rows}
+    assert not summary.keras_layers
+    assert summary.seconds > 0
+    dense = next(row for name, row in rows.items() if name.startswith("dense"))
+    assert any(row.operation == "Dense" for row in summary.rows), dense
+    product = next(row for row in summary.rows if row.operation == "Dense")
+    assert product.multiply_adds == 16 * 2 * 2 * 5
+    assert product.kept == round(product.multiply_adds * (1 - product.sparsity))
+    assert "multiply-adds kept" in str(summary)
+    assert engine.benchmark(seconds=0.01).batch_size == 1
+
+
+def test_saved_and_loaded(engine, tmp_path):
+    path = tmp_path / "model.engine"
+    engine.save(path)
+    x = numbers(2, 12, 12, 3)
+    np.testing.assert_allclose(Engine.load(path, 1)(x), engine(x), rtol=1e-5, atol=1e-7)
+
+
+def test_loads_without_keras(engine, tmp_path):
+    path = tmp_path / "model.engine"
+    engine.save(path)
+    code = (
+        "import sys\n"
+        "sys.modules['keras'] = None  # importing it fails\n"
+        "import numpy as np\n"
+        "from keras_trim.inference import Engine\n"
+        f"print(Engine.load({str(path)!r}, 1)(np.ones((1, 12, 12, 3), 'float32')).sum())\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert float(run.stdout) == pytest.approx(1, abs=1e-5)
+
+
+def test_damaged_files_raise_one_error(engine, tmp_path):
+    path = tmp_path / "model.engine"
+    engine.save(path)
+    data = path.read_bytes()
+    random = np.random.default_rng(0)
+    for cut in random.integers(0, len(data), 20):
+        path.write_bytes(data[:cut])
+        with pytest.raises(FormatError):
+            Engine.load(path)
+    for place in random.integers(0, len(data), 40):
+        changed = bytearray(data)
+        changed[place] ^= 1 << int(random.integers(8))
+        path.write_bytes(changed)
+        with pytest.raises(FormatError):
+            Engine.load(path)
+
+
+def test_saving_needs_kernels_for_all_layers(tmp_path):
+    class Own(layers.Layer):
+        def call(self, x):
+            return keras.ops.sort(x)
+
+    x = keras.Input((4,))
+    engine = Engine(keras.Model(x, Own(name="own")(x)), 1)
+    with pytest.raises(ValueError, match="own"):
+        engine.save(tmp_path / "model.engine")
+    with pytest.raises(ValueError, match=r"must end in `.engine`"):
+        engine.save(tmp_path / "model.bin")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.ones((12, 12, 3)), r"x\[None\]"),
+        (np.ones((1, 12, 11, 3)), r"shape \(any, 12, 12, 3\).*\(1, 12, 11, 3\)"),
+        ({"photo": np.ones((1, 12, 12, 3))}, "'image'.*photo"),
+        (np.array(["a"]), "array of numbers"),
+    ],
+)
+def test_wrong_inputs(engine, x, message):
+    with pytest.raises(ValueError, match=message):
+        engine(x)
+
+
+def test_inputs_by_name_and_in_lists(engine):
+    x = numbers(1, 12, 12, 3)
+    np.testing.assert_array_equal(engine({"image": x}), engine(x))
+    np.testing.assert_array_equal(engine([x]), engine(x))
+
+
+@pytest.mark.parametrize("num_threads", [0, -1, 1.5, True])
+def test_wrong_number_of_threads(model, num_threads):
+    with pytest.raises(ValueError, match="num_threads"):
+        Engine(model, num_threads)
+
+
+def test_a_model_that_is_not_built():
+    with pytest.raises(ValueError, match="built"):
+        Engine(keras.Sequential([layers.Dense(3)]))
+    with pytest.raises(ValueError, match="Keras model"):
+        Engine("model.keras")
