@@ -173,9 +173,10 @@ def storage():
     return (
         f"{markdown(header, rows)}\n\n{where('storage_sizes', 'storage_speed')} Whole files, "
         "the model's structure included, over its weights in memory; the bound is the order-0 "
-        "entropy of masks and byte planes of the weights alone. The MNIST network is trained, the others have normal "
-        f"kernels. One core writes {fast['encode_mb_per_second']:,.0f} MB/s of float32 weights at "
-        f"80 % and reads {fast['decode_mb_per_second']:,.0f} MB/s (at any sparsity at least "
+        "entropy of masks and byte planes of the weights alone. The MNIST network is trained, the "
+        "others have normal kernels. One core writes "
+        f"{fast['encode_mb_per_second']:,.0f} MB/s of float32 weights at 80 % and reads "
+        f"{fast['decode_mb_per_second']:,.0f} MB/s (at any sparsity at least "
         f"{slowest['encode']:,.0f} and {slowest['decode']:,.0f}). Loading ResNet50 takes "
         f"{peaks['load_arrays']['peak_over_decoded']:.2f} times its weights in memory as arrays, "
         f"{peaks['load']['peak_over_decoded']:.2f} times as a model on JAX "
