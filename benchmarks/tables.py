@@ -157,7 +157,10 @@ def storage():
                         f"{r['factor']:.2f}x",
                         f"{r['bound_factor']:.2f}x",
                         f"{r['weights_bytes'] / r['gzip_bytes']:.2f}x" if "gzip_bytes" in r else "",
-                        f"{r['weights_bytes'] / r['keras_recompressed_bytes']:.2f}x",
+                        # A trained model's archive has the state of its optimizer, too.
+                        ""
+                        if "trained" in model.split()
+                        else f"{r['weights_bytes'] / r['keras_recompressed_bytes']:.2f}x",
                         f"{r['int8_factor']:.2f}x",
                         f"{r['int8_bound_factor']:.2f}x",
                     ]
