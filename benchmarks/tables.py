@@ -163,6 +163,49 @@ def accuracy():
     )
 
 
+def storage():
+    sizes, speed, memory = (load(f"storage_{part}") for part in ("sizes", "speed", "memory"))
+    rows = []
+    for model, by_sparsity in sizes["results"].items():
+        for sparsity, r in by_sparsity.items():
+            if sparsity in ("0.8", "0.9", "2:4"):
+                rows.append(
+                    [
+                        f"{model}, {sparsity if ':' in sparsity else f'{float(sparsity):.0%}'}",
+                        f"{r['factor']:.2f}x",
+                        f"{r['bound_factor']:.2f}x",
+                        f"{r['weights_bytes'] / r['gzip_bytes']:.2f}x" if "gzip_bytes" in r else "",
+                        # A trained model's archive has the state of its optimizer, too.
+                        ""
+                        if "trained" in model.split()
+                        else f"{r['weights_bytes'] / r['keras_recompressed_bytes']:.2f}x",
+                        f"{r['int8_factor']:.2f}x",
+                        f"{r['int8_bound_factor']:.2f}x",
+                    ]
+                )
+    header = ["times smaller than in memory", "`.ktrim`", "entropy bound", "`.h5`, gzip -9"]
+    header += ["`compress_keras`", "`.ktrim`, int8", "its bound"]
+    slowest = {
+        key: min(r[f"{key}_mb_per_second"] for r in speed["results"].values())
+        for key in ("encode", "decode")
+    }
+    fast = speed["results"]["0.8"]
+    peaks = memory["results"]["peaks"]
+    return (
+        f"{markdown(header, rows)}\n\n{where('storage_sizes', 'storage_speed')} Whole files, "
+        "the model's structure included, over its weights in memory; the bound is the order-0 "
+        "entropy of masks and byte planes of the weights alone. The MNIST network is trained, the "
+        "others have normal kernels. One core writes "
+        f"{fast['encode_mb_per_second']:,.0f} MB/s of float32 weights at 80 % and reads "
+        f"{fast['decode_mb_per_second']:,.0f} MB/s (at any sparsity at least "
+        f"{slowest['encode']:,.0f} and {slowest['decode']:,.0f}). Loading ResNet50 takes "
+        f"{peaks['load_arrays']['peak_over_decoded']:.2f} times its weights in memory as arrays, "
+        f"{peaks['load']['peak_over_decoded']:.2f} times as a model on JAX "
+        f"(`keras.models.load_model`: "
+        f"{peaks['keras.models.load_model']['peak_over_decoded']:.2f})."
+    )
+
+
 def inference():
     return _inference_table.make(markdown)
 
@@ -204,6 +247,7 @@ def deployment():
 TABLES = {
     "training_speed": ("README.md", training_speed),
     "accuracy": ("README.md", accuracy),
+    "storage": ("README.md", storage),
     "inference": ("README.md", inference),
     "deployment": ("docs/deployment.md", deployment),
 }
