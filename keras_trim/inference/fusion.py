@@ -23,7 +23,7 @@ def fuse(graph):
     """A graph that computes the same with fewer operations.
 
     - Padding becomes that of the convolution or maximum behind it.
-    - A scale and shift, of all or per channel (batch normalization), goes into the weights before it.
+    - A scale and shift (batch normalization, or of all numbers) goes into the weights before it.
     - A sum with another tensor, and a clip (ReLU), go into the convolution before them.
     - Axes that are moved and moved back stay where they are.
     """
