@@ -23,7 +23,7 @@ def fuse(graph):
     """A graph that computes the same with fewer operations.
 
     - Padding becomes that of the convolution or maximum behind it.
-    - A scale and shift per channel (batch normalization) goes into the weights before it.
+    - A scale and shift (batch normalization, or of all numbers) goes into the weights before it.
     - A sum with another tensor, and a clip (ReLU), go into the convolution before them.
     - Axes that are moved and moved back stay where they are.
     """
@@ -92,7 +92,8 @@ def _fold_scale(graph):
     uses, producers = graph.uses(), graph.producers()
     removed, renamed = [], {}
     for node in graph.nodes:
-        if not isinstance(node.operation, ScaleChannels):
+        is_affine = isinstance(node.operation, Activation) and node.operation.function == "affine"
+        if not is_affine and not isinstance(node.operation, ScaleChannels):
             continue
         value = renamed.get(node.inputs[0], node.inputs[0])
         source = producers.get(value)
@@ -103,8 +104,12 @@ def _fold_scale(graph):
             or _is_clipped(source.operation)
         ):
             continue
-        scale, shift = node.operation.scale, node.operation.shift
         operation = source.operation
+        if is_affine:
+            ones = np.ones_like(operation.bias)
+            scale, shift = node.operation.a * ones, node.operation.b * ones
+        else:
+            scale, shift = node.operation.scale, node.operation.shift
         shape = scale.reshape(operation.kernel.shape[-2:]) if isinstance(
             operation, DepthwiseConvolution
         ) else scale  # fmt: skip

@@ -210,3 +210,17 @@ def test_dtype_policies(policy):
     model = randomize(keras.Model(x, layers.Dense(4)(y)))
     tolerance = {"mixed_bfloat16": 0.03, "float64": 1e-4}.get(policy, 0.004)
     assert_same(model, numbers(2, 8, 8, 3), tolerance)
+
+
+def test_every_operation_survives_a_file(tmp_path):
+    x, tokens = keras.Input((6, 8)), keras.Input((6,), dtype="int32")
+    y = layers.Embedding(9, 8, mask_zero=True)(tokens) + x * np.arange(8, dtype="float32") / 3
+    y = layers.MultiHeadAttention(2, 4)(y, y[:, ::2]) + x[:, :1]
+    y = ops.einsum("abc,adc->abd", y, y) + ops.mean(y, -1)[:, None]
+    y = layers.ZeroPadding1D(1)(layers.UpSampling1D(2)(ops.transpose(y, (0, 2, 1))))
+    y = ops.cast(y > 0, "float32") + ops.softmax(y) + np.ones((14, 1), "float32")
+    model = randomize(keras.Model([x, tokens], layers.LayerNormalization()(y)))
+    data = [numbers(2, 6, 8), np.arange(12).reshape(2, 6).astype("int32") % 9]
+    engine = assert_same(model, data)
+    engine.save(tmp_path / "model.engine")
+    np.testing.assert_array_equal(Engine.load(tmp_path / "model.engine")(data), engine(data))
