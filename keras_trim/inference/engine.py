@@ -15,6 +15,8 @@ from keras_trim.inference.plan import make_program
 from keras_trim.inference.summary import BenchmarkResult, summarize
 from keras_trim.inference.tuning import Tuner
 
+_MOST_PROGRAMS = 32  # each holds its weights; shapes beyond these are planned again
+
 
 class Engine:
     """Runs a trained Keras model on the CPU and skips its zeros.
@@ -60,7 +62,8 @@ class Engine:
             )
         self._graph = graph
         self.num_threads = num_threads
-        self._runners = {}
+        self._runners = {}  # the least recently planned first
+        self._tuner = Tuner()
         self._lock = threading.Lock()
 
     def __call__(self, x):
@@ -193,9 +196,16 @@ class Engine:
             with self._lock:
                 if key not in self._runners:
                     program = make_program(
-                        self._graph, shapes, self.num_threads, Tuner(), aligned_zeros, skip_zeros
+                        self._graph,
+                        shapes,
+                        self.num_threads,
+                        self._tuner,
+                        aligned_zeros,
+                        skip_zeros,
                     )
                     self._runners[key] = ProgramRunner(program, self.num_threads)
+                    if len(self._runners) > _MOST_PROGRAMS:
+                        del self._runners[next(iter(self._runners))]
                 runner = self._runners[key]
         return runner
 

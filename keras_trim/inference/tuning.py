@@ -37,7 +37,7 @@ class Variant:
 
 
 class Tuner:
-    """Measures variants of an instruction and remembers the fastest.
+    """Measures variants of an instruction and remembers the fastest for layers alike.
 
     Args:
         seconds: Float. How long to measure each variant at most.
@@ -45,6 +45,7 @@ class Tuner:
 
     def __init__(self, seconds=0.005):
         self.seconds = seconds
+        self._known = {}  # what the layer is like -> the fastest variant
 
     def variants(self, columns, vectors):
         """The variants worth measuring for a product."""
@@ -67,20 +68,24 @@ class Tuner:
                             found.append(Variant(False, blocks, width, True))
         return sorted(set(found), key=dataclasses.astuple)
 
-    def fastest(self, opcode, variants, instruction):
+    def fastest(self, opcode, variants, instruction, likeness):
         """The variant that runs fastest, alone, on one thread.
 
         Args:
             opcode: String.
             variants: List.
             instruction: Function `(variant, builder) -> operands, factors`.
+            likeness: What layers have in common that are measured once for all of them: hashable.
         """
         if len(variants) == 1:
             return variants[0]
-        return min(
-            variants,
-            key=lambda variant: self.measure(opcode, lambda pool: instruction(variant, pool)),
-        )
+        key = (opcode, likeness, tuple(variants))
+        if key not in self._known:
+            self._known[key] = min(
+                variants,
+                key=lambda variant: self.measure(opcode, lambda pool: instruction(variant, pool)),
+            )
+        return self._known[key]
 
     def measure(self, opcode, instruction):
         """Seconds that an instruction takes, alone, on one thread.

@@ -230,7 +230,11 @@ def emit_product(
         "convolution",
         variants,
         lambda variant, pool: instruction(row_groups(columns, variant.is_dense), variant, pool),
-    )
+        likeness=(
+            columns.num_rows, len(columns.offsets), columns.row_sets, round(20 * columns.density),
+            pixels, row, y.batch, residual is not None,
+        ),
+    )  # fmt: skip
     operands, factors = instruction(row_groups(columns, best.is_dense), best, builder)
     builder.choose(str(best))
     builder.emit("convolution", operands, factors)
