@@ -5,7 +5,6 @@ import json
 import os
 import pathlib
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -53,8 +52,6 @@ def start(*arguments, module="keras_trim_cli", before=(), **kwargs):
         [*before, sys.executable, "-m", module, *map(str, arguments)],
         env=environment,
         text=True,
-        # A job in the background of a shell ignores Ctrl-C, and hands that on.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **kwargs},
     )
 

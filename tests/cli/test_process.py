@@ -63,12 +63,20 @@ def test_python_m_keras_trim():
     assert out.startswith("keras-trim ")
 
 
+# A job in the background of a shell ignores Ctrl-C, and its children do, too.
+_HEARS_CTRL_C = (
+    sys.executable,
+    "-c",
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    "os.execvp(sys.argv[1], sys.argv[1:])",
+)
+
+
 def test_interrupted(folder):
     """Ctrl-C during the work: one line, 130, nothing left behind."""
     (folder / "slow.py").write_text("open('started', 'w').close()\nimport time\ntime.sleep(300)\n")
-    process = start(
-        "prune", "dense.keras", "pruned.keras", "-s.5", "-f", "--import", "slow.py", cwd=folder
-    )
+    arguments = ("prune", "dense.keras", "pruned.keras", "-s.5", "-f", "--import", "slow.py")
+    process = start(*arguments, cwd=folder, before=_HEARS_CTRL_C)
     before = (folder / "pruned.keras").read_bytes()
     while not (folder / "started").exists():
         assert process.poll() is None, process.communicate()
