@@ -41,6 +41,14 @@ class ComputeMask(keras.Operation):
     def call(self, inputs, masks):
         return self.layer.compute_mask(inputs, masks)
 
+    def compute_output_spec(self, inputs, masks):
+        # Most layers hand masks on or drop them, which works with symbolic tensors; Keras itself
+        # cannot infer that there is none on every backend.
+        try:
+            return self.layer.compute_mask(inputs, masks)
+        except Exception:
+            return super().compute_output_spec(inputs, masks)
+
 
 def output_masks(reader, layer, args, outputs):
     """The outputs with the masks that the layer gives them."""

@@ -254,8 +254,7 @@ class _Reader:
 
 def _numbered(structure):
     """The structure with the position of each leaf in its place."""
-    numbers = iter(range(len(tree.flatten(structure))))
-    return tree.map_structure(lambda _: next(numbers), structure)
+    return tree.pack_sequence_as(structure, list(range(len(tree.flatten(structure)))))
 
 
 def _is_float(dtype):

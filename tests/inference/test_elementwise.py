@@ -77,6 +77,8 @@ def test_batch_normalization(shape, data, batch):
 
 @pytest.mark.parametrize("axis", [-1, 1, [1, 2], [-2, -1]])
 def test_layer_normalization(axis):
+    if keras.backend.backend() == "torch" and axis in (1, [1, 2]):
+        pytest.skip("Keras on PyTorch cannot run it")
     layer = layers.LayerNormalization(axis=axis, epsilon=1e-2)
     native = axis in (-1, [-2, -1])
     assert_same(of_layer(layer, (4, 5, 3)), numbers(2, 4, 5, 3), native=native)
