@@ -150,3 +150,21 @@ def test_nothing_is_folded_into_a_convolution_whose_sums_are_used_elsewhere():
     z = layers.BatchNormalization()(y)
     model = keras.Model(x, [y, layers.ReLU()(z), layers.Add()([y, z]), layers.Add()([y, y])])
     assert_same(randomize(model), numbers(2, 9, 9, 3))
+
+
+# Kernels write whole vectors: nothing may be left of them in a plane that another thread computes.
+@pytest.mark.parametrize("num_threads", [1, 2, 4])
+@pytest.mark.parametrize("size", [(9, 1), (13, 5), (28, 28)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: layers.Conv2D(24, 1, strides=2),
+        lambda: layers.Conv2D(24, 7, padding="same", strides=2),
+        lambda: layers.DepthwiseConv2D(9, padding="same"),
+        lambda: layers.DepthwiseConv2D(3, padding="same"),
+        lambda: layers.MaxPooling2D(3, strides=1, padding="same"),
+    ],
+)
+def test_planes_of_threads(make, size, num_threads):
+    model = of_layer(make(), (*size, 24))
+    assert_same(model, numbers(2, *size, 24), num_threads=num_threads)

@@ -51,9 +51,9 @@ def pad_plane(
                 copy_padded(base + 4 * (target + left), base + 4 * source, count, row, value)
             elif is_halved:
                 # With one column before, the odd pixels are those of the first phase.
-                # With one phase the other one goes where it is overwritten, by the next row.
+                # With one phase only, both go to the same place, and the even ones stay.
                 even = target
-                odd = target + (plane if phases_x == 2 else row)
+                odd = target + (plane if phases_x == 2 else 0)
                 if left == 1:
                     even, odd = odd, even + 1
                 deinterleave_padded(

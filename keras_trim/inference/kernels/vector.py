@@ -491,7 +491,8 @@ def copy_floats(typing_context, target, source, count):
 def deinterleave_padded(typing_context, even, odd, source, even_count, odd_count, padded, value):
     """Copies floats 0, 2, 4 ... of a source to `even`, 1, 3, 5 ... to `odd`, `value` behind them.
 
-    Of each, `padded` floats are written, and up to LANES - 1 more.
+    Of each, `padded` floats are written, and up to LANES - 1 more. If both have the same place, the
+    even ones stay.
     """
     address, i64 = types.intp, types.int64
     signature = types.void(address, address, address, i64, i64, i64, types.float32)
@@ -503,7 +504,7 @@ def deinterleave_padded(typing_context, even, odd, source, even_count, odd_count
         i, close = _loop(b, padded)
         first = b.load(_vector_at(b, source, b.shl(i, I64(1))), align=4)
         second = b.load(_vector_at(b, source, b.add(b.shl(i, I64(1)), I64(LANES))), align=4)
-        for target, count, start in ((even, even_count, 0), (odd, odd_count, 1)):
+        for target, count, start in ((odd, odd_count, 1), (even, even_count, 0)):
             picked = ir.Constant(ir.VectorType(I32, LANES), list(range(start, 2 * LANES, 2)))
             kept = b.select(
                 _first_lanes(b, b.sub(count, i)),

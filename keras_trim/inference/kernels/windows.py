@@ -197,7 +197,8 @@ def window_plane(
     pieces = (height + most_lines - 1) // most_lines
     for piece in range(pieces):
         line, end = share(height, piece, pieces)
-        is_copied = piece == pieces - 1 and width % LANES != 0
+        # Fewer floats behind these lines than a vector may write too much.
+        is_copied = width % LANES != 0 and (height - end) * width < LANES
         target = last_lines if is_copied else y + line * width
         column = (width - 1) // LANES * LANES
         while column >= 0:

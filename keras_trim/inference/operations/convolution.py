@@ -57,7 +57,8 @@ class Geometry:
         self.phases = tuple(min(s, r + 1) for s, r in zip(self.strides, reach, strict=True))
         self.rows = self.out_height + reach[0] // self.strides[0]
         self.row = self.out_width + reach[1] // self.strides[1]
-        self.plane = round_up(self.rows * self.row + LANES)  # room for whole vectors
+        # Room for whole vectors behind the last row, which may begin `left` pixels late.
+        self.plane = round_up(self.rows * self.row + max(left, 0) + LANES)
         self.is_pointwise = (
             self.kernel == (1, 1)
             and self.strides == (1, 1)
