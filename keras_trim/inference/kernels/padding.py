@@ -29,8 +29,8 @@ def pad_plane(
 
     With `spread` > 1 pixels are set that far apart, with zeros between (transposed convolution).
     Vectors are whole. Behind the pixels of a row they write its padding and that at the beginning
-    of the next row; what is too much is overwritten by the next row, and planes need LANES floats
-    of room behind their last one.
+    of the next row; what is too much is overwritten by the next row, and planes need `left` and
+    LANES floats of room behind their last one.
     """
     base = arena.ctypes.data
     is_plain = stride_x == 1 and spread_x == 1 and left >= 0
