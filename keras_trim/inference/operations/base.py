@@ -1,11 +1,13 @@
 """What every operation of the engine is: plain data that knows how to become instructions."""
 
+import abc
+
 import numpy as np
 
 OPERATIONS = {}  # name in a file -> class
 
 
-class Operation:
+class Operation(abc.ABC):
     """One kind of operation, a dataclass of numbers, strings, tuples and arrays.
 
     `lower(builder, *inputs)` takes `plan.Tensor`s, appends instructions to `plan.Builder` and
@@ -19,10 +21,11 @@ class Operation:
         super().__init_subclass__(**kwargs)
         OPERATIONS[cls.__name__] = cls
 
+    @abc.abstractmethod
     def lower(self, builder, *inputs):
-        raise NotImplementedError
+        """Appends its instructions; returns the output tensor, or several."""
 
-    def check(self):
+    def check(self):  # noqa: B027 (an operation without numbers has nothing to check)
         """Checks what a file may have gotten wrong.
 
         Raises:

@@ -1,0 +1,106 @@
+"""Inner loops of windows that move over planes: several lines of an image at a time."""
+
+import functools
+
+from numba import types
+
+from keras_trim.inference.kernels.vector import I32, I64, _Body, _outlined
+
+
+@functools.cache
+def stencil(kind, height, width, stride_y, stride_x, lines):
+    """Makes `kernel(x, line, plane, values, bias, y, y_line, flags, low, high)`.
+
+    It computes a vector of pixels of each of `lines` lines of a depthwise convolution, whose padded
+    input is taken apart by its strides (`padding.py`):
+
+        y[l, :] = clip(bias + sum(values[i, j] * x[phase(i, j), l + i // stride_y, j // stride_x
+        :]))
+
+    A vector of the input is loaded once and serves all lines that need it. With the kinds "maximum"
+    and "sum" it computes those of a window instead, without values and bias.
+
+    Addresses: `x`, float32, lines `line` and phases `plane` bytes apart; `values`, float32,
+    (height * width,); `bias`, one float32; `y`, float32, lines `y_line` bytes apart.
+    """
+    address, i64, f32 = types.intp, types.int64, types.float32
+    operands = (address, i64, i64, address, address, address, i64, i64, f32, f32)
+    name = f"stencil_{kind}_{height}x{width}_{stride_y}x{stride_x}_{lines}"
+    return _outlined(
+        name,
+        operands,
+        lambda f: _build_stencil(f, kind, height, width, stride_y, stride_x, lines),
+    )
+
+
+def _build_stencil(function, kind, height, width, stride_y, stride_x, lines):
+    body = _Body(function)
+    b = body.b
+    x, line, plane, values, bias, y, y_line, flags, low, high = function.args
+    weights = None
+    sums = [None] * lines
+    if kind == "product":
+        weights = [body.splat(body.scalar_at(values, I64(i))) for i in range(height * width)]
+        sums = [body.splat(body.scalar_at(bias, I64(0)))] * lines
+    phases_x = min(stride_x, width)
+    phases_y = min(stride_y, height)
+    for phase_y in range(phases_y):
+        taps_y = range(phase_y, height, stride_y)
+        for input_line in range(lines + len(taps_y) - 1):
+            for j in range(width):
+                phase = phase_y * phases_x + j % stride_x
+                where = b.add(x, b.mul(line, I64(input_line)))
+                where = b.add(where, b.mul(plane, I64(phase)))
+                loaded = body.load(where, 4 * (j // stride_x))
+                for i in taps_y:
+                    out = input_line - i // stride_y
+                    if not 0 <= out < lines:
+                        continue
+                    if kind == "product":
+                        weight = weights[i * width + j]
+                        sums[out] = body.multiply_add(weight, loaded, sums[out])
+                    else:
+                        sums[out] = body.joined(kind, sums[out], loaded)
+    if kind == "product":
+        sums = body.clipped(sums, flags, low, high)
+    for out, total in enumerate(sums):
+        body.store(total, y, b.mul(y_line, I64(out)))
+    b.ret_void()
+
+
+@functools.cache
+def window(kind):
+    """Makes `kernel(x, offsets, count, y)`: a vector of the maxima, or sums, of windows.
+
+    Addresses: `x`, float32; `offsets`, int32, (count,), where each pixel of a window is, in floats;
+    `y`, float32.
+    """
+
+    def build(function):
+        body = _Body(function)
+        b = body.b
+        x, offsets, count, y = function.args
+        entry = b.block
+        head, step, done = body.blocks("head", "step", "done")
+
+        def load(k):
+            offset = b.sext(body.scalar_at(offsets, k, I32), I64)
+            return body.load(b.add(x, b.shl(offset, I64(2))))
+
+        first = load(I64(0))
+        b.branch(head)
+        b.position_at_end(head)
+        k, total = b.phi(I64), b.phi(body.vector)
+        k.add_incoming(I64(1), entry)
+        total.add_incoming(first, entry)
+        b.cbranch(b.icmp_signed("<", k, count), step, done)
+        b.position_at_end(step)
+        total.add_incoming(body.joined(kind, total, load(k)), step)
+        k.add_incoming(b.add(k, I64(1)), step)
+        b.branch(head)
+        b.position_at_end(done)
+        body.store(total, y)
+        b.ret_void()
+
+    operands = (types.intp, types.intp, types.int64, types.intp)
+    return _outlined(f"window_{kind}", operands, build)
