@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_trim.inference.kernels.vector import ROW_GROUPS
+from keras_trim.inference.kernels.register_tile import ROW_GROUPS
 
 
 @dataclasses.dataclass

@@ -6,7 +6,8 @@ import time
 import numpy as np
 
 from keras_trim.inference.kernels.program import CODES, FACTORS, OPERANDS, aligned_zeros, run
-from keras_trim.inference.kernels.vector import LANES, WIDEST, WIDEST_GROUP
+from keras_trim.inference.kernels.register_tile import WIDEST, WIDEST_GROUP
+from keras_trim.inference.kernels.vector import LANES
 from keras_trim.inference.plan import Builder, Tensor
 
 _CACHE = 24 * 1024  # bytes of first-level cache for activations
@@ -68,34 +69,32 @@ class Tuner:
                             found.append(Variant(False, blocks, width, True))
         return sorted(set(found), key=dataclasses.astuple)
 
-    def fastest(self, opcode, variants, instruction, likeness):
+    def fastest(self, variants, instruction, likeness):
         """The variant that runs fastest, alone, on one thread.
 
         Args:
-            opcode: String.
             variants: List.
-            instruction: Function `(variant, builder) -> operands, factors`.
+            instruction: Function `(variant, builder) -> opcode, operands, factors`.
             likeness: What layers have in common that are measured once for all of them: hashable.
         """
         if len(variants) == 1:
             return variants[0]
-        key = (opcode, likeness, tuple(variants))
+        key = (likeness, tuple(variants))
         if key not in self._known:
             self._known[key] = min(
                 variants,
-                key=lambda variant: self.measure(opcode, lambda pool: instruction(variant, pool)),
+                key=lambda variant: self.measure(lambda pool: instruction(variant, pool)),
             )
         return self._known[key]
 
-    def measure(self, opcode, instruction):
+    def measure(self, instruction):
         """Seconds that an instruction takes, alone, on one thread.
 
         Args:
-            opcode: String.
-            instruction: Function `builder -> operands, factors`.
+            instruction: Function `builder -> opcode, operands, factors`.
         """
         builder = Builder(1, None)
-        operands, factors = instruction(builder)
+        opcode, operands, factors = instruction(builder)
         tensors, size = {}, 0
         for operand in operands:
             if isinstance(operand, Tensor) and operand not in tensors:

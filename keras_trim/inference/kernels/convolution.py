@@ -11,16 +11,10 @@ it the product runs at the speed of the second level, about half as fast.
 
 from numba import njit
 
+from keras_trim.inference.kernels.copies import copy_floats, pack_columns
+from keras_trim.inference.kernels.register_tile import multiply_add
 from keras_trim.inference.kernels.threads import share
-from keras_trim.inference.kernels.vector import (
-    CLIP,
-    FIRST,
-    LANES,
-    RESIDUAL,
-    copy_floats,
-    multiply_add,
-    pack_columns,
-)
+from keras_trim.inference.kernels.vector import CLIP, FIRST, LANES, RESIDUAL
 
 (
     _1x1, _1x2, _1x3, _1x4, _1x5, _1x6, _1x7, _1x8,

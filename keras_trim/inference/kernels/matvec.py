@@ -10,9 +10,9 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from keras_trim.inference.kernels.vector import CLIP, F32, I32, I64, LANES, _Body, _outlined
+from keras_trim.inference.kernels.vector import CLIP, F32, I32, I64, LANES, Body, outlined
 
-_I16, _I1 = ir.IntType(16), ir.IntType(1)
+_I16 = ir.IntType(16)
 _QUAD = 4  # products that one small vector holds
 _SUMS = 4  # vectors of sums, so that no addition waits for the one before it
 DENSE_VECTORS = (1, 2, 4, 8)  # that `dense_dots` may sum at once
@@ -28,11 +28,11 @@ def sparse_dots():
     """
     address, i64, f32 = types.intp, types.int64, types.float32
     operands = (address,) * 4 + (i64, address, address, i64, f32, f32)
-    return _outlined("sparse_dots", operands, _build_sparse_dots)
+    return outlined("sparse_dots", operands, _build_sparse_dots)
 
 
 def _build_sparse_dots(function):
-    body = _Body(function)
+    body = Body(function)
     b = body.b
     x, columns, values, starts, rows, y, bias, flags, low, high = function.args
     quad = ir.VectorType(F32, _QUAD)
@@ -121,11 +121,11 @@ def dense_dots(vectors):
     """
     address, i64, f32 = types.intp, types.int64, types.float32
     operands = (address, address, i64, address, i64, address, i64, f32, f32)
-    return _outlined(f"dense_dots_{vectors}", operands, lambda f: _build_dense_dots(f, vectors))
+    return outlined(f"dense_dots_{vectors}", operands, lambda f: _build_dense_dots(f, vectors))
 
 
 def _build_dense_dots(function, vectors):
-    body = _Body(function)
+    body = Body(function)
     b = body.b
     x, weights, inputs, y, left, bias, flags, low, high = function.args
     starts = [body.load(bias, 4 * LANES * i) for i in range(vectors)]
@@ -148,24 +148,8 @@ def _build_dense_dots(function, vectors):
     b.branch(head)
     b.position_at_end(done)
     sums = body.clipped(sums, flags, low, high)
-    mask = ir.VectorType(_I1, LANES)
-    lanes = ir.VectorType(I32, LANES)
-    store = _intrinsic(
-        function, f"llvm.masked.store.v{LANES}f32.p0", ir.VoidType(),
-        [body.vector, body.vector.as_pointer(), I32, mask],
-    )  # fmt: skip
-    undefined = ir.Constant(lanes, ir.Undefined)
-    limits = b.shuffle_vector(
-        b.insert_element(undefined, b.trunc(left, I32), I32(0)),
-        undefined,
-        ir.Constant(lanes, [0] * LANES),
-    )
     for i, total in enumerate(sums):
-        places = ir.Constant(lanes, list(range(LANES * i, LANES * (i + 1))))
-        b.call(
-            store,
-            [total, body.at(y, 4 * LANES * i), I32(4), b.icmp_signed("<", places, limits)],
-        )
+        body.store_first(total, b.sub(left, I64(LANES * i)), y, 4 * LANES * i)
     b.ret_void()
 
 

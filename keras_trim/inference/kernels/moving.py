@@ -3,10 +3,14 @@
 import numpy as np
 from numba import njit
 
+from keras_trim.inference.kernels.copies import transpose_tile
 from keras_trim.inference.kernels.threads import share
+from keras_trim.inference.kernels.vector import LANES
 
 X, Y, BATCH, X_SAMPLE, Y_SAMPLE, ROWS, COLUMNS, X_ROW, Y_ROW = range(1, 10)
-_TILE = 16
+_IMAGE_TILE = 8 * LANES
+
+_transpose_tile = transpose_tile()
 
 
 @njit(nogil=True, boundscheck=False)
@@ -22,7 +26,7 @@ def transpose(p, arena, thread, num_threads):
     """y[n, j, i] = x[n, i, j] for `ROWS` i and `COLUMNS` j."""
     rows, columns = p[ROWS], p[COLUMNS]
     is_image = columns == 3 and p[X_ROW] == 3
-    tile_rows = 8 * _TILE if is_image else _TILE
+    tile_rows = _IMAGE_TILE if is_image else LANES
     tiles = (rows + tile_rows - 1) // tile_rows
     begin, end = share(p[BATCH] * tiles, thread, num_threads)
     for item in range(begin, end):
@@ -37,7 +41,15 @@ def transpose(p, arena, thread, num_threads):
                 arena[y + 2 * p[Y_ROW] + first : y + 2 * p[Y_ROW] + last],
             )
             continue
-        for j in range(columns):
+        whole = columns - columns % LANES if last - first == LANES else 0
+        for j in range(0, whole, LANES):
+            _transpose_tile(
+                arena.ctypes.data + 4 * (y + j * p[Y_ROW] + first),
+                arena.ctypes.data + 4 * (x + first * p[X_ROW] + j),
+                4 * p[Y_ROW],
+                4 * p[X_ROW],
+            )
+        for j in range(whole, columns):
             for i in range(first, last):
                 arena[y + j * p[Y_ROW] + i] = arena[x + i * p[X_ROW] + j]
 

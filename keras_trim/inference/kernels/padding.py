@@ -7,12 +7,8 @@ stride 1 within each of them.
 
 from numba import njit
 
+from keras_trim.inference.kernels.copies import copy_padded, deinterleave_padded, fill_vectors
 from keras_trim.inference.kernels.threads import share
-from keras_trim.inference.kernels.vector import (
-    copy_padded,
-    deinterleave_padded,
-    fill_vectors,
-)
 
 (
     X, X_SAMPLE, X_PLANE, Y, Y_SAMPLE, Y_CHANNEL, Y_PLANE, ROW, ROWS, BATCH, CHANNELS, HEIGHT,

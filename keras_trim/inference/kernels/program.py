@@ -16,11 +16,18 @@ from keras_trim.inference.kernels.arithmetic import binary, broadcast
 from keras_trim.inference.kernels.convolution import convolution
 from keras_trim.inference.kernels.depthwise import depthwise
 from keras_trim.inference.kernels.elementwise import unary
+from keras_trim.inference.kernels.flat import depthwise_flat
 from keras_trim.inference.kernels.moving import copy, gather, transpose
 from keras_trim.inference.kernels.padding import pad
 from keras_trim.inference.kernels.pooling import global_pool, pool
 from keras_trim.inference.kernels.recurrent import cell
-from keras_trim.inference.kernels.rows import dense_rows, layer_norm, softmax, sparse_rows
+from keras_trim.inference.kernels.rows import (
+    dense_rows,
+    layer_norm,
+    lookup_rows,
+    softmax,
+    sparse_rows,
+)
 from keras_trim.inference.kernels.strided import constant, fill, move, scale
 from keras_trim.inference.kernels.threads import wait_for_all
 
@@ -30,7 +37,8 @@ FACTORS = 4  # float32 per instruction
 OPCODES = (
     "convolution", "pad", "depthwise", "unary", "binary", "pool", "global_pool", "transpose",
     "copy", "gather", "sparse_rows", "dense_rows", "softmax", "layer_norm",
-    "move", "fill", "constant", "scale", "broadcast", "cell",
+    "move", "fill", "constant", "scale", "broadcast", "cell", "lookup_rows",
+    "depthwise_flat",
 )  # fmt: skip
 CODES = {name: code for code, name in enumerate(OPCODES)}
 
@@ -94,6 +102,10 @@ def _make_run(fingerprint):
                 broadcast(p, f, arena, thread, num_threads)
             elif code == 19:
                 cell(p, f, arena, thread, num_threads)
+            elif code == 20:
+                lookup_rows(p, f, arena, constants, index, short_index, thread, num_threads)
+            elif code == 21:
+                depthwise_flat(p, f, arena, constants, index, short_index, thread, num_threads)
             wait_for_all(barrier, num_threads)
 
     return run

@@ -8,7 +8,7 @@ a gate is one stretch of memory whether `WIDTH`, the floats per unit, is 1 or th
 import numpy as np
 from numba import njit
 
-from keras_trim.inference.kernels.elementwise import _apply
+from keras_trim.inference.kernels.elementwise import apply_function
 from keras_trim.inference.kernels.threads import share
 
 LSTM, GRU, RESET, UPDATE, SIMPLE = range(5)
@@ -28,7 +28,7 @@ _CHUNK = 1024  # floats of a gate that are worked on at once; they stay in the f
 @njit(nogil=True, boundscheck=False)
 def _activate(code, x, a, b):
     if code >= 0:
-        _apply(code, x, x, a, b)
+        apply_function(code, x, a, b)
 
 
 @njit(nogil=True, boundscheck=False)

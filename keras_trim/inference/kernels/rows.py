@@ -4,6 +4,7 @@ import numpy as np
 from numba import njit
 
 from keras_trim.inference.kernels import scalars
+from keras_trim.inference.kernels.lookup import IS_AVAILABLE, ROWS, lookup_dots
 from keras_trim.inference.kernels.matvec import DENSE_VECTORS, dense_dots, sparse_dots
 from keras_trim.inference.kernels.threads import share
 from keras_trim.inference.kernels.vector import CLIP, LANES
@@ -11,11 +12,27 @@ from keras_trim.inference.kernels.vector import CLIP, LANES
 _F = np.float32
 
 _sparse_dots = sparse_dots()
+_lookup_dots = lookup_dots() if IS_AVAILABLE else None
 _dense_1, _dense_2, _dense_4, _dense_8 = (dense_dots(vectors) for vectors in DENSE_VECTORS)
 
-(X, X_ROW, Y, Y_ROW, BATCH, OUTPUTS, STARTS, COLUMNS, VALUES, BIAS, FLAGS, INPUTS, VECTORS) = range(
-    1, 14
-)
+(
+    X, X_ROW, Y, Y_ROW, BATCH, OUTPUTS, STARTS, COLUMNS, VALUES, BIAS, FLAGS, INPUTS, VECTORS,
+    PLACES,
+) = range(1, 15)  # fmt: skip
+
+
+@njit(nogil=True, boundscheck=False)
+def _share_stretches(starts, count, thread, num_threads):
+    """The range of stretches that a thread computes, as long as any other thread's in sum.
+
+    Args:
+        starts: Array of int32, (at least count + 1,), where each stretch begins.
+        count: Integer.
+    """
+    first, last = share(starts[count], thread, num_threads)
+    begin = np.searchsorted(starts[:count], first) if thread else 0
+    end = np.searchsorted(starts[:count], last) if thread < num_threads - 1 else count
+    return begin, end
 
 
 @njit(nogil=True, boundscheck=False)
@@ -25,12 +42,7 @@ def sparse_rows(p, f, arena, constants, index, short_index, thread, num_threads)
     Rows of weights are shared out by their number of non-zeros.
     """
     outputs, starts = p[OUTPUTS], p[STARTS]
-    first, last = share(index[starts + outputs], thread, num_threads)
-    begin, end = 0, outputs
-    if thread:
-        begin = np.searchsorted(index[starts : starts + outputs], first)
-    if thread < num_threads - 1:
-        end = np.searchsorted(index[starts : starts + outputs], last)
+    begin, end = _share_stretches(index[starts:], outputs, thread, num_threads)
     for n in range(p[BATCH]):
         _sparse_dots(
             arena.ctypes.data + 4 * (p[X] + n * p[X_ROW]),
@@ -42,6 +54,34 @@ def sparse_rows(p, f, arena, constants, index, short_index, thread, num_threads)
             constants.ctypes.data + 4 * (p[BIAS] + begin),
             p[FLAGS], f[0], f[1],
         )  # fmt: skip
+
+
+@njit(nogil=True, boundscheck=False)
+def lookup_rows(p, f, arena, constants, index, short_index, thread, num_threads):
+    """The same, the weights packed for `lookup_dots`."""
+    outputs, starts = p[OUTPUTS], p[STARTS]
+    groups = (outputs + ROWS - 1) // ROWS
+    begin, end = _share_stretches(index[starts:], groups, thread, num_threads)
+    for n in range(p[BATCH]):
+        _lookup_dots(
+            arena.ctypes.data + 4 * (p[X] + n * p[X_ROW]),
+            short_index.ctypes.data + 2 * p[COLUMNS],
+            short_index.ctypes.data + 2 * p[PLACES],
+            constants.ctypes.data + 4 * p[VALUES],
+            index.ctypes.data + 4 * (starts + begin),
+            end - begin,
+            arena.ctypes.data + 4 * (p[Y] + n * p[Y_ROW] + begin * ROWS),
+            constants.ctypes.data + 4 * (p[BIAS] + begin * ROWS),
+            outputs - begin * ROWS,
+            p[FLAGS], f[0], f[1],
+        )  # fmt: skip
+
+
+if not IS_AVAILABLE:
+
+    @njit(nogil=True, boundscheck=False)
+    def lookup_rows(p, f, arena, constants, index, short_index, thread, num_threads):
+        """Does nothing: no program has this instruction on this machine."""
 
 
 @njit(nogil=True, boundscheck=False)

@@ -4,7 +4,7 @@ import functools
 
 from numba import types
 
-from keras_trim.inference.kernels.vector import I32, I64, _Body, _outlined
+from keras_trim.inference.kernels.vector import I32, I64, Body, outlined
 
 
 @functools.cache
@@ -26,7 +26,7 @@ def stencil(kind, height, width, stride_y, stride_x, lines):
     address, i64, f32 = types.intp, types.int64, types.float32
     operands = (address, i64, i64, address, address, address, i64, i64, f32, f32)
     name = f"stencil_{kind}_{height}x{width}_{stride_y}x{stride_x}_{lines}"
-    return _outlined(
+    return outlined(
         name,
         operands,
         lambda f: _build_stencil(f, kind, height, width, stride_y, stride_x, lines),
@@ -34,7 +34,7 @@ def stencil(kind, height, width, stride_y, stride_x, lines):
 
 
 def _build_stencil(function, kind, height, width, stride_y, stride_x, lines):
-    body = _Body(function)
+    body = Body(function)
     b = body.b
     x, line, plane, values, bias, y, y_line, flags, low, high = function.args
     weights = None
@@ -77,7 +77,7 @@ def window(kind):
     """
 
     def build(function):
-        body = _Body(function)
+        body = Body(function)
         b = body.b
         x, offsets, count, y = function.args
         entry = b.block
@@ -103,4 +103,4 @@ def window(kind):
         b.ret_void()
 
     operands = (types.intp, types.intp, types.int64, types.intp)
-    return _outlined(f"window_{kind}", operands, build)
+    return outlined(f"window_{kind}", operands, build)

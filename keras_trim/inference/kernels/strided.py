@@ -7,8 +7,8 @@ the output where that is possible.
 
 from numba import njit
 
+from keras_trim.inference.kernels.copies import copy_floats
 from keras_trim.inference.kernels.threads import share
-from keras_trim.inference.kernels.vector import copy_floats
 
 AXES = 8
 X, Y = 1, 2

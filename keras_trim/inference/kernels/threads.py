@@ -3,13 +3,43 @@
 import os
 
 from numba import njit, types
-
-from keras_trim.inference.kernels.vector import atomic_add, atomic_load
+from numba.extending import intrinsic
 
 _yield_processor = types.ExternalFunction(
     "SwitchToThread" if os.name == "nt" else "sched_yield", types.int32()
 )
 _SPINS = 2000  # about 10 microseconds; then another process may have the core
+
+
+def _pointer_to(context, builder, array_type, array, index):
+    view = context.make_array(array_type)(context, builder, array)
+    return builder.gep(view.data, [index])
+
+
+@intrinsic
+def atomic_add(typing_context, array, index, value):
+    """Adds to an element of an int64 array; returns what it was before."""
+    signature = types.int64(array, types.int64, types.int64)
+
+    def codegen(context, builder, signature, arguments):
+        array, index, value = arguments
+        pointer = _pointer_to(context, builder, signature.args[0], array, index)
+        return builder.atomic_rmw("add", pointer, value, "seq_cst")
+
+    return signature, codegen
+
+
+@intrinsic
+def atomic_load(typing_context, array, index):
+    """Reads an element of an int64 array that another thread may change."""
+    signature = types.int64(array, types.int64)
+
+    def codegen(context, builder, signature, arguments):
+        array, index = arguments
+        pointer = _pointer_to(context, builder, signature.args[0], array, index)
+        return builder.load_atomic(pointer, "seq_cst", 8)
+
+    return signature, codegen
 
 
 @njit(nogil=True)

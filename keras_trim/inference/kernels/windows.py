@@ -2,9 +2,11 @@
 
 from numba import njit
 
+from keras_trim.inference.kernels.copies import copy_floats
+from keras_trim.inference.kernels.register_tile import multiply_add
 from keras_trim.inference.kernels.stencil import stencil, window
 from keras_trim.inference.kernels.threads import share
-from keras_trim.inference.kernels.vector import LANES, copy_floats, multiply_add
+from keras_trim.inference.kernels.vector import LANES
 
 (
     _3x3_1, _3x3_2, _3x3_3, _3x3_4, _3x3_5, _3x3_6, _3x3_7, _3x3_8,

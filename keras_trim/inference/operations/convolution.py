@@ -215,7 +215,7 @@ def emit_product(
         needed = sums + width * widest * LANES
         scratch, scratch_size = pool.scratch(needed) if needed else (0, 0)
         flags = clip.flag | (RESIDUAL if residual is not None else 0)
-        return [
+        return "convolution", [
             x, x.sample_size, y, y.sample_size, y.batch, y.plane, pixels, row, *size,
             pool.index(packed.runs), len(packed.runs), pool.index(packed.table), len(groups),
             blocks, pool.index(packed.offsets),
@@ -228,14 +228,12 @@ def emit_product(
 
     variants = builder.tuner.variants(columns, vectors)
     best = builder.tuner.fastest(
-        "convolution",
         variants,
         lambda variant, pool: instruction(row_groups(columns, variant.is_dense), variant, pool),
         likeness=(
-            columns.num_rows, len(columns.offsets), columns.row_sets, round(20 * columns.density),
-            pixels, row, y.batch, residual is not None,
+            "convolution", columns.num_rows, len(columns.offsets), columns.row_sets,
+            round(20 * columns.density), pixels, row, y.batch, residual is not None,
         ),
     )  # fmt: skip
-    operands, factors = instruction(row_groups(columns, best.is_dense), best, builder)
     builder.choose(str(best))
-    builder.emit("convolution", operands, factors)
+    builder.emit(*instruction(row_groups(columns, best.is_dense), best, builder))

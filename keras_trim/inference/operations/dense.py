@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from keras_trim.inference.kernels import lookup
 from keras_trim.inference.kernels.matvec import DENSE_VECTORS
 from keras_trim.inference.kernels.vector import LANES
 from keras_trim.inference.operations.base import (
@@ -111,33 +112,49 @@ def _dense_vectors(outputs):
     return min(DENSE_VECTORS, key=cost)
 
 
+def lookup_matrix(builder, matrix):
+    """`matrix`, (rows, columns), in slots: the places of starts, vectors, values and lanes."""
+    padded = round_up(matrix.shape[0], lookup.ROWS)
+    rows, columns = np.nonzero(matrix)
+    starts = np.searchsorted(rows, np.arange(padded + 1))
+    num_vectors = -(-matrix.shape[1] // LANES)
+    packed = lookup.schedule(starts, columns, matrix[rows, columns], num_vectors)
+    starts, vectors, lanes, values = packed
+    return (
+        builder.index(starts),
+        builder.short_index(vectors),
+        builder.constant(values),
+        builder.short_index(lanes.view(np.uint16)),
+    )
+
+
 def emit_row_product(builder, kernel, bias, x, y, num_rows, clip=Clip()):  # noqa: B008
     """Emits `y = clip(x @ kernel + bias)` for few rows."""
     inputs, outputs = kernel.shape
+    vectors = _dense_vectors(outputs)
+    padding = -outputs % (vectors * LANES)
 
-    def instruction(is_dense, pool):
-        vectors = _dense_vectors(outputs)
-        padding = -outputs % (vectors * LANES)
-        if is_dense:
+    def instruction(opcode, pool):
+        if opcode == "dense_rows":
             blocks = np.pad(kernel, ((0, 0), (0, padding))).reshape(inputs, -1, vectors * LANES)
-            starts, columns, values = 0, 0, pool.constant(blocks.swapaxes(0, 1))
+            weights = 0, 0, pool.constant(blocks.swapaxes(0, 1)), 0
+        elif opcode == "sparse_rows":
+            weights = *sparse_matrix(pool, kernel.T), 0
         else:
-            starts, columns, values = sparse_matrix(pool, kernel.T)
-        return [
-            x, inputs, y, outputs, num_rows, outputs, starts, columns, values,
-            pool.constant(np.pad(bias, (0, padding))), clip.flag, inputs, vectors,
+            weights = lookup_matrix(pool, kernel.T)
+        *weights, lanes = weights
+        return opcode, [
+            x, inputs, y, outputs, num_rows, outputs, *weights,
+            pool.constant(np.pad(bias, (0, padding))), clip.flag, inputs, vectors, lanes,
         ], [clip.low, clip.high]  # fmt: skip
 
-    is_dense = inputs > _LARGEST_SHORT or not builder.skip_zeros
-    if not is_dense:
-        times = {
-            dense: builder.tuner.measure(
-                "dense_rows" if dense else "sparse_rows",
-                lambda pool, dense=dense: instruction(dense, pool),
-            )
-            for dense in (False, True)
-        }
-        is_dense = times[True] < times[False]
-    operands, factors = instruction(is_dense, builder)
-    builder.choose("dense rows" if is_dense else "sparse rows")
-    builder.emit("dense_rows" if is_dense else "sparse_rows", operands, factors)
+    candidates = ["dense_rows"]
+    if inputs <= _LARGEST_SHORT and builder.skip_zeros:
+        candidates += ["sparse_rows"] + ["lookup_rows"] * lookup.IS_AVAILABLE
+    opcode = builder.tuner.fastest(
+        candidates,
+        instruction,
+        likeness=("rows", num_rows, kernel.shape, round(20 * np.mean(kernel != 0))),
+    )
+    builder.choose(opcode.replace("_", " "))
+    builder.emit(*instruction(opcode, builder))

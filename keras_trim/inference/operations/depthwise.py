@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from keras_trim.inference.kernels.flat import masks_of_taps
+from keras_trim.inference.kernels.vector import LANES
 from keras_trim.inference.kernels.windows import window_number
 from keras_trim.inference.operations.base import (
     Operation,
@@ -55,36 +57,76 @@ class DepthwiseConvolution(Operation):
         channels = self.kernel.shape[2]
         require(len(x.shape) in (3, 4) and x.channels == channels, "a convolution's channels")
         x = builder.planes(x)
-        height, width, channels, multiplier = self.kernel.shape
-        geometry = Geometry(x, (height, width), self.strides, self.dilation, self.padding)
-        y = output_tensor(x, geometry, channels * multiplier)
+        geometry = Geometry(x, self.kernel.shape[:2], self.strides, self.dilation, self.padding)
+        y = output_tensor(x, geometry, channels * self.kernel.shape[3])
         if y.size == 0:
             return y
+        ways = {"depthwise": self._padded}
+        if _is_within(geometry):
+            ways["depthwise_flat"] = self._flat
+        opcode = builder.tuner.fastest(
+            list(ways),
+            lambda opcode, pool: ways[opcode](pool, geometry, x, y),
+            likeness=(
+                "depthwise",
+                self.kernel.shape,
+                x.shape,
+                self.strides,
+                self.dilation,
+                self.padding,
+            ),
+        )
+        builder.choose(opcode.replace("_", ", "))
+        builder.emit(*ways[opcode](builder, geometry, x, y))
+        return y
+
+    def _padded(self, pool, geometry, x, y):
+        """The instruction that works line by line on a padded copy."""
+        height, width, channels, multiplier = self.kernel.shape
         phases = geometry.phases[0] * geometry.phases[1]
         number, most_lines = window_number("product", (height, width), self.strides, self.dilation)
         together = planes_together(geometry)
-        scratch, scratch_size = builder.scratch(
+        scratch, scratch_size = pool.scratch(
             together * phases * geometry.plane + most_lines * geometry.out_width
         )
         # One group of all taps, for kernels of other sizes.
         offsets = [*geometry.tap_offsets(), 0, height * width, 0]
-        kernel = self.kernel.reshape(height * width, channels * multiplier).T
-        clip = Clip(self.low, self.high)
-        builder.choose("depthwise")
-        builder.emit(
-            "depthwise",
-            [
-                x, x.sample_size, x.plane, y, y.sample_size, y.plane, x.batch, channels,
-                multiplier, *spatial(x), geometry.out_height, geometry.out_width, geometry.top,
-                geometry.left, *self.strides, geometry.rows, geometry.row,
-                builder.index(offsets), height * width, builder.constant(kernel),
-                builder.constant(self.bias), scratch, scratch_size, geometry.plane, clip.flag,
-                *geometry.phases, together, number, most_lines,
-            ],
-            [clip.low, clip.high],
-        )  # fmt: skip
-        return y
+        kernel, bias, clip = self._constants(pool)
+        return "depthwise", [
+            x, x.sample_size, x.plane, y, y.sample_size, y.plane, x.batch, channels,
+            multiplier, *spatial(x), geometry.out_height, geometry.out_width, geometry.top,
+            geometry.left, *self.strides, geometry.rows, geometry.row,
+            pool.index(offsets), height * width, kernel, bias, scratch, scratch_size,
+            geometry.plane, clip.flag, *geometry.phases, together, number, most_lines,
+        ], [clip.low, clip.high]  # fmt: skip
+
+    def _flat(self, pool, geometry, x, y):
+        """The instruction that works on whole planes with masks."""
+        height, width, channels, multiplier = self.kernel.shape
+        taps = np.indices((height, width)).reshape(2, -1).T * self.dilation
+        shifts, masks = masks_of_taps(*spatial(x), taps - (geometry.top, geometry.left))
+        scratch, scratch_size = 0, 0
+        if spatial(x) != (geometry.out_height, geometry.out_width):
+            scratch, scratch_size = pool.scratch(masks.shape[1] * LANES)
+        kernel, bias, clip = self._constants(pool)
+        return "depthwise_flat", [
+            x, x.sample_size, x.plane, y, y.sample_size, y.plane, x.batch, channels,
+            multiplier, spatial(x)[1], geometry.out_height, geometry.out_width, *self.strides,
+            pool.index(shifts), pool.short_index(masks), masks.shape[1], height * width, kernel,
+            bias, scratch, scratch_size, clip.flag,
+        ], [clip.low, clip.high]  # fmt: skip
+
+    def _constants(self, pool):
+        kernel = self.kernel.reshape(-1, self.bias.size).T
+        return pool.constant(kernel), pool.constant(self.bias), Clip(self.low, self.high)
 
     def multiply_adds(self, output_shape):
         pixels = int(np.prod(output_shape[:-1]))
         return pixels * self.kernel.size, pixels * int(np.count_nonzero(self.kernel))
+
+
+def _is_within(geometry):
+    """Whether each output has its window at a pixel of the image."""
+    outputs = geometry.out_height, geometry.out_width
+    axes = zip(outputs, geometry.strides, spatial(geometry.x), strict=True)
+    return all((count - 1) * stride < size for count, stride, size in axes)

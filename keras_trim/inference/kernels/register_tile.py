@@ -1,0 +1,132 @@
+"""The inner loop of products with weights over many activations.
+
+`multiply_add(rows, vectors)` keeps `rows * vectors` sums in vector registers while it goes through
+the columns of a group of rows, so that memory is touched only for a weight, its offset, and the
+activations it multiplies. With one row it is a sparse row times activations; with all columns
+present it is a dense, register-tiled product.
+"""
+
+import functools
+
+from numba import types
+
+from keras_trim.inference.kernels.vector import (
+    FIRST,
+    I32,
+    I64,
+    LANES,
+    REGISTERS,
+    RESIDUAL,
+    Body,
+    outlined,
+)
+
+WIDEST = 8  # vectors of activations that one sparse row is multiplied with at once
+ROW_GROUPS = (6, 4, 2)  # rows that share their columns, most first; others go one by one
+WIDEST_GROUP = 4 if REGISTERS == 32 else 2  # vectors of activations for such a group
+
+
+@functools.cache
+def multiply_add(rows, vectors):
+    """Makes `kernel(x, offsets, values, table, groups, y, stride, bias, residual, flags, low,
+    high)`.
+
+    It goes through `groups` groups of `rows` rows each, and for `vectors * LANES` activations
+    computes, for a group with `count` columns,
+
+        y[r, :] = clip(start[r, :] + sum(values[k, r] * x[offsets[k] :] for k in range(count)))
+
+    where `start` is `bias[r]` with the flag `FIRST` and `y[r, :]` without it.
+
+    The kernel takes addresses of: `x`, float32, the first activation; `offsets`, int32, counted in
+    floats; `values`, float32, (columns, rows); `table`, int32, (groups, 3), whose second column is
+    `count`; `y`, float32, whose rows are `stride` bytes apart; `bias`, float32; `residual`, as `y`,
+    added with the flag `RESIDUAL`. Columns, values and rows of one group lie behind those of the
+    group before it. `low` and `high` are float32, used with the flag `CLIP`; NaN passes through a
+    clip, as in Keras.
+    """
+    address, i64, f32 = types.intp, types.int64, types.float32
+    operands = (
+        address, address, address, address, i64, address, i64, address, address, i64, f32, f32,
+    )  # fmt: skip
+    name = f"multiply_add_{rows}x{vectors}"
+    return outlined(name, operands, lambda f: _build_multiply_add(f, rows, vectors))
+
+
+def _build_multiply_add(function, rows, vectors):
+    body = Body(function)
+    b = body.b
+    (
+        x, offsets, values, table, groups, y, stride, bias, residual, flags, low, high,
+    ) = function.args  # fmt: skip
+    entry = b.block
+    tile = [(r, i * LANES * 4) for r in range(rows) for i in range(vectors)]
+    group_stride = b.mul(stride, I64(rows))
+
+    (group_head,) = body.blocks("group")
+    b.branch(group_head)
+    b.position_at_end(group_head)
+    pointers = [b.phi(I64) for _ in range(7)]
+    group, offsets_now, values_now, table_now, y_now, bias_now, residual_now = pointers
+    starts = (I64(0), offsets, values, table, y, bias, residual)
+    for pointer, start in zip(pointers, starts, strict=True):
+        pointer.add_incoming(start, entry)
+    count = b.sext(body.scalar_at(table_now, I64(1), I32), I64)
+    from_bias, from_y, head, step, done = body.blocks("from_bias", "from_y", "head", "step", "done")
+
+    def row(base, r):
+        return b.add(base, b.mul(stride, I64(r))) if r else base
+
+    b.cbranch(body.has(flags, FIRST), from_bias, from_y)
+    b.position_at_end(from_bias)
+    biases = [body.splat(body.scalar_at(bias_now, I64(r))) for r in range(rows)]
+    b.branch(head)
+    b.position_at_end(from_y)
+    loaded = [body.load(row(y_now, r), i) for r, i in tile]
+    b.branch(head)
+
+    b.position_at_end(head)
+    k = b.phi(I64)
+    k.add_incoming(I64(0), from_bias)
+    k.add_incoming(I64(0), from_y)
+    sums = body.merge(from_bias, [biases[r] for r, _ in tile], from_y, loaded)
+    b.cbranch(b.icmp_signed("<", k, count), step, done)
+
+    b.position_at_end(step)
+    offset = b.sext(body.scalar_at(offsets_now, k, I32), I64)
+    start = b.add(x, b.shl(offset, I64(2)))
+    inputs = [body.load(start, i * LANES * 4) for i in range(vectors)]
+    first_weight = b.mul(k, I64(rows)) if rows > 1 else k
+    weights = [
+        body.splat(body.scalar_at(values_now, b.add(first_weight, I64(r)) if r else first_weight))
+        for r in range(rows)
+    ]
+    for total, (r, i) in zip(sums, tile, strict=True):
+        total.add_incoming(body.multiply_add(weights[r], inputs[i // (LANES * 4)], total), step)
+    k.add_incoming(b.add(k, I64(1)), step)
+    b.branch(head)
+
+    b.position_at_end(done)
+    add, added = body.blocks("add", "added")
+    b.cbranch(body.has(flags, RESIDUAL), add, added)
+    b.position_at_end(add)
+    with_residual = [
+        b.fadd(total, body.load(row(residual_now, r), i))
+        for total, (r, i) in zip(sums, tile, strict=True)
+    ]
+    b.branch(added)
+    b.position_at_end(added)
+    sums = body.merge(done, sums, add, with_residual)
+    for total, (r, i) in zip(body.clipped(sums, flags, low, high), tile, strict=True):
+        body.store(total, row(y_now, r), i)
+
+    steps = (
+        I64(1), b.shl(count, I64(2)), b.mul(count, I64(4 * rows)), I64(12), group_stride,
+        I64(4 * rows), group_stride,
+    )  # fmt: skip
+    for pointer, step_size in zip(pointers, steps, strict=True):
+        pointer.add_incoming(b.add(pointer, step_size), b.block)
+    (end,) = body.blocks("end")
+    b.cbranch(b.icmp_signed("<", group.incomings[1][0], groups), group_head, end)
+    b.position_at_end(end)
+    b.ret_void()

@@ -1,0 +1,115 @@
+"""Which kernel a layer gets is measured; whichever it is, the outputs are those of Keras."""
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keras_trim.inference.kernels import lookup
+from keras_trim.inference.tuning import Tuner
+from tests.inference.helpers import assert_same, batches, examples, numbers, of_layer, sparsities
+
+
+@pytest.fixture
+def pick(monkeypatch):
+    """A function that makes the tuner pick a variant by its number, among those there are."""
+    picked = []
+
+    def choose(number):
+        def fastest(tuner, variants, instruction, likeness):
+            picked.append(variants[number % len(variants)])
+            return picked[-1]
+
+        monkeypatch.setattr(Tuner, "fastest", fastest)
+        return picked
+
+    return choose
+
+
+@examples
+@given(
+    number=st.integers(0, 2),
+    width=st.integers(1, 70),
+    units=st.integers(1, 70),
+    batch=st.sampled_from([1, 2, 3]),
+    sparsity=sparsities,
+    num_threads=st.integers(1, 4),
+)
+def test_rows(pick, number, width, units, batch, sparsity, num_threads):
+    pick(number)
+    model = of_layer(keras.layers.Dense(units, activation="relu"), (width,), sparsity)
+    assert_same(model, numbers(batch, width), num_threads=num_threads)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@examples
+@given(
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    strides=st.integers(1, 3),
+    padding=st.sampled_from(["valid", "same"]),
+    size=st.tuples(st.integers(4, 20), st.integers(4, 40)),
+    channels=st.integers(1, 4),
+    multiplier=st.integers(1, 2),
+    batch=st.sampled_from([1, 3]),
+    num_threads=st.integers(1, 4),
+)
+def test_depthwise(
+    pick, number, kernel, strides, padding, size, channels, multiplier, batch, num_threads
+):
+    picked = pick(number)
+    layer = keras.layers.DepthwiseConv2D(
+        kernel, strides, padding, depth_multiplier=multiplier, activation="relu6"
+    )
+    model = of_layer(layer, (*size, channels))
+    assert_same(model, numbers(batch, *size, channels), num_threads=num_threads)
+    assert ("depthwise_flat" if number else "depthwise") in picked
+
+
+@examples
+@given(
+    number=st.integers(0, 20),
+    kernel=st.integers(1, 3),
+    strides=st.integers(1, 2),
+    padding=st.sampled_from(["valid", "same"]),
+    size=st.tuples(st.integers(3, 20), st.integers(3, 40)),
+    filters=st.integers(1, 20),
+    batch=batches,
+    sparsity=sparsities,
+)
+def test_convolution(pick, number, kernel, strides, padding, size, filters, batch, sparsity):
+    pick(number)
+    model = of_layer(
+        keras.layers.Conv2D(filters, kernel, strides, padding, activation="relu"),
+        (*size, 5),
+        sparsity,
+    )
+    assert_same(model, numbers(batch, *size, 5))
+
+
+@pytest.mark.skipif(not lookup.IS_AVAILABLE, reason="the processor has no AVX-512")
+@given(
+    rows=st.integers(1, 4).map(lambda groups: groups * lookup.ROWS),
+    columns=st.integers(1, 90),
+    density=st.sampled_from([0.0, 0.05, 0.3, 1.0]),
+    seed=st.integers(0, 99),
+)
+@examples
+def test_slots_hold_each_weight_once(rows, columns, density, seed):
+    rng = np.random.default_rng(seed)
+    matrix = rng.uniform(1, 2, (rows, columns)) * (rng.random((rows, columns)) < density)
+    matrix = matrix.astype("float32")
+    of_row, column = np.nonzero(matrix)
+    starts, vectors, lanes, values = lookup.schedule(
+        np.searchsorted(of_row, np.arange(rows + 1)), column, matrix[of_row, column],
+        -(-columns // 16),
+    )  # fmt: skip
+    rebuilt = np.zeros_like(matrix)
+    for group in range(rows // lookup.ROWS):
+        for slot in range(starts[group], starts[group + 1]):
+            for row in range(lookup.ROWS):
+                half, place = divmod(int(lanes[slot, row]), 16)
+                at = int(vectors[slot, half]) * 16 + place
+                assert at < columns  # what lies behind x may be anything, even NaN
+                rebuilt[group * lookup.ROWS + row, at] += values[slot, row]
+    np.testing.assert_array_equal(rebuilt, matrix)
