@@ -10,6 +10,7 @@ import weakref
 import numpy as np
 
 from keras_trim.inference.kernels.program import aligned_zeros, run
+from keras_trim.inference.kernels.threads import abort, is_asleep, make_control, post
 from keras_trim.inference.plan import HostStep
 
 
@@ -55,7 +56,7 @@ class Execution:
             program.table, program.factors, self._arena, program.constants, program.index,
             program.short_index,
         )  # fmt: skip
-        self._team = _Team(num_threads)
+        self._team = _Team(num_threads, self._arguments)
 
     def run(self, inputs):
         """Outputs, a list of new arrays, for a list of arrays of the planned shapes."""
@@ -72,7 +73,7 @@ class Execution:
         if isinstance(step, HostStep):
             step.function(*(self.view(tensor) for tensor in (*step.inputs, *step.outputs)))
         else:
-            self._team.run(self._arguments, *step)
+            self._team.run(*step)
 
     def view(self, tensor):
         """The place of a tensor in the layout "rows", as an array."""
@@ -92,14 +93,14 @@ class Execution:
             else:
                 steps.extend((i, i + 1) for i in range(*step))
         seconds = np.zeros((repeats, len(steps)))
-        barrier = np.zeros(2, np.int64)
+        control = make_control(1)
         for repeat in range(repeats):
             for i, step in enumerate(steps):
                 start = time.perf_counter()
                 if isinstance(step, HostStep):
                     self.run_step(step)
                 else:
-                    run(*self._arguments, barrier, 0, 1, *step)
+                    run(*self._arguments, control, 0, 1, *step)
                 seconds[repeat, i] = time.perf_counter() - start
         totals = {}
         for node, duration in zip(self.program.nodes, np.median(seconds, axis=0), strict=True):
@@ -108,30 +109,47 @@ class Execution:
 
 
 class _Team:
-    """The caller's thread and those that help it."""
+    """The caller's thread and its helpers.
 
-    def __init__(self, num_threads):
-        self._num_threads = num_threads
-        self._start_threads()
+    A helper looks out for work for a moment after it has done some, without Python; only then it
+    sleeps, until a number arrives in its queue.
 
-    def _start_threads(self):
+    Args:
+        num_threads: Integer.
+        arguments: Tuple. What `run` takes first: the program and its memory.
+    """
+
+    def __init__(self, num_threads, arguments):
+        self._num_threads, self._arguments = num_threads, arguments
+        self._start_helpers()
+
+    def _start_helpers(self):
         self._process = os.getpid()
-        self._barrier = np.zeros(2, np.int64)
+        self._control = make_control(self._num_threads)
         self._queues = [queue.SimpleQueue() for _ in range(self._num_threads - 1)]
-        for tasks in self._queues:
-            threading.Thread(target=_work, args=(tasks,), daemon=True).start()
-            weakref.finalize(self, tasks.put, None)
+        for i, wakes in enumerate(self._queues):
+            arguments = (*self._arguments, self._control, i + 1, self._num_threads, 0, 0)
+            threading.Thread(target=_help, args=(wakes, arguments), daemon=True).start()
+            weakref.finalize(self, wakes.put, False)
 
-    def run(self, arguments, begin, end):
+    def run(self, begin, end):
         if self._process != os.getpid():  # a fork takes no threads along
-            self._start_threads()
-        arguments = (*arguments, self._barrier)
-        for i, tasks in enumerate(self._queues):
-            tasks.put((*arguments, i + 1, self._num_threads, begin, end))
-        run(*arguments, 0, self._num_threads, begin, end)
+            self._start_helpers()
+        try:
+            if self._queues:
+                post(self._control, begin, end)
+                for i, wakes in enumerate(self._queues):
+                    if is_asleep(self._control, i + 1):
+                        wakes.put(True)
+            run(*self._arguments, self._control, 0, self._num_threads, begin, end)
+        except BaseException:  # Ctrl-C may have come before `run`: the helpers would wait forever
+            abort(self._control)
+            for wakes in self._queues:
+                wakes.put(False)
+            self._start_helpers()
+            raise
 
 
-def _work(tasks):
-    while (task := tasks.get()) is not None:
-        run(*task)
-        del task  # it holds the memory of an engine that may be gone
+def _help(wakes, arguments):
+    while wakes.get():
+        run(*arguments)

@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_trim.inference.kernels.program import CODES, FACTORS, OPERANDS, aligned_zeros, run
 from keras_trim.inference.kernels.register_tile import WIDEST, WIDEST_GROUP
+from keras_trim.inference.kernels.threads import make_control
 from keras_trim.inference.kernels.vector import LANES
 from keras_trim.inference.plan import Builder, Tensor
 
@@ -109,7 +110,7 @@ class Tuner:
         constants, index, short_index = builder.pools(aligned_zeros)
         arguments = (
             table, values, aligned_zeros(size), constants, index, short_index,
-            np.zeros(2, np.int64), 0, 1, 0, 1,
+            make_control(1), 0, 1, 0, 1,
         )  # fmt: skip
         run(*arguments)
         best, spent, runs = float("inf"), 0.0, 0

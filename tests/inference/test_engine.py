@@ -4,6 +4,8 @@ import concurrent.futures
 import os
 import subprocess
 import sys
+import threading
+import time
 
 import keras
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from helpers import numbers, randomize
 from keras import layers
 
-from keras_trim.inference import Engine
+from keras_trim.inference import Engine, execution
 from keras_trim.storage import FormatError
 
 
@@ -138,6 +140,35 @@ def test_inputs_by_name_and_in_lists(engine):
     x = numbers(1, 12, 12, 3)
     np.testing.assert_array_equal(engine({"image": x}), engine(x))
     np.testing.assert_array_equal(engine([x]), engine(x))
+
+
+def test_helpers_that_sleep_are_woken(model, engine):
+    x = numbers(1, 12, 12, 3)
+    threads = Engine(model, 3)
+    for pause in (0, 0.05, 0, 0.05):
+        time.sleep(pause)  # longer than helpers look out for work
+        np.testing.assert_allclose(threads(x), engine(x), rtol=1e-5, atol=1e-7)
+
+
+def test_an_interrupted_call_leaves_the_engine_usable(model, engine, monkeypatch):
+    x = numbers(1, 12, 12, 3)
+    threads = Engine(model, 3)
+    threads(x)
+    before = threading.active_count()
+
+    def interrupted(*arguments, post=execution.post):
+        post(*arguments)
+        raise KeyboardInterrupt  # the helpers have begun, the caller has not
+
+    with monkeypatch.context() as patch:
+        patch.setattr(execution, "post", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            threads(x)
+    np.testing.assert_allclose(threads(x), engine(x), rtol=1e-5, atol=1e-7)
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before  # the helpers of the interrupted call have ended
 
 
 @pytest.mark.parametrize("num_threads", [0, -1, 1.5, True])

@@ -3,12 +3,12 @@
 import keras
 import numpy as np
 import pytest
+from helpers import assert_same, batches, examples, numbers, of_layer, sparsities
 from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_trim.inference.kernels import lookup
 from keras_trim.inference.tuning import Tuner
-from tests.inference.helpers import assert_same, batches, examples, numbers, of_layer, sparsities
 
 
 @pytest.fixture

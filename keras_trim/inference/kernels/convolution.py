@@ -153,7 +153,7 @@ def convolution(p, f, arena, constants, index, thread, num_threads):
     vectors = (p[WIDTH] if p[BY_LINES] else p[PIXELS]) // -LANES * -1
     parts = (vectors + p[VECTORS] - 1) // p[VECTORS]
     pieces = lines * parts
-    splits = 1 if p[BATCH] * pieces >= 4 * num_threads else num_threads
+    splits = 1 if p[BATCH] * pieces >= 16 * num_threads else num_threads
     begin, end = share(p[BATCH] * pieces * splits, thread, num_threads)
     is_direct = p[ROW] == 0 or p[BY_LINES] != 0
     chunk = p[NUM_GROUPS] if is_direct or p[BLOCKS] > 1 else CHUNK

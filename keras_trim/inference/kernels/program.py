@@ -29,7 +29,7 @@ from keras_trim.inference.kernels.rows import (
     sparse_rows,
 )
 from keras_trim.inference.kernels.strided import constant, fill, move, scale
-from keras_trim.inference.kernels.threads import wait_for_all
+from keras_trim.inference.kernels.threads import wait_for_all, wait_for_work
 
 OPERANDS = 40  # integers per instruction, its code the first
 FACTORS = 4  # float32 per instruction
@@ -54,59 +54,69 @@ def _fingerprint():
 def _make_run(fingerprint):
     @njit(nogil=True, boundscheck=False, cache=True)
     def run(
-        program, factors, arena, constants, index, short_index, barrier, thread, num_threads,
+        program, factors, arena, constants, index, short_index, control, thread, num_threads,
         begin, end,
     ):  # fmt: skip
-        """Runs the instructions from `begin` to `end`; each of `num_threads` threads calls it."""
+        """Runs the instructions from `begin` to `end`, as the first of `num_threads` threads.
+
+        The others, its helpers, run what is posted until there has been nothing for a while.
+        """
         _ = fingerprint  # part of the key of Numba's cache, as all that a function closes over
-        for i in range(begin, end):
-            p, f = program[i], factors[i]
-            code = p[0]
-            if code == 0:
-                convolution(p, f, arena, constants, index, thread, num_threads)
-            elif code == 1:
-                pad(p, f, arena, thread, num_threads)
-            elif code == 2:
-                depthwise(p, f, arena, constants, index, thread, num_threads)
-            elif code == 3:
-                unary(p, f, arena, thread, num_threads)
-            elif code == 4:
-                binary(p, f, arena, thread, num_threads)
-            elif code == 5:
-                pool(p, f, arena, constants, index, thread, num_threads)
-            elif code == 6:
-                global_pool(p, f, arena, thread, num_threads)
-            elif code == 7:
-                transpose(p, arena, thread, num_threads)
-            elif code == 8:
-                copy(p, arena, thread, num_threads)
-            elif code == 9:
-                gather(p, arena, constants, thread, num_threads)
-            elif code == 10:
-                sparse_rows(p, f, arena, constants, index, short_index, thread, num_threads)
-            elif code == 11:
-                dense_rows(p, f, arena, constants, thread, num_threads)
-            elif code == 12:
-                softmax(p, arena, thread, num_threads)
-            elif code == 13:
-                layer_norm(p, f, arena, constants, thread, num_threads)
-            elif code == 14:
-                move(p, arena, thread, num_threads)
-            elif code == 15:
-                fill(p, f, arena, thread, num_threads)
-            elif code == 16:
-                constant(p, arena, constants, thread, num_threads)
-            elif code == 17:
-                scale(p, arena, constants, thread, num_threads)
-            elif code == 18:
-                broadcast(p, f, arena, thread, num_threads)
-            elif code == 19:
-                cell(p, f, arena, thread, num_threads)
-            elif code == 20:
-                lookup_rows(p, f, arena, constants, index, short_index, thread, num_threads)
-            elif code == 21:
-                depthwise_flat(p, f, arena, constants, index, short_index, thread, num_threads)
-            wait_for_all(barrier, num_threads)
+        while True:
+            if thread:
+                begin, end = wait_for_work(control, thread)
+                if begin < 0:
+                    return
+            for i in range(begin, end):
+                p, f = program[i], factors[i]
+                code = p[0]
+                if code == 0:
+                    convolution(p, f, arena, constants, index, thread, num_threads)
+                elif code == 1:
+                    pad(p, f, arena, thread, num_threads)
+                elif code == 2:
+                    depthwise(p, f, arena, constants, index, thread, num_threads)
+                elif code == 3:
+                    unary(p, f, arena, thread, num_threads)
+                elif code == 4:
+                    binary(p, f, arena, thread, num_threads)
+                elif code == 5:
+                    pool(p, f, arena, constants, index, thread, num_threads)
+                elif code == 6:
+                    global_pool(p, f, arena, thread, num_threads)
+                elif code == 7:
+                    transpose(p, arena, thread, num_threads)
+                elif code == 8:
+                    copy(p, arena, thread, num_threads)
+                elif code == 9:
+                    gather(p, arena, constants, thread, num_threads)
+                elif code == 10:
+                    sparse_rows(p, f, arena, constants, index, short_index, thread, num_threads)
+                elif code == 11:
+                    dense_rows(p, f, arena, constants, thread, num_threads)
+                elif code == 12:
+                    softmax(p, arena, thread, num_threads)
+                elif code == 13:
+                    layer_norm(p, f, arena, constants, thread, num_threads)
+                elif code == 14:
+                    move(p, arena, thread, num_threads)
+                elif code == 15:
+                    fill(p, f, arena, thread, num_threads)
+                elif code == 16:
+                    constant(p, arena, constants, thread, num_threads)
+                elif code == 17:
+                    scale(p, arena, constants, thread, num_threads)
+                elif code == 18:
+                    broadcast(p, f, arena, thread, num_threads)
+                elif code == 19:
+                    cell(p, f, arena, thread, num_threads)
+                elif code == 20:
+                    lookup_rows(p, f, arena, constants, index, short_index, thread, num_threads)
+                elif code == 21:
+                    depthwise_flat(p, f, arena, constants, index, short_index, thread, num_threads)
+                wait_for_all(control, num_threads)
+            if not thread:
+                return
 
     return run
 

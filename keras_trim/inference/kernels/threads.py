@@ -2,13 +2,21 @@
 
 import os
 
+import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
 
 _yield_processor = types.ExternalFunction(
     "SwitchToThread" if os.name == "nt" else "sched_yield", types.int32()
 )
-_SPINS = 2000  # about 10 microseconds; then another process may have the core
+_SPINS = 2000  # a few microseconds; then another process may have the core
+_IDLE_SPINS = 200_000  # some 100 microseconds, in which a helper sleeps not: waking takes as long
+
+# Places in the array of int64 by which threads agree. What is waited for in different ways lies on
+# cache lines of its own.
+_WAITING, _PASSED, _ABORTED = 0, 1, 2  # threads at the barrier, times it was passed, an end
+_POSTED, _BEGIN, _END = 8, 9, 10  # pieces of work posted so far, and the last one's instructions
+_OF_THREADS = 16  # for each thread, the pieces it has begun, and whether it sleeps
 
 
 def _pointer_to(context, builder, array_type, array, index):
@@ -42,26 +50,71 @@ def atomic_load(typing_context, array, index):
     return signature, codegen
 
 
-@njit(nogil=True)
-def wait_for_all(barrier, num_threads):
-    """Returns when all threads have called it.
+def make_control(num_threads):
+    """The array by which threads agree."""
+    control = np.zeros(_OF_THREADS + 2 * num_threads, np.int64)
+    control[_OF_THREADS + 1 :: 2] = 1  # helpers sleep at first
+    return control
 
-    Args:
-        barrier: Array of 2 int64, zeros at first: threads waiting, times it was passed.
-        num_threads: Integer. The threads that compute together.
-    """
+
+@njit(nogil=True)
+def wait_for_all(control, num_threads):
+    """Returns when all threads have called it."""
     if num_threads == 1:
         return
-    passed = atomic_load(barrier, 1)
-    if atomic_add(barrier, 0, 1) == num_threads - 1:
-        atomic_add(barrier, 0, -num_threads)
-        atomic_add(barrier, 1, 1)
+    passed = atomic_load(control, _PASSED)
+    if atomic_add(control, _WAITING, 1) == num_threads - 1:
+        atomic_add(control, _WAITING, -num_threads)
+        atomic_add(control, _PASSED, 1)
         return
     spins = 0
-    while atomic_load(barrier, 1) == passed:
+    while atomic_load(control, _PASSED) == passed:
         spins += 1
         if spins > _SPINS:
+            if atomic_load(control, _ABORTED):
+                return
             _yield_processor()
+
+
+@njit(nogil=True, cache=True)
+def post(control, begin, end):
+    """Gives the helpers instructions to run. Those that sleep have to be woken by the caller."""
+    control[_BEGIN], control[_END] = begin, end
+    atomic_add(control, _POSTED, 1)
+
+
+@njit(nogil=True, cache=True)
+def abort(control):
+    """Ends the helpers, wherever they wait; what they compute is of no use."""
+    atomic_add(control, _ABORTED, 1)
+
+
+@njit(nogil=True, cache=True)
+def is_asleep(control, thread):
+    return atomic_load(control, _OF_THREADS + 2 * thread + 1) != 0
+
+
+@njit(nogil=True)
+def wait_for_work(control, thread):
+    """What a helper does between two pieces of work.
+
+    Returns:
+        `(begin, end)` of the instructions to run, or -1, -1 if the thread should go to sleep.
+    """
+    begun, asleep = _OF_THREADS + 2 * thread, _OF_THREADS + 2 * thread + 1
+    atomic_add(control, asleep, -atomic_load(control, asleep))
+    spins = 0
+    while atomic_load(control, _POSTED) == control[begun]:
+        spins += 1
+        if spins == _IDLE_SPINS:
+            atomic_add(control, asleep, 1)
+        elif spins > _IDLE_SPINS:  # nothing was posted before the poster could see it sleep
+            return -1, -1
+    if atomic_load(control, _ABORTED):
+        return -1, -1
+    atomic_add(control, asleep, -atomic_load(control, asleep))
+    control[begun] += 1
+    return control[_BEGIN], control[_END]
 
 
 @njit(nogil=True)
