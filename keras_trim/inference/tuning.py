@@ -3,13 +3,11 @@
 import dataclasses
 import time
 
-import numpy as np
-
-from keras_trim.inference.kernels.program import CODES, FACTORS, OPERANDS, aligned_zeros, run
+from keras_trim.inference.kernels.program import aligned_zeros, run
 from keras_trim.inference.kernels.register_tile import WIDEST, WIDEST_GROUP
 from keras_trim.inference.kernels.threads import make_control
 from keras_trim.inference.kernels.vector import LANES
-from keras_trim.inference.plan import Builder, Tensor
+from keras_trim.inference.plan import Builder
 
 _CACHE = 24 * 1024  # bytes of first-level cache for activations
 _ALWAYS_SPARSE, _ALWAYS_DENSE = 0.3, 0.8  # densities beyond which only one kind is tried
@@ -70,47 +68,29 @@ class Tuner:
                             found.append(Variant(False, blocks, width, True))
         return sorted(set(found), key=dataclasses.astuple)
 
-    def fastest(self, variants, instruction, likeness):
+    def fastest(self, variants, emit, likeness):
         """The variant that runs fastest, alone, on one thread.
 
         Args:
             variants: List.
-            instruction: Function `(variant, builder) -> opcode, operands, factors`.
+            emit: Function `(variant, builder)` that emits its instructions.
             likeness: What layers have in common that are measured once for all of them: hashable.
         """
         if len(variants) == 1:
             return variants[0]
         key = (likeness, tuple(variants))
         if key not in self._known:
-            self._known[key] = min(
-                variants,
-                key=lambda variant: self.measure(lambda pool: instruction(variant, pool)),
-            )
+            self._known[key] = min(variants, key=lambda variant: self._measure(variant, emit))
         return self._known[key]
 
-    def measure(self, instruction):
-        """Seconds that an instruction takes, alone, on one thread.
-
-        Args:
-            instruction: Function `builder -> opcode, operands, factors`.
-        """
-        builder = Builder(1, None)
-        opcode, operands, factors = instruction(builder)
-        tensors, size = {}, 0
-        for operand in operands:
-            if isinstance(operand, Tensor) and operand not in tensors:
-                tensors[operand] = size
-                size += -(-operand.size // LANES) * LANES + 2 * LANES
-        table = np.zeros((1, OPERANDS), np.int64)
-        table[0, 0] = CODES[opcode]
-        for i, operand in enumerate(operands):
-            table[0, 1 + i] = tensors[operand] if isinstance(operand, Tensor) else operand
-        values = np.zeros((1, FACTORS), np.float32)
-        values[0, : len(factors)] = factors
-        constants, index, short_index = builder.pools(aligned_zeros)
+    def _measure(self, variant, emit):
+        """Seconds that instructions take, alone, on one thread."""
+        builder = Builder(1, self)
+        emit(variant, builder)
+        program = builder.finish([], [], aligned_zeros)
         arguments = (
-            table, values, aligned_zeros(size), constants, index, short_index,
-            make_control(1), 0, 1, 0, 1,
+            program.table, program.factors, aligned_zeros(program.arena_size), program.constants,
+            program.index, program.short_index, make_control(1), 0, 1, *program.steps[0],
         )  # fmt: skip
         run(*arguments)
         best, spent, runs = float("inf"), 0.0, 0

@@ -205,7 +205,8 @@ def emit_product(
     by_lines = row > 0 and size[0] % LANES == 0
     vectors = size[0] // LANES if by_lines else -(-pixels // LANES)
 
-    def instruction(groups, variant, pool):
+    def emit(variant, builder):
+        groups = row_groups(columns, variant.is_dense)
         blocks, widest = variant.blocks, min(variant.vectors, vectors)
         width = columns.block_width(blocks) if variant.is_packed else 0
         packed = columns.pack(groups, blocks, widest * LANES if width else None)
@@ -213,27 +214,28 @@ def emit_product(
         rows = len(bias) if blocks > 1 else CHUNK * int(groups[:, 1].max())
         sums = 0 if row == 0 or by_lines else rows * per_piece
         needed = sums + width * widest * LANES
-        scratch, scratch_size = pool.scratch(needed) if needed else (0, 0)
+        scratch, scratch_size = builder.scratch(needed) if needed else (0, 0)
         flags = clip.flag | (RESIDUAL if residual is not None else 0)
-        return "convolution", [
+        operands = [
             x, x.sample_size, y, y.sample_size, y.batch, y.plane, pixels, row, *size,
-            pool.index(packed.runs), len(packed.runs), pool.index(packed.table), len(groups),
-            blocks, pool.index(packed.offsets),
-            pool.constant(packed.values), pool.constant(np.append(bias, np.zeros(8))),
+            builder.index(packed.runs), len(packed.runs), builder.index(packed.table), len(groups),
+            blocks, builder.index(packed.offsets),
+            builder.constant(packed.values), builder.constant(np.append(bias, np.zeros(8))),
             residual if residual is not None else 0,
             residual.sample_size if residual is not None else 0,
             scratch, scratch_size, flags, widest, int(by_lines),
-            pool.index(columns.offsets) if width else 0, len(columns.offsets), width,
-        ], [clip.low, clip.high]  # fmt: skip
+            builder.index(columns.offsets) if width else 0, len(columns.offsets), width,
+        ]  # fmt: skip
+        builder.emit("convolution", operands, [clip.low, clip.high])
 
     variants = builder.tuner.variants(columns, vectors)
     best = builder.tuner.fastest(
         variants,
-        lambda variant, pool: instruction(row_groups(columns, variant.is_dense), variant, pool),
+        emit,
         likeness=(
             "convolution", columns.num_rows, len(columns.offsets), columns.row_sets,
             round(20 * columns.density), pixels, row, y.batch, residual is not None,
         ),
     )  # fmt: skip
     builder.choose(str(best))
-    builder.emit(*instruction(row_groups(columns, best.is_dense), best, builder))
+    emit(best, builder)

@@ -134,27 +134,28 @@ def emit_row_product(builder, kernel, bias, x, y, num_rows, clip=Clip()):  # noq
     vectors = _dense_vectors(outputs)
     padding = -outputs % (vectors * LANES)
 
-    def instruction(opcode, pool):
+    def emit(opcode, builder):
         if opcode == "dense_rows":
             blocks = np.pad(kernel, ((0, 0), (0, padding))).reshape(inputs, -1, vectors * LANES)
-            weights = 0, 0, pool.constant(blocks.swapaxes(0, 1)), 0
+            weights = 0, 0, builder.constant(blocks.swapaxes(0, 1)), 0
         elif opcode == "sparse_rows":
-            weights = *sparse_matrix(pool, kernel.T), 0
+            weights = *sparse_matrix(builder, kernel.T), 0
         else:
-            weights = lookup_matrix(pool, kernel.T)
+            weights = lookup_matrix(builder, kernel.T)
         *weights, lanes = weights
-        return opcode, [
+        operands = [
             x, inputs, y, outputs, num_rows, outputs, *weights,
-            pool.constant(np.pad(bias, (0, padding))), clip.flag, inputs, vectors, lanes,
-        ], [clip.low, clip.high]  # fmt: skip
+            builder.constant(np.pad(bias, (0, padding))), clip.flag, inputs, vectors, lanes,
+        ]  # fmt: skip
+        builder.emit(opcode, operands, [clip.low, clip.high])
 
     candidates = ["dense_rows"]
     if inputs <= _LARGEST_SHORT and builder.skip_zeros:
         candidates += ["sparse_rows"] + ["lookup_rows"] * lookup.IS_AVAILABLE
     opcode = builder.tuner.fastest(
         candidates,
-        instruction,
+        emit,
         likeness=("rows", num_rows, kernel.shape, round(20 * np.mean(kernel != 0))),
     )
     builder.choose(opcode.replace("_", " "))
-    builder.emit(*instruction(opcode, builder))
+    emit(opcode, builder)

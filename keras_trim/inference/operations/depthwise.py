@@ -64,9 +64,9 @@ class DepthwiseConvolution(Operation):
         ways = {"depthwise": self._padded}
         if _is_within(geometry):
             ways["depthwise_flat"] = self._flat
-        opcode = builder.tuner.fastest(
+        way = builder.tuner.fastest(
             list(ways),
-            lambda opcode, pool: ways[opcode](pool, geometry, x, y),
+            lambda way, builder: ways[way](builder, geometry, x, y),
             likeness=(
                 "depthwise",
                 self.kernel.shape,
@@ -76,49 +76,51 @@ class DepthwiseConvolution(Operation):
                 self.padding,
             ),
         )
-        builder.choose(opcode.replace("_", ", "))
-        builder.emit(*ways[opcode](builder, geometry, x, y))
+        builder.choose(way.replace("_", ", "))
+        ways[way](builder, geometry, x, y)
         return y
 
-    def _padded(self, pool, geometry, x, y):
-        """The instruction that works line by line on a padded copy."""
+    def _padded(self, builder, geometry, x, y):
+        """Emits the instruction that works line by line on a padded copy."""
         height, width, channels, multiplier = self.kernel.shape
         phases = geometry.phases[0] * geometry.phases[1]
         number, most_lines = window_number("product", (height, width), self.strides, self.dilation)
         together = planes_together(geometry)
-        scratch, scratch_size = pool.scratch(
+        scratch, scratch_size = builder.scratch(
             together * phases * geometry.plane + most_lines * geometry.out_width
         )
         # One group of all taps, for kernels of other sizes.
         offsets = [*geometry.tap_offsets(), 0, height * width, 0]
-        kernel, bias, clip = self._constants(pool)
-        return "depthwise", [
+        kernel, bias, clip = self._constants(builder)
+        operands = [
             x, x.sample_size, x.plane, y, y.sample_size, y.plane, x.batch, channels,
             multiplier, *spatial(x), geometry.out_height, geometry.out_width, geometry.top,
             geometry.left, *self.strides, geometry.rows, geometry.row,
-            pool.index(offsets), height * width, kernel, bias, scratch, scratch_size,
+            builder.index(offsets), height * width, kernel, bias, scratch, scratch_size,
             geometry.plane, clip.flag, *geometry.phases, together, number, most_lines,
-        ], [clip.low, clip.high]  # fmt: skip
+        ]  # fmt: skip
+        builder.emit("depthwise", operands, [clip.low, clip.high])
 
-    def _flat(self, pool, geometry, x, y):
-        """The instruction that works on whole planes with masks."""
+    def _flat(self, builder, geometry, x, y):
+        """Emits the instruction that works on whole planes with masks."""
         height, width, channels, multiplier = self.kernel.shape
         taps = np.indices((height, width)).reshape(2, -1).T * self.dilation
         shifts, masks = masks_of_taps(*spatial(x), taps - (geometry.top, geometry.left))
         scratch, scratch_size = 0, 0
         if spatial(x) != (geometry.out_height, geometry.out_width):
-            scratch, scratch_size = pool.scratch(masks.shape[1] * LANES)
-        kernel, bias, clip = self._constants(pool)
-        return "depthwise_flat", [
+            scratch, scratch_size = builder.scratch(masks.shape[1] * LANES)
+        kernel, bias, clip = self._constants(builder)
+        operands = [
             x, x.sample_size, x.plane, y, y.sample_size, y.plane, x.batch, channels,
             multiplier, spatial(x)[1], geometry.out_height, geometry.out_width, *self.strides,
-            pool.index(shifts), pool.short_index(masks), masks.shape[1], height * width, kernel,
-            bias, scratch, scratch_size, clip.flag,
-        ], [clip.low, clip.high]  # fmt: skip
+            builder.index(shifts), builder.short_index(masks), masks.shape[1], height * width,
+            kernel, bias, scratch, scratch_size, clip.flag,
+        ]  # fmt: skip
+        builder.emit("depthwise_flat", operands, [clip.low, clip.high])
 
-    def _constants(self, pool):
+    def _constants(self, builder):
         kernel = self.kernel.reshape(-1, self.bias.size).T
-        return pool.constant(kernel), pool.constant(self.bias), Clip(self.low, self.high)
+        return builder.constant(kernel), builder.constant(self.bias), Clip(self.low, self.high)
 
     def multiply_adds(self, output_shape):
         pixels = int(np.prod(output_shape[:-1]))
