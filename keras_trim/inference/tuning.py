@@ -1,6 +1,7 @@
 """Which variant of a kernel is the fastest for a layer: measured, on this machine."""
 
 import dataclasses
+import math
 import time
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from keras_trim.inference.kernels.program import CODES, FACTORS, OPERANDS, aligned_zeros, run
 from keras_trim.inference.kernels.register_tile import WIDEST, WIDEST_GROUP
 from keras_trim.inference.kernels.vector import LANES
-from keras_trim.inference.plan import Builder, Tensor
+from keras_trim.inference.plan import Builder, Tensor, round_up
 
 _CACHE = 24 * 1024  # bytes of first-level cache for activations
 _ALWAYS_SPARSE, _ALWAYS_DENSE = 0.3, 0.8  # densities beyond which only one kind is tried
@@ -46,6 +47,7 @@ class Tuner:
 
     def __init__(self, seconds=0.005):
         self.seconds = seconds
+        self.most_floats = math.inf  # the memory that an instruction may take
         self._known = {}  # what the layer is like -> the fastest variant
 
     def variants(self, columns, vectors):
@@ -93,19 +95,21 @@ class Tuner:
         Args:
             instruction: Function `builder -> opcode, operands, factors`.
         """
-        builder = Builder(1, None)
+        builder = Builder(1, None, most_floats=self.most_floats)
         opcode, operands, factors = instruction(builder)
         tensors, size = {}, 0
         for operand in operands:
             if isinstance(operand, Tensor) and operand not in tensors:
                 tensors[operand] = size
-                size += -(-operand.size // LANES) * LANES + 2 * LANES
+                size += round_up(operand.size + operand.slack)
+        builder.require_memory(size)
         table = np.zeros((1, OPERANDS), np.int64)
         table[0, 0] = CODES[opcode]
         for i, operand in enumerate(operands):
             table[0, 1 + i] = tensors[operand] if isinstance(operand, Tensor) else operand
         values = np.zeros((1, FACTORS), np.float32)
-        values[0, : len(factors)] = factors
+        with np.errstate(over="ignore"):
+            values[0, : len(factors)] = factors
         constants, index, short_index = builder.pools(aligned_zeros)
         arguments = (
             table, values, aligned_zeros(size), constants, index, short_index,
