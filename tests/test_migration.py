@@ -522,7 +522,7 @@ for i, code in enumerate(sys.stdin.read().split("\\0")):
 """
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/migrating_from_tfmot.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/inference.md", "docs/migrating_from_tfmot.md"])
 def test_the_code_in_documents_runs(name, tmp_path):
     blocks = python_blocks(ROOT / name)
     if not blocks:

@@ -1,5 +1,6 @@
 """The engine: reads a model with zeros in it once, then runs it and skips them."""
 
+import math
 import os
 import threading
 import time
@@ -14,6 +15,8 @@ from keras_trim.inference.kernels.program import aligned_zeros
 from keras_trim.inference.plan import make_program
 from keras_trim.inference.summary import BenchmarkResult, summarize
 from keras_trim.inference.tuning import Tuner
+from keras_trim.storage import FormatError
+from keras_trim.storage.container import FREE_BYTES, FREE_FACTOR
 
 _MOST_PROGRAMS = 32  # each holds its weights; shapes beyond these are planned again
 
@@ -53,7 +56,7 @@ class Engine:
 
         self._set_up(fuse(read(model)), num_threads)
 
-    def _set_up(self, graph, num_threads):
+    def _set_up(self, graph, num_threads, source=None, max_bytes=None):
         if num_threads is None:
             num_threads = _available_cores()
         if not isinstance(num_threads, int) or isinstance(num_threads, bool) or num_threads < 1:
@@ -61,6 +64,7 @@ class Engine:
                 f"`num_threads` must be a positive integer. Received: num_threads={num_threads!r}"
             )
         self._graph = graph
+        self._source, self._max_bytes = source, max_bytes  # the file of an engine that was loaded
         self.num_threads = num_threads
         self._runners = {}  # the least recently planned first
         self._tuner = Tuner()
@@ -149,18 +153,24 @@ class Engine:
         files.save_graph(self._graph, path)
 
     @classmethod
-    def load(cls, path, num_threads=None):
+    def load(cls, path, num_threads=None, max_bytes=None):
         """Loads an engine; safe for a file from anyone.
+
+        Whether the operations of a file fit one another is known when the sizes of inputs are: a
+        call of an engine that was loaded may raise `FormatError`, too.
 
         Args:
             path: Path of a file that `save` wrote.
             num_threads: Integer, as of `Engine`.
+            max_bytes: Integer. How much memory the file may decode to, and how much a run may take.
+                By default 1 GiB, or 1000 times the size of the file, or of the weights and inputs,
+                if that is more.
 
         Raises:
             keras_trim.storage.FormatError: if the file is damaged or was not written by `save`.
         """
         engine = cls.__new__(cls)
-        engine._set_up(files.load_graph(path), num_threads)
+        engine._set_up(files.load_graph(path, max_bytes), num_threads, path, max_bytes)
         return engine
 
     def _inputs(self, x):
@@ -173,6 +183,11 @@ class Engine:
                 "The model leaves the size of its inputs free, so pass `x`, an example to measure "
                 f"with. Received: x=None, and the model takes {shapes}"
             )
+        if sum(map(math.prod, shapes)) > self._most_floats(0):
+            raise FormatError(
+                "This engine declares inputs that need more memory than is allowed. "
+                f"Received: path={self._source}, with inputs of shapes {shapes!r:.200}"
+            )
         random = np.random.default_rng(0)
         return [
             random.standard_normal(shape, np.float32).astype(_example_dtype(spec["dtype"]))
@@ -181,10 +196,11 @@ class Engine:
 
     def _run(self, inputs):
         outputs = self._runner(inputs)(inputs)
-        return [
-            output.astype(_dtype(name), copy=False)
-            for output, name in zip(outputs, self._graph.output_dtypes, strict=True)
-        ]
+        with np.errstate(over="ignore", invalid="ignore"):  # as Keras
+            return [
+                output.astype(_dtype(name), copy=False)
+                for output, name in zip(outputs, self._graph.output_dtypes, strict=True)
+            ]
 
     def _runner(self, inputs):
         shapes = tuple(x.shape for x in inputs)
@@ -195,19 +211,47 @@ class Engine:
         if runner is None:
             with self._lock:
                 if key not in self._runners:
-                    program = make_program(
-                        self._graph,
-                        shapes,
-                        self.num_threads,
-                        self._tuner,
-                        aligned_zeros,
-                        skip_zeros,
-                    )
+                    program = self._plan(shapes, skip_zeros)
                     self._runners[key] = ProgramRunner(program, self.num_threads)
                     if len(self._runners) > _MOST_PROGRAMS:
                         del self._runners[next(iter(self._runners))]
                 runner = self._runners[key]
         return runner
+
+    def _plan(self, shapes, skip_zeros):
+        most_floats = self._most_floats(sum(map(math.prod, shapes)))
+        self._tuner.most_floats = most_floats
+        try:
+            return make_program(
+                self._graph,
+                shapes,
+                self.num_threads,
+                self._tuner,
+                aligned_zeros,
+                skip_zeros,
+                most_floats,
+            )
+        except ValueError as error:
+            if self._source is None:
+                raise
+            raise FormatError(
+                f"This engine cannot take inputs of shapes {list(shapes)}: {error}. "
+                f"Received: path={self._source}"
+            ) from None
+
+    def _most_floats(self, inputs):
+        """The memory that a run may take, in floats: a file from anyone may ask for any amount."""
+        if self._source is None:
+            return math.inf
+        if self._max_bytes is not None:
+            return self._max_bytes // 4
+        weights = sum(
+            array.size
+            for node in self._graph.nodes
+            for array in vars(node.operation).values()
+            if isinstance(array, np.ndarray)
+        )
+        return max(FREE_BYTES // 4, FREE_FACTOR * (inputs + weights))
 
     def _measure(self, runner, inputs, seconds):
         """Seconds that each of several runs took."""

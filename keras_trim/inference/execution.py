@@ -71,7 +71,8 @@ class Execution:
 
     def run_step(self, step):
         if isinstance(step, HostStep):
-            step.function(*(self.view(tensor) for tensor in (*step.inputs, *step.outputs)))
+            with np.errstate(all="ignore"):  # as Keras and the kernels
+                step.function(*(self.view(tensor) for tensor in (*step.inputs, *step.outputs)))
         else:
             self._team.run(*step)
 

@@ -5,6 +5,7 @@ trusted must be: kernels rely on the sizes that it states.
 """
 
 import dataclasses
+import inspect
 import json
 import pathlib
 
@@ -12,12 +13,19 @@ import numpy as np
 
 from keras_trim.inference.graph import Graph, Node
 from keras_trim.inference.operations import OPERATIONS
+from keras_trim.inference.operations.base import require, require_types
 from keras_trim.storage import FormatError, load_arrays
 from keras_trim.storage.arrays import metadata
 from keras_trim.storage.atomic import replace_file
 from keras_trim.storage.container import Writer
 
 _VERSION = 1
+_MOST_JSON = 1 << 24  # bytes; the graph of a model with a thousand layers has some 300,000
+_MOST_NODES = 1 << 14
+_MOST_AXES = 16
+_DEEPEST = 32  # of the structure of inputs and outputs
+_KEYS = {"version", "nodes", "inputs", "outputs", "input_specs", "output_dtypes",
+         "input_structure", "output_structure", "num_values"}  # fmt: skip
 _GRAPH = "graph"
 _DTYPES = ("float16", "bfloat16", "float32", "float64", "bool", "int8", "int16", "int32", "int64",
            "uint8", "uint16", "uint32", "uint64")  # fmt: skip
@@ -27,7 +35,8 @@ def save_graph(graph, path):
     """Writes a graph.
 
     Raises:
-        ValueError: if the path does not end in `.engine`, or a node is a call of Keras.
+        ValueError: if the path does not end in `.engine`, a node is a call of Keras, or the graph
+            is larger than `load_graph` takes.
         OSError: if it cannot be written; a file that was there stays as it was.
     """
     path = pathlib.Path(path)
@@ -62,9 +71,15 @@ def save_graph(graph, path):
         "output_structure": _encode(graph.output_structure),
         "num_values": graph.num_values,
     }
+    text = json.dumps(head).encode()
+    if len(nodes) > _MOST_NODES or len(text) > _MOST_JSON:
+        raise ValueError(
+            f"An engine can be saved only if it has at most {_MOST_NODES:,} operations, described "
+            f"in {_MOST_JSON:,} bytes. Received: {len(nodes):,} operations, {len(text):,} bytes"
+        )
     with replace_file(path) as file:
         writer = Writer(file)
-        writer.write_array(_GRAPH, np.frombuffer(json.dumps(head).encode(), np.uint8))
+        writer.write_array(_GRAPH, np.frombuffer(text, np.uint8))
         for name, array in arrays.items():
             writer.write_array(name, array)
         writer.finish(metadata())
@@ -85,90 +100,173 @@ def _encode(value):
     return value
 
 
-def _decode(value):
-    if isinstance(value, list):
-        return [_decode(item) for item in value]
-    if isinstance(value, dict):
-        ((kind, content),) = value.items()
-        if kind == "tuple":
-            return tuple(_decode(item) for item in content)
-        if kind == "dict":
-            return {key: _decode(item) for key, item in content.items()}
-        return {"inf": np.inf, "-inf": -np.inf, "nan": np.nan}[content]
-    return value
+_FLOATS = {"inf": np.inf, "-inf": -np.inf, "nan": np.nan}
 
 
-def load_graph(path):
+def _decode(value, depth=0):
+    """The value of a field: a number, a string, a boolean, None, or tuples of these."""
+    if not isinstance(value, dict):
+        require(not isinstance(value, list), "a field has a list")
+        return value
+    require(len(value) == 1 and depth < _DEEPEST, "a field of another form")
+    ((kind, content),) = value.items()
+    if kind == "float":
+        require(isinstance(content, str) and content in _FLOATS, "a number of another form")
+        return _FLOATS[content]
+    require(kind == "tuple" and isinstance(content, list), "a field of another kind")
+    return tuple(_decode(item, depth + 1) for item in content)
+
+
+def load_graph(path, max_bytes=None):
     """Reads a graph.
+
+    Args:
+        path: Path.
+        max_bytes: Integer. How many bytes the file may decode to, as `load_arrays` has it.
 
     Raises:
         FormatError: if the file is damaged, or is not an engine's.
         OSError: if it cannot be read.
     """
-    arrays = load_arrays(path)
+    arrays = load_arrays(path, max_bytes)
     text = arrays.pop(_GRAPH, None)
     if text is None or text.dtype != np.uint8:
-        raise FormatError(f"{path} holds no engine: `Engine.save` writes those. Received: {path}")
+        raise FormatError(
+            f"This file holds no engine: `Engine.save` writes those. Received: path={path}"
+        )
     try:
-        return _graph(json.loads(text.tobytes()), arrays)
-    except FormatError:
-        raise
-    # What a file that was tampered with can raise on its way through JSON and dataclasses.
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise FormatError(f"{path} is no valid engine: {error}. Received: {path}") from None
+        require(text.nbytes <= _MOST_JSON, "its graph is too large")
+        return _graph(_parsed(text.tobytes()), arrays)
+    except ValueError as error:
+        raise FormatError(f"This is no valid engine: {error}. Received: path={path}") from None
+
+
+def _parsed(text):
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError("its graph is no JSON") from None
 
 
 def _graph(head, arrays):
-    _require(head["version"] == _VERSION, f"its version is {head['version']}, not {_VERSION}")
+    """The graph that a file describes.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    require(isinstance(head, dict) and set(head) == _KEYS, "its graph has other fields")
+    require(head["version"] == _VERSION, f"its version is {head['version']!r:.20}, not {_VERSION}")
+    nodes = head["nodes"]
+    require(isinstance(nodes, list) and len(nodes) <= _MOST_NODES, "it has too many operations")
     graph = Graph(
-        inputs=head["inputs"],
-        outputs=head["outputs"],
-        input_specs=head["input_specs"],
+        inputs=_values(head["inputs"]),
+        outputs=_values(head["outputs"]),
+        input_specs=_specs(head["input_specs"]),
         output_dtypes=head["output_dtypes"],
-        input_structure=_decode(head["input_structure"]),
-        output_structure=_decode(head["output_structure"]),
+        input_structure=_structure(head["input_structure"], len(head["inputs"])),
+        output_structure=_structure(head["output_structure"], len(head["outputs"])),
         num_values=head["num_values"],
     )
+    require(len(graph.inputs) == len(graph.input_specs) > 0, "its inputs are not described")
+    require(len(set(graph.inputs)) == len(graph.inputs), "an input is there twice")
     known = set(graph.inputs)
-    for number, (kind, fields, inputs, outputs, name) in enumerate(head["nodes"]):
-        _require(kind in OPERATIONS, f"it has no operation {kind!r}")
-        cls = OPERATIONS[kind]
-        values = {key: _decode(value) for key, value in fields.items()}
-        for field in dataclasses.fields(cls):
-            if f"{number}/{field.name}" in arrays:
-                values[field.name] = arrays.pop(f"{number}/{field.name}")
-        operation = cls(**values)
-        operation.check()
-        _require(set(inputs) <= known, f"node {number} takes a value that is not there yet")
-        _require(known.isdisjoint(outputs), f"node {number} makes a value that is there already")
-        _require(len(set(outputs)) == len(outputs), f"node {number} makes a value twice")
-        known.update(outputs)
-        graph.nodes.append(Node(operation, inputs, outputs, str(name)))
-    _require(set(graph.outputs) <= known, "an output is never made")
-    _require(not arrays, f"it has arrays that no operation takes: {sorted(arrays)[:3]}")
-    for spec in graph.input_specs:
-        _require(
-            isinstance(spec["name"], str)
-            and spec["dtype"] in _DTYPES
-            and all(n is None or (isinstance(n, int) and n >= 0) for n in spec["shape"]),
-            "an input has an impossible shape or dtype",
+    for number, node in enumerate(nodes):
+        graph.nodes.append(_node(number, node, arrays))
+        inputs, outputs = graph.nodes[-1].inputs, graph.nodes[-1].outputs
+        require(known.issuperset(inputs), f"operation {number} takes a value that is not there yet")
+        require(
+            known.isdisjoint(outputs) and len(set(outputs)) == len(outputs),
+            f"operation {number} makes a value that is there already",
         )
-    _require(set(graph.output_dtypes) <= set(_DTYPES), "an output has an unknown dtype")
-    _require(len(graph.inputs) == len(graph.input_specs), "inputs without a description")
-    _require(len(graph.outputs) == len(graph.output_dtypes), "outputs without a description")
-    _require(_numbers(graph.input_structure) == list(range(len(graph.inputs))), "its inputs")
-    _require(_numbers(graph.output_structure) == list(range(len(graph.outputs))), "its outputs")
+        known.update(outputs)
+    require(known.issuperset(graph.outputs), "an output is never made")
+    require(not arrays, "it has arrays that no operation takes")
+    dtypes = graph.output_dtypes
+    require(
+        isinstance(dtypes, list)
+        and len(dtypes) == len(graph.outputs) > 0
+        and all(isinstance(dtype, str) and dtype in _DTYPES for dtype in dtypes),
+        "its outputs are of unknown dtypes",
+    )
+    is_count = type(graph.num_values) is int and max(known) < graph.num_values < 1 << 31
+    require(is_count, "it has another number of values")
     return graph
 
 
-def _numbers(structure):
-    if isinstance(structure, dict):
-        return sorted(i for part in structure.values() for i in _numbers(part))
-    if isinstance(structure, list | tuple):
-        return sorted(i for part in structure for i in _numbers(part))
-    return [structure]
+def _node(number, node, arrays):
+    """One operation; takes its arrays out of `arrays`."""
+    require(isinstance(node, list) and len(node) == 5, f"operation {number} is of another form")
+    kind, fields, inputs, outputs, name = node
+    require(isinstance(kind, str) and kind in OPERATIONS, f"it has no operation {kind!r:.100}")
+    require(isinstance(fields, dict), f"operation {number} has no fields")
+    values = {key: _decode(value) for key, value in fields.items()}
+    known = dataclasses.fields(OPERATIONS[kind])
+    for field in known:
+        array = arrays.pop(f"{number}/{field.name}", None)
+        if array is not None:
+            values[field.name] = array
+    names = {field.name for field in known}
+    needed = {field.name for field in known if field.default is dataclasses.MISSING}
+    require(needed <= set(values) <= names, f"operation {number}, {kind}, has other fields")
+    operation = OPERATIONS[kind](**values)
+    try:
+        require_types(operation)
+        operation.check()
+        inspect.signature(operation.lower).bind(None, *_values(inputs))
+    except TypeError:
+        raise ValueError(f"operation {number}, {kind}, takes another number of values") from None
+    except ValueError as error:
+        raise ValueError(f"operation {number}, {kind}: {error}") from None
+    require(isinstance(name, str), f"operation {number} has no name")
+    name = "".join(letter if letter.isprintable() else "?" for letter in name)
+    return Node(operation, inputs, _values(outputs), name)
 
 
-def _require(condition, reason):
-    if not condition:
-        raise FormatError(f"This is no valid engine: {reason}")
+def _values(numbers):
+    """The numbers of values, checked."""
+    fits = isinstance(numbers, list) and all(type(n) is int and 0 <= n < 1 << 31 for n in numbers)
+    require(fits, "it has values without numbers")
+    return numbers
+
+
+def _specs(specs):
+    """The descriptions of inputs, checked."""
+    require(isinstance(specs, list), "its inputs are not described")
+    for spec in specs:
+        require(isinstance(spec, dict), "an input is not described")
+        name, shape, dtype = (spec.get(key) for key in ("name", "shape", "dtype"))
+        require(
+            isinstance(name, str)
+            and isinstance(dtype, str)
+            and dtype in _DTYPES
+            and isinstance(shape, list)
+            and 1 <= len(shape) <= _MOST_AXES
+            and all(n is None or (type(n) is int and 0 <= n < 1 << 31) for n in shape),
+            "an input has an impossible name, shape or dtype",
+        )
+    return specs
+
+
+def _structure(encoded, count):
+    """The structure of inputs or outputs, which has each of the numbers below `count` once."""
+    leaves = []
+
+    def decode(part, depth):
+        require(depth < _DEEPEST, "its inputs or outputs are nested too deeply")
+        if type(part) is int:
+            leaves.append(part)
+            return part
+        if isinstance(part, list):
+            return [decode(item, depth + 1) for item in part]
+        require(
+            isinstance(part, dict) and len(part) == 1, "a structure of inputs or outputs is broken"
+        )
+        ((kind, content),) = part.items()
+        if kind == "tuple" and isinstance(content, list):
+            return tuple(decode(item, depth + 1) for item in content)
+        require(kind == "dict" and isinstance(content, dict), "a structure of an unknown kind")
+        return {key: decode(item, depth + 1) for key, item in content.items()}
+
+    structure = decode(encoded, 0)
+    require(sorted(leaves) == list(range(count)), "a structure lacks an input or output")
+    return structure

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from keras_trim.inference.kernels.register_tile import ROW_GROUPS
+from keras_trim.inference.plan import fitting
 
 
 @dataclasses.dataclass
@@ -102,8 +103,8 @@ class Columns:
         offsets = self.offsets[columns] if stride is None else columns % width * stride
         return Packed(
             _runs(groups),
-            table.astype(np.int32),
-            offsets.astype(np.int32),
+            fitting(table, np.int32),
+            fitting(offsets, np.int32),
             values,
         )
 

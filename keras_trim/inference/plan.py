@@ -1,13 +1,17 @@
 """From a graph and the shapes of its inputs to a program: layouts, memory, instructions."""
 
 import dataclasses
+import math
 
 import numpy as np
 
 from keras_trim.inference.kernels.program import CODES, FACTORS, OPERANDS
 from keras_trim.inference.kernels.vector import LANES
 
-_SLACK = 2 * LANES  # floats behind each tensor that a kernel may read, and write, past its end
+SLACK = 2 * LANES  # floats behind each tensor that a kernel may read, and write, past its end
+_MOST_AXES = 16
+_MOST_PLACES = 1 << 44  # in a tensor, empty axes not counted; products of sizes fit 64 bits
+_MOST_INSTRUCTIONS = 1 << 19  # where memory is limited; planning them takes some seconds
 
 
 def round_up(size, multiple=LANES):
@@ -24,8 +28,15 @@ class Tensor:
 
     def __init__(self, shape, layout, dtype="float32"):
         self.shape = tuple(int(n) for n in shape)
+        if not (
+            1 <= len(self.shape) <= _MOST_AXES
+            and min(self.shape) >= 0
+            and math.prod(max(n, 1) for n in self.shape) <= _MOST_PLACES
+        ):
+            raise ValueError(f"an impossible shape. Received: {self.shape}")
         self.layout = layout
         self.dtype = dtype
+        self.slack = SLACK
         self.pixels = int(np.prod(self.shape[1:-1]))
         self.plane = round_up(self.pixels) if layout == "planes" else 0
         self.other_layout = None
@@ -119,7 +130,7 @@ class _Pool:
 
     def add(self, array):
         """Returns where an array will begin, in elements, on a cache line."""
-        array = np.ascontiguousarray(array, self.dtype).reshape(-1)
+        array = fitting(array, self.dtype).reshape(-1)
         size = round_up(array.size + 1, 64 // array.itemsize)  # read one past the end at times
         start = self.size
         self.parts.append((start, array))
@@ -133,6 +144,20 @@ class _Pool:
         return joined
 
 
+def fitting(array, dtype):
+    """The array as a contiguous one of a dtype.
+
+    Raises:
+        ValueError: if that is one of integers and a number is out of its range.
+    """
+    array = np.asarray(array)
+    if np.dtype(dtype).kind in "iu" and array.dtype != dtype and array.size:
+        info = np.iinfo(dtype)
+        if array.min() < info.min or array.max() > info.max:
+            raise ValueError("an operation of a size that cannot be computed")
+    return np.ascontiguousarray(array, dtype)
+
+
 class Builder:
     """Collects instructions; `lower` of each operation calls its methods.
 
@@ -141,10 +166,12 @@ class Builder:
         tuner: `tuning.Tuner`, which measures the candidates for an instruction.
         skip_zeros: Boolean. Whether weights that are zero may be left out. Zero times an infinity
             is NaN, so a program for inputs that are not finite must multiply by them.
+        most_floats: Number. The memory that a program may take, in floats.
     """
 
-    def __init__(self, num_threads, tuner, skip_zeros=True):
+    def __init__(self, num_threads, tuner, skip_zeros=True, most_floats=math.inf):
         self.num_threads = num_threads
+        self.most_floats = most_floats
         self.tuner = tuner
         self.skip_zeros = skip_zeros
         self.choices = {}
@@ -167,22 +194,43 @@ class Builder:
 
     def scratch(self, size):
         """Memory for one instruction, the same for each thread: the tensor and its size for one."""
-        size = round_up(size + _SLACK)
+        size = round_up(size + SLACK)
         return Tensor((self.num_threads, size), "rows"), size
 
     def emit(self, opcode, operands, factors=()):
         """Appends an instruction; operands are integers, `Tensor`s and `Place`s."""
-        self._entries.append((CODES[opcode], list(operands), tuple(factors), self.node))
+        self._append((CODES[opcode], list(operands), tuple(factors), self.node))
+
+    def _append(self, entry):
+        self.require_instructions(1)
+        self._entries.append(entry)
+
+    def require_instructions(self, count):
+        """Raises ValueError if that many instructions more are too many, as memory is limited."""
+        if len(self._entries) + count > _MOST_INSTRUCTIONS and self.most_floats < math.inf:
+            raise ValueError(f"it needs more than {_MOST_INSTRUCTIONS:,} instructions")
+
+    def require_memory(self, floats):
+        """Raises ValueError if that many floats are more than a program may take."""
+        if floats > self.most_floats:
+            raise ValueError(
+                f"it needs {4 * floats:,} bytes of memory, more than the "
+                f"{4 * self.most_floats:,} that are allowed"
+            )
 
     def repeater(self):
         """A function that appends the instruction emitted last once more."""
         entry = self._entries[-1]
-        return lambda: self._entries.append(entry)
+        return lambda: self._append(entry)
 
-    def host(self, function, inputs, outputs):
-        """Appends a Python function that takes arrays of `inputs` and fills arrays of `outputs`."""
+    def host(self, function, inputs, outputs, memory=0):
+        """Appends a Python function that takes arrays of `inputs` and fills arrays of `outputs`.
+
+        `memory` is how many floats it needs besides these.
+        """
+        self.require_memory(memory)
         inputs = [self.rows(x) for x in inputs]
-        self._entries.append((None, HostStep(function, inputs, outputs), None, self.node))
+        self._append((None, HostStep(function, inputs, outputs), None, self.node))
 
     def choose(self, description):
         """Notes what was chosen for the node at hand, for the summary."""
@@ -234,6 +282,7 @@ class Builder:
         for tensor in outputs:
             live(tensor, len(self._entries))
         arena_size = _place(lifetimes)
+        self.require_memory(arena_size)
 
         native = [entry for entry in self._entries if entry[0] is not None]
         table = np.zeros((max(len(native), 1), OPERANDS), np.int64)
@@ -247,7 +296,8 @@ class Builder:
             resolved = [_resolve(operand) for operand in operands]
             table[row, 0] = code
             table[row, 1 : 1 + len(resolved)] = resolved
-            factors[row, : len(values)] = values
+            with np.errstate(over="ignore"):
+                factors[row, : len(values)] = values
             if steps and isinstance(steps[-1], tuple):
                 steps[-1] = (steps[-1][0], row + 1)
             else:
@@ -275,25 +325,31 @@ def _resolve(operand):
 
 def _place(lifetimes):
     """Gives each tensor the lowest place that is free while it lives, the largest tensors first."""
-    placed = []
+    # Of those that have a place: where it begins and ends, when their life begins and ends.
+    placed = np.zeros((4, len(lifetimes)), np.int64)
     total = 0
-    for tensor, (first, last) in sorted(lifetimes.items(), key=lambda item: -item[0].size):
-        size = round_up(tensor.size + _SLACK)
+    by_size = sorted(lifetimes.items(), key=lambda item: -item[0].size)
+    for count, (tensor, (first, last)) in enumerate(by_size):
+        size = round_up(tensor.size + tensor.slack)
         start = 0
-        for other_start, other_end in sorted(
-            (other.offset, end) for other, end, begin, until in placed
-            if begin <= last and first <= until
-        ):  # fmt: skip
+        begins, ends, births, deaths = placed[:, :count]
+        others = np.flatnonzero((births <= last) & (first <= deaths))
+        order = others[np.argsort(begins[others])]
+        for other_start, other_end in zip(
+            begins[order].tolist(), ends[order].tolist(), strict=True
+        ):
             if start + size <= other_start:
                 break
             start = max(start, other_end)
         tensor.offset = start
-        placed.append((tensor, start + size, first, last))
+        placed[:, count] = start, start + size, first, last
         total = max(total, start + size)
     return total
 
 
-def make_program(graph, input_shapes, num_threads, tuner, aligned, skip_zeros=True):
+def make_program(
+    graph, input_shapes, num_threads, tuner, aligned, skip_zeros=True, most_floats=math.inf
+):
     """Plans a graph for inputs of the given shapes.
 
     Args:
@@ -303,21 +359,31 @@ def make_program(graph, input_shapes, num_threads, tuner, aligned, skip_zeros=Tr
         tuner: `tuning.Tuner`.
         aligned: Function `(size, dtype) -> array`.
         skip_zeros: Boolean. As `Builder`'s.
+        most_floats: Number. As `Builder`'s.
 
     Returns:
         `Program`.
+
+    Raises:
+        ValueError: if an operation does not take what it is given, or it is too large.
     """
-    builder = Builder(num_threads, tuner, skip_zeros)
+    builder = Builder(num_threads, tuner, skip_zeros, most_floats)
     values = {}
     for value, shape, spec in zip(graph.inputs, input_shapes, graph.input_specs, strict=True):
-        integer = np.issubdtype(np.dtype(spec["dtype"]), np.integer) or spec["dtype"] == "bool"
-        values[value] = Tensor(shape, "rows", "int32" if integer else "float32")
+        values[value] = Tensor(shape, "rows", "float32" if "float" in spec["dtype"] else "int32")
     inputs = [values[value] for value in graph.inputs]
     for number, node in enumerate(graph.nodes):
         builder.node = number
-        outputs = node.operation.lower(builder, *(values[value] for value in node.inputs))
+        arguments = [values[value] for value in node.inputs]
+        if not node.operation.takes_integers and any(x.dtype == "int32" for x in arguments):
+            raise ValueError("an operation on floats is given integers")
+        outputs = node.operation.lower(builder, *arguments)
         if isinstance(outputs, Tensor):
             outputs = [outputs]
+        if len(outputs) != len(node.outputs):
+            raise ValueError("an operation makes another number of values")
+        for tensor in outputs:
+            builder.require_memory(tensor.size)
         builder.shapes.append(outputs[0].shape)
         for value, tensor in zip(node.outputs, outputs, strict=True):
             values[value] = tensor

@@ -73,7 +73,7 @@ class EngineSummary:
                 f"{row.seconds / total:.1%}",
             )
         buffer = io.StringIO()
-        console = Console(file=buffer, width=150, color_system=None)
+        console = Console(file=buffer, width=150, color_system=None, markup=False, emoji=False)
         console.print(table)
         all_products = sum(row.multiply_adds for row in self.rows)
         kept = sum(row.kept for row in self.rows)

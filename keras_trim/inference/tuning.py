@@ -1,6 +1,7 @@
 """Which variant of a kernel is the fastest for a layer: measured, on this machine."""
 
 import dataclasses
+import math
 import time
 
 from keras_trim.inference.kernels.program import aligned_zeros, run
@@ -45,6 +46,7 @@ class Tuner:
 
     def __init__(self, seconds=0.005):
         self.seconds = seconds
+        self.most_floats = math.inf  # the memory that an instruction may take
         self._known = {}  # what the layer is like -> the fastest variant
 
     def variants(self, columns, vectors):
@@ -85,7 +87,7 @@ class Tuner:
 
     def _measure(self, variant, emit):
         """Seconds that instructions take, alone, on one thread."""
-        builder = Builder(1, self)
+        builder = Builder(1, self, most_floats=self.most_floats)
         emit(variant, builder)
         program = builder.finish([], [], aligned_zeros)
         arguments = (

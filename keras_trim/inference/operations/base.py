@@ -1,6 +1,7 @@
 """What every operation of the engine is: plain data that knows how to become instructions."""
 
 import abc
+import dataclasses
 
 import numpy as np
 
@@ -43,6 +44,21 @@ def require(condition, message):
         raise ValueError(message)
 
 
+def require_types(operation):
+    """Raises ValueError unless each field of an operation is of the type that it is declared as.
+
+    Numbers with a fraction may be integers, too.
+    """
+    for field in dataclasses.fields(operation):
+        value, declared = getattr(operation, field.name), field.type
+        if declared is float:
+            require_number(value)
+        elif declared is bool:
+            require(type(value) is bool, f"{field.name} must be a boolean")
+        else:
+            require(isinstance(value, declared), f"{field.name} is of another type")
+
+
 def require_weights(array, *shape):
     """Raises ValueError unless an array is of float32 and of a shape, in which None is any size."""
     fits = (
@@ -73,8 +89,9 @@ def require_padding(padding):
 
 
 def require_number(value):
-    """Raises ValueError unless a value is a number."""
-    require(type(value) in (int, float), f"expected a number. Received: {value!r:.100}")
+    """Raises ValueError unless a value is a float, or an integer that is no larger than those."""
+    is_number = type(value) is float or (type(value) is int and abs(value) < 1 << 63)
+    require(is_number, f"expected a number. Received: {value!r:.100}")
 
 
 def padding_of(padding, size, window, stride, dilation=1):

@@ -16,7 +16,7 @@ from keras_trim.inference.operations.base import (
     require_weights,
 )
 from keras_trim.inference.packing import Columns, row_groups
-from keras_trim.inference.plan import Tensor, round_up
+from keras_trim.inference.plan import SLACK, Tensor, round_up
 
 INFINITY = float("inf")
 
@@ -52,6 +52,8 @@ class Geometry:
         sizes = [(n - 1) * s + 1 for n, s in zip((height, width), self.spread, strict=True)]
         axes = zip(self.padding, sizes, self.kernel, self.strides, self.dilation, strict=True)
         (self.out_height, top, _), (self.out_width, left, _) = (padding_of(*axis) for axis in axes)
+        # The one row of a signal in time is no axis of the output.
+        require(len(self.x.shape) == 4 or self.out_height == 1, "a window of several rows")
         self.top, self.left = top, left
         reach = [(k - 1) * d for k, d in zip(self.kernel, self.dilation, strict=True)]
         self.phases = tuple(min(s, r + 1) for s, r in zip(self.strides, reach, strict=True))
@@ -59,6 +61,9 @@ class Geometry:
         self.row = self.out_width + reach[1] // self.strides[1]
         # Room for whole vectors behind the last row, which may begin `left` pixels late.
         self.plane = round_up(self.rows * self.row + max(left, 0) + LANES)
+        # The copy of each row reads on to the end of its padding.
+        overrun = self.row * min(self.strides[1], 2) - width
+        self.x.slack = max(self.x.slack, SLACK + overrun)
         self.is_pointwise = (
             self.kernel == (1, 1)
             and self.strides == (1, 1)

@@ -24,6 +24,8 @@ from keras_trim.inference.operations.convolution import (
     spatial,
 )
 
+_MOST_MASKS = 1 << 22  # bits
+
 
 @dataclasses.dataclass
 class DepthwiseConvolution(Operation):
@@ -128,7 +130,9 @@ class DepthwiseConvolution(Operation):
 
 
 def _is_within(geometry):
-    """Whether each output has its window at a pixel of the image."""
+    """Whether each output has its window at a pixel of the image, and masks are not too many."""
+    if geometry.x.pixels * geometry.kernel[0] * geometry.kernel[1] > _MOST_MASKS:
+        return False
     outputs = geometry.out_height, geometry.out_width
     axes = zip(outputs, geometry.strides, spatial(geometry.x), strict=True)
     return all((count - 1) * stride < size for count, stride, size in axes)

@@ -1,6 +1,7 @@
 """Activations, and arithmetic of two tensors."""
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -65,6 +66,7 @@ class Binary(Operation):
 
     def lower(self, builder, x, y):
         shape = np.broadcast_shapes(x.shape, y.shape)
+        builder.require_memory(math.prod(shape))
         if x.shape == y.shape:
             y = builder.planes(y) if x.layout == "planes" else builder.rows(y)
             z = Tensor(shape, x.layout)

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from keras_trim.inference.operations.base import Operation
+from keras_trim.inference.operations.base import Operation, require
 from keras_trim.inference.plan import Tensor
 
 
@@ -19,6 +19,7 @@ class JoinTime(Operation):
     """(batch, time, ...) to (batch * time, ...)."""
 
     def lower(self, builder, x):
+        require(len(x.shape) >= 2, "samples without time")
         return _copy(builder, x, (x.shape[0] * x.shape[1], *x.shape[2:]))
 
 
@@ -27,4 +28,9 @@ class SplitTime(Operation):
     """(batch * time, ...) to (batch, time, ...); a second input tells the batch and time."""
 
     def lower(self, builder, x, like):
-        return _copy(builder, x, (*like.shape[:2], *x.shape[1:]))
+        batch_and_time = like.shape[:2]
+        require(
+            len(batch_and_time) == 2 and batch_and_time[0] * batch_and_time[1] == x.shape[0],
+            "time steps that do not divide the samples",
+        )
+        return _copy(builder, x, (*batch_and_time, *x.shape[1:]))

@@ -7,10 +7,11 @@ import numpy as np
 from keras_trim.inference.operations.base import (
     Operation,
     require,
-    require_number,
     require_weights,
 )
 from keras_trim.inference.plan import Tensor
+
+_LEAST_EPSILON = float(np.finfo(np.float32).tiny)
 
 
 @dataclasses.dataclass
@@ -31,7 +32,7 @@ class LayerNormalization(Operation):
     def check(self):
         require_weights(self.gamma, None)
         require_weights(self.beta, len(self.gamma))
-        require_number(self.epsilon)
+        require(self.epsilon >= 0, "an epsilon must not be negative")
 
     def lower(self, builder, x):
         require(x.channels == len(self.gamma), "a normalization's channels")
@@ -43,7 +44,7 @@ class LayerNormalization(Operation):
             builder.emit(
                 "layer_norm",
                 [x, y, x.size // width, width, gamma, beta, int(self.is_rms)],
-                [self.epsilon],
+                [max(self.epsilon, _LEAST_EPSILON)],  # the kernel divides
             )
         return y
 

@@ -20,6 +20,8 @@ from keras_trim.inference.operations.convolution import (
 )
 from keras_trim.inference.plan import Tensor
 
+_MOST_TAPS = 1 << 20  # places in a window
+
 
 @dataclasses.dataclass
 class Pool(Operation):
@@ -40,6 +42,7 @@ class Pool(Operation):
 
     def check(self):
         require_integers(self.window, 2, 1)
+        require(self.window[0] * self.window[1] <= _MOST_TAPS, "a window that is too large")
         require_integers(self.strides, 2, 1)
         require_padding(self.padding)
         require_number(self.outside)
@@ -49,6 +52,7 @@ class Pool(Operation):
         x = builder.planes(x)
         geometry = Geometry(x, self.window, self.strides, (1, 1), self.padding)
         y = output_tensor(x, geometry, x.channels)
+        builder.require_memory(y.size + geometry.plane)
         if y.size == 0:
             return y
         phases = geometry.phases[0] * geometry.phases[1]

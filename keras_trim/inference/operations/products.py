@@ -1,6 +1,7 @@
 """Products of activations with activations, and sums over axes: NumPy's, which call BLAS."""
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -24,14 +25,22 @@ class Einsum(Operation):
 
     def check(self):
         labels = (self.x_labels, self.y_labels, self.out_labels)
-        require(all(type(part) is str for part in labels), "labels must be strings")
-        require(set(self.out_labels) <= set(self.x_labels + self.y_labels), "an unknown label")
+        require(all(len(set(part)) == len(part) for part in labels), "a label twice in a tensor")
+        x_labels, y_labels, out_labels = map(set, labels)
+        require(out_labels <= x_labels | y_labels, "an unknown label")
+        require(x_labels ^ y_labels <= out_labels, "a sum over an axis of one tensor")
 
     def lower(self, builder, x, y):
-        sizes = dict(zip(self.x_labels + self.y_labels, x.shape + y.shape, strict=True))
+        require(
+            len(x.shape) == len(self.x_labels) and len(y.shape) == len(self.y_labels),
+            "a product of other axes",
+        )
+        sizes = dict(zip(self.x_labels, x.shape, strict=True))
+        for label, size in zip(self.y_labels, y.shape, strict=True):
+            require(sizes.setdefault(label, size) == size, "a product of axes of other sizes")
         out = Tensor([sizes[label] for label in self.out_labels], "rows")
         builder.choose("NumPy")
-        builder.host(self._product, [x, y], [out])
+        builder.host(self._product, [x, y], [out], memory=x.size + y.size + out.size)
         return out
 
     def _product(self, x, y, out):
@@ -70,15 +79,26 @@ class Attention(Operation):
     scale: float | None
     is_causal: bool = False
 
-    def check(self):
-        require(self.scale is None or type(self.scale) is float, "a scale must be a number")
-
     def lower(self, builder, query, key, value, mask=None):
         require(len(query.shape) == len(key.shape) == len(value.shape) == 4, "attention's axes")
+        batch, queries, heads, width = query.shape
+        keys = key.shape[1]
+        require(
+            key.shape == (batch, keys, heads, width)
+            and value.shape[:3] == key.shape[:3]
+            and (width or self.scale is not None),
+            "attention's sizes",
+        )
+        logits = (batch, heads, queries, keys)
+        if mask is not None:
+            require(
+                np.broadcast_shapes(mask.shape, logits) == logits, "attention's mask is too large"
+            )
         out = Tensor((*query.shape[:-1], value.shape[-1]), "rows")
         builder.choose("NumPy")
         inputs = [query, key, value] if mask is None else [query, key, value, mask]
-        builder.host(self._attend, inputs, [out])
+        memory = 3 * math.prod(logits) + query.size + out.size
+        builder.host(self._attend, inputs, [out], memory)
         return out
 
     def _attend(self, query, key, value, *rest):
@@ -93,8 +113,7 @@ class Attention(Operation):
             visible = causal if visible is None else visible & causal
         if visible is not None:
             logits = np.where(visible, logits, _MASKED)
-        with np.errstate(invalid="ignore"):
-            logits -= logits.max(-1, keepdims=True, initial=-np.inf)
+        logits -= logits.max(-1, keepdims=True, initial=-np.inf)
         np.exp(logits, out=logits)
         logits /= logits.sum(-1, keepdims=True)
         np.copyto(out, (logits @ value.transpose(heads_first)).transpose(heads_first))
@@ -117,8 +136,12 @@ class Reduce(Operation):
     def check(self):
         require(self.function in ("mean", "max", "min", "sum"), f"no function {self.function!r}")
         require_integers(self.axes, None, 0)
+        require(len(set(self.axes)) == len(self.axes), "an axis twice")
 
     def lower(self, builder, x):
+        require(all(axis < len(x.shape) for axis in self.axes), "a reduction of other axes")
+        has_places = all(x.shape[axis] for axis in self.axes)
+        require(has_places or self.function in ("mean", "sum"), "the maximum of nothing")
         shape = [
             1 if axis in self.axes else n
             for axis, n in enumerate(x.shape)

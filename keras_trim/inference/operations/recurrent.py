@@ -6,9 +6,17 @@ import numpy as np
 
 from keras_trim.inference.kernels import recurrent as kernel
 from keras_trim.inference.kernels.elementwise import FUNCTION_CODES
-from keras_trim.inference.operations.base import Operation
+from keras_trim.inference.operations.base import (
+    Operation,
+    require,
+    require_integers,
+    require_number,
+    require_weights,
+)
 from keras_trim.inference.operations.dense import FEW_ROWS
 from keras_trim.inference.operations.recurrent_layout import Lanes, Rows
+
+_GATES = {"lstm": 4, "gru": 3, "gru_reset_before": 3, "simple": 1}
 
 
 @dataclasses.dataclass
@@ -47,15 +55,48 @@ class Recurrent(Operation):
     has_mask: bool = False
     zero_output_for_mask: bool = False
     reverse_output: bool = False
+    takes_integers = True  # the mask
+
+    def check(self):
+        require(self.kind in _GATES, f"no layer {self.kind!r:.100}")
+        require_weights(self.kernel, None, None)
+        require_weights(self.recurrent_kernel, None, None)
+        require_integers((*self.kernel.shape, *self.recurrent_kernel.shape), 4, 1)
+        width = _GATES[self.kind] * self.units
+        require_weights(self.kernel, None, width)
+        require_weights(self.recurrent_kernel, self.units, width)
+        require_weights(self.bias, width)
+        require_weights(self.recurrent_bias, width)
+        for activation in (self.activation, self.recurrent_activation):
+            require(len(activation) == 3, "an activation has a name and two numbers")
+            name, *numbers = activation
+            require(name is None or name in FUNCTION_CODES, f"no function {name!r:.100}")
+            for number in numbers:
+                require_number(number)
 
     @property
     def units(self):
         return self.recurrent_kernel.shape[0]
 
+    def _check_inputs(self, x, others):
+        require(
+            len(x.shape) == 3 and x.channels == self.kernel.shape[0], "a recurrent layer's inputs"
+        )
+        batch, steps, _ = x.shape
+        states = (2 if self.kind == "lstm" else 1) if self.has_initial_state else 0
+        shapes = [(batch, self.units)] * states + [(batch, steps)] * self.has_mask
+        require([other.shape for other in others] == shapes, "a recurrent layer's states or mask")
+        require(
+            all(other.dtype == "float32" for other in (x, *others[:states])),
+            "a recurrent layer of integers",
+        )
+
     def lower(self, builder, x, *others):
+        self._check_inputs(x, others)
         others = [builder.rows(other) for other in others]
         mask = others.pop() if self.has_mask else None
         batch, steps, _ = x.shape
+        builder.require_instructions(2 * steps)
         layout = (Rows if batch <= FEW_ROWS else Lanes)(self, builder, batch, steps)
         if x.size == 0:
             return layout.zeros()

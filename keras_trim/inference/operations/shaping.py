@@ -1,6 +1,7 @@
 """Operations that move values and compute nothing."""
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -29,10 +30,10 @@ class Reshape(Operation):
         require_integers(self.shape, None, -1)
 
     def lower(self, builder, x):
-        size = int(np.prod(x.shape[1:]))
-        known = int(np.prod([n for n in self.shape if n != -1]))
+        size = math.prod(x.shape[1:])
+        known = math.prod(n for n in self.shape if n != -1)
         shape = tuple(size // max(known, 1) if n == -1 else n for n in self.shape)
-        require(int(np.prod(shape)) == size, f"{x.shape[1:]} cannot become {self.shape}")
+        require(math.prod(shape) == size, f"{x.shape[1:]} cannot become {self.shape!r:.100}")
         keeps_planes = x.layout == "planes" and len(shape) > 1 and shape[-1] == x.channels
         x = x if keeps_planes else builder.rows(x)
         y = Tensor((x.batch, *shape), x.layout, x.dtype)
@@ -56,8 +57,13 @@ class Concatenate(Operation):
         require_integers((self.axis,), 1, 0)
 
     def lower(self, builder, *inputs):
+        require(inputs, "nothing to join")
+        require(len({x.dtype for x in inputs}) == 1, "floats and integers do not join")
         others = {(*x.shape[: self.axis], *x.shape[self.axis + 1 :]) for x in inputs}
-        require(len(others) == 1 and self.axis < len(inputs[0].shape), "shapes that do not join")
+        require(
+            len(others) == 1 and all(self.axis < len(x.shape) for x in inputs),
+            "shapes that do not join",
+        )
         shape = list(inputs[0].shape)
         shape[self.axis] = sum(x.shape[self.axis] for x in inputs)
         if self.axis == len(shape) - 1 and len(shape) > 2:

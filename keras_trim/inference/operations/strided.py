@@ -132,10 +132,13 @@ class Slice(Operation):
     takes_integers = True
 
     def check(self):
+        require(len(self.begins) == len(self.ends) == len(self.steps), "a slice of unequal axes")
+        require(0 not in self.steps, "a slice with a step of zero")
         for part in (*self.begins, *self.ends, *self.steps):
             require(part is None or type(part) is int, "a slice without integers")
 
     def lower(self, builder, x):
+        require(len(x.shape) == len(self.steps), "a slice of other axes")
         ranges = [
             range(*slice(*parts).indices(size))
             for size, *parts in zip(x.shape, self.begins, self.ends, self.steps, strict=True)
@@ -257,8 +260,7 @@ class Cast(Operation):
         dtype = np.dtype("float32" if is_float else self.dtype)
 
         def cast(a, out):
-            with np.errstate(invalid="ignore"):
-                np.copyto(out, a.astype(dtype), casting="unsafe")
+            np.copyto(out, a.astype(dtype), casting="unsafe")
 
         builder.host(cast, [x], [y])
         return y
