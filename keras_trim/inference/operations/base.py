@@ -5,7 +5,22 @@ import dataclasses
 
 import numpy as np
 
+from keras_trim.inference.kernels.vector import CLIP
+
+INFINITY = float("inf")
 OPERATIONS = {}  # name in a file -> class
+
+
+@dataclasses.dataclass
+class Clip:
+    """Bounds that the output is clipped to: ReLU is (0, inf)."""
+
+    low: float = -INFINITY
+    high: float = INFINITY
+
+    @property
+    def flag(self):
+        return CLIP if self.low > -INFINITY or self.high < INFINITY else 0
 
 
 class Operation(abc.ABC):

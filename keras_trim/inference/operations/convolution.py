@@ -4,9 +4,10 @@ import dataclasses
 
 import numpy as np
 
-from keras_trim.inference.kernels.convolution import CHUNK
-from keras_trim.inference.kernels.vector import CLIP, LANES, RESIDUAL
+from keras_trim.inference.kernels.vector import LANES
 from keras_trim.inference.operations.base import (
+    INFINITY,
+    Clip,
     Operation,
     padding_of,
     require,
@@ -15,22 +16,9 @@ from keras_trim.inference.operations.base import (
     require_padding,
     require_weights,
 )
-from keras_trim.inference.packing import Columns, row_groups
+from keras_trim.inference.operations.plane_products import emit_pointwise, emit_product
+from keras_trim.inference.packing import Columns
 from keras_trim.inference.plan import SLACK, Tensor, round_up
-
-INFINITY = float("inf")
-
-
-@dataclasses.dataclass
-class Clip:
-    """Bounds that the output is clipped to: ReLU is (0, inf)."""
-
-    low: float = -INFINITY
-    high: float = INFINITY
-
-    @property
-    def flag(self):
-        return CLIP if self.low > -INFINITY or self.high < INFINITY else 0
 
 
 @dataclasses.dataclass
@@ -165,82 +153,30 @@ class Convolution(Operation):
         y = output_tensor(x, geometry, self.kernel.shape[3])
         if y.size == 0:
             return y
-        if geometry.is_pointwise and self.spread == (1, 1):
+        if residual is not None:
+            require(residual.shape == y.shape, "a residual of another shape")
+            residual = builder.planes(residual)
+        clip = Clip(self.low, self.high)
+        is_pointwise = geometry.is_pointwise and self.spread == (1, 1)
+        if is_pointwise and self.groups == 1:
+            emit_pointwise(builder, self.kernel[0, 0], self.bias, x, y, clip, residual)
+            return y
+        if is_pointwise:
             source, channel, row, pixels = x, x.plane, 0, x.pixels
+            offsets = np.zeros(1, np.int64)
         else:
             source, channel = geometry.pad(builder)
             is_exact = geometry.row == geometry.out_width
             row = 0 if is_exact else geometry.row
             pixels = (geometry.out_height - 1) * geometry.row + geometry.out_width
-        columns = Columns.of_kernel(
-            self.kernel, self.groups, channel, geometry.tap_offsets() if row or source is not x
-            else np.zeros(1, np.int64), builder.skip_zeros,
-        )  # fmt: skip
-        if residual is not None:
-            require(residual.shape == y.shape, "a residual of another shape")
-            residual = builder.planes(residual)
+            offsets = geometry.tap_offsets()
+        columns = Columns.of_kernel(self.kernel, self.groups, channel, offsets, builder.skip_zeros)
         emit_product(
             builder, columns, self.bias, source, y, pixels, row,
-            (geometry.out_width, geometry.out_height), Clip(self.low, self.high), residual,
+            (geometry.out_width, geometry.out_height), clip, residual,
         )  # fmt: skip
         return y
 
     def multiply_adds(self, output_shape):
         pixels = int(np.prod(output_shape[:-1]))
         return pixels * self.kernel.size, pixels * int(np.count_nonzero(self.kernel))
-
-
-def emit_product(
-    builder, columns, bias, x, y, pixels, row, size, clip=Clip(), residual=None  # noqa: B008
-):  # fmt: skip
-    """Emits `y = clip(weights * x + bias + residual)` in the fastest of its variants.
-
-    Args:
-        builder: `plan.Builder`.
-        columns: `packing.Columns`, the weights.
-        bias: Array, (output channels,).
-        x: `Tensor`, padded where the offsets of `columns` need it.
-        y: `Tensor`, in planes.
-        pixels: Integer. How many sums per channel, counted in rows of `row`.
-        row: Integer. Pixels per row of x, or 0 where those of x and y are the same.
-        size: (width, height) of the output.
-        clip: `Clip`.
-        residual: `Tensor` or None. In planes of the shape of y.
-    """
-    by_lines = row > 0 and size[0] % LANES == 0
-    vectors = size[0] // LANES if by_lines else -(-pixels // LANES)
-
-    def emit(variant, builder):
-        groups = row_groups(columns, variant.is_dense)
-        blocks, widest = variant.blocks, min(variant.vectors, vectors)
-        width = columns.block_width(blocks) if variant.is_packed else 0
-        packed = columns.pack(groups, blocks, widest * LANES if width else None)
-        per_piece = -(-vectors // -(-vectors // widest)) * LANES
-        rows = len(bias) if blocks > 1 else CHUNK * int(groups[:, 1].max())
-        sums = 0 if row == 0 or by_lines else rows * per_piece
-        needed = sums + width * widest * LANES
-        scratch, scratch_size = builder.scratch(needed) if needed else (0, 0)
-        flags = clip.flag | (RESIDUAL if residual is not None else 0)
-        operands = [
-            x, x.sample_size, y, y.sample_size, y.batch, y.plane, pixels, row, *size,
-            builder.index(packed.runs), len(packed.runs), builder.index(packed.table), len(groups),
-            blocks, builder.index(packed.offsets),
-            builder.constant(packed.values), builder.constant(np.append(bias, np.zeros(8))),
-            residual if residual is not None else 0,
-            residual.sample_size if residual is not None else 0,
-            scratch, scratch_size, flags, widest, int(by_lines),
-            builder.index(columns.offsets) if width else 0, len(columns.offsets), width,
-        ]  # fmt: skip
-        builder.emit("convolution", operands, [clip.low, clip.high])
-
-    variants = builder.tuner.variants(columns, vectors)
-    best = builder.tuner.fastest(
-        variants,
-        emit,
-        likeness=(
-            "convolution", columns.num_rows, len(columns.offsets), columns.row_sets,
-            round(20 * columns.density), pixels, row, y.batch, residual is not None,
-        ),
-    )  # fmt: skip
-    builder.choose(str(best))
-    emit(best, builder)

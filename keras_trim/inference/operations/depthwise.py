@@ -8,6 +8,8 @@ from keras_trim.inference.kernels.flat import masks_of_taps
 from keras_trim.inference.kernels.vector import LANES
 from keras_trim.inference.kernels.windows import window_number
 from keras_trim.inference.operations.base import (
+    INFINITY,
+    Clip,
     Operation,
     require,
     require_integers,
@@ -16,8 +18,6 @@ from keras_trim.inference.operations.base import (
     require_weights,
 )
 from keras_trim.inference.operations.convolution import (
-    INFINITY,
-    Clip,
     Geometry,
     output_tensor,
     planes_together,

@@ -13,8 +13,8 @@ from keras_trim.inference.operations.base import (
     require_number,
     require_weights,
 )
-from keras_trim.inference.operations.dense import FEW_ROWS
 from keras_trim.inference.operations.recurrent_layout import Lanes, Rows
+from keras_trim.inference.operations.row_products import FEW_ROWS
 
 _GATES = {"lstm": 4, "gru": 3, "gru_reset_before": 3, "simple": 1}
 

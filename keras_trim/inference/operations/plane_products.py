@@ -1,0 +1,120 @@
+"""Instructions for products of weights with many pixels, or rows, at a time."""
+
+import numpy as np
+
+from keras_trim.inference.kernels.convolution import CHUNK
+from keras_trim.inference.kernels.vector import LANES, RESIDUAL
+from keras_trim.inference.operations.base import Clip
+from keras_trim.inference.operations.row_products import FEW_ROWS, emit_row_product
+from keras_trim.inference.packing import Columns, row_groups
+from keras_trim.inference.plan import Place, Tensor
+
+
+def emit_product(
+    builder, columns, bias, x, y, pixels, row, size, clip=Clip(), residual=None  # noqa: B008
+):  # fmt: skip
+    """Emits `y = clip(weights * x + bias + residual)` in the fastest of its variants.
+
+    Args:
+        builder: `plan.Builder`.
+        columns: `packing.Columns`, the weights.
+        bias: Array, (output channels,).
+        x: `Tensor`, padded where the offsets of `columns` need it.
+        y: `Tensor`, in planes.
+        pixels: Integer. How many sums per channel, counted in rows of `row`.
+        row: Integer. Pixels per row of x, or 0 where those of x and y are the same.
+        size: (width, height) of the output.
+        clip: `Clip`.
+        residual: `Tensor` or None. In planes of the shape of y.
+    """
+    by_lines = row > 0 and size[0] % LANES == 0
+    vectors = size[0] // LANES if by_lines else -(-pixels // LANES)
+
+    def emit(variant, builder):
+        groups = row_groups(columns, variant.is_dense)
+        blocks, widest = variant.blocks, min(variant.vectors, vectors)
+        width = columns.block_width(blocks) if variant.is_packed else 0
+        packed = columns.pack(groups, blocks, widest * LANES if width else None)
+        per_piece = -(-vectors // -(-vectors // widest)) * LANES
+        rows = len(bias) if blocks > 1 else CHUNK * int(groups[:, 1].max())
+        sums = 0 if row == 0 or by_lines else rows * per_piece
+        needed = sums + width * widest * LANES
+        scratch, scratch_size = builder.scratch(needed) if needed else (0, 0)
+        flags = clip.flag | (RESIDUAL if residual is not None else 0)
+        operands = [
+            x, x.sample_size, y, y.sample_size, y.batch, y.plane, pixels, row, *size,
+            builder.index(packed.runs), len(packed.runs), builder.index(packed.table), len(groups),
+            blocks, builder.index(packed.offsets),
+            builder.constant(packed.values), builder.constant(np.append(bias, np.zeros(8))),
+            residual if residual is not None else 0,
+            residual.sample_size if residual is not None else 0,
+            scratch, scratch_size, flags, widest, int(by_lines),
+            builder.index(columns.offsets) if width else 0, len(columns.offsets), width,
+        ]  # fmt: skip
+        builder.emit("convolution", operands, [clip.low, clip.high])
+
+    variants = builder.tuner.variants(columns, vectors)
+    best = builder.tuner.fastest(
+        variants,
+        emit,
+        likeness=(
+            "convolution", columns.num_rows, len(columns.offsets), columns.row_sets,
+            round(20 * columns.density), pixels, row, y.batch, residual is not None,
+        ),
+    )  # fmt: skip
+    builder.choose(str(best))
+    emit(best, builder)
+
+
+def emit_pointwise(builder, kernel, bias, x, y, clip=Clip(), residual=None):  # noqa: B008
+    """Emits `y = clip(x @ kernel + bias + residual)` for each pixel of planes.
+
+    Where vectors leave a few pixels over, these can be rows of a product of their own: 49 pixels
+    are three vectors and one pixel, which would take as long as a vector.
+
+    Args:
+        builder: `plan.Builder`.
+        kernel: Array, (inputs, outputs).
+        bias: Array, (outputs,).
+        x, y: `Tensor`s, in planes.
+        clip: `Clip`.
+        residual: `Tensor` or None. In planes of the shape of y.
+    """
+    columns = Columns.of_matrix(kernel, x.plane, builder.skip_zeros)
+    pixels, left = x.pixels, x.pixels % LANES
+    can_split = residual is None and pixels > LANES and 0 < x.batch * left <= FEW_ROWS
+
+    def emit(way, builder):
+        split = pixels - left if way == "split" else pixels
+        emit_product(builder, columns, bias, x, y, split, 0, (split, 1), clip, residual)
+        if way == "split":
+            _emit_last_pixels(builder, kernel, bias, x, y, split, clip)
+
+    way = builder.tuner.fastest(
+        ["whole", "split"] if can_split else ["whole"],
+        emit,
+        likeness=("pointwise", kernel.shape, round(20 * columns.density), x.batch, pixels),
+    )
+    emit(way, builder)
+
+
+def _emit_last_pixels(builder, kernel, bias, x, y, first, clip):
+    """Emits the product for the pixels from `first` on, as rows."""
+    (inputs, outputs), left = kernel.shape, x.pixels - first
+    rows = Tensor((x.batch, left, inputs), "rows")
+    sums = Tensor((x.batch, left, outputs), "rows")
+    builder.emit(
+        "transpose",
+        [
+            Place(x, first), rows, x.batch, x.sample_size, rows.sample_size, inputs, left, x.plane,
+            inputs,
+        ],
+    )  # fmt: skip
+    emit_row_product(builder, kernel, bias, rows, sums, x.batch * left, clip)
+    builder.emit(
+        "transpose",
+        [
+            sums, Place(y, first), x.batch, sums.sample_size, y.sample_size, left, outputs, outputs,
+            y.plane,
+        ],
+    )  # fmt: skip
