@@ -21,6 +21,7 @@ from keras_trim.inference.kernels.moving import copy, gather, transpose
 from keras_trim.inference.kernels.padding import pad
 from keras_trim.inference.kernels.pooling import global_pool, pool
 from keras_trim.inference.kernels.recurrent import cell
+from keras_trim.inference.kernels.resizing import resize
 from keras_trim.inference.kernels.rows import (
     dense_rows,
     layer_norm,
@@ -38,7 +39,7 @@ OPCODES = (
     "convolution", "pad", "depthwise", "unary", "binary", "pool", "global_pool", "transpose",
     "copy", "gather", "sparse_rows", "dense_rows", "softmax", "layer_norm",
     "move", "fill", "constant", "scale", "broadcast", "cell", "lookup_rows",
-    "depthwise_flat",
+    "depthwise_flat", "resize",
 )  # fmt: skip
 CODES = {name: code for code, name in enumerate(OPCODES)}
 
@@ -106,6 +107,8 @@ def _make_run(fingerprint):
                 lookup_rows(p, f, arena, constants, index, short_index, thread, num_threads)
             elif code == 21:
                 depthwise_flat(p, f, arena, constants, index, short_index, thread, num_threads)
+            elif code == 22:
+                resize(p, arena, constants, index, short_index, thread, num_threads)
             wait_for_all(barrier, num_threads)
 
     return run

@@ -10,6 +10,7 @@ from keras_trim.inference.operations.normalization import LayerNormalization, Sc
 from keras_trim.inference.operations.pooling import GlobalPool, Pool
 from keras_trim.inference.operations.products import Attention, Einsum, Reduce
 from keras_trim.inference.operations.recurrent import Recurrent
+from keras_trim.inference.operations.resizing import Resize
 from keras_trim.inference.operations.shaping import (
     Concatenate,
     Embedding,
@@ -42,6 +43,7 @@ __all__ = [
     "Reduce",
     "Repeat",
     "Reshape",
+    "Resize",
     "ScaleChannels",
     "Slice",
     "Softmax",
