@@ -113,15 +113,18 @@ def test_separable_convolution(rank, data, width, filters, sparsity):
 @examples
 def test_transposed_convolution(rank, data, width, filters, batch, sparsity):
     settings, size = data.draw(convolutions(rank))
-    settings["dilation_rate"] = 1
+    if data.draw(st.booleans()):
+        most = settings["strides"] - 1
+        more = st.lists(st.integers(0, most), min_size=rank, max_size=rank)
+        more = settings["output_padding"] = tuple(data.draw(more))
+        if keras.backend.backend() == "tensorflow" and settings["padding"] == "same":
+            odd = [k % 2 for k in settings["kernel_size"]]  # it refuses other sizes of outputs
+            assume(all(1 <= a + b <= most + 1 for a, b in zip(odd, more, strict=True)))
     cls = layers.Conv1DTranspose if rank == 1 else layers.Conv2DTranspose
     layer = cls(filters, activation="relu", **settings)
-    assert_same(of_layer(layer, (*size, width), sparsity), numbers(batch, *size, width))
-
-
-def test_transposed_convolution_with_settings_the_engine_leaves_to_keras():
-    layer = layers.Conv2DTranspose(3, 3, strides=2, output_padding=1)
-    assert_same(of_layer(layer, (5, 5, 2)), numbers(2, 5, 5, 2), native=False)
+    num_threads = data.draw(st.integers(1, 3))
+    model = of_layer(layer, (*size, width), sparsity)
+    assert_same(model, numbers(batch, *size, width), num_threads=num_threads)
 
 
 def test_pixels_of_free_number():

@@ -4,9 +4,11 @@ import keras
 import numpy as np
 import pytest
 from helpers import assert_same, batches, examples, kinds, numbers, of_layer, randomize
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from keras import layers, ops
+
+from keras_trim.inference import Engine
 
 POOLS = {
     1: (layers.MaxPooling1D, layers.AveragePooling1D),
@@ -62,8 +64,79 @@ def test_lines(layer):
 def test_upsampling(size, format):
     layer = layers.UpSampling2D(size, data_format=format)
     assert_same(of_layer(layer, (3, 17, 4)), numbers(2, 3, 17, 4))
-    layer = layers.UpSampling2D(size, data_format=format, interpolation="bilinear")
-    assert_same(of_layer(layer, (3, 5, 4)), numbers(2, 3, 5, 4), native=False)
+
+
+sizes = st.tuples(st.integers(1, 20), st.integers(1, 40))
+
+
+@given(
+    sizes, st.tuples(st.integers(1, 4), st.integers(1, 4)), st.integers(1, 5), batches,
+    st.integers(1, 4), st.booleans(),
+)  # fmt: skip
+@examples
+def test_bilinear_upsampling(size, factors, channels, batch, num_threads, in_planes):
+    x = keras.Input((*size, channels))
+    y = layers.MaxPooling2D(1)(x) if in_planes else x
+    model = keras.Model(x, layers.UpSampling2D(factors, interpolation="bilinear")(y))
+    assert_same(model, numbers(batch, *size, channels), num_threads=num_threads)
+
+
+def may_tie(size, target):
+    """Whether the middle of a pixel of the target may fall between two pixels."""
+    axes = zip(size, target, strict=True)
+    return any((2 * i + 1) * n % (2 * m) == 0 for n, m in axes for i in range(m))
+
+
+@given(
+    sizes, sizes, st.sampled_from(["bilinear", "nearest"]), batches, st.integers(1, 4),
+    st.booleans(),
+)  # fmt: skip
+@examples
+def test_resizing(size, target, interpolation, batch, num_threads, is_operation):
+    is_exact = all(n % m == 0 for n, m in zip(size, target, strict=True))
+    assume(interpolation == "bilinear" or is_exact or not may_tie(size, target))
+    x = keras.Input((*size, 3))
+    if is_operation:
+        y = ops.image.resize(x, target, interpolation=interpolation, data_format="channels_last")
+    else:
+        y = layers.Resizing(*target, interpolation=interpolation)(x)
+    assert_same(keras.Model(x, y), numbers(batch, *size, 3), num_threads=num_threads)
+
+
+def test_resizing_images_of_free_size(tmp_path):
+    if keras.backend.backend() == "tensorflow":
+        pytest.skip("Keras on TensorFlow upsamples images of known sizes only")
+    x = keras.Input((None, None, 3))
+    y = layers.UpSampling2D((3, 2), interpolation="bilinear")(layers.Conv2D(5, 3)(x))
+    y = layers.UpSampling2D(2, "channels_first", "bilinear")(y)
+    y = layers.Resizing(9, 5, "nearest")(layers.Resizing(5, 7)(y))
+    model = randomize(keras.Model(x, y))
+    engine = assert_same(model, numbers(2, 9, 12, 3))
+    assert_same(model, numbers(3, 4, 5, 3))
+    engine.save(tmp_path / "model.engine")
+    data = numbers(1, 6, 5, 3)
+    np.testing.assert_array_equal(Engine.load(tmp_path / "model.engine")(data), engine(data))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_the_nearest_pixel_may_be_infinite(value):
+    data = numbers(1, 5, 5, 2)
+    data[0, 1, 2] = value
+    assert_same(of_layer(layers.Resizing(7, 9, "nearest"), (5, 5, 2)), data)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.UpSampling2D(2, interpolation="bicubic"),
+        layers.Resizing(3, 4, antialias=True),
+        layers.Resizing(3, 4, crop_to_aspect_ratio=True),
+        layers.Resizing(3, 4, pad_to_aspect_ratio=True),
+        layers.Resizing(5, 5, "nearest"),
+    ],
+)
+def test_resizing_the_engine_leaves_to_keras(layer):
+    assert_same(of_layer(layer, (5, 6, 2)), numbers(2, 5, 6, 2), native=False)
 
 
 @pytest.mark.parametrize(

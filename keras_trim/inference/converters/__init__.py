@@ -7,6 +7,7 @@ from keras_trim.inference.converters import (  # noqa: F401
     convolution,
     core,
     indexing,
+    normalization,
     recurrent,
     shaping,
 )

@@ -5,7 +5,7 @@ from keras import layers
 
 from keras_trim.inference import operations
 from keras_trim.inference.converters.activation import activate
-from keras_trim.inference.converters.registry import array, bias_of, converts, only
+from keras_trim.inference.converters.registry import array, bias_of, converts
 
 
 def channels_last(layer, reader, x):
@@ -89,23 +89,22 @@ def _separable(layer, reader, x):
 
 @converts(layers.Conv1DTranspose, layers.Conv2DTranspose)
 def _transposed(layer, reader, x):
-    only(set(layer.dilation_rate) == {1}, "a dilated transposed convolution")
-    only(layer.output_padding is None, "a transposed convolution with output padding")
     kernel = array(layer.kernel)
     kernel = kernel[None] if layer.rank == 1 else kernel
     # The gradient of a convolution: the kernel turned around, over an input spread by the strides.
     kernel = np.ascontiguousarray(kernel[::-1, ::-1].swapaxes(2, 3))
-    padding = [
-        _transposed_padding(layer.padding, size, stride)
-        for size, stride in zip(kernel.shape[:2], two(layer.strides), strict=True)
-    ]
+    strides, dilation, more = layer.strides, layer.dilation_rate, layer.output_padding
+    more = (more,) * layer.rank if more is None or isinstance(more, int) else more
+    axes = zip(kernel.shape[:2], two(strides), two(dilation), two(more, None), strict=True)
+    padding = tuple(_transposed_padding(layer.padding, *axis) for axis in axes)
     x = channels_last(layer, reader, x)
     y = reader.add(
         operations.Convolution(
             kernel,
             bias_of(layer, layer.filters),
-            padding=tuple(padding),
-            spread=two(layer.strides),
+            padding=padding,
+            dilation=two(dilation),
+            spread=two(strides),
         ),
         [x],
         reader.name,
@@ -114,12 +113,18 @@ def _transposed(layer, reader, x):
     return as_formatted(layer, reader, y)
 
 
-def _transposed_padding(padding, size, stride):
-    """Padding before and after the spread input, so that the output has Keras's size."""
+def _transposed_padding(padding, size, stride, dilation, more):
+    """Padding before and after the spread input, so that the output has Keras's size.
+
+    Args:
+        more: Integer, Keras's `output_padding`, or None.
+    """
+    reach = (size - 1) * dilation + 1
     if padding == "valid":
-        # (n - 1) * stride + max(size, stride) outputs.
-        return size - 1, size - 1 + max(stride - size, 0)
-    # n * stride outputs.
-    total = stride + size - 2
-    before = size - 1 - max(size - stride, 0) // 2
+        # (n - 1) * stride + reach + more outputs.
+        more = max(stride - reach, 0) if more is None else more
+        return reach - 1, reach - 1 + more
+    # n * stride outputs, or (n - 1) * stride + reach % 2 + more.
+    total = stride + reach - 2 if more is None else reach + reach % 2 - 2 + more
+    before = min(-(-total // 2), reach - 1)
     return before, total - before

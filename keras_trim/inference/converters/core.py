@@ -1,4 +1,4 @@
-"""Dense layers, embeddings, normalization, and layers that do nothing at inference."""
+"""Dense layers, embeddings, normalization by constants, and layers that do nothing at inference."""
 
 import numpy as np
 from keras import layers
@@ -115,32 +115,6 @@ def scale_channels(reader, x, scale, shift, axis=-1):
         reader.name,
     )
     return y if is_last else reader.add(operations.Permute(back), [y], reader.name)
-
-
-@converts(layers.LayerNormalization)
-def _layer_normalization(layer, reader, x):
-    rank = len(x.shape)
-    axes = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
-    axes = [axis % rank for axis in axes]
-    only(axes == list(range(rank - len(axes), rank)) and axes[0] > 0, "its axes")
-    shape = x.shape[axes[0] :]
-    only(None not in shape and sum(n is None for n in x.shape[1 : axes[0]]) <= 1, "free axes")
-    width = int(np.prod(shape))
-    gamma = array(layer.gamma) if layer.scale else np.ones(width, np.float32)
-    beta = array(layer.beta) if layer.center else np.zeros(width, np.float32)
-    is_rms = bool(getattr(layer, "rms_scaling", False))
-    only(not is_rms, "scaling without a mean")
-    lead = tuple(-1 if n is None else n for n in x.shape[1 : axes[0]])
-    if len(axes) > 1:
-        x = reader.add(operations.Reshape((*lead, width)), [x], reader.name)
-    y = reader.add(
-        operations.LayerNormalization(gamma.reshape(-1), beta.reshape(-1), float(layer.epsilon)),
-        [x],
-        reader.name,
-    )
-    return y if len(axes) == 1 else reader.add(
-        operations.Reshape((*lead, *shape)), [y], reader.name
-    )  # fmt: skip
 
 
 @converts(layers.Rescaling)

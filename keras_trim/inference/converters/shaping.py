@@ -1,10 +1,12 @@
 """Pooling, merging, and layers that move values."""
 
+import math
+
 from keras import layers
 
 from keras_trim.inference import operations
 from keras_trim.inference.converters.convolution import as_formatted, channels_last, two
-from keras_trim.inference.converters.registry import converts, only
+from keras_trim.inference.converters.registry import converts, keras_operations, only
 from keras_trim.inference.operations.strided import LARGEST_RANK
 
 
@@ -65,10 +67,46 @@ def _upsampling_1d(layer, reader, x):
 
 @converts(layers.UpSampling2D)
 def _upsampling_2d(layer, reader, x):
-    only(layer.interpolation == "nearest", "interpolation")
+    only(layer.interpolation in ("nearest", "bilinear"), "interpolation")
     x = channels_last(layer, reader, x)
-    y = reader.add(operations.Repeat(tuple(layer.size)), [x], reader.name)
-    return as_formatted(layer, reader, y)
+    size = tuple(layer.size)
+    operation = operations.Resize(size, True, layer.interpolation == "bilinear")
+    if "float" not in x.dtype:
+        only(layer.interpolation == "nearest", "integers between others")
+        operation = operations.Repeat(size)
+    return as_formatted(layer, reader, reader.add(operation, [x], reader.name))
+
+
+def _resized(layer, reader, x, size):
+    only(layer.interpolation in ("nearest", "bilinear"), "interpolation")
+    only(not (layer.antialias or layer.crop_to_aspect_ratio), "antialiasing or cropping")
+    only(not layer.pad_to_aspect_ratio and len(x.shape) == 4, "padding, or a single image")
+    only("float" in x.dtype, "integers, which Keras rounds")
+    x = channels_last(layer, reader, x)
+    if layer.interpolation == "nearest":
+        only(None not in x.shape[1:3], "the nearest pixels of free axes")
+        only(not any(map(_has_ties, x.shape[1:3], size)), "pixels that are equally near")
+    resize = operations.Resize(size, False, layer.interpolation == "bilinear")
+    return as_formatted(layer, reader, reader.add(resize, [x], reader.name))
+
+
+def _has_ties(size, out_size):
+    """Whether the middle of a pixel falls between two others, if the factor is not exact.
+
+    Which of the two is taken depends on how Keras's backend rounds.
+    """
+    divisor = math.gcd(size, out_size)
+    return size // divisor % 2 == 0 and out_size // divisor % 2 == 1 and out_size != divisor
+
+
+@converts(layers.Resizing)
+def _resizing(layer, reader, data, training=None):
+    return _resized(layer, reader, data, (layer.height, layer.width))
+
+
+@converts(*keras_operations("image", "Resize"))
+def _resize(operation, reader, x):
+    return _resized(operation, reader, x, tuple(operation.size))
 
 
 @converts(layers.Flatten)

@@ -18,9 +18,11 @@ from keras_trim.inference.kernels.depthwise import depthwise
 from keras_trim.inference.kernels.elementwise import unary
 from keras_trim.inference.kernels.flat import depthwise_flat
 from keras_trim.inference.kernels.moving import copy, gather, transpose
+from keras_trim.inference.kernels.normalization import group_norm
 from keras_trim.inference.kernels.padding import pad
 from keras_trim.inference.kernels.pooling import global_pool, pool
 from keras_trim.inference.kernels.recurrent import cell
+from keras_trim.inference.kernels.resizing import resize
 from keras_trim.inference.kernels.rows import (
     dense_rows,
     layer_norm,
@@ -38,7 +40,7 @@ OPCODES = (
     "convolution", "pad", "depthwise", "unary", "binary", "pool", "global_pool", "transpose",
     "copy", "gather", "sparse_rows", "dense_rows", "softmax", "layer_norm",
     "move", "fill", "constant", "scale", "broadcast", "cell", "lookup_rows",
-    "depthwise_flat",
+    "depthwise_flat", "resize", "group_norm",
 )  # fmt: skip
 CODES = {name: code for code, name in enumerate(OPCODES)}
 
@@ -114,6 +116,10 @@ def _make_run(fingerprint):
                     lookup_rows(p, f, arena, constants, index, short_index, thread, num_threads)
                 elif code == 21:
                     depthwise_flat(p, f, arena, constants, index, short_index, thread, num_threads)
+                elif code == 22:
+                    resize(p, arena, constants, index, short_index, thread, num_threads)
+                elif code == 23:
+                    group_norm(p, f, arena, constants, thread, num_threads)
                 wait_for_all(control, num_threads)
             if not thread:
                 return

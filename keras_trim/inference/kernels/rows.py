@@ -140,7 +140,7 @@ def softmax(p, arena, thread, num_threads):
 LX, LY, LROWS, LWIDTH, LGAMMA, LBETA, LRMS = range(1, 8)
 
 
-@njit(nogil=True, boundscheck=False)
+@njit(nogil=True, boundscheck=False, error_model="numpy")
 def layer_norm(p, f, arena, constants, thread, num_threads):
     """(x - mean) / sqrt(variance + epsilon) * gamma + beta of each row; RMS without the mean."""
     begin, end = share(p[LROWS], thread, num_threads)

@@ -6,10 +6,15 @@ from keras_trim.inference.operations.dense import Dense
 from keras_trim.inference.operations.depthwise import DepthwiseConvolution
 from keras_trim.inference.operations.elementwise import Activation, Binary, Compare, Softmax
 from keras_trim.inference.operations.joining import JoinTime, SplitTime
-from keras_trim.inference.operations.normalization import LayerNormalization, ScaleChannels
+from keras_trim.inference.operations.normalization import (
+    GroupNormalization,
+    LayerNormalization,
+    ScaleChannels,
+)
 from keras_trim.inference.operations.pooling import GlobalPool, Pool
 from keras_trim.inference.operations.products import Attention, Einsum, Reduce
 from keras_trim.inference.operations.recurrent import Recurrent
+from keras_trim.inference.operations.resizing import Resize
 from keras_trim.inference.operations.shaping import (
     Concatenate,
     Embedding,
@@ -32,6 +37,7 @@ __all__ = [
     "Einsum",
     "Embedding",
     "GlobalPool",
+    "GroupNormalization",
     "JoinTime",
     "LayerNormalization",
     "Operation",
@@ -42,6 +48,7 @@ __all__ = [
     "Reduce",
     "Repeat",
     "Reshape",
+    "Resize",
     "ScaleChannels",
     "Slice",
     "Softmax",

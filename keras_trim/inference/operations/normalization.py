@@ -1,4 +1,4 @@
-"""Normalization over the last axis."""
+"""Normalization over the last axis, and over groups of channels."""
 
 import dataclasses
 
@@ -7,6 +7,8 @@ import numpy as np
 from keras_trim.inference.operations.base import (
     Operation,
     require,
+    require_integers,
+    require_number,
     require_weights,
 )
 from keras_trim.inference.plan import Tensor
@@ -46,6 +48,47 @@ class LayerNormalization(Operation):
                 [x, y, x.size // width, width, gamma, beta, int(self.is_rms)],
                 [max(self.epsilon, _LEAST_EPSILON)],  # the kernel divides
             )
+        return y
+
+
+@dataclasses.dataclass
+class GroupNormalization(Operation):
+    """y = (x - mean(x)) / sqrt(variance(x) + epsilon) * gamma + beta over groups of channels.
+
+    The statistics are those of the pixels of all channels of a group, per sample. (Wu and He,
+    "Group normalization", https://arxiv.org/abs/1803.08494.)
+
+    Args:
+        gamma, beta: Arrays, float32, (channels,).
+        epsilon: Float.
+        groups: Integer, a divisor of the channels.
+    """
+
+    gamma: np.ndarray
+    beta: np.ndarray
+    epsilon: float
+    groups: int
+
+    def check(self):
+        require_weights(self.gamma, None)
+        require_weights(self.beta, len(self.gamma))
+        require_number(self.epsilon)
+        require_integers((self.groups,), 1, 1)
+        require(len(self.gamma) % self.groups == 0, "channels must be a multiple of groups")
+
+    def lower(self, builder, x):
+        require(len(x.shape) >= 3 and x.channels == len(self.gamma), "a normalization's channels")
+        x = builder.planes(x)
+        y = Tensor(x.shape, "planes")
+        if y.size:
+            builder.emit(
+                "group_norm",
+                [
+                    x, y, x.plane, x.pixels, x.batch, self.groups, x.channels // self.groups,
+                    builder.constant(self.gamma), builder.constant(self.beta),
+                ],
+                [self.epsilon],
+            )  # fmt: skip
         return y
 
 
