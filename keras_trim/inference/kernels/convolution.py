@@ -153,14 +153,18 @@ def convolution(p, f, arena, constants, index, thread, num_threads):
     vectors = (p[WIDTH] if p[BY_LINES] else p[PIXELS]) // -LANES * -1
     parts = (vectors + p[VECTORS] - 1) // p[VECTORS]
     pieces = lines * parts
-    splits = 1 if p[BATCH] * pieces >= 16 * num_threads else num_threads
-    begin, end = share(p[BATCH] * pieces * splits, thread, num_threads)
+    all_pieces = p[BATCH] * pieces
+    # Threads have rows of their own if there are few pieces: half of the weights fit more caches
+    # than all of them. What is packed, each of them would have to pack.
+    is_split = all_pieces < (num_threads if p[PACKED] else 16 * num_threads)
+    splits = num_threads if is_split else 1
+    begin, end = share(all_pieces * splits, thread, num_threads)
     is_direct = p[ROW] == 0 or p[BY_LINES] != 0
     chunk = p[NUM_GROUPS] if is_direct or p[BLOCKS] > 1 else CHUNK
     for item in range(begin, end):
-        split = item % splits
-        piece = (item // splits) % pieces
-        sample = item // (splits * pieces)
+        split = item // all_pieces
+        piece = item % pieces
+        sample = item % all_pieces // pieces
         line, part = piece // parts, piece % parts
         first, last = share(vectors, part, parts)
         x_pixel, y_pixel = line * p[ROW] + first * LANES, line * p[WIDTH] + first * LANES
