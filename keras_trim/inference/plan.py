@@ -104,7 +104,7 @@ class Program:
         inputs, outputs: Lists of `Tensor`.
         arena_size: Integer. Floats of memory it needs to run.
         choices: Dictionary, node -> list of what was chosen for it, for the summary.
-        shapes: List of tuples: the shape of the first output of each node.
+        shapes: List of pairs: the shapes of the first input, if any, and output of each node.
     """
 
     table: np.ndarray
@@ -384,7 +384,7 @@ def make_program(
             raise ValueError("an operation makes another number of values")
         for tensor in outputs:
             builder.require_memory(tensor.size)
-        builder.shapes.append(outputs[0].shape)
+        builder.shapes.append((arguments[0].shape if arguments else None, outputs[0].shape))
         for value, tensor in zip(node.outputs, outputs, strict=True):
             values[value] = tensor
     builder.node = None

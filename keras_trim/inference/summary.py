@@ -132,9 +132,9 @@ def summarize(graph, runner, times):
     scale = total / (sum(profile.values()) or 1.0)
     rows = []
     for number, node in enumerate(graph.nodes):
-        operation, shape = node.operation, program.shapes[number]
+        operation, (input_shape, shape) = node.operation, program.shapes[number]
         kernel = getattr(operation, "kernel", None)
-        multiply_adds, kept = operation.multiply_adds(shape)
+        multiply_adds, kept = operation.multiply_adds(input_shape, shape)
         rows.append(
             EngineRow(
                 layer=node.name,

@@ -142,6 +142,13 @@ def test_inputs_by_name_and_in_lists(engine):
     np.testing.assert_array_equal(engine([x]), engine(x))
 
 
+def test_products_of_all_time_steps_are_counted():
+    x = keras.Input((6, 3))
+    model = randomize(keras.Model(x, layers.LSTM(4)(x)), 0.0)
+    (row,) = Engine(model, 1).summary(numbers(2, 6, 3)).rows
+    assert row.multiply_adds == 2 * 6 * 4 * 4 * (3 + 4)
+
+
 def test_helpers_that_sleep_are_woken(model, engine):
     x = numbers(1, 12, 12, 3)
     threads = Engine(model, 3)

@@ -48,7 +48,7 @@ class Operation(abc.ABC):
             ValueError: if a size or number is impossible.
         """
 
-    def multiply_adds(self, output_shape):
+    def multiply_adds(self, input_shape, output_shape):
         """Multiply-adds per run, and how many of them are with weights that are not zero."""
         return 0, 0
 

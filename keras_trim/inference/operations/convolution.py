@@ -177,6 +177,6 @@ class Convolution(Operation):
         )  # fmt: skip
         return y
 
-    def multiply_adds(self, output_shape):
+    def multiply_adds(self, input_shape, output_shape):
         pixels = int(np.prod(output_shape[:-1]))
         return pixels * self.kernel.size, pixels * int(np.count_nonzero(self.kernel))

@@ -77,6 +77,6 @@ class Dense(Operation):
         builder.emit("transpose", [sums, y, 1, 0, 0, outputs, num_rows, plane, outputs])
         return y
 
-    def multiply_adds(self, output_shape):
+    def multiply_adds(self, input_shape, output_shape):
         rows = int(np.prod(output_shape[:-1]))
         return rows * self.kernel.size, rows * int(np.count_nonzero(self.kernel))

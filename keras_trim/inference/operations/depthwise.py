@@ -124,7 +124,7 @@ class DepthwiseConvolution(Operation):
         kernel = self.kernel.reshape(-1, self.bias.size).T
         return builder.constant(kernel), builder.constant(self.bias), Clip(self.low, self.high)
 
-    def multiply_adds(self, output_shape):
+    def multiply_adds(self, input_shape, output_shape):
         pixels = int(np.prod(output_shape[:-1]))
         return pixels * self.kernel.size, pixels * int(np.count_nonzero(self.kernel))
 

@@ -160,9 +160,8 @@ class Recurrent(Operation):
     def _factors(self):
         return [*self.activation[1:], *self.recurrent_activation[1:]]
 
-    def multiply_adds(self, output_shape, *_):
-        """Of one time step, if only the last output is returned, whose shape says no more."""
-        steps = int(np.prod(output_shape[:-1]))
+    def multiply_adds(self, input_shape, output_shape):
+        steps = int(np.prod(input_shape[:-1]))
         weights = self.kernel, self.recurrent_kernel
         return (
             steps * sum(w.size for w in weights),
