@@ -105,12 +105,15 @@ class Masking:
         own update, so that it costs no pass over the weights.
         """
         self._mask(weights, unless=due)
-        masks = [weight.mask for weight in weights]
-        masked = [variable for weight in weights for variable in self._masked_variables(weight)]
-        _run_if(due, lambda: self._update_masks(weights, counts), masks, masked)
-        # In a loop of its own: masks are made from the weights, so that in one loop XLA would make
-        # a copy of all weights before it changes any.
-        _run_if(due, lambda: self._mask(weights), masked, masks)
+        for i, weight in enumerate(weights):
+            # A loop for each: within one, XLA copies weights before it changes them.
+            changed = [weight.mask, *self._masked_variables(weight)]
+
+            def prune(weights=(weight,), counts=counts[i : i + 1]):
+                self._update_masks(weights, counts)
+                self._mask(weights)
+
+            _run_if(due, prune, changed)
 
     def _update_masks(self, weights, counts):
         for i, weight in enumerate(weights):
@@ -149,12 +152,11 @@ class Masking:
             variable.assign(function(*values))
 
 
-def _run_if(due, function, changed, read):
-    """Runs a function once or not at all; which variables it changes and reads is known to XLA."""
-    constants = [(variable, ops.convert_to_tensor(variable)) for variable in read]
+def _run_if(due, function, changed):
+    """Runs a function once or not at all; which variables it changes is known to XLA."""
 
     def body(i, values):
-        state = constants + list(zip(changed, values, strict=True))
+        state = list(zip(changed, values, strict=True))
         with keras.StatelessScope(state_mapping=state) as scope:
             function()
         return [scope.get_current_value(variable) for variable in changed]

@@ -114,7 +114,7 @@ def _replace_initializers(variables):
 
 
 def _zeros(shape, dtype=None):
-    """Zeros that JAX takes as they are, on a cache line: memory that is never written costs none."""
+    """Zeros on a cache line, which JAX takes as they are: memory never touched costs none."""
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
     buffer = np.zeros(size + _CACHE_LINE, np.uint8)
