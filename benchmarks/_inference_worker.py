@@ -5,6 +5,7 @@ DeepSparse needs an environment of its own, so this module imports NumPy alone.
 
 import os
 import pathlib
+import sys
 import time
 
 import numpy as np
@@ -19,6 +20,8 @@ _state = {}
 
 
 def _keras_trim(name, path, num_threads):
+    if path.endswith(".engine"):
+        sys.modules["keras"] = None  # as on a machine that has no Keras
     from keras_trim.inference import Engine
 
     if path.endswith(".engine"):
