@@ -27,10 +27,11 @@ class _OneKind(Tuner):
         variants = super().variants(columns, vectors)
         return [variant for variant in variants if variant.is_dense == self._is_dense]
 
-    def measure(self, opcode, instruction):
-        if opcode in ("dense_rows", "sparse_rows") and self._is_dense != opcode.startswith("dense"):
+    def _measure(self, variant, emit):
+        is_of_rows = isinstance(variant, str) and variant.endswith("_rows")
+        if is_of_rows and self._is_dense != (variant == "dense_rows"):
             return float("inf")
-        return super().measure(opcode, instruction)
+        return super()._measure(variant, emit)
 
 
 def _layer(shape, sparsity):
