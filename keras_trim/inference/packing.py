@@ -73,6 +73,11 @@ class Columns:
         weights = self.num_rows * len(self.offsets) // self.row_sets
         return len(self.values) / max(weights, 1)
 
+    def filled(self, tile):
+        """Which part of the weights is not zero, in tiles of rows and one column that are not."""
+        tiles = np.unique(self.rows // tile * len(self.offsets) + self.columns)
+        return len(self.values) / max(tile * len(tiles), 1)
+
     def block_width(self, blocks):
         """Columns per block."""
         return -(-len(self.offsets) // blocks)
@@ -115,27 +120,30 @@ def _runs(groups):
     return np.stack([change, lengths, groups[change, 1], groups[change, 0]], 1).astype(np.int32)
 
 
-def row_groups(columns, is_dense):
+def row_groups(columns, tile):
     """Groups of rows: single ones, or as many together as a register tile takes.
+
+    Args:
+        columns: `Columns`.
+        tile: Integer. Rows of a group, where there are enough: 1 or one of `ROW_GROUPS`.
 
     Returns:
         Array of int64, (groups, 2): first row and number of rows of each.
     """
     per_set = columns.num_rows // columns.row_sets
-    sizes = _split(per_set) if is_dense else [1] * per_set
-    sizes = np.array(sizes * columns.row_sets, np.int64)
+    sizes = np.array(_split(per_set, tile) * columns.row_sets, np.int64)
     return np.stack([np.cumsum(sizes) - sizes, sizes], axis=1)
 
 
-def _split(rows):
-    """Splits rows into sixes, fours and twos, with a single one only where the number is odd."""
-    sizes = [ROW_GROUPS[0]] * (rows // ROW_GROUPS[0])
+def _split(rows, tile):
+    """Splits rows into tiles, and what is left into smaller ones."""
+    sizes = [tile] * (rows // tile)
     left = rows - sum(sizes)
     # 6 + 2 rows take longer than 4 + 4.
-    if left == 2 and sizes:
+    if (tile, left) == (6, 2) and sizes:
         return [*sizes[:-1], 4, 4]
     for size in (*ROW_GROUPS, 1):
-        while left >= size:
+        while size < tile and left >= size:
             sizes.append(size)
             left -= size
     return sizes

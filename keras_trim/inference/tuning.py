@@ -5,12 +5,13 @@ import math
 import time
 
 from keras_trim.inference.kernels.program import aligned_zeros, run
-from keras_trim.inference.kernels.register_tile import WIDEST, WIDEST_GROUP
+from keras_trim.inference.kernels.register_tile import ROW_GROUPS, WIDEST, WIDEST_GROUP
 from keras_trim.inference.kernels.threads import make_control
 from keras_trim.inference.kernels.vector import LANES
 from keras_trim.inference.plan import Builder
 
 _CACHE = 24 * 1024  # bytes of first-level cache for activations
+_IN_BLOCKS = 0.75  # how full blocks of rows must be to be worth measuring
 _ALWAYS_SPARSE, _ALWAYS_DENSE = 0.3, 0.8  # densities beyond which only one kind is tried
 
 
@@ -19,19 +20,25 @@ class Variant:
     """How a product is computed.
 
     Args:
-        is_dense: Boolean. In register tiles of several rows, zeros within them multiplied.
+        tile: Integer. Rows that share their columns in a register tile, zeros within it
+            multiplied; 1 where each has its own.
         blocks: Integer. The parts that the reduction is split into.
         vectors: Integer. Vectors of pixels per pass over the weights.
         is_packed: Boolean. Activations are first copied to one place, aligned.
     """
 
-    is_dense: bool
+    tile: int
     blocks: int
     vectors: int
     is_packed: bool = False
 
+    @property
+    def is_dense(self):
+        return self.tile == ROW_GROUPS[0]
+
     def __str__(self):
         kind = "dense" if self.is_dense else "sparse"
+        kind = kind if self.is_dense or self.tile == 1 else f"tiles of {self.tile} rows"
         blocks = f", {self.blocks} blocks" if self.blocks > 1 else ""
         packed = ", packed" if self.is_packed else ""
         return f"{kind}, {self.vectors * LANES} pixels{blocks}{packed}"
@@ -52,12 +59,18 @@ class Tuner:
     def variants(self, columns, vectors):
         """The variants worth measuring for a product."""
         found = []
+        tiles = []
+        if columns.density < _ALWAYS_DENSE:
+            # Zeros that come in blocks leave tiles out as a whole.
+            tiles = [rows for rows in ROW_GROUPS[1:] if columns.filled(rows) >= _IN_BLOCKS]
         if columns.density > _ALWAYS_SPARSE:
+            tiles.append(ROW_GROUPS[0])
+        for tile in tiles:
             for width in {min(vectors, WIDEST_GROUP), min(vectors, 3)}:
-                found.append(Variant(True, 1, width))
+                found.append(Variant(tile, 1, width))
                 bytes_needed = len(columns.offsets) * width * LANES * 4
-                found.append(Variant(True, max(1, round(bytes_needed / (8 * _CACHE))), width))
-                found.append(Variant(True, max(1, -(-bytes_needed // _CACHE)), width, True))
+                found.append(Variant(tile, max(1, round(bytes_needed / (8 * _CACHE))), width))
+                found.append(Variant(tile, max(1, -(-bytes_needed // _CACHE)), width, True))
         if columns.density < _ALWAYS_DENSE:
             for width in {min(vectors, WIDEST), min(vectors, WIDEST // 2)}:
                 bytes_needed = len(columns.offsets) * width * LANES * 4
@@ -65,9 +78,9 @@ class Tuner:
                 for blocks in {1, 2, fitting, max(1, fitting // 2), 2 * fitting}:
                     # Blocks shorter than a few non-zeros per row only store and load sums.
                     if blocks == 1 or len(columns.values) / columns.num_rows / blocks >= 4:
-                        found.append(Variant(False, blocks, width))
+                        found.append(Variant(1, blocks, width))
                         if blocks in (fitting, fitting // 2):
-                            found.append(Variant(False, blocks, width, True))
+                            found.append(Variant(1, blocks, width, True))
         return sorted(set(found), key=dataclasses.astuple)
 
     def fastest(self, variants, emit, likeness):

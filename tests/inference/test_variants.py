@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_trim.inference.kernels import lookup
+from keras_trim.inference.packing import Columns, row_groups
 from keras_trim.inference.tuning import Tuner
 
 
@@ -85,6 +86,49 @@ def test_convolution(pick, number, kernel, strides, padding, size, filters, batc
         sparsity,
     )
     assert_same(model, numbers(batch, *size, 5))
+
+
+@examples
+@given(
+    number=st.integers(0, 20),
+    rows=st.sampled_from([2, 4]),
+    groups=st.integers(1, 2),
+    filters=st.integers(1, 9),
+    size=st.tuples(st.integers(1, 9), st.integers(1, 20)),
+    seed=st.integers(0, 9),
+)
+def test_convolution_with_zeros_in_blocks(pick, number, rows, groups, filters, size, seed):
+    picked = pick(number)
+    model = of_layer(keras.layers.Conv2D(filters * rows * groups, 1, groups=groups), (*size, 6))
+    kernel = model.layers[1].kernel
+    shape = (*kernel.shape[:-1], filters * groups)
+    is_kept = np.random.default_rng(seed).random(shape) < 0.2
+    values = numbers(*kernel.shape, seed=seed) * np.repeat(is_kept, rows, axis=-1)
+    kernel.assign(values)
+    assert_same(model, numbers(2, *size, 6))
+    assert picked
+
+
+def test_blocks_of_rows_are_found():
+    kernel = np.kron(np.eye(3), np.ones((1, 4)))  # (inputs, outputs): 4 outputs share an input
+    columns = Columns.of_matrix(kernel, 16)
+    assert columns.filled(4) == columns.filled(2) == 1
+    assert columns.filled(6) == 12 / (6 * 4)
+    tiles = {variant.tile for variant in Tuner().variants(columns, 4)}
+    assert tiles >= {1, 2, 4}
+    scattered = Columns.of_matrix(np.eye(12), 16)
+    assert scattered.filled(4) == 1 / 4
+    assert {variant.tile for variant in Tuner().variants(scattered, 4)} == {1}
+
+
+@pytest.mark.parametrize(
+    ("rows", "tile", "sizes"),
+    [(8, 6, [4, 4]), (11, 6, [6, 4, 1]), (12, 4, [4, 4, 4]), (7, 4, [4, 2, 1]), (3, 1, [1, 1, 1])],
+)
+def test_rows_are_split_into_tiles(rows, tile, sizes):
+    groups = row_groups(Columns.of_matrix(np.ones((2, rows)), 16), tile)
+    assert groups[:, 1].tolist() == sizes
+    assert groups[:, 0].tolist() == np.cumsum([0, *sizes[:-1]]).tolist()
 
 
 @pytest.mark.skipif(not lookup.IS_AVAILABLE, reason="the processor has no AVX-512")

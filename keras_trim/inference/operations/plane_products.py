@@ -31,7 +31,7 @@ def emit_product(
     vectors = size[0] // LANES if by_lines else -(-pixels // LANES)
 
     def emit(variant, builder):
-        groups = row_groups(columns, variant.is_dense)
+        groups = row_groups(columns, variant.tile)
         blocks, widest = variant.blocks, min(variant.vectors, vectors)
         width = columns.block_width(blocks) if variant.is_packed else 0
         packed = columns.pack(groups, blocks, widest * LANES if width else None)
