@@ -33,7 +33,7 @@ def randomize(model, sparsity=0.5, seed=0):
         elif len(variable.shape) > 1:
             value /= np.sqrt(max(np.prod(variable.shape[:-1]), 1))
             value[rng.random(value.shape) < sparsity] = 0
-            if sparsity:
+            if sparsity and value.shape[-1] > 1:
                 value[..., 0] = 0  # an output without weights
         variable.assign(value)
     return model
