@@ -55,8 +55,7 @@ def histogram_figure(weights, title="", num_bins=61):
     right.set_ylim(0, 1.08 * counts.max() or 1)
     right.locator_params(axis="y", nbins=4)
     right.set_xlabel(
-        "value of the weights that are not 0, share per bar"
-        + (f" ({num_odd:,} NaN or infinite)" if num_odd else "")
+        "value, where it is not 0" + (f" ({num_odd:,} NaN or infinite)" if num_odd else "")
     )
     if not others.size:
         right.text(0.5, 0.5, "none", transform=right.transAxes, color=GREY, ha="center")
