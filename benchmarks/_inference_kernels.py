@@ -25,7 +25,7 @@ class _OneKind(Tuner):
         columns = copy.copy(columns)
         columns.__class__ = type("Columns", (type(columns),), {"density": 0.5})
         variants = super().variants(columns, vectors)
-        return [variant for variant in variants if variant.is_dense == self._is_dense]
+        return [variant for variant in variants if (variant.tile > 1) == self._is_dense]
 
     def _measure(self, variant, emit):
         is_of_rows = isinstance(variant, str) and variant.endswith("_rows")

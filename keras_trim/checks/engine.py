@@ -6,7 +6,7 @@ from keras_trim.checks.report import DeploymentReport
 from keras_trim.checks.weights import kernels
 
 # Below this share of zeros dense kernels are faster.
-CROSSOVER = 0.6
+CROSSOVER = 0.5
 _LAYERS = (
     layers.Dense,
     layers.EinsumDense,
