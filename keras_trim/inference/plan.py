@@ -6,80 +6,9 @@ import math
 import numpy as np
 
 from keras_trim.inference.kernels.program import CODES, FACTORS, OPERANDS
-from keras_trim.inference.kernels.vector import LANES
+from keras_trim.inference.tensors import SLACK, Place, Tensor, round_up
 
-SLACK = 2 * LANES  # floats behind each tensor that a kernel may read, and write, past its end
-_MOST_AXES = 16
-_MOST_PLACES = 1 << 44  # in a tensor, empty axes not counted; products of sizes fit 64 bits
 _MOST_INSTRUCTIONS = 1 << 19  # where memory is limited; planning them takes some seconds
-
-
-def round_up(size, multiple=LANES):
-    return -(-size // multiple) * multiple
-
-
-class Tensor:
-    """A value of the program: where it is, and how it lies there.
-
-    In the layout "rows" it lies as in NumPy. In the layout "planes" (`x.shape` = (N, ..., C), rank
-    3 and more) the channels come first: N x C planes, each one `plane` floats long, of which the
-    pixels are the first.
-    """
-
-    def __init__(self, shape, layout, dtype="float32"):
-        self.shape = tuple(int(n) for n in shape)
-        if not (
-            1 <= len(self.shape) <= _MOST_AXES
-            and min(self.shape) >= 0
-            and math.prod(max(n, 1) for n in self.shape) <= _MOST_PLACES
-        ):
-            raise ValueError(f"an impossible shape. Received: {self.shape}")
-        self.layout = layout
-        self.dtype = dtype
-        self.slack = SLACK
-        self.pixels = int(np.prod(self.shape[1:-1]))
-        self.plane = round_up(self.pixels) if layout == "planes" else 0
-        self.other_layout = None
-        self.offset = None  # in the arena, in floats; known when the program is complete
-
-    @property
-    def batch(self):
-        return self.shape[0]
-
-    @property
-    def channels(self):
-        return self.shape[-1]
-
-    @property
-    def sample_size(self):
-        """Floats from one sample to the next."""
-        if self.layout == "planes":
-            return self.channels * self.plane
-        return int(np.prod(self.shape[1:]))
-
-    @property
-    def size(self):
-        return self.batch * self.sample_size
-
-    @property
-    def strides(self):
-        """Floats from one place to the next along each axis of `shape`."""
-        if self.layout == "planes":
-            spatial = _row_strides(self.shape[1:-1])
-            return (self.sample_size, *spatial, self.plane)
-        return _row_strides(self.shape)
-
-
-def _row_strides(shape):
-    return tuple(int(np.prod(shape[axis + 1 :])) for axis in range(len(shape)))
-
-
-@dataclasses.dataclass
-class Place:
-    """A place within a tensor, as an operand."""
-
-    tensor: Tensor
-    offset: int
 
 
 @dataclasses.dataclass

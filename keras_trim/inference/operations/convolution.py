@@ -18,7 +18,7 @@ from keras_trim.inference.operations.base import (
 )
 from keras_trim.inference.operations.plane_products import emit_pointwise, emit_product
 from keras_trim.inference.packing import Columns
-from keras_trim.inference.plan import SLACK, Tensor, round_up
+from keras_trim.inference.tensors import SLACK, Tensor, round_up
 
 
 @dataclasses.dataclass

@@ -16,7 +16,7 @@ from keras_trim.inference.operations.base import (
 from keras_trim.inference.operations.plane_products import emit_pointwise, emit_product
 from keras_trim.inference.operations.row_products import FEW_ROWS, emit_row_product
 from keras_trim.inference.packing import Columns
-from keras_trim.inference.plan import Tensor, round_up
+from keras_trim.inference.tensors import Tensor, round_up
 
 
 @dataclasses.dataclass

@@ -9,7 +9,7 @@ from keras_trim.inference.kernels.arithmetic import BINARY_CODES
 from keras_trim.inference.kernels.elementwise import FUNCTION_CODES
 from keras_trim.inference.operations.base import Operation, require, require_number
 from keras_trim.inference.operations.strided import emit_broadcast
-from keras_trim.inference.plan import Tensor
+from keras_trim.inference.tensors import Tensor
 
 COMPARISONS = ("equal", "not_equal", "greater", "greater_equal", "less", "less_equal")
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 from keras_trim.inference.operations.base import Operation, require
-from keras_trim.inference.plan import Tensor
+from keras_trim.inference.tensors import Tensor
 
 
 def _copy(builder, x, shape):

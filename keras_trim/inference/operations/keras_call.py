@@ -8,7 +8,7 @@ import numpy as np
 from keras import tree
 from keras.src.backend import set_keras_mask  # Keras does not export it
 
-from keras_trim.inference.plan import Tensor
+from keras_trim.inference.tensors import Tensor
 
 
 @dataclasses.dataclass(frozen=True)

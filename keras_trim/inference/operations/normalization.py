@@ -11,7 +11,7 @@ from keras_trim.inference.operations.base import (
     require_number,
     require_weights,
 )
-from keras_trim.inference.plan import Tensor
+from keras_trim.inference.tensors import Tensor
 
 _LEAST_EPSILON = float(np.finfo(np.float32).tiny)
 

@@ -7,7 +7,7 @@ from keras_trim.inference.kernels.vector import LANES, RESIDUAL
 from keras_trim.inference.operations.base import Clip
 from keras_trim.inference.operations.row_products import FEW_ROWS, emit_row_product
 from keras_trim.inference.packing import Columns, row_groups
-from keras_trim.inference.plan import Place, Tensor
+from keras_trim.inference.tensors import Place, Tensor
 
 
 def emit_product(

@@ -18,7 +18,7 @@ from keras_trim.inference.operations.convolution import (
     planes_together,
     spatial,
 )
-from keras_trim.inference.plan import Tensor
+from keras_trim.inference.tensors import Tensor
 
 _MOST_TAPS = 1 << 20  # places in a window
 

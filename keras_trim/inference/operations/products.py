@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from keras_trim.inference.operations.base import Operation, require, require_integers
-from keras_trim.inference.plan import Tensor
+from keras_trim.inference.tensors import Tensor
 
 _MASKED = np.float32(-0.7 * np.finfo(np.float32).max)  # Keras's logit of what is masked
 

@@ -6,7 +6,7 @@ from keras_trim.inference.operations.dense import Dense
 from keras_trim.inference.operations.plane_products import emit_product
 from keras_trim.inference.operations.row_products import emit_row_product
 from keras_trim.inference.packing import Columns
-from keras_trim.inference.plan import Place, Tensor, round_up
+from keras_trim.inference.tensors import Place, Tensor, round_up
 
 
 class _Layout:

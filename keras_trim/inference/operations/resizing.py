@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from keras_trim.inference.operations.base import Operation, require, require_integers
-from keras_trim.inference.plan import Tensor
+from keras_trim.inference.tensors import Tensor
 
 _LARGEST = 1 << 16  # of a width that is counted in 16 bits
 

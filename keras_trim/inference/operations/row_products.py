@@ -6,7 +6,7 @@ from keras_trim.inference.kernels import lookup
 from keras_trim.inference.kernels.matvec import DENSE_VECTORS
 from keras_trim.inference.kernels.vector import LANES
 from keras_trim.inference.operations.base import Clip
-from keras_trim.inference.plan import round_up
+from keras_trim.inference.tensors import round_up
 
 FEW_ROWS = 3  # up to here each row is a product of its own, as reading the weights is not the limit
 _LARGEST_SHORT = 1 << 16

@@ -12,7 +12,7 @@ from keras_trim.inference.operations.base import (
     require_weights,
 )
 from keras_trim.inference.operations.strided import emit_move
-from keras_trim.inference.plan import Place, Tensor
+from keras_trim.inference.tensors import Place, Tensor
 
 
 @dataclasses.dataclass

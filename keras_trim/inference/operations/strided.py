@@ -11,7 +11,7 @@ from keras_trim.inference.operations.base import (
     require_integers,
     require_number,
 )
-from keras_trim.inference.plan import Place, Tensor
+from keras_trim.inference.tensors import Place, Tensor
 
 LARGEST_RANK = 5  # of the tensors that converters may hand to these operations
 _DTYPES = ("float16", "bfloat16", "float32", "float64", "bool", "int8", "int16", "int32", "int64",
