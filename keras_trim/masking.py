@@ -26,6 +26,8 @@ else:
 @outside_graph
 def read_step(iterations):
     """Optimizer steps finished: an integer where it can be known, else a tensor."""
+    if BACKEND == "torch":
+        return int(ops.convert_to_tensor(iterations))  # always known, and no copy needed
     step = ops.copy(iterations)  # now: on TensorFlow a variable is read only when used
     return step if _is_traced(step) else int(step)
 
@@ -126,7 +128,8 @@ class Masking:
                 if BACKEND == "torch":
                     # In place, and as integers: a product of floats turns NaN to NaN and -1 to -0.
                     value = variable.value
-                    value.view(_TORCH_INTEGERS[value.element_size()]).mul_(weight.mask.value)
+                    bits = value.view(_TORCH_INTEGERS[value.element_size()])
+                    bits.mul_(weight.mask.value.view(torch.int8))  # bools take a third longer
                 else:
                     self._update(variable, functools.partial(_masked, unless), weight.mask)
 
