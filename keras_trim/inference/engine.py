@@ -11,7 +11,6 @@ from keras_trim.inference import files
 from keras_trim.inference.execution import ProgramRunner
 from keras_trim.inference.fusion import fuse
 from keras_trim.inference.inputs import flatten_inputs, restore_structure
-from keras_trim.inference.kernels.program import aligned_zeros
 from keras_trim.inference.plan import make_program
 from keras_trim.inference.summary import BenchmarkResult, summarize
 from keras_trim.inference.tuning import Tuner
@@ -120,7 +119,7 @@ class Engine:
             ValueError: if `x` is not given and the model leaves sizes other than the batch's free.
         """
         inputs = self._example() if x is None else self._inputs(x)
-        runner = self._runner(inputs)
+        runner = self._runner(inputs, _are_finite(inputs))
         total = self._measure(runner, inputs, 0.3)
         return summarize(self._graph, runner, total)
 
@@ -135,7 +134,7 @@ class Engine:
             `BenchmarkResult`.
         """
         inputs = self._example() if x is None else self._inputs(x)
-        times = self._measure(self._runner(inputs), inputs, seconds)
+        times = self._measure(self._runner(inputs, _are_finite(inputs)), inputs, seconds)
         return BenchmarkResult(times, len(inputs[0]), self.num_threads)
 
     def save(self, path):
@@ -195,17 +194,18 @@ class Engine:
         ]
 
     def _run(self, inputs):
-        outputs = self._runner(inputs)(inputs)
+        # Zero times an infinity is NaN, which a zero that is skipped would hide.
+        outputs = self._runner(inputs, skip_zeros=True)(inputs, only_finite=True)
+        if outputs is None:
+            outputs = self._runner(inputs, skip_zeros=False)(inputs)
         with np.errstate(over="ignore", invalid="ignore"):  # as Keras
             return [
                 output.astype(_dtype(name), copy=False)
                 for output, name in zip(outputs, self._graph.output_dtypes, strict=True)
             ]
 
-    def _runner(self, inputs):
+    def _runner(self, inputs, skip_zeros):
         shapes = tuple(x.shape for x in inputs)
-        # Zero times an infinity is NaN, which a zero that is skipped would hide.
-        skip_zeros = all(map(_is_finite, inputs))
         key = (shapes, skip_zeros)
         runner = self._runners.get(key)
         if runner is None:
@@ -223,13 +223,7 @@ class Engine:
         self._tuner.most_floats = most_floats
         try:
             return make_program(
-                self._graph,
-                shapes,
-                self.num_threads,
-                self._tuner,
-                aligned_zeros,
-                skip_zeros,
-                most_floats,
+                self._graph, shapes, self.num_threads, self._tuner, skip_zeros, most_floats
             )
         except ValueError as error:
             if self._source is None:
@@ -256,11 +250,13 @@ class Engine:
     def _measure(self, runner, inputs, seconds):
         """Seconds that each of several runs took."""
         with runner.execution() as execution:
-            execution.run(inputs)
+            execution.set_inputs(inputs)
+            execution.run()
             times, end = [], time.perf_counter() + seconds
             while len(times) < 5 or time.perf_counter() < end:
                 start = time.perf_counter()
-                execution.run(inputs)
+                execution.set_inputs(inputs)
+                execution.run()
                 times.append(time.perf_counter() - start)
         return np.array(times)
 
@@ -272,12 +268,8 @@ def _available_cores():
         return os.cpu_count() or 1
 
 
-def _is_finite(x):
-    if x.dtype.kind in "biu":
-        return True
-    with np.errstate(over="ignore", invalid="ignore"):
-        # One pass without a temporary array. A sum of large numbers may overflow: then look closer.
-        return bool(np.isfinite(x.sum(dtype=np.float32))) or bool(np.isfinite(x).all())
+def _are_finite(inputs):
+    return all(x.dtype.kind in "biu" or bool(np.isfinite(x).all()) for x in inputs)
 
 
 def _dtype(name):

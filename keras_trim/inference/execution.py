@@ -1,6 +1,7 @@
 """Runs a program: the memory it works in, and the threads that share the work."""
 
 import contextlib
+import math
 import os
 import queue
 import threading
@@ -9,7 +10,9 @@ import weakref
 
 import numpy as np
 
-from keras_trim.inference.kernels.program import aligned_zeros, run
+from keras_trim.alignment import aligned_zeros
+from keras_trim.inference.kernels.moving import copy_and_sum
+from keras_trim.inference.kernels.program import run
 from keras_trim.inference.kernels.threads import abort, is_asleep, make_control, post
 from keras_trim.inference.plan import HostStep
 
@@ -29,9 +32,12 @@ class ProgramRunner:
         self.program, self.num_threads = program, num_threads
         self._free = queue.LifoQueue()
 
-    def __call__(self, inputs):
+    def __call__(self, inputs, only_finite=False):
+        """Outputs, or None if inputs have to be finite and are not."""
         with self.execution() as execution:
-            return execution.run(inputs)
+            if not execution.set_inputs(inputs) and only_finite:
+                return None
+            return execution.run()
 
     @contextlib.contextmanager
     def execution(self):
@@ -58,16 +64,18 @@ class Execution:
         )  # fmt: skip
         self._team = _Team(num_threads, self._arguments)
 
-    def run(self, inputs):
-        """Outputs, a list of new arrays, for a list of arrays of the planned shapes."""
-        self.set_inputs(inputs)
+    def set_inputs(self, inputs):
+        """Takes a list of arrays of the planned shapes; returns whether all of them are finite."""
+        are_finite = True
+        for tensor, x in zip(self.program.inputs, inputs, strict=True):
+            are_finite &= _copy(self.view(tensor), x)
+        return are_finite
+
+    def run(self):
+        """Outputs for the inputs that were set, a list of new arrays."""
         for step in self.program.steps:
             self.run_step(step)
         return [self.view(tensor).copy() for tensor in self.program.outputs]
-
-    def set_inputs(self, inputs):
-        for tensor, x in zip(self.program.inputs, inputs, strict=True):
-            np.copyto(self.view(tensor), x, casting="unsafe")
 
     def run_step(self, step):
         if isinstance(step, HostStep):
@@ -107,6 +115,16 @@ class Execution:
         for node, duration in zip(self.program.nodes, np.median(seconds, axis=0), strict=True):
             totals[node] = totals.get(node, 0.0) + duration
         return totals
+
+
+def _copy(place, x):
+    """Copies an array into the memory of a program; returns whether it is finite."""
+    if x.dtype == place.dtype == np.float32 and x.flags.c_contiguous:
+        # A sum of large numbers may overflow: then look closer.
+        total = copy_and_sum(place.reshape(-1), x.reshape(-1))
+        return math.isfinite(total) or bool(np.isfinite(x).all())
+    np.copyto(place, x, casting="unsafe")
+    return x.dtype.kind in "biu" or bool(np.isfinite(x).all())
 
 
 class _Team:

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 
+from keras_trim.alignment import aligned_zeros
 from keras_trim.inference.kernels.program import CODES, FACTORS, OPERANDS
 from keras_trim.inference.tensors import SLACK, Place, Tensor, round_up
 
@@ -66,8 +67,8 @@ class _Pool:
         self.size += size
         return start
 
-    def join(self, aligned):
-        joined = aligned(max(self.size, 1), self.dtype)
+    def join(self):
+        joined = aligned_zeros(max(self.size, 1), self.dtype)
         for start, array in self.parts:
             joined[start : start + array.size] = array
         return joined
@@ -190,7 +191,7 @@ class Builder:
             x.other_layout, y.other_layout = y, x
         return x.other_layout
 
-    def finish(self, inputs, outputs, aligned):
+    def finish(self, inputs, outputs):
         """The program, with a place for each tensor."""
         outputs = [self.rows(x) for x in outputs]
         lifetimes = {}
@@ -233,15 +234,13 @@ class Builder:
                 steps.append((row, row + 1))
             row += 1
         return Program(
-            table, factors, steps, nodes, *self.pools(aligned), list(inputs), outputs, arena_size,
+            table, factors, steps, nodes, *self.pools(), list(inputs), outputs, arena_size,
             self.choices, self.shapes,
         )  # fmt: skip
 
-    def pools(self, aligned):
+    def pools(self):
         """The arrays of constants, int32 and uint16 indices."""
-        return tuple(
-            pool.join(aligned) for pool in (self._constants, self._index, self._short_index)
-        )
+        return tuple(pool.join() for pool in (self._constants, self._index, self._short_index))
 
 
 def _resolve(operand):
@@ -276,9 +275,7 @@ def _place(lifetimes):
     return total
 
 
-def make_program(
-    graph, input_shapes, num_threads, tuner, aligned, skip_zeros=True, most_floats=math.inf
-):
+def make_program(graph, input_shapes, num_threads, tuner, skip_zeros=True, most_floats=math.inf):
     """Plans a graph for inputs of the given shapes.
 
     Args:
@@ -286,7 +283,6 @@ def make_program(
         input_shapes: List of tuples of integers, batch sizes included.
         num_threads: Integer.
         tuner: `tuning.Tuner`.
-        aligned: Function `(size, dtype) -> array`.
         skip_zeros: Boolean. As `Builder`'s.
         most_floats: Number. As `Builder`'s.
 
@@ -317,4 +313,4 @@ def make_program(
         for value, tensor in zip(node.outputs, outputs, strict=True):
             values[value] = tensor
     builder.node = None
-    return builder.finish(inputs, [values[value] for value in graph.outputs], aligned)
+    return builder.finish(inputs, [values[value] for value in graph.outputs])

@@ -4,7 +4,8 @@ import dataclasses
 import math
 import time
 
-from keras_trim.inference.kernels.program import aligned_zeros, run
+from keras_trim.alignment import aligned_zeros
+from keras_trim.inference.kernels.program import run
 from keras_trim.inference.kernels.register_tile import ROW_GROUPS, WIDEST, WIDEST_GROUP
 from keras_trim.inference.kernels.threads import make_control
 from keras_trim.inference.kernels.vector import LANES
@@ -102,7 +103,7 @@ class Tuner:
         """Seconds that instructions take, alone, on one thread."""
         builder = Builder(1, self, most_floats=self.most_floats)
         emit(variant, builder)
-        program = builder.finish([], [], aligned_zeros)
+        program = builder.finish([], [])
         arguments = (
             program.table, program.factors, aligned_zeros(program.arena_size), program.constants,
             program.index, program.short_index, make_control(1), 0, 1, *program.steps[0],

@@ -6,18 +6,16 @@ import math
 import weakref
 
 import keras
-import numpy as np
 from keras import ops, saving
 from keras.src.backend.common import global_state
 from keras.src.saving.serialization_lib import ObjectSharingScope, SafeModeScope
 from keras.src.utils.dtype_utils import dtype_size
 
+from keras_trim.alignment import aligned_zeros
 from keras_trim.storage.errors import FormatError
 
 # Bytes of variables that Keras does not save: states of random number generators.
 _UNSAVED_BYTES = 1 << 20
-
-_CACHE_LINE = 64
 
 _UNINITIALIZED = "uninitialized_variables"  # Keras's list of variables to be initialized later
 
@@ -114,12 +112,7 @@ def _replace_initializers(variables):
 
 
 def _zeros(shape, dtype=None):
-    """Zeros on a cache line, which JAX takes as they are: memory never touched costs none."""
-    dtype = np.dtype(dtype)
-    size = math.prod(shape) * dtype.itemsize
-    buffer = np.zeros(size + _CACHE_LINE, np.uint8)
-    start = -buffer.ctypes.data % _CACHE_LINE
-    return ops.convert_to_tensor(buffer[start : start + size].view(dtype).reshape(shape))
+    return ops.convert_to_tensor(aligned_zeros(shape, dtype))
 
 
 def _check_size(num_bytes):

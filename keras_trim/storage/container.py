@@ -8,6 +8,7 @@ import zlib
 
 import numpy as np
 
+from keras_trim.alignment import aligned_zeros
 from keras_trim.storage import dtypes
 from keras_trim.storage.chunks import CHUNK_SIZE, decode_chunk, encode_chunk, stream_sizes
 from keras_trim.storage.errors import FormatError
@@ -195,7 +196,7 @@ class Reader:
 
     def _read_values(self, entry, offset):
         dtype = dtypes.parse_dtype(entry.dtype)
-        flat = np.zeros(entry.size, dtype)
+        flat = aligned_zeros(entry.size, dtype)
         start = 0
         for chunk, length in zip(entry.chunks, entry.chunk_lengths(), strict=True):
             stored = self._read_at(offset, sum(chunk.stored), chunk.crc32)
@@ -210,7 +211,12 @@ class Reader:
             start += length
         shape = [entry.shape[axis] for axis in entry.axes]
         values = flat.reshape(shape).transpose(np.argsort(entry.axes))
-        return np.asarray(values, dtypes.native_dtype(entry.dtype), order="C")
+        native = dtypes.native_dtype(entry.dtype)
+        if values.flags.c_contiguous and native == dtype:
+            return values
+        ordered = aligned_zeros(entry.shape, native)
+        ordered[...] = values
+        return ordered
 
     def read_file(self, name):
         """Returns the bytes of the file of that name."""

@@ -15,7 +15,7 @@ from keras import layers, ops
 from keras_trim.inference import Engine
 from keras_trim.inference.graph import Graph
 from keras_trim.inference.kernels import padding
-from keras_trim.inference.kernels.program import CODES, aligned_zeros
+from keras_trim.inference.kernels.program import CODES
 from keras_trim.inference.plan import make_program
 from keras_trim.inference.tuning import Tuner
 from keras_trim.storage import FormatError, load_arrays
@@ -286,7 +286,7 @@ def test_wide_padding_is_read_within_memory():
     x = keras.Input((4, 4, 1))
     y = layers.Conv2D(1, 3)(layers.ZeroPadding2D(((0, 0), (0, 4000)))(x))
     engine = Engine(keras.Model(x, y), 1)
-    program = make_program(engine._graph, [(1, 4, 4, 1)], 1, Tuner(), aligned_zeros)
+    program = make_program(engine._graph, [(1, 4, 4, 1)], 1, Tuner())
     (pad,) = program.table[program.table[:, 0] == CODES["pad"]]
     last_row = pad[padding.X] + (pad[padding.HEIGHT] - 1) * pad[padding.WIDTH]
     assert last_row + pad[padding.ROW] <= program.arena_size

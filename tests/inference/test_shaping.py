@@ -180,6 +180,10 @@ OPERATIONS = {
     "split at": lambda x: ops.split(x, [1, 4], axis=-1),
     "pad": lambda x: ops.pad(x, ((0, 0), (1, 2), (0, 3), (0, 0)), constant_values=2.0),
     "repeat": lambda x: ops.repeat(x, 3, axis=2),
+    "tile": lambda x: ops.tile(x, (2, 1, 3)),
+    "roll": lambda x: ops.roll(ops.roll(x, 2, axis=1), -6, axis=-1),
+    "roll around": lambda x: ops.roll(x, 5, axis=2) + x,
+    "flip": lambda x: ops.flip(x, axis=(1, -1)),
 }
 
 
@@ -192,14 +196,14 @@ def test_operation(name):
         assert_same(keras.Model(x, OPERATIONS[name](y)), numbers(3, 4, 5, 5))
 
 
-@pytest.mark.parametrize("name", ["tile", "roll", "flip", "broadcast"])
-def test_operation_the_engine_leaves_to_keras(name):
+@pytest.mark.parametrize("name", ["tile", "roll", "flip", "reshape"])
+def test_operation_on_the_batch_the_engine_leaves_to_keras(name):
     x = keras.Input((4, 5))
     y = {
-        "tile": lambda: ops.tile(x, (1, 2, 1)),
-        "roll": lambda: ops.roll(x, 1, axis=1),
-        "flip": lambda: ops.flip(x, axis=1),
-        "broadcast": lambda: ops.reshape(x, (-1, 5)),
+        "tile": lambda: ops.tile(x, (2, 1, 1)),
+        "roll": lambda: ops.roll(x, 1, axis=0),
+        "flip": lambda: ops.flip(x, axis=0),
+        "reshape": lambda: ops.reshape(x, (-1, 5)),
     }[name]()
     assert_same(keras.Model(x, y), numbers(3, 4, 5), native=False)
 

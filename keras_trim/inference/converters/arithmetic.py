@@ -222,6 +222,24 @@ for _name in ("Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual
     converts(*keras_operations("numpy", _name))(_compare(_function))
 
 
+@converts(*keras_operations("numpy", "Where"))
+def _where(operation, reader, condition, x1=None, x2=None):
+    only(isinstance(condition, reader.symbol), "an array as condition")
+    return reader.add(
+        operations.Select(), [condition, *(_tensor(reader, x) for x in (x1, x2))], reader.name
+    )
+
+
+def _tensor(reader, x):
+    """A symbol, or an array or number as one of float32."""
+    if isinstance(x, reader.symbol):
+        only("float" in x.dtype, "integers")
+        return x
+    only(x is not None, "indices")
+    x = np.asarray(x if isinstance(x, float | int) else ops.convert_to_numpy(x), np.float32)
+    return reader.add_constant(x.reshape(x.shape or (1,)))
+
+
 @converts(layers.Masking)
 def _masking(layer, reader, x):
     compare = operations.Compare("not_equal", float(layer.mask_value))

@@ -185,3 +185,42 @@ def _repeat(operation, reader, x):
     only(0 < axis < rank - 1 and rank <= LARGEST_RANK, "its axis")
     times = tuple(operation.repeats if i == axis else 1 for i in range(1, rank - 1))
     return reader.add(operations.Repeat(times), [x], reader.name)
+
+
+@converts(*keras_operations("numpy", "Flip"))
+def _flip(operation, reader, x):
+    axes = _axes(x, operation.axis)
+    return _slice(reader, x, {axis: slice(None, None, -1) for axis in axes})
+
+
+@converts(*keras_operations("numpy", "Roll"))
+def _roll(operation, reader, x):
+    only(isinstance(operation.axis, int), "several axes")
+    (axis,) = _axes(x, operation.axis)
+    size = x.shape[axis]
+    only(isinstance(operation.shift, int) and size, "its shift")
+    start = -operation.shift % size
+    parts = [_slice(reader, x, {axis: part}) for part in (slice(start, None), slice(0, start))]
+    return reader.add(operations.Concatenate(axis), parts, reader.name) if start else x
+
+
+def _axes(x, axis):
+    """One axis or several, as a list of numbers that are not negative."""
+    only(axis is not None and len(x.shape) <= LARGEST_RANK, "the batch axis")
+    axes = [a % len(x.shape) for a in ([axis] if isinstance(axis, int) else axis)]
+    only(0 not in axes, "the batch axis")
+    return axes
+
+
+@converts(*keras_operations("numpy", "Tile"))
+def _tile(operation, reader, x):
+    repeats = operation.repeats
+    repeats = [repeats] if isinstance(repeats, int) else list(repeats)
+    rank = len(x.shape)
+    only(len(repeats) <= rank <= LARGEST_RANK, "more axes")
+    repeats = [1] * (rank - len(repeats)) + repeats
+    only(repeats[0] == 1 and all(isinstance(n, int) and n > 0 for n in repeats), "its repeats")
+    for axis, times in enumerate(repeats):
+        if times > 1:
+            x = reader.add(operations.Concatenate(axis), [x] * times, reader.name)
+    return x

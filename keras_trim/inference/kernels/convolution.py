@@ -13,7 +13,7 @@ from numba import njit
 
 from keras_trim.inference.kernels.copies import copy_floats, pack_columns
 from keras_trim.inference.kernels.register_tile import multiply_add
-from keras_trim.inference.kernels.threads import share
+from keras_trim.inference.kernels.threads import share, take
 from keras_trim.inference.kernels.vector import CLIP, FIRST, LANES, RESIDUAL
 
 (
@@ -142,7 +142,7 @@ CHUNK = 16  # groups of rows whose sums wait in scratch memory to be stored
 
 
 @njit(nogil=True, boundscheck=False)
-def convolution(p, f, arena, constants, index, thread, num_threads):
+def convolution(p, f, arena, constants, index, control, thread, num_threads):
     """y = clip(weights * x + bias + residual), see `operations/convolution.py` for its operands.
 
     Work is split into pieces of pixels and, where these are too few for the threads, into groups of
@@ -156,12 +156,12 @@ def convolution(p, f, arena, constants, index, thread, num_threads):
     all_pieces = p[BATCH] * pieces
     # Threads have rows of their own if there are few pieces: half of the weights fit more caches
     # than all of them. What is packed, each of them would have to pack.
-    is_split = all_pieces < (num_threads if p[PACKED] else 16 * num_threads)
+    is_split = all_pieces < (num_threads if p[PACKED] else 8 * num_threads)
     splits = num_threads if is_split else 1
-    begin, end = share(all_pieces * splits, thread, num_threads)
     is_direct = p[ROW] == 0 or p[BY_LINES] != 0
     chunk = p[NUM_GROUPS] if is_direct or p[BLOCKS] > 1 else CHUNK
-    for item in range(begin, end):
+    item, end = take(control, all_pieces * splits, 1, thread, num_threads)
+    while item < end:
         split = item // all_pieces
         piece = item % pieces
         sample = item % all_pieces // pieces
@@ -176,6 +176,7 @@ def convolution(p, f, arena, constants, index, thread, num_threads):
                 first_group, chunk_end, is_direct,
             )  # fmt: skip
             first_group = chunk_end
+        item, end = take(control, all_pieces * splits, 1, thread, num_threads)
 
 
 @njit(nogil=True, boundscheck=False)

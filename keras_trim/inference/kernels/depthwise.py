@@ -3,7 +3,7 @@
 from numba import njit
 
 from keras_trim.inference.kernels.padding import pad_plane
-from keras_trim.inference.kernels.threads import share
+from keras_trim.inference.kernels.threads import take
 from keras_trim.inference.kernels.vector import CLIP, FIRST
 from keras_trim.inference.kernels.windows import window_plane
 
@@ -15,26 +15,26 @@ from keras_trim.inference.kernels.windows import window_plane
 
 
 @njit(nogil=True, boundscheck=False)
-def depthwise(p, f, arena, constants, index, thread, num_threads):
+def depthwise(p, f, arena, constants, index, control, thread, num_threads):
     """y[c * multiplier + m] = clip(kernel[c, m] * x[c] + bias).
 
     Some channels are padded before they are computed: a load right behind a store of part of what
     it loads would wait for it.
     """
-    begin, end = share(p[BATCH] * p[CHANNELS], thread, num_threads)
+    planes, together = p[BATCH] * p[CHANNELS], p[TOGETHER]
     phases = p[PHASES_Y] * p[PHASES_X] * p[PADDED_PLANE]
     scratch = p[SCRATCH] + thread * p[SCRATCH_SIZE]
-    last_lines = scratch + p[TOGETHER] * phases
+    last_lines = scratch + together * phases
+    begin, end = take(control, planes, together, thread, num_threads)
     while begin < end:
-        count = min(p[TOGETHER], end - begin)
-        for i in range(count):
+        for i in range(end - begin):
             sample, channel = (begin + i) // p[CHANNELS], (begin + i) % p[CHANNELS]
             pad_plane(
                 arena, p[X] + sample * p[X_SAMPLE] + channel * p[X_PLANE], p[HEIGHT], p[WIDTH],
                 scratch + i * phases, p[PADDED_PLANE], p[ROWS], p[ROW], p[TOP], p[LEFT],
                 p[STRIDE_Y], p[STRIDE_X], 1, 1, p[PHASES_Y], p[PHASES_X], 0.0,
             )  # fmt: skip
-        for i in range(count):
+        for i in range(end - begin):
             sample, channel = (begin + i) // p[CHANNELS], (begin + i) % p[CHANNELS]
             for m in range(p[MULTIPLIER]):
                 out = channel * p[MULTIPLIER] + m
@@ -46,4 +46,4 @@ def depthwise(p, f, arena, constants, index, thread, num_threads):
                     constants.ctypes.data + 4 * (p[BIAS] + out), FIRST | (p[FLAGS] & CLIP), f[0],
                     f[1], last_lines,
                 )  # fmt: skip
-        begin += count
+        begin, end = take(control, planes, together, thread, num_threads)

@@ -12,11 +12,12 @@ from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 
-from keras_trim.inference.kernels.threads import share
+from keras_trim.inference.kernels.threads import take
 from keras_trim.inference.kernels.vector import CLIP, I32, I64, LANES, Body, outlined
 
 _I16 = ir.IntType(16)
 _VECTORS = 8  # sums at once
+_TOGETHER = 8  # planes that a thread takes at a time
 
 
 @functools.cache
@@ -141,27 +142,30 @@ def _plane(x, shifts, masks, vectors, taps, values, y, bias, flags, low, high):
 
 
 @njit(nogil=True, boundscheck=False)
-def depthwise_flat(p, f, arena, constants, index, short_index, thread, num_threads):
+def depthwise_flat(p, f, arena, constants, index, short_index, control, thread, num_threads):
     """y[c * multiplier + m] = clip(kernel[c, m] * x[c] + bias).
 
     With a scratch buffer, windows are computed at every pixel of x, and those that the strides ask
     for are copied from there.
     """
-    begin, end = share(p[BATCH] * p[CHANNELS] * p[MULTIPLIER], thread, num_threads)
     base, outputs = arena.ctypes.data, p[CHANNELS] * p[MULTIPLIER]
     scratch = p[SCRATCH] + thread * p[SCRATCH_SIZE]
-    for item in range(begin, end):
-        sample, out = item // outputs, item % outputs
-        x = p[X] + sample * p[X_SAMPLE] + out // p[MULTIPLIER] * p[X_PLANE]
-        y = p[Y] + sample * p[Y_SAMPLE] + out * p[Y_PLANE]
-        _plane(
-            base + 4 * x, index.ctypes.data + 4 * p[SHIFTS], short_index.ctypes.data + 2 * p[MASKS],
-            p[VECTORS], p[TAPS], constants.ctypes.data + 4 * (p[VALUES] + out * p[TAPS]),
-            base + 4 * (scratch if p[SCRATCH_SIZE] else y),
-            constants.ctypes.data + 4 * (p[BIAS] + out), p[FLAGS] & CLIP, f[0], f[1],
-        )  # fmt: skip
-        if p[SCRATCH_SIZE]:
-            for i in range(p[OUT_HEIGHT]):
-                line = scratch + i * p[STRIDE_Y] * p[WIDTH]
-                for j in range(p[OUT_WIDTH]):
-                    arena[y + i * p[OUT_WIDTH] + j] = arena[line + j * p[STRIDE_X]]
+    begin, end = take(control, p[BATCH] * outputs, _TOGETHER, thread, num_threads)
+    while begin < end:
+        for item in range(begin, end):
+            sample, out = item // outputs, item % outputs
+            x = p[X] + sample * p[X_SAMPLE] + out // p[MULTIPLIER] * p[X_PLANE]
+            y = p[Y] + sample * p[Y_SAMPLE] + out * p[Y_PLANE]
+            _plane(
+                base + 4 * x, index.ctypes.data + 4 * p[SHIFTS],
+                short_index.ctypes.data + 2 * p[MASKS], p[VECTORS], p[TAPS],
+                constants.ctypes.data + 4 * (p[VALUES] + out * p[TAPS]),
+                base + 4 * (scratch if p[SCRATCH_SIZE] else y),
+                constants.ctypes.data + 4 * (p[BIAS] + out), p[FLAGS] & CLIP, f[0], f[1],
+            )  # fmt: skip
+            if p[SCRATCH_SIZE]:
+                for i in range(p[OUT_HEIGHT]):
+                    line = scratch + i * p[STRIDE_Y] * p[WIDTH]
+                    for j in range(p[OUT_WIDTH]):
+                        arena[y + i * p[OUT_WIDTH] + j] = arena[line + j * p[STRIDE_X]]
+        begin, end = take(control, p[BATCH] * outputs, _TOGETHER, thread, num_threads)

@@ -3,26 +3,10 @@
 import numpy as np
 from numba import njit
 
+from keras_trim.inference.kernels.sums import sum_of, sum_of_squares
 from keras_trim.inference.kernels.threads import share
 
 X, Y, PLANE, PIXELS, BATCH, GROUPS, WIDTH, GAMMA, BETA = range(1, 10)
-
-
-# Sums in any order, so in vectors.
-@njit(nogil=True, boundscheck=False, fastmath={"reassoc"})
-def _sum(x):
-    total = np.float32(0)
-    for i in range(x.size):
-        total += x[i]
-    return total
-
-
-@njit(nogil=True, boundscheck=False, fastmath={"reassoc"})
-def _sum_of_squares(x, center):
-    total = np.float32(0)
-    for i in range(x.size):
-        total += (x[i] - center) * (x[i] - center)
-    return total
 
 
 @njit(nogil=True, boundscheck=False, error_model="numpy")
@@ -40,12 +24,12 @@ def group_norm(p, f, arena, constants, thread, num_threads):
         x, y = p[X] + item * width * plane, p[Y] + item * width * plane
         mean = 0.0
         for i in range(width):
-            mean += _sum(arena[x + i * plane : x + i * plane + pixels])
+            mean += sum_of(arena[x + i * plane : x + i * plane + pixels])
         mean /= width * pixels
         center = np.float32(mean)
         square = 0.0
         for i in range(width):
-            square += _sum_of_squares(arena[x + i * plane : x + i * plane + pixels], center)
+            square += sum_of_squares(arena[x + i * plane : x + i * plane + pixels], center)
         deviation = np.sqrt(square / (width * pixels) + f[0])
         first = item % p[GROUPS] * width
         for i in range(width):

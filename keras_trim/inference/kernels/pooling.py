@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 
 from keras_trim.inference.kernels.padding import pad_plane
-from keras_trim.inference.kernels.threads import share
+from keras_trim.inference.kernels.threads import share, take
 from keras_trim.inference.kernels.windows import window_plane
 
 (
@@ -21,23 +21,23 @@ def _scale(y, weights):
 
 
 @njit(nogil=True, boundscheck=False)
-def pool(p, f, arena, constants, index, thread, num_threads):
+def pool(p, f, arena, constants, index, control, thread, num_threads):
     """Maximum or mean of each window; the mean counts only pixels inside the image."""
-    begin, end = share(p[BATCH] * p[CHANNELS], thread, num_threads)
+    planes, together = p[BATCH] * p[CHANNELS], p[TOGETHER]
     phases = p[PHASES_Y] * p[PHASES_X] * p[PADDED_PLANE]
     scratch = p[SCRATCH] + thread * p[SCRATCH_SIZE]
-    last_lines = scratch + p[TOGETHER] * phases
+    last_lines = scratch + together * phases
     pixels = p[OUT_HEIGHT] * p[OUT_WIDTH]
+    begin, end = take(control, planes, together, thread, num_threads)
     while begin < end:
-        count = min(p[TOGETHER], end - begin)
-        for i in range(count):
+        for i in range(end - begin):
             sample, channel = (begin + i) // p[CHANNELS], (begin + i) % p[CHANNELS]
             pad_plane(
                 arena, p[X] + sample * p[X_SAMPLE] + channel * p[X_PLANE], p[HEIGHT], p[WIDTH],
                 scratch + i * phases, p[PADDED_PLANE], p[ROWS], p[ROW], p[TOP], p[LEFT],
                 p[STRIDE_Y], p[STRIDE_X], 1, 1, p[PHASES_Y], p[PHASES_X], f[0],
             )  # fmt: skip
-        for i in range(count):
+        for i in range(end - begin):
             sample, channel = (begin + i) // p[CHANNELS], (begin + i) % p[CHANNELS]
             y = p[Y] + sample * p[Y_SAMPLE] + channel * p[Y_PLANE]
             window_plane(
@@ -47,7 +47,7 @@ def pool(p, f, arena, constants, index, thread, num_threads):
             )  # fmt: skip
             if not p[IS_MAX]:
                 _scale(arena[y : y + pixels], constants[p[WEIGHTS] : p[WEIGHTS] + pixels])
-        begin += count
+        begin, end = take(control, planes, together, thread, num_threads)
 
 
 GX, GX_SAMPLE, GX_PLANE, GY, GBATCH, GCHANNELS, GPIXELS, GIS_MAX = range(1, 9)

@@ -9,7 +9,6 @@ several arenas at a time.
 import hashlib
 import pathlib
 
-import numpy as np
 from numba import njit
 
 from keras_trim.inference.kernels.arithmetic import binary, broadcast
@@ -73,17 +72,17 @@ def _make_run(fingerprint):
                 p, f = program[i], factors[i]
                 code = p[0]
                 if code == 0:
-                    convolution(p, f, arena, constants, index, thread, num_threads)
+                    convolution(p, f, arena, constants, index, control, thread, num_threads)
                 elif code == 1:
-                    pad(p, f, arena, thread, num_threads)
+                    pad(p, f, arena, control, thread, num_threads)
                 elif code == 2:
-                    depthwise(p, f, arena, constants, index, thread, num_threads)
+                    depthwise(p, f, arena, constants, index, control, thread, num_threads)
                 elif code == 3:
                     unary(p, f, arena, thread, num_threads)
                 elif code == 4:
                     binary(p, f, arena, thread, num_threads)
                 elif code == 5:
-                    pool(p, f, arena, constants, index, thread, num_threads)
+                    pool(p, f, arena, constants, index, control, thread, num_threads)
                 elif code == 6:
                     global_pool(p, f, arena, thread, num_threads)
                 elif code == 7:
@@ -115,7 +114,9 @@ def _make_run(fingerprint):
                 elif code == 20:
                     lookup_rows(p, f, arena, constants, index, short_index, thread, num_threads)
                 elif code == 21:
-                    depthwise_flat(p, f, arena, constants, index, short_index, thread, num_threads)
+                    depthwise_flat(
+                        p, f, arena, constants, index, short_index, control, thread, num_threads
+                    )
                 elif code == 22:
                     resize(p, arena, constants, index, short_index, thread, num_threads)
                 elif code == 23:
@@ -128,11 +129,3 @@ def _make_run(fingerprint):
 
 
 run = _make_run(_fingerprint())
-
-
-def aligned_zeros(size, dtype=np.float32):
-    """An array that begins on a cache line."""
-    size_bytes = size * np.dtype(dtype).itemsize
-    buffer = np.zeros(size_bytes + 64, np.uint8)
-    start = -buffer.ctypes.data % 64
-    return buffer[start : start + size_bytes].view(dtype)

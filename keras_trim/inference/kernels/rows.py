@@ -6,6 +6,7 @@ from numba import njit
 from keras_trim.inference.kernels import scalars
 from keras_trim.inference.kernels.lookup import IS_AVAILABLE, ROWS, lookup_dots
 from keras_trim.inference.kernels.matvec import DENSE_VECTORS, dense_dots, sparse_dots
+from keras_trim.inference.kernels.sums import sum_of, sum_of_squares
 from keras_trim.inference.kernels.threads import share
 from keras_trim.inference.kernels.vector import CLIP, LANES
 
@@ -125,9 +126,7 @@ def softmax(p, arena, thread, num_threads):
             largest = x[i] if x[i] > largest or x[i] != x[i] else largest
         for i in range(width):
             y[i] = scalars.exp(x[i] - largest)
-        total = _F(0)
-        for i in range(width):
-            total += y[i]
+        total = _F(sum_of(y))
         if p[SLOG]:
             shift = largest + np.log(total)
             for i in range(width):
@@ -148,16 +147,10 @@ def layer_norm(p, f, arena, constants, thread, num_threads):
     for n in range(begin, end):
         x = arena[p[LX] + n * width : p[LX] + (n + 1) * width]
         y = arena[p[LY] + n * width : p[LY] + (n + 1) * width]
-        mean = 0.0
-        if not p[LRMS]:
-            for i in range(width):
-                mean += x[i]
-            mean /= width
-        square = 0.0
-        for i in range(width):
-            d = x[i] - mean
-            square += d * d
-        scale = _F(1.0 / np.sqrt(square / width + f[0]))
+        mean = 0.0 if p[LRMS] else sum_of(x) / width
+        scale = _F(1.0 / np.sqrt(sum_of_squares(x, mean) / width + f[0]))
         center = _F(mean)
+        gamma = constants[p[LGAMMA] : p[LGAMMA] + width]
+        beta = constants[p[LBETA] : p[LBETA] + width]
         for i in range(width):
-            y[i] = (x[i] - center) * scale * constants[p[LGAMMA] + i] + constants[p[LBETA] + i]
+            y[i] = (x[i] - center) * scale * gamma[i] + beta[i]

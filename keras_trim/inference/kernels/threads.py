@@ -16,7 +16,8 @@ _IDLE_SPINS = 200_000  # some 100 microseconds, in which a helper sleeps not: wa
 # cache lines of its own.
 _WAITING, _PASSED, _ABORTED = 0, 1, 2  # threads at the barrier, times it was passed, an end
 _POSTED, _BEGIN, _END = 8, 9, 10  # pieces of work posted so far, and the last one's instructions
-_OF_THREADS = 16  # for each thread, the pieces it has begun, and whether it sleeps
+_OF_THREADS, _PER_THREAD = 16, 8  # the pieces each has begun, whether it sleeps, what is taken
+_ASLEEP, _TAKEN = 1, 2
 
 
 def _pointer_to(context, builder, array_type, array, index):
@@ -52,18 +53,26 @@ def atomic_load(typing_context, array, index):
 
 def make_control(num_threads):
     """The array by which threads agree."""
-    control = np.zeros(_OF_THREADS + 2 * num_threads, np.int64)
-    control[_OF_THREADS + 1 :: 2] = 1  # helpers sleep at first
+    control = np.zeros(_OF_THREADS + _PER_THREAD * num_threads, np.int64)
+    control[_OF_THREADS + _ASLEEP :: _PER_THREAD] = 1  # helpers sleep at first
     return control
+
+
+@njit(nogil=True)
+def _of_thread(thread, what):
+    return _OF_THREADS + _PER_THREAD * thread + what
 
 
 @njit(nogil=True)
 def wait_for_all(control, num_threads):
     """Returns when all threads have called it."""
     if num_threads == 1:
+        control[_of_thread(0, _TAKEN)] = 0
         return
     passed = atomic_load(control, _PASSED)
     if atomic_add(control, _WAITING, 1) == num_threads - 1:
+        for other in range(num_threads):
+            control[_of_thread(other, _TAKEN)] = 0
         atomic_add(control, _WAITING, -num_threads)
         atomic_add(control, _PASSED, 1)
         return
@@ -91,7 +100,7 @@ def abort(control):
 
 @njit(nogil=True, cache=True)
 def is_asleep(control, thread):
-    return atomic_load(control, _OF_THREADS + 2 * thread + 1) != 0
+    return atomic_load(control, _of_thread(thread, _ASLEEP)) != 0
 
 
 @njit(nogil=True)
@@ -101,7 +110,7 @@ def wait_for_work(control, thread):
     Returns:
         `(begin, end)` of the instructions to run, or -1, -1 if the thread should go to sleep.
     """
-    begun, asleep = _OF_THREADS + 2 * thread, _OF_THREADS + 2 * thread + 1
+    begun, asleep = _of_thread(thread, 0), _of_thread(thread, _ASLEEP)
     atomic_add(control, asleep, -atomic_load(control, asleep))
     spins = 0
     while atomic_load(control, _POSTED) == control[begun]:
@@ -121,3 +130,26 @@ def wait_for_work(control, thread):
 def share(count, thread, num_threads):
     """The range of `count` items that a thread computes: its first, and the next thread's first."""
     return count * thread // num_threads, count * (thread + 1) // num_threads
+
+
+@njit(nogil=True)
+def take(control, count, size, thread, num_threads):
+    """The next items for a thread, out of `count` that all share: up to `size` of them.
+
+    Each thread goes through a share of its own, which often is in its cache. Then it takes from
+    those of the others, which something may have held up: half of the work for each of two threads
+    is not half of the time if another process runs.
+
+    Returns:
+        `(begin, end)`, both the same if nothing is left.
+    """
+    pieces = (count + size - 1) // size
+    for i in range(num_threads):
+        owner = (thread + i) % num_threads
+        first, last = share(pieces, owner, num_threads)
+        taken = _of_thread(owner, _TAKEN)
+        if first + atomic_load(control, taken) < last:
+            piece = first + atomic_add(control, taken, 1)
+            if piece < last:
+                return piece * size, min((piece + 1) * size, count)
+    return count, count

@@ -4,7 +4,13 @@ from keras_trim.inference.operations.base import OPERATIONS, Operation
 from keras_trim.inference.operations.convolution import Convolution
 from keras_trim.inference.operations.dense import Dense
 from keras_trim.inference.operations.depthwise import DepthwiseConvolution
-from keras_trim.inference.operations.elementwise import Activation, Binary, Compare, Softmax
+from keras_trim.inference.operations.elementwise import (
+    Activation,
+    Binary,
+    Compare,
+    Select,
+    Softmax,
+)
 from keras_trim.inference.operations.joining import JoinTime, SplitTime
 from keras_trim.inference.operations.normalization import (
     GroupNormalization,
@@ -50,6 +56,7 @@ __all__ = [
     "Reshape",
     "Resize",
     "ScaleChannels",
+    "Select",
     "Slice",
     "Softmax",
     "SplitTime",

@@ -107,3 +107,21 @@ class Compare(Operation):
         function, number = getattr(np, self.function), self.number
         builder.host(lambda a, out: np.copyto(out, function(a, number)), [x], [y])
         return y
+
+
+@dataclasses.dataclass
+class Select(Operation):
+    """x where the condition is not 0, else y, with NumPy's broadcasting."""
+
+    gives = "float32"
+
+    def lower(self, builder, condition, x, y):
+        out = Tensor(np.broadcast_shapes(condition.shape, x.shape, y.shape), "rows")
+        builder.choose("NumPy")
+
+        def select(condition, x, y, out):
+            np.copyto(out, y)
+            np.copyto(out, x, where=condition != 0)
+
+        builder.host(select, [condition, x, y], [out], memory=out.size)
+        return out

@@ -1,0 +1,17 @@
+"""Arrays that begin on a cache line: vectors load faster, and JAX takes them without a copy."""
+
+import math
+
+import numpy as np
+
+_CACHE_LINE = 64  # bytes
+
+
+def aligned_zeros(shape, dtype=np.float32):
+    """An array of zeros. Memory that is never touched costs none."""
+    dtype = np.dtype(dtype)
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    num_bytes = math.prod(shape) * dtype.itemsize
+    buffer = np.zeros(num_bytes + _CACHE_LINE, np.uint8)
+    start = -buffer.ctypes.data % _CACHE_LINE
+    return buffer[start : start + num_bytes].view(dtype).reshape(shape)

@@ -1,0 +1,21 @@
+"""Sums in float64, in any order, so that they are computed by whole vectors; NaN stays NaN."""
+
+from numba import njit
+
+
+@njit(nogil=True, boundscheck=False, fastmath={"reassoc"})
+def sum_of(x):
+    total = 0.0
+    for i in range(x.size):
+        total += x[i]
+    return total
+
+
+@njit(nogil=True, boundscheck=False, fastmath={"reassoc"})
+def sum_of_squares(x, center):
+    """The sum of the squares of `x - center`."""
+    total = 0.0
+    for i in range(x.size):
+        d = x[i] - center
+        total += d * d
+    return total
