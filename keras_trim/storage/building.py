@@ -112,7 +112,8 @@ def _replace_initializers(variables):
 
 
 def _zeros(shape, dtype=None):
-    return ops.convert_to_tensor(aligned_zeros(shape, dtype))
+    # With the dtype, as JAX compiles a program that copies an array it is given without.
+    return ops.convert_to_tensor(aligned_zeros(shape, dtype), dtype)
 
 
 def _check_size(num_bytes):

@@ -368,3 +368,16 @@ def test_parameters_are_those_that_keras_registers(make, tmp_path):
     assert shapes[0] == shapes[1]
     registered = {tuple(value.shape) for value in loaded.state_dict().values()}
     assert registered == set(shapes[0]) != set()
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX compiles what makes weights")
+def test_loading_compiles_nothing_for_the_weights(tmp_path, caplog):
+    import jax
+
+    x = keras.Input((7,))
+    keras_trim.save(keras.Model(x, layers.Dense(11)(x)), tmp_path / "model.ktrim")
+    with jax.log_compiles():
+        jax.jit(lambda array: array + 1)(np.ones((3, 5)))
+        keras_trim.load(tmp_path / "model.ktrim")
+    assert "[3,5]" in caplog.text
+    assert "[7,11]" not in caplog.text
