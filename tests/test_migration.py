@@ -522,8 +522,15 @@ for i, code in enumerate(sys.stdin.read().split("\\0")):
 """
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/inference.md", "docs/migrating_from_tfmot.md"])
+DOCUMENTS = (
+    "README.md", "docs/deployment.md", "docs/inference.md", "docs/migrating_from_tfmot.md",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_the_code_in_documents_runs(name, tmp_path):
+    if name == "docs/deployment.md" and BACKEND != "tensorflow":
+        pytest.skip("half a minute, most of it TensorFlow's converter")
     blocks = python_blocks(ROOT / name)
     if not blocks:
         return

@@ -195,7 +195,9 @@ class Engine:
 
     def _run(self, inputs):
         # Zero times an infinity is NaN, which a zero that is skipped would hide.
-        outputs = self._runner(inputs, skip_zeros=True)(inputs, only_finite=True)
+        shapes = tuple(x.shape for x in inputs)
+        skip_zeros = (shapes, True) in self._runners or _are_finite(inputs)
+        outputs = self._runner(inputs, skip_zeros)(inputs, only_finite=skip_zeros)
         if outputs is None:
             outputs = self._runner(inputs, skip_zeros=False)(inputs)
         with np.errstate(over="ignore", invalid="ignore"):  # as Keras

@@ -11,8 +11,8 @@ import weakref
 import numpy as np
 
 from keras_trim.alignment import aligned_zeros
-from keras_trim.inference.kernels.moving import copy_and_sum
 from keras_trim.inference.kernels.program import run
+from keras_trim.inference.kernels.sums import sum_of
 from keras_trim.inference.kernels.threads import abort, is_asleep, make_control, post
 from keras_trim.inference.plan import HostStep
 
@@ -46,10 +46,9 @@ class ProgramRunner:
             execution = self._free.get_nowait()
         except queue.Empty:
             execution = Execution(self.program, self.num_threads)
-        try:
-            yield execution
-        finally:
-            self._free.put(execution)
+        yield execution
+        # Not if it was interrupted: a thread may still be at work in it.
+        self._free.put(execution)
 
 
 class Execution:
@@ -118,13 +117,11 @@ class Execution:
 
 
 def _copy(place, x):
-    """Copies an array into the memory of a program; returns whether it is finite."""
-    if x.dtype == place.dtype == np.float32 and x.flags.c_contiguous:
-        # A sum of large numbers may overflow: then look closer.
-        total = copy_and_sum(place.reshape(-1), x.reshape(-1))
-        return math.isfinite(total) or bool(np.isfinite(x).all())
-    np.copyto(place, x, casting="unsafe")
-    return x.dtype.kind in "biu" or bool(np.isfinite(x).all())
+    """Copies an array into the memory of a program; returns whether it is finite there."""
+    with np.errstate(over="ignore", invalid="ignore"):  # as Keras
+        np.copyto(place, x, casting="unsafe")
+    # The sum in float64 of numbers in float32 does not overflow.
+    return place.dtype != np.float32 or math.isfinite(sum_of(place.reshape(-1)))
 
 
 class _Team:
@@ -165,8 +162,7 @@ class _Team:
             abort(self._control)
             for wakes in self._queues:
                 wakes.put(False)
-            self._start_helpers()
-            raise
+            raise  # the execution is not used again: helpers may still be at work in it
 
 
 def _help(wakes, arguments):

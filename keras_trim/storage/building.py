@@ -6,7 +6,7 @@ import math
 import weakref
 
 import keras
-from keras import ops, saving
+from keras import saving
 from keras.src.backend.common import global_state
 from keras.src.saving.serialization_lib import ObjectSharingScope, SafeModeScope
 from keras.src.utils.dtype_utils import dtype_size
@@ -112,8 +112,10 @@ def _replace_initializers(variables):
 
 
 def _zeros(shape, dtype=None):
+    import jax.numpy as jnp
+
     # With the dtype, as JAX compiles a program that copies an array it is given without.
-    return ops.convert_to_tensor(aligned_zeros(shape, dtype), dtype)
+    return jnp.asarray(aligned_zeros(shape, dtype), dtype)
 
 
 def _check_size(num_bytes):

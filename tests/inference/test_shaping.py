@@ -182,8 +182,9 @@ OPERATIONS = {
     "repeat": lambda x: ops.repeat(x, 3, axis=2),
     "tile": lambda x: ops.tile(x, (2, 1, 3)),
     "roll": lambda x: ops.roll(ops.roll(x, 2, axis=1), -6, axis=-1),
+    "tile one": lambda x: ops.tile(x[:, :, :1], (1, 1, 7, 1)),
     "roll around": lambda x: ops.roll(x, 5, axis=2) + x,
-    "flip": lambda x: ops.flip(x, axis=(1, -1)),
+    "flip": lambda x: ops.flip(ops.flip(x, axis=(1, -1)), axis=2),
 }
 
 

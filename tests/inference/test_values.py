@@ -91,6 +91,21 @@ def test_an_overflowing_sum_of_inputs_is_no_infinity():
     assert_same(model, np.full((2, 4), 3e38, "float32") * np.float32([1, 1, 1, 0.1]))
 
 
+@pytest.mark.parametrize("make", [np.asfortranarray, lambda x: np.frombuffer(x).reshape(2, 4)])
+def test_inputs_that_float32_cannot_hold(make):
+    x = keras.Input((4,))
+    model = randomize(keras.Model(x, layers.Dense(3)(x)), 0.9)
+    data = np.full((2, 4), 1.0)
+    data[0, 1] = 1e39
+    engine = Engine(model)
+    for _ in range(2):  # the second time there is a program for finite inputs
+        with np.errstate(all="ignore"):
+            expected = np.asarray(model.predict_on_batch(data.astype("float32")))
+        assert not np.isfinite(expected).all()
+        assert_close(engine(make(data)), expected, 1e-4)
+        engine(np.ones((2, 4), "float32"))
+
+
 def test_division_by_zero():
     x = keras.Input((4,))
     model = keras.Model(x, [1 / x, x / (x - x), keras.ops.log(x), keras.ops.rsqrt(x)])

@@ -1,5 +1,9 @@
 """Which kernel a layer gets is measured; whichever it is, the outputs are those of Keras."""
 
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -157,3 +161,20 @@ def test_slots_hold_each_weight_once(rows, columns, density, seed):
                 assert at < columns  # what lies behind x may be anything, even NaN
                 rebuilt[group * lookup.ROWS + row, at] += values[slot, row]
     np.testing.assert_array_equal(rebuilt, matrix)
+
+
+@pytest.mark.parametrize(
+    ("features", "shape"), [("+sse2,+avx,+fma", "8 16"), ("+avx512f", "16 32")]
+)
+def test_vectors_are_those_of_the_processor_that_numba_is_told(features, shape):
+    code = """if True:
+        import sys
+        sys.modules["keras"] = None
+        from keras_trim.inference.kernels.vector import LANES, REGISTERS
+        print(LANES, REGISTERS)
+    """
+    environment = {**os.environ, "NUMBA_CPU_FEATURES": features}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == shape.split()

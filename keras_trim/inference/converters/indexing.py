@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from keras_trim.inference import operations
 from keras_trim.inference.converters.registry import converts, keras_operations, only
 from keras_trim.inference.operations.strided import LARGEST_RANK
@@ -200,14 +202,16 @@ def _roll(operation, reader, x):
     size = x.shape[axis]
     only(isinstance(operation.shift, int) and size, "its shift")
     start = -operation.shift % size
+    if not start:
+        return x
     parts = [_slice(reader, x, {axis: part}) for part in (slice(start, None), slice(0, start))]
-    return reader.add(operations.Concatenate(axis), parts, reader.name) if start else x
+    return reader.add(operations.Concatenate(axis), parts, reader.name)
 
 
 def _axes(x, axis):
     """One axis or several, as a list of numbers that are not negative."""
     only(axis is not None and len(x.shape) <= LARGEST_RANK, "the batch axis")
-    axes = [a % len(x.shape) for a in ([axis] if isinstance(axis, int) else axis)]
+    axes = [a % len(x.shape) for a in np.atleast_1d(axis).tolist()]
     only(0 not in axes, "the batch axis")
     return axes
 
@@ -222,5 +226,5 @@ def _tile(operation, reader, x):
     only(repeats[0] == 1 and all(isinstance(n, int) and n > 0 for n in repeats), "its repeats")
     for axis, times in enumerate(repeats):
         if times > 1:
-            x = reader.add(operations.Concatenate(axis), [x] * times, reader.name)
+            x = reader.add(operations.Tile(axis, times), [x], reader.name)
     return x

@@ -66,16 +66,6 @@ def copy(p, arena, thread, num_threads):
         arena[y : y + columns] = arena[x : x + columns]
 
 
-@njit(nogil=True, boundscheck=False, cache=True, fastmath={"reassoc"})
-def copy_and_sum(target, source):
-    """Copies an array of rank 1; returns its sum, which is finite only if all of it is."""
-    total = np.float32(0)
-    for i in range(source.size):
-        target[i] = source[i]
-        total += source[i]
-    return total
-
-
 TABLE, LENGTH, WIDTH, SIZE, OUT = range(1, 6)
 
 

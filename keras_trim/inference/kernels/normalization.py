@@ -29,7 +29,7 @@ def group_norm(p, f, arena, constants, thread, num_threads):
         center = np.float32(mean)
         square = 0.0
         for i in range(width):
-            square += sum_of_squares(arena[x + i * plane : x + i * plane + pixels], center)
+            square += sum_of_squares(arena[x + i * plane : x + i * plane + pixels], mean)
         deviation = np.sqrt(square / (width * pixels) + f[0])
         first = item % p[GROUPS] * width
         for i in range(width):

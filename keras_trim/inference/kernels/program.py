@@ -121,7 +121,8 @@ def _make_run(fingerprint):
                     resize(p, arena, constants, index, short_index, thread, num_threads)
                 elif code == 23:
                     group_norm(p, f, arena, constants, thread, num_threads)
-                wait_for_all(control, num_threads)
+                if not wait_for_all(control, num_threads):
+                    return
             if not thread:
                 return
 

@@ -6,6 +6,8 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
 
+from keras_trim.alignment import aligned_zeros
+
 _yield_processor = types.ExternalFunction(
     "SwitchToThread" if os.name == "nt" else "sched_yield", types.int32()
 )
@@ -53,7 +55,7 @@ def atomic_load(typing_context, array, index):
 
 def make_control(num_threads):
     """The array by which threads agree."""
-    control = np.zeros(_OF_THREADS + _PER_THREAD * num_threads, np.int64)
+    control = aligned_zeros(_OF_THREADS + _PER_THREAD * num_threads, np.int64)
     control[_OF_THREADS + _ASLEEP :: _PER_THREAD] = 1  # helpers sleep at first
     return control
 
@@ -65,24 +67,25 @@ def _of_thread(thread, what):
 
 @njit(nogil=True)
 def wait_for_all(control, num_threads):
-    """Returns when all threads have called it."""
+    """Returns True when all threads have called it, or False if they are to end."""
     if num_threads == 1:
         control[_of_thread(0, _TAKEN)] = 0
-        return
+        return True
     passed = atomic_load(control, _PASSED)
     if atomic_add(control, _WAITING, 1) == num_threads - 1:
         for other in range(num_threads):
             control[_of_thread(other, _TAKEN)] = 0
         atomic_add(control, _WAITING, -num_threads)
         atomic_add(control, _PASSED, 1)
-        return
+        return True
     spins = 0
     while atomic_load(control, _PASSED) == passed:
         spins += 1
         if spins > _SPINS:
             if atomic_load(control, _ABORTED):
-                return
+                return False
             _yield_processor()
+    return True
 
 
 @njit(nogil=True, cache=True)
@@ -134,7 +137,8 @@ def share(count, thread, num_threads):
 
 @njit(nogil=True)
 def take(control, count, size, thread, num_threads):
-    """The next items for a thread, out of `count` that all share: up to `size` of them.
+    """The next items for a thread, out of `count` that all share: up to `size` of them, or fewer if
+    there are few for all.
 
     Each thread goes through a share of its own, which often is in its cache. Then it takes from
     those of the others, which something may have held up: half of the work for each of two threads
@@ -143,6 +147,7 @@ def take(control, count, size, thread, num_threads):
     Returns:
         `(begin, end)`, both the same if nothing is left.
     """
+    size = max(min(size, count // num_threads), 1)
     pieces = (count + size - 1) // size
     for i in range(num_threads):
         owner = (thread + i) % num_threads

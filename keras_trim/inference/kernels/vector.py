@@ -7,15 +7,22 @@ one large buffer.
 import llvmlite.binding
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, config
 from numba.extending import intrinsic
 
 F32, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 
 
+def _features():
+    """What Numba compiles for: this machine, unless NUMBA_CPU_FEATURES says "+avx2,+fma"."""
+    if config.CPU_FEATURES is None:
+        return llvmlite.binding.get_host_cpu_features()
+    return {name[1:]: name[0] == "+" for name in config.CPU_FEATURES.split(",") if name}
+
+
 def _vector_shape():
-    """Floats per vector and number of vector registers of this machine."""
-    features = llvmlite.binding.get_host_cpu_features()
+    """Floats per vector and number of vector registers."""
+    features = _features()
     if features.get("avx512f"):
         return 16, 32
     if features.get("avx") or features.get("avx2"):

@@ -26,7 +26,15 @@ from keras_trim.inference.operations.shaping import (
     Embedding,
     Reshape,
 )
-from keras_trim.inference.operations.strided import Cast, Constant, Pad, Permute, Repeat, Slice
+from keras_trim.inference.operations.strided import (
+    Cast,
+    Constant,
+    Pad,
+    Permute,
+    Repeat,
+    Slice,
+    Tile,
+)
 
 __all__ = [
     "OPERATIONS",
@@ -60,4 +68,5 @@ __all__ = [
     "Slice",
     "Softmax",
     "SplitTime",
+    "Tile",
 ]

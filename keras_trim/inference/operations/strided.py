@@ -218,6 +218,36 @@ class Repeat(Operation):
 
 
 @dataclasses.dataclass
+class Tile(Operation):
+    """The whole of an axis several times.
+
+    Args:
+        axis: Integer, positive.
+        times: Integer.
+    """
+
+    axis: int
+    times: int
+    takes_integers = True
+
+    def check(self):
+        require_integers((self.axis, self.times), 2, 1)
+
+    def lower(self, builder, x):
+        require(self.axis < len(x.shape), "a tile of another axis")
+        shape, axis, times = list(x.shape), self.axis, self.times
+        shape[axis] *= times
+        y = Tensor(shape, x.layout, x.dtype)
+        if y.size:
+            sizes, x_strides, y_strides = ([*t] for t in (x.shape, x.strides, y.strides))
+            sizes.insert(axis, times)
+            x_strides.insert(axis, 0)
+            y_strides.insert(axis, y.strides[axis] * x.shape[axis])
+            emit_move(builder, x, y, sizes, x_strides, y_strides)
+        return y
+
+
+@dataclasses.dataclass
 class Constant(Operation):
     """An array that does not depend on any input.
 
