@@ -11,6 +11,7 @@ size of a process grows while it loads, over the decoded weights.
 
 import argparse
 import io
+import itertools
 import os
 import pathlib
 import statistics
@@ -29,6 +30,7 @@ from benchmarks._common import (
     write_result,
 )
 
+BACKENDS = ("jax", "tensorflow", "torch")
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, "2:4")
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -252,7 +254,10 @@ def speed(quick):
 
 
 def memory(quick):
-    """Dict: what is loaded -> peak growth over the decoded weights; a process for each."""
+    """Dict: what is loaded, by which backend -> peak growth over the decoded weights.
+
+    A process for each.
+    """
     import keras
 
     import keras_trim
@@ -262,13 +267,15 @@ def memory(quick):
         model = _builders(keras)["MobileNetV1" if quick else "ResNet50"]()
         _normal_kernels(model)
         _prune(model, 0.9)
-        decoded = sum(np.asarray(v.value).nbytes for v in model.weights)
+        decoded = sum(keras.ops.convert_to_numpy(v).nbytes for v in model.weights)
         keras_trim.save(model, pathlib.Path(folder) / "model.ktrim")
         model.save(pathlib.Path(folder) / "model.keras")
         small = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8)])
         keras_trim.save(small, pathlib.Path(folder) / "small.ktrim")
         small.save(pathlib.Path(folder) / "small.keras")
-        for what in ("load_arrays", "load", "keras.models.load_model"):
+        whats = [("load_arrays", "jax")]
+        whats += itertools.product(("load", "keras.models.load_model"), BACKENDS)
+        for what, backend in whats:
             runs = []
             for _ in range(1 if quick else 3):
                 done = subprocess.run(
@@ -277,10 +284,12 @@ def memory(quick):
                     text=True,
                     check=True,
                     cwd=ROOT,
+                    env={**os.environ, "KERAS_BACKEND": backend},
                 )
                 runs.append(int(done.stdout.split()[-1]) / decoded)
-            results[what] = {"peak_over_decoded": statistics.median(runs), "runs": runs}
-            print("memory", what, results[what], flush=True)
+            result = {"peak_over_decoded": statistics.median(runs), "runs": runs}
+            results.setdefault(what, {})[backend] = result
+            print("memory", what, backend, result, flush=True)
     return {"decoded_bytes": decoded, "peaks": results}
 
 

@@ -191,6 +191,13 @@ def storage():
     }
     fast = speed["results"]["0.8"]
     peaks = memory["results"]["peaks"]
+
+    def listed(what):
+        return ", ".join(
+            f"{peaks[what][backend]['peak_over_decoded']:.2f} on {name}"
+            for backend, name in BACKENDS.items()
+        )
+
     return (
         f"{markdown(header, rows)}\n\n{where('storage_sizes', 'storage_speed')} Whole files, "
         "the model's structure included, over its weights in memory; the bound is the order-0 "
@@ -199,10 +206,9 @@ def storage():
         f"{fast['encode_mb_per_second']:,.0f} MB/s of float32 weights at 80 % and reads "
         f"{fast['decode_mb_per_second']:,.0f} MB/s (at any sparsity at least "
         f"{slowest['encode']:,.0f} and {slowest['decode']:,.0f}). Loading ResNet50 takes "
-        f"{peaks['load_arrays']['peak_over_decoded']:.2f} times its weights in memory as arrays, "
-        f"{peaks['load']['peak_over_decoded']:.2f} times as a model on JAX "
-        f"(`keras.models.load_model`: "
-        f"{peaks['keras.models.load_model']['peak_over_decoded']:.2f})."
+        f"{peaks['load_arrays']['jax']['peak_over_decoded']:.2f} times its weights in memory as "
+        f"arrays; as a model, {listed('load')} times (`keras.models.load_model`: "
+        f"{listed('keras.models.load_model')})."
     )
 
 
