@@ -15,6 +15,7 @@ import traceback
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 _TENSORFLOW = ("tensorflow", "tensorflow-cpu")
+BACKENDS = ("jax", "tensorflow", "torch")
 OUR_PACKAGES = ("keras-trim", "keras", "jax", "jaxlib", *_TENSORFLOW, "torch", "numpy")
 PEER_PACKAGES = ("tensorflow-model-optimization", "tf-keras", *_TENSORFLOW, "numpy")
 

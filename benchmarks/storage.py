@@ -23,6 +23,7 @@ import time
 import numpy as np
 
 from benchmarks._common import (
+    BACKENDS,
     OUR_PACKAGES,
     QUICK_RESULTS,
     RESULTS,
@@ -30,7 +31,6 @@ from benchmarks._common import (
     write_result,
 )
 
-BACKENDS = ("jax", "tensorflow", "torch")
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, "2:4")
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from benchmarks import _memory
 from benchmarks._common import (
+    BACKENDS,
     OUR_PACKAGES,
     PEER_PACKAGES,
     QUICK_RESULTS,
@@ -30,7 +31,6 @@ from benchmarks._common import (
     write_result,
 )
 
-BACKENDS = ("jax", "tensorflow", "torch")
 PEER = "TFMOT"
 SPARSITY = 0.8
 
