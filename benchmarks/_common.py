@@ -35,10 +35,11 @@ class Worker:
         module: String. A module that calls `serve`.
         backend: String. Value of `KERAS_BACKEND`.
         python: Path of the interpreter; by default the one that runs.
+        core: Integer. The one core that the process may use; by default all.
         **variables: Strings. Further environment variables.
     """
 
-    def __init__(self, module, backend, python=None, **variables):
+    def __init__(self, module, backend, python=None, core=None, **variables):
         environment = {k: v for k, v in os.environ.items() if k not in _DROPPED_VARIABLES}
         environment |= {
             "KERAS_BACKEND": backend,
@@ -57,6 +58,8 @@ class Worker:
             env=environment,
             text=True,
         )
+        if core is not None:
+            os.sched_setaffinity(self._process.pid, {core})  # its threads will inherit that
 
     def call(self, command, **arguments):
         """Returns what the worker's function named `command` returns."""

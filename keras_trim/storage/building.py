@@ -3,7 +3,6 @@
 import copy
 import json
 import math
-import weakref
 
 import keras
 from keras import saving
@@ -11,8 +10,8 @@ from keras.src.backend.common import global_state
 from keras.src.saving.serialization_lib import ObjectSharingScope, SafeModeScope
 from keras.src.utils.dtype_utils import dtype_size
 
-from keras_trim.alignment import aligned_zeros
 from keras_trim.storage.errors import FormatError
+from keras_trim.storage.zeros import initialize
 
 # Bytes of variables that Keras does not save: states of random number generators.
 _UNSAVED_BYTES = 1 << 20
@@ -70,8 +69,7 @@ def _build(config, num_bytes, custom_objects, safe_mode):
             model = deserialize(plain)
         _check_size(num_bytes)
         if plain == config:
-            is_jax = keras.backend.backend() == "jax"
-            initialize_the_rest = _replace_initializers(model.weights if is_jax else [])
+            initialize_the_rest = initialize(model.weights)
             _register_parameters(model)
             return model, initialize_the_rest
     except Exception as error:
@@ -87,35 +85,6 @@ def _register_parameters(model):
     """Does for PyTorch what the layers have left out, as they had no values."""
     for layer in model._flatten_layers():
         layer._post_build()
-
-
-def _replace_initializers(variables):
-    """Lets variables begin as zeros; returns a function to call when the others have been loaded.
-
-    To draw the values that weights begin with, JAX compiles a program for every shape. That takes
-    more time and memory than all the rest of loading does, for values that are replaced at once.
-    """
-    initializers = [variable._initializer for variable in variables]
-    for variable in variables:
-        variable._initializer = _zeros
-
-    def initialize_the_rest():
-        for variable, initializer, value in zip(variables, initializers, values, strict=True):
-            if variable.value is value():  # its layer did not save it
-                variable.assign(initializer(variable.shape, dtype=variable.dtype))
-
-    with keras.StatelessScope():
-        pass  # leaving it initializes
-    # Weakly: each is freed as soon as the file's value takes its place.
-    values = [weakref.ref(variable.value) for variable in variables]
-    return initialize_the_rest
-
-
-def _zeros(shape, dtype=None):
-    import jax.numpy as jnp
-
-    # With the dtype, as JAX compiles a program that copies an array it is given without.
-    return jnp.asarray(aligned_zeros(shape, dtype), dtype)
 
 
 def _check_size(num_bytes):

@@ -354,6 +354,30 @@ def test_weights_that_a_layer_does_not_save_begin_as_they_do(tmp_path):
     assert_same_variables(model.variables, loaded.variables)
 
 
+@keras.saving.register_keras_serializable(package="tests.storage")
+class Counting(keras.initializers.Ones):
+    calls = 0
+
+    def __call__(self, shape, dtype=None):
+        Counting.calls += 1
+        return super().__call__(shape, dtype)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="PyTorch copies into what it has")
+def test_values_that_are_replaced_are_not_drawn(tmp_path):
+    counting = {"kernel_initializer": Counting(), "bias_initializer": Counting()}
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(4, **counting)])
+    model.add(Forgetful(4, **counting))
+    for weight in model.weights:
+        weight.assign(weight + 1)
+    keras_trim.save(model, tmp_path / "model.ktrim")
+    Counting.calls = 0
+    loaded = keras_trim.load(tmp_path / "model.ktrim")
+    assert Counting.calls == 1  # the bias that its layer does not save
+    assert_same_variables(model.variables[:3], loaded.variables[:3])
+    np.testing.assert_array_equal(values(loaded.variables[3]), np.ones(4))
+
+
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="modules of PyTorch")
 @pytest.mark.parametrize("make", [make_cnn, make_custom, make_text, make_subclassed])
 def test_parameters_are_those_that_keras_registers(make, tmp_path):
