@@ -13,7 +13,7 @@ import numpy as np
 from keras_trim.alignment import aligned_zeros
 from keras_trim.inference.kernels.program import run
 from keras_trim.inference.kernels.sums import sum_of
-from keras_trim.inference.kernels.threads import abort, is_asleep, make_control, post
+from keras_trim.inference.kernels.threads import begin_run, end_run, is_asleep, make_control
 from keras_trim.inference.plan import HostStep
 
 
@@ -46,9 +46,10 @@ class ProgramRunner:
             execution = self._free.get_nowait()
         except queue.Empty:
             execution = Execution(self.program, self.num_threads)
-        yield execution
-        # Not if it was interrupted: a thread may still be at work in it.
-        self._free.put(execution)
+        try:
+            yield execution
+        finally:
+            self._free.put(execution)
 
 
 class Execution:
@@ -153,16 +154,13 @@ class _Team:
             self._start_helpers()
         try:
             if self._queues:
-                post(self._control, begin, end)
+                begin_run(self._control)
                 for i, wakes in enumerate(self._queues):
                     if is_asleep(self._control, i + 1):
                         wakes.put(True)
             run(*self._arguments, self._control, 0, self._num_threads, begin, end)
-        except BaseException:  # Ctrl-C may have come before `run`: the helpers would wait forever
-            abort(self._control)
-            for wakes in self._queues:
-                wakes.put(False)
-            raise  # the execution is not used again: helpers may still be at work in it
+        finally:  # Ctrl-C may come before `run`, not while it runs
+            end_run(self._control)
 
 
 def _help(wakes, arguments):

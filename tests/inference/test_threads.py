@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numba import njit
 
-from keras_trim.inference.kernels.threads import make_control, take, wait_for_all
+from keras_trim.inference.kernels.threads import (
+    begin_run,
+    end_run,
+    follow,
+    lead,
+    make_control,
+    take,
+    wait_for_helpers,
+)
 
 
 @njit(nogil=True)
@@ -24,33 +32,61 @@ def take_all(control, count, size, thread, num_threads, seen):
 
 
 @njit(nogil=True)
-def take_all_and_meet(control, count, size, thread, num_threads, seen):
-    take_all(control, count, size, thread, num_threads, seen)
-    wait_for_all(control, num_threads)
+def lead_all(control, count, size, num_threads, seen):
+    """Leads an instruction for each row of `seen`."""
+    for instruction in range(len(seen)):
+        lead(control, instruction, num_threads)
+        take_all(control, count, size, 0, num_threads, seen[instruction])
+        wait_for_helpers(control)
+
+
+@njit(nogil=True)
+def follow_all(control, count, size, thread, num_threads, seen):
+    while True:
+        instruction = follow(control, thread)
+        if instruction < 0:
+            return
+        take_all(control, count, size, thread, num_threads, seen[instruction])
 
 
 @given(st.integers(0, 100), st.integers(1, 9), st.integers(1, 4))
 @examples
 def test_every_item_is_taken_once(count, size, num_threads):
     control = make_control(num_threads)
-    for _ in range(2):  # the second time finds the counts set back
-        seen = np.zeros((num_threads, count), np.int64)
-        threads = [
-            threading.Thread(
-                target=take_all_and_meet, args=(control, count, size, i, num_threads, seen[i])
-            )
-            for i in range(num_threads)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        np.testing.assert_array_equal(seen.sum(0), 1)
+    seen = np.zeros((num_threads, 50, count), np.int64)
+    begin_run(control)
+    helpers = [
+        threading.Thread(target=follow_all, args=(control, count, size, i, num_threads, seen[i]))
+        for i in range(1, num_threads)
+    ]
+    for helper in helpers:
+        helper.start()
+    lead_all(control, count, size, num_threads, seen[0])
+    np.testing.assert_array_equal(seen.sum(0), 1)  # all of it is done, not only taken
+    end_run(control)
+    for helper in helpers:
+        helper.join()
 
 
 def test_a_thread_that_is_done_takes_what_others_have_not_begun():
     control = make_control(3)
+    lead(control, 7, 3)
+    assert follow(control, 2) == 7
     assert take(control, 30, 4, 2, 3) == (20, 24)  # the third thread begins with its own
     seen = np.zeros(30, np.int64)
     assert take_all(control, 30, 4, 0, 3, seen) == 4
     np.testing.assert_array_equal(np.flatnonzero(seen == 0), range(20, 24))
+
+
+def test_nobody_waits_for_a_helper_that_holds_nothing():
+    control = make_control(3)
+    seen = np.zeros((2, 30), np.int64)
+    lead_all(control, 30, 4, 3, seen[:1])  # returns, though no helper came
+    lead(control, 1, 3)
+    late = np.zeros(30, np.int64)
+    # A helper that is late, in the turn of an instruction that is done, gets nothing.
+    assert follow(control, 1) == 1
+    lead_all(control, 30, 4, 3, seen[1:])
+    lead(control, 2, 3)
+    assert take_all(control, 30, 4, 1, 3, late) == 0
+    np.testing.assert_array_equal(seen, 1)

@@ -1,7 +1,7 @@
 """Runs a program: a table of instructions, one row each, that one compiled function goes through.
 
-Python is called once per inference, not once per layer, and threads meet at a barrier after each
-instruction, which costs less than a microsecond. Instructions name places in one buffer of
+Python is called once per inference, not once per layer, and going from one instruction to the next
+costs threads less than a microsecond. Instructions name places in one buffer of
 activations, the arena, and in tables of constants by their index, so a program can be run on
 several arenas at a time.
 """
@@ -30,16 +30,15 @@ from keras_trim.inference.kernels.rows import (
     sparse_rows,
 )
 from keras_trim.inference.kernels.strided import constant, fill, move, scale
-from keras_trim.inference.kernels.threads import wait_for_all, wait_for_work
+from keras_trim.inference.kernels.threads import follow, lead, take, wait_for_helpers
 
 OPERANDS = 40  # integers per instruction, its code the first
 FACTORS = 4  # float32 per instruction
 
 OPCODES = (
-    "convolution", "pad", "depthwise", "unary", "binary", "pool", "global_pool", "transpose",
-    "copy", "gather", "sparse_rows", "dense_rows", "softmax", "layer_norm",
-    "move", "fill", "constant", "scale", "broadcast", "cell", "lookup_rows",
-    "depthwise_flat", "resize", "group_norm",
+    "convolution", "pad", "depthwise", "depthwise_flat", "pool", "unary", "binary", "global_pool",
+    "transpose", "copy", "gather", "sparse_rows", "dense_rows", "softmax", "layer_norm", "move",
+    "fill", "constant", "scale", "broadcast", "cell", "lookup_rows", "resize", "group_norm",
 )  # fmt: skip
 CODES = {name: code for code, name in enumerate(OPCODES)}
 
@@ -60,71 +59,80 @@ def _make_run(fingerprint):
     ):  # fmt: skip
         """Runs the instructions from `begin` to `end`, as the first of `num_threads` threads.
 
-        The others, its helpers, run what is posted until there has been nothing for a while.
+        The others, its helpers, take part in them until there has been nothing for a while.
         """
         _ = fingerprint  # part of the key of Numba's cache, as all that a function closes over
+        i = begin
         while True:
             if thread:
-                begin, end = wait_for_work(control, thread)
-                if begin < 0:
+                i = follow(control, thread)
+                if i < 0:
                     return
-            for i in range(begin, end):
-                p, f = program[i], factors[i]
-                code = p[0]
-                if code == 0:
-                    convolution(p, f, arena, constants, index, control, thread, num_threads)
-                elif code == 1:
-                    pad(p, f, arena, control, thread, num_threads)
-                elif code == 2:
-                    depthwise(p, f, arena, constants, index, control, thread, num_threads)
-                elif code == 3:
-                    unary(p, f, arena, thread, num_threads)
-                elif code == 4:
-                    binary(p, f, arena, thread, num_threads)
-                elif code == 5:
-                    pool(p, f, arena, constants, index, control, thread, num_threads)
-                elif code == 6:
-                    global_pool(p, f, arena, thread, num_threads)
-                elif code == 7:
-                    transpose(p, arena, thread, num_threads)
-                elif code == 8:
-                    copy(p, arena, thread, num_threads)
-                elif code == 9:
-                    gather(p, arena, constants, thread, num_threads)
-                elif code == 10:
-                    sparse_rows(p, f, arena, constants, index, short_index, thread, num_threads)
-                elif code == 11:
-                    dense_rows(p, f, arena, constants, thread, num_threads)
-                elif code == 12:
-                    softmax(p, arena, thread, num_threads)
-                elif code == 13:
-                    layer_norm(p, f, arena, constants, thread, num_threads)
-                elif code == 14:
-                    move(p, arena, thread, num_threads)
-                elif code == 15:
-                    fill(p, f, arena, thread, num_threads)
-                elif code == 16:
-                    constant(p, arena, constants, thread, num_threads)
-                elif code == 17:
-                    scale(p, arena, constants, thread, num_threads)
-                elif code == 18:
-                    broadcast(p, f, arena, thread, num_threads)
-                elif code == 19:
-                    cell(p, f, arena, thread, num_threads)
-                elif code == 20:
-                    lookup_rows(p, f, arena, constants, index, short_index, thread, num_threads)
-                elif code == 21:
-                    depthwise_flat(
-                        p, f, arena, constants, index, short_index, control, thread, num_threads
-                    )
-                elif code == 22:
-                    resize(p, arena, constants, index, short_index, thread, num_threads)
-                elif code == 23:
-                    group_norm(p, f, arena, constants, thread, num_threads)
-                if not wait_for_all(control, num_threads):
-                    return
-            if not thread:
+            elif i == end:
                 return
+            else:
+                lead(control, i, num_threads)
+            p, f = program[i], factors[i]
+            code = p[0]
+            # Those that take work in pieces of their own choice.
+            if code == 0:
+                convolution(p, f, arena, constants, index, control, thread, num_threads)
+            elif code == 1:
+                pad(p, f, arena, control, thread, num_threads)
+            elif code == 2:
+                depthwise(p, f, arena, constants, index, control, thread, num_threads)
+            elif code == 3:
+                depthwise_flat(
+                    p, f, arena, constants, index, short_index, control, thread, num_threads
+                )
+            elif code == 4:
+                pool(p, f, arena, constants, index, control, thread, num_threads)
+            else:
+                # A piece of the others is the share of a thread, whoever computes it.
+                part, _ = take(control, num_threads, 1, thread, num_threads)
+                while part < num_threads:
+                    if code == 5:
+                        unary(p, f, arena, part, num_threads)
+                    elif code == 6:
+                        binary(p, f, arena, part, num_threads)
+                    elif code == 7:
+                        global_pool(p, f, arena, part, num_threads)
+                    elif code == 8:
+                        transpose(p, arena, part, num_threads)
+                    elif code == 9:
+                        copy(p, arena, part, num_threads)
+                    elif code == 10:
+                        gather(p, arena, constants, part, num_threads)
+                    elif code == 11:
+                        sparse_rows(p, f, arena, constants, index, short_index, part, num_threads)
+                    elif code == 12:
+                        dense_rows(p, f, arena, constants, part, num_threads)
+                    elif code == 13:
+                        softmax(p, arena, part, num_threads)
+                    elif code == 14:
+                        layer_norm(p, f, arena, constants, part, num_threads)
+                    elif code == 15:
+                        move(p, arena, part, num_threads)
+                    elif code == 16:
+                        fill(p, f, arena, part, num_threads)
+                    elif code == 17:
+                        constant(p, arena, constants, part, num_threads)
+                    elif code == 18:
+                        scale(p, arena, constants, part, num_threads)
+                    elif code == 19:
+                        broadcast(p, f, arena, part, num_threads)
+                    elif code == 20:
+                        cell(p, f, arena, part, num_threads)
+                    elif code == 21:
+                        lookup_rows(p, f, arena, constants, index, short_index, part, num_threads)
+                    elif code == 22:
+                        resize(p, arena, constants, index, short_index, part, num_threads)
+                    elif code == 23:
+                        group_norm(p, f, arena, constants, part, num_threads)
+                    part, _ = take(control, num_threads, 1, thread, num_threads)
+            if not thread:
+                wait_for_helpers(control)
+                i += 1
 
     return run
 

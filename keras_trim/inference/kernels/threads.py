@@ -1,4 +1,10 @@
-"""Threads that compute one program together: who does what, and when all are done."""
+"""Threads that compute one program together: who does what, and when all of it is done.
+
+The caller's thread leads. It goes from one instruction to the next, and its helpers follow as they
+can: the work of an instruction is in pieces, which each thread takes until none are left, and the
+leader goes on when those that were taken are done. So it never waits for a helper that does
+nothing because it sleeps or another process has its core.
+"""
 
 import os
 
@@ -11,15 +17,23 @@ from keras_trim.alignment import aligned_zeros
 _yield_processor = types.ExternalFunction(
     "SwitchToThread" if os.name == "nt" else "sched_yield", types.int32()
 )
-_SPINS = 2000  # a few microseconds; then another process may have the core
+_sleep = types.ExternalFunction("usleep", types.int32(types.uint32))
+_CAN_SLEEP = os.name != "nt"  # where the shortest sleep may take 15 ms
+
+# How often to look for what is waited for. Then others may have the core, some 50 microseconds; and
+# then it is left to them, as a thread that has work to do may have lost its core to another process
+# and moves to one that is idle.
+_SPINS, _YIELDS, _SLEEP = 2000, 100, 20  # the last in microseconds
 _IDLE_SPINS = 200_000  # some 100 microseconds, in which a helper sleeps not: waking takes as long
 
-# Places in the array of int64 by which threads agree. What is waited for in different ways lies on
-# cache lines of its own.
-_WAITING, _PASSED, _ABORTED = 0, 1, 2  # threads at the barrier, times it was passed, an end
-_POSTED, _BEGIN, _END = 8, 9, 10  # pieces of work posted so far, and the last one's instructions
-_OF_THREADS, _PER_THREAD = 16, 8  # the pieces each has begun, whether it sleeps, what is taken
-_ASLEEP, _TAKEN = 1, 2
+# Places in the array of int64 by which threads agree. What changes at different times lies on cache
+# lines of its own. A *turn* is the number of an instruction in the order of execution: it never
+# comes again.
+_TURN, _INSTRUCTION, _IS_RUNNING = 0, 1, 2
+_DONE = 8  # pieces of this turn
+_OF_THREADS, _PER_THREAD = 16, 8  # for each thread:
+_TAKEN, _MY_TURN, _HOLDS, _PIECES, _IS_ASLEEP = 0, 1, 2, 3, 4
+_TURN_BITS = 32  # `_TAKEN` counts pieces of a thread's share below them, and names the turn in them
 
 
 def _pointer_to(context, builder, array_type, array, index):
@@ -53,10 +67,37 @@ def atomic_load(typing_context, array, index):
     return signature, codegen
 
 
+@intrinsic
+def atomic_store(typing_context, array, index, value):
+    """Writes an element of an int64 array that another thread may read."""
+    signature = types.void(array, types.int64, types.int64)
+
+    def codegen(context, builder, signature, arguments):
+        array, index, value = arguments
+        pointer = _pointer_to(context, builder, signature.args[0], array, index)
+        builder.store_atomic(value, pointer, "seq_cst", 8)
+
+    return signature, codegen
+
+
+@intrinsic
+def atomic_replace(typing_context, array, index, old, new):
+    """Writes an element of an int64 array if it is `old`; returns whether it was."""
+    signature = types.boolean(array, types.int64, types.int64, types.int64)
+
+    def codegen(context, builder, signature, arguments):
+        array, index, old, new = arguments
+        pointer = _pointer_to(context, builder, signature.args[0], array, index)
+        result = builder.cmpxchg(pointer, old, new, "seq_cst", "seq_cst")
+        return builder.extract_value(result, 1)
+
+    return signature, codegen
+
+
 def make_control(num_threads):
     """The array by which threads agree."""
     control = aligned_zeros(_OF_THREADS + _PER_THREAD * num_threads, np.int64)
-    control[_OF_THREADS + _ASLEEP :: _PER_THREAD] = 1  # helpers sleep at first
+    control[_OF_THREADS + _IS_ASLEEP :: _PER_THREAD] = 1  # helpers sleep at first
     return control
 
 
@@ -66,67 +107,80 @@ def _of_thread(thread, what):
 
 
 @njit(nogil=True)
-def wait_for_all(control, num_threads):
-    """Returns True when all threads have called it, or False if they are to end."""
-    if num_threads == 1:
-        control[_of_thread(0, _TAKEN)] = 0
-        return True
-    passed = atomic_load(control, _PASSED)
-    if atomic_add(control, _WAITING, 1) == num_threads - 1:
-        for other in range(num_threads):
-            control[_of_thread(other, _TAKEN)] = 0
-        atomic_add(control, _WAITING, -num_threads)
-        atomic_add(control, _PASSED, 1)
-        return True
-    spins = 0
-    while atomic_load(control, _PASSED) == passed:
-        spins += 1
-        if spins > _SPINS:
-            if atomic_load(control, _ABORTED):
-                return False
+def _wait(spins):
+    if spins > _SPINS:
+        if _CAN_SLEEP and spins > _SPINS + _YIELDS:
+            _sleep(_SLEEP)
+        else:
             _yield_processor()
-    return True
 
 
 @njit(nogil=True, cache=True)
-def post(control, begin, end):
-    """Gives the helpers instructions to run. Those that sleep have to be woken by the caller."""
-    control[_BEGIN], control[_END] = begin, end
-    atomic_add(control, _POSTED, 1)
+def begin_run(control):
+    """Lets helpers look for instructions until `end_run`."""
+    atomic_store(control, _IS_RUNNING, 1)
 
 
 @njit(nogil=True, cache=True)
-def abort(control):
-    """Ends the helpers, wherever they wait; what they compute is of no use."""
-    atomic_add(control, _ABORTED, 1)
+def end_run(control):
+    """Lets helpers sleep."""
+    atomic_store(control, _IS_RUNNING, 0)
 
 
 @njit(nogil=True, cache=True)
 def is_asleep(control, thread):
-    return atomic_load(control, _of_thread(thread, _ASLEEP)) != 0
+    return atomic_load(control, _of_thread(thread, _IS_ASLEEP)) != 0
 
 
 @njit(nogil=True)
-def wait_for_work(control, thread):
-    """What a helper does between two pieces of work.
+def lead(control, instruction, num_threads):
+    """Begins an instruction. What was taken of the one before has to be done."""
+    turn = control[_TURN] + 1
+    for thread in range(num_threads):
+        atomic_store(control, _of_thread(thread, _TAKEN), turn << _TURN_BITS)
+    atomic_store(control, _DONE, 0)
+    control[_of_thread(0, _MY_TURN)] = turn
+    control[_of_thread(0, _PIECES)] = 0
+    # In this order: a helper that finds the instruction of another turn than its own takes nothing.
+    atomic_store(control, _INSTRUCTION, instruction)
+    atomic_store(control, _TURN, turn)
 
-    Returns:
-        `(begin, end)` of the instructions to run, or -1, -1 if the thread should go to sleep.
-    """
-    begun, asleep = _of_thread(thread, 0), _of_thread(thread, _ASLEEP)
-    atomic_add(control, asleep, -atomic_load(control, asleep))
+
+@njit(nogil=True)
+def wait_for_helpers(control):
+    """Returns when what helpers have taken of an instruction is done; the leader found no more."""
     spins = 0
-    while atomic_load(control, _POSTED) == control[begun]:
+    while atomic_load(control, _DONE) != control[_of_thread(0, _PIECES)]:
         spins += 1
-        if spins == _IDLE_SPINS:
-            atomic_add(control, asleep, 1)
-        elif spins > _IDLE_SPINS:  # nothing was posted before the poster could see it sleep
-            return -1, -1
-    if atomic_load(control, _ABORTED):
-        return -1, -1
-    atomic_add(control, asleep, -atomic_load(control, asleep))
-    control[begun] += 1
-    return control[_BEGIN], control[_END]
+        _wait(spins)
+
+
+@njit(nogil=True)
+def follow(control, thread):
+    """Returns the instruction that is next for a helper, or -1 if it should go to sleep."""
+    asleep, my_turn = _of_thread(thread, _IS_ASLEEP), _of_thread(thread, _MY_TURN)
+    atomic_store(control, asleep, 0)
+    spins, idle_spins = 0, 0
+    while True:
+        turn = atomic_load(control, _TURN)
+        if turn != control[my_turn]:
+            instruction = atomic_load(control, _INSTRUCTION)
+            if atomic_load(control, _TURN) == turn:
+                control[my_turn] = turn
+                return instruction
+        elif atomic_load(control, _IS_RUNNING):
+            spins += 1
+            _wait(spins)
+            idle_spins = 0
+        else:
+            idle_spins += 1
+            if idle_spins > _IDLE_SPINS:
+                atomic_store(control, asleep, 1)
+                if not atomic_load(control, _IS_RUNNING):
+                    return -1
+                # A run began, perhaps before its leader could see that this thread sleeps.
+                atomic_store(control, asleep, 0)
+                idle_spins = 0
 
 
 @njit(nogil=True)
@@ -138,23 +192,36 @@ def share(count, thread, num_threads):
 @njit(nogil=True)
 def take(control, count, size, thread, num_threads):
     """The next items for a thread, out of `count` that all share: up to `size` of them, or fewer if
-    there are few for all.
+    there are few for all. Those it was given before are done.
 
     Each thread goes through a share of its own, which often is in its cache. Then it takes from
     those of the others, which something may have held up: half of the work for each of two threads
     is not half of the time if another process runs.
 
+    All threads have to call it with the same `count` and `size` until it gives them nothing.
+
     Returns:
         `(begin, end)`, both the same if nothing is left.
     """
+    holds = _of_thread(thread, _HOLDS)
+    if control[holds]:
+        control[holds] = 0
+        atomic_add(control, _DONE, 1)
     size = max(min(size, count // num_threads), 1)
     pieces = (count + size - 1) // size
+    control[_of_thread(thread, _PIECES)] = pieces
+    turn = control[_of_thread(thread, _MY_TURN)]
     for i in range(num_threads):
         owner = (thread + i) % num_threads
         first, last = share(pieces, owner, num_threads)
         taken = _of_thread(owner, _TAKEN)
-        if first + atomic_load(control, taken) < last:
-            piece = first + atomic_add(control, taken, 1)
-            if piece < last:
+        while True:
+            before = atomic_load(control, taken)
+            piece = first + before - (turn << _TURN_BITS)
+            # The counts of another turn are far away.
+            if not first <= piece < last:
+                break
+            if atomic_replace(control, taken, before, before + 1):
+                control[holds] = 1
                 return piece * size, min((piece + 1) * size, count)
     return count, count
