@@ -14,6 +14,7 @@ Networks and further parts, each of which writes one file of results (`--only` c
 
 import argparse
 import contextlib
+import math
 import os
 import pathlib
 import statistics
@@ -46,9 +47,7 @@ PACKAGES = {
 TOLERANCE = 1e-3  # of the largest output; a hundred layers of float32 differ by up to 2e-4
 PAUSE = 0.05  # seconds in which threads of the runtime before stop to spin
 
-CALM = 0.04  # by which part of their median a runtime's rounds differ if nothing disturbs them
-
-FULL = {"rounds": 9, "seconds": 0.15, "least": 3, "attempts": 4, "cases": 3}
+FULL = {"rounds": 5, "seconds": 0.15, "least": 3, "attempts": 4, "cases": 3}
 QUICK = {"rounds": 2, "seconds": 0.02, "least": 2, "attempts": 1, "cases": 1}
 
 MEMORY_CASES = (("mobilenet_v1", 0.9), ("resnet50", 0.9), ("mlp", 0.95))
@@ -132,30 +131,27 @@ class Bench:
             for runtime, error in _compare(workers).items():
                 found["runtimes"][runtime]["error"] = error
             print(f"  differences: {_compared(found)}", flush=True)
-            milliseconds, found["spread"] = self._calmest_turns(workers)
+            milliseconds = self._calmest_turns(workers)
             if num_threads == 1 and OURS in workers:
                 found["layers"] = workers[OURS].call("time_layers")
         for runtime, times in milliseconds.items():
             found["runtimes"][runtime] |= {"ms": statistics.median(times), "round_ms": times}
         found |= _ratios(milliseconds)
         line = ", ".join(f"{r} {statistics.median(t):.2f}" for r, t in milliseconds.items())
-        print(f"  ms: {line} (spread {found['spread']:.0%})", flush=True)
+        print(f"  ms: {line}", flush=True)
         return found
 
     def _calmest_turns(self, workers):
-        """What `_take_turns` returns, and the spread of its rounds.
+        """What `_take_turns` returns, the calmest of a few attempts.
 
-        Rounds of which some were disturbed, of whichever runtime, are taken again a few times. What
-        is kept are those that differ least among themselves, whatever they say.
+        What else runs on the machine slows some phases down, not all runtimes alike. It never makes
+        any faster, so the attempt is kept in which all of them together were fastest.
         """
-        attempts = []
-        while len(attempts) < self.settings["attempts"]:
-            milliseconds = self._take_turns(workers)
-            attempts.append((max(map(_spread, milliseconds.values())), milliseconds))
-            if attempts[-1][0] < CALM:
-                break
-        spread, milliseconds = min(attempts, key=lambda attempt: attempt[0])
-        return milliseconds, spread
+        attempts = [self._take_turns(workers) for _ in range(self.settings["attempts"])]
+        return min(
+            attempts,
+            key=lambda attempt: math.prod(statistics.median(times) for times in attempt.values()),
+        )
 
     def _take_turns(self, workers):
         """Dict: runtime -> the median of each round, in milliseconds."""
@@ -243,12 +239,6 @@ def _compare(workers):
         if not errors[runtime] < TOLERANCE:
             raise ValueError(f"{runtime} differs from {reference} by {errors[runtime]:.1e}")
     return errors
-
-
-def _spread(times):
-    """The distance of the quartiles, over the median."""
-    low, median, high = statistics.quantiles(times, n=4)
-    return (high - low) / median
 
 
 def _compared(found):
