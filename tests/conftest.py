@@ -4,6 +4,15 @@ import pytest
 
 import keras_trim
 
+# Tests of what is computed within a compiled training step, which optimizations might change.
+OPTIMIZED = (
+    "test_distribution",
+    "test_optimizer",
+    "test_patterns",
+    "test_pruning",
+    "test_selection",
+)
+
 
 @pytest.fixture(autouse=True)
 def _reset_keras():
@@ -11,6 +20,19 @@ def _reset_keras():
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(autouse=True)
+def _compile_soon(request):
+    """JAX takes most of the time of these tests to compile what then runs once."""
+    if keras.backend.backend() != "jax" or request.path.stem in OPTIMIZED:
+        yield
+        return
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture
