@@ -47,7 +47,7 @@ PACKAGES = {
 TOLERANCE = 1e-3  # of the largest output; a hundred layers of float32 differ by up to 2e-4
 PAUSE = 0.05  # seconds in which threads of the runtime before stop to spin
 
-FULL = {"rounds": 5, "seconds": 0.15, "least": 3, "attempts": 4, "cases": 3}
+FULL = {"rounds": 3, "seconds": 0.15, "least": 3, "attempts": 12, "cases": 3}
 QUICK = {"rounds": 2, "seconds": 0.02, "least": 2, "attempts": 1, "cases": 1}
 
 MEMORY_CASES = (("mobilenet_v1", 0.9), ("resnet50", 0.9), ("mlp", 0.95))
