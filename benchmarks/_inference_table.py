@@ -99,8 +99,9 @@ def _explanation(contents, machine):
     return (
         f"{first['cpu']}, {first['cores']} cores, a shared virtual machine; {' and '.join(dates)}; "
         f"{packages}. Milliseconds on one thread, medians; how many times as fast on one thread / "
-        "on two, medians of paired rounds, in the calmest of twelve attempts. Networks have random weights; all runtimes get the same "
-        "ones and give the same outputs. `of peak`: multiply-adds with weights that are not zero, "
+        "on two, medians of paired rounds, in the calmest of twelve attempts. Networks have random "
+        "weights; all runtimes get the same ones and give the same outputs. `of peak`: "
+        "multiply-adds with weights that are not zero, "
         "in layers that run sparsely, over what one core can do "
         f"({limits['flops'] / 1e9:.0f} GFLOP/s; it reads {limits['read_bytes'] / 1e9:.0f} GB/s "
         "from memory, which weights that fit in a cache do not come from). How it is measured: "
