@@ -4,12 +4,13 @@ import pytest
 
 import keras_trim
 
-# Tests of what is computed within a compiled training step, which optimizations might change.
+# Tests of what is computed within a compiled training step, which optimizations change.
 OPTIMIZED = (
     "test_distribution",
     "test_optimizer",
     "test_patterns",
     "test_pruning",
+    "test_saving",
     "test_selection",
 )
 

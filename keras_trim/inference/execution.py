@@ -13,7 +13,13 @@ import numpy as np
 from keras_trim.alignment import aligned_zeros
 from keras_trim.inference.kernels.program import run
 from keras_trim.inference.kernels.sums import sum_of
-from keras_trim.inference.kernels.threads import begin_run, end_run, is_asleep, make_control
+from keras_trim.inference.kernels.threads import (
+    begin_run,
+    end_run,
+    is_asleep,
+    make_control,
+    note_woken,
+)
 from keras_trim.inference.plan import HostStep
 
 
@@ -129,7 +135,7 @@ class _Team:
     """The caller's thread and its helpers.
 
     A helper looks out for work for a moment after it has done some, without Python; only then it
-    sleeps, until a number arrives in its queue.
+    sleeps, until its queue says whether there is more.
 
     Args:
         num_threads: Integer.
@@ -147,7 +153,7 @@ class _Team:
         for i, wakes in enumerate(self._queues):
             arguments = (*self._arguments, self._control, i + 1, self._num_threads, 0, 0)
             threading.Thread(target=_help, args=(wakes, arguments), daemon=True).start()
-            weakref.finalize(self, wakes.put, False)
+        weakref.finalize(self, _stop, self._control, self._queues)
 
     def run(self, begin, end):
         if self._process != os.getpid():  # a fork takes no threads along
@@ -158,9 +164,17 @@ class _Team:
                 for i, wakes in enumerate(self._queues):
                     if is_asleep(self._control, i + 1):
                         wakes.put(True)
+                        note_woken(self._control, i + 1)
             run(*self._arguments, self._control, 0, self._num_threads, begin, end)
-        finally:  # Ctrl-C may come before `run`, not while it runs
+        finally:  # Ctrl-C may come before `run`, or behind it
             end_run(self._control)
+
+
+def _stop(control, queues):
+    """Ends helpers."""
+    end_run(control)
+    for wakes in queues:
+        wakes.put(False)
 
 
 def _help(wakes, arguments):

@@ -42,7 +42,7 @@ def initialize(variables):
 
 
 def _draw(variable, initializer):
-    variable.assign(initializer(variable.shape, dtype=variable.dtype))
+    variable.assign(initializer(tuple(variable.shape), dtype=variable.dtype))
 
 
 class _JaxZeros:
@@ -79,7 +79,7 @@ class _TensorFlowZeros:
         try:  # any other way copies them
             tensor = tf.experimental.dlpack.from_dlpack(zeros.__dlpack__())
         except (BufferError, ValueError):  # bfloat16, for one, is unknown to NumPy
-            return self.initializer(shape, dtype)
+            return self.initializer(shape, dtype=dtype)
         self._zeros = zeros
         return tensor
 
@@ -91,4 +91,6 @@ class _TensorFlowZeros:
         if self._zeros is None:
             return False
         value = variable.value.read_value()
-        return "CPU" in value.device and np.may_share_memory(memoryview(value), self._zeros)
+        if "CPU" not in value.device or self._zeros.any():  # or changed in place
+            return False
+        return np.may_share_memory(memoryview(value), self._zeros)

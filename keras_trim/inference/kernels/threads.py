@@ -2,8 +2,8 @@
 
 The caller's thread leads. It goes from one instruction to the next, and its helpers follow as they
 can: the work of an instruction is in pieces, which each thread takes until none are left, and the
-leader goes on when those that were taken are done. So it never waits for a helper that does
-nothing because it sleeps or another process has its core.
+leader goes on when those that were taken are done. So it never waits for a helper that holds none
+because it sleeps or another process has its core.
 """
 
 import os
@@ -27,13 +27,12 @@ _SPINS, _YIELDS, _SLEEP = 2000, 100, 20  # the last in microseconds
 _IDLE_SPINS = 200_000  # some 100 microseconds, in which a helper sleeps not: waking takes as long
 
 # Places in the array of int64 by which threads agree. What changes at different times lies on cache
-# lines of its own. A *turn* is the number of an instruction in the order of execution: it never
-# comes again.
+# lines of its own. A *turn* is the number of an instruction in the order of execution.
 _TURN, _INSTRUCTION, _IS_RUNNING = 0, 1, 2
 _DONE = 8  # pieces of this turn
 _OF_THREADS, _PER_THREAD = 16, 8  # for each thread:
 _TAKEN, _MY_TURN, _HOLDS, _PIECES, _IS_ASLEEP = 0, 1, 2, 3, 4
-_TURN_BITS = 32  # `_TAKEN` counts pieces of a thread's share below them, and names the turn in them
+_TURN_BITS = 32  # `_TAKEN` counts pieces of a thread's share, and names the turn in its upper bits
 
 
 def _pointer_to(context, builder, array_type, array, index):
@@ -132,6 +131,12 @@ def is_asleep(control, thread):
     return atomic_load(control, _of_thread(thread, _IS_ASLEEP)) != 0
 
 
+@njit(nogil=True, cache=True)
+def note_woken(control, thread):
+    """Keeps others from waking a helper that has been told, but may take a while to come."""
+    atomic_store(control, _of_thread(thread, _IS_ASLEEP), 0)
+
+
 @njit(nogil=True)
 def lead(control, instruction, num_threads):
     """Begins an instruction. What was taken of the one before has to be done."""
@@ -173,6 +178,7 @@ def follow(control, thread):
             _wait(spins)
             idle_spins = 0
         else:
+            spins = 0
             idle_spins += 1
             if idle_spins > _IDLE_SPINS:
                 atomic_store(control, asleep, 1)
