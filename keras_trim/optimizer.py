@@ -3,6 +3,8 @@
 import math
 
 import keras
+import numpy as np
+from keras import ops
 
 from keras_trim import guard
 from keras_trim.marks import get_spec, resolve_pending, set_spec
@@ -104,12 +106,14 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         return {i: spec for i, spec in specs.items() if spec is not None}
 
     def _add_mask(self, variable):
+        layout = getattr(variable, "_layout", None)
+
         def add():
             return self.add_variable(
                 shape=variable.shape,
-                initializer="ones",
+                initializer="ones" if layout or BACKEND != "jax" else _ones,
                 dtype="bool",
-                layout=getattr(variable, "_layout", None),
+                layout=layout,
                 name=f"{variable.path.replace('/', '_')}_mask",
             )
 
@@ -242,3 +246,8 @@ class PruningOptimizer(keras.optimizers.Optimizer):
             config.pop("inner_optimizer"), custom_objects=custom_objects
         )
         return cls(inner_optimizer, **config)
+
+
+def _ones(shape, dtype):
+    """Ones from NumPy, as JAX would compile a program for each shape to make them."""
+    return ops.convert_to_tensor(np.ones(shape, dtype), dtype)

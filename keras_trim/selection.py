@@ -105,23 +105,25 @@ def _keep_largest(values, num_pruned):
         del threshold, ties
         return ops.logical_and(ops.not_equal(count, num_pruned), i < passes + tie_passes)
 
+    def fits(count):
+        return count <= num_pruned
+
     def fix_two_bits(i, threshold, ties, count):
         step = ops.where(i < passes, _digit(bits, i, integer), ops.cast(0, integer))
         tie_step = ops.where(i < passes, 0, _digit(tie_bits, i - passes, "int32"))
         candidates = [(threshold + j * step, ties + j * tie_step) for j in (1, 2, 3)]
-        # Pinned, or XLA would compute the integers once, ahead of the loop, at 4 bytes per weight.
         pinned = _pin(values, i)
-        counts = _count([_goes(pinned, *candidate) for candidate in candidates])
-        for candidate, candidate_count in zip(candidates, counts, strict=True):
-            accept = candidate_count <= num_pruned
-            threshold = ops.where(accept, candidate[0], threshold)
-            ties = ops.where(accept, candidate[1], ties)
-            count = ops.where(accept, candidate_count, count)
+        counts = _count([_goes(*pinned, *candidate) for candidate in candidates])
+        accepted = sum(ops.cast(fits(count), "int32") for count in counts)  # the first ones
+        threshold = threshold + ops.cast(accepted, integer) * step
+        ties = ties + accepted * tie_step
+        for candidate_count in counts:
+            count = ops.where(fits(candidate_count), candidate_count, count)
         return i + 1, threshold, ties, count
 
     start = [ops.cast(0, dtype) for dtype in ("int32", integer, "int32", "int32")]
-    _, threshold, ties, _ = ops.while_loop(is_open, fix_two_bits, start)
-    return ops.logical_not(_goes(values, threshold, ties))
+    i, threshold, ties, _ = ops.while_loop(is_open, fix_two_bits, start)
+    return ops.logical_not(_goes(*_pin(values, i), threshold, ties))
 
 
 def _digit(bits, i, integer):
@@ -134,26 +136,31 @@ def _digit(bits, i, integer):
     return ops.left_shift(ops.cast(1, integer), ops.cast(place, integer))
 
 
-def _goes(values, threshold, ties):
+def _goes(values, columns, threshold, ties):
     """Bool tensor: below `threshold`, or equal to it and among the last `ties` indices."""
     shape = tuple(values.shape) or (1,)
-    size, columns = math.prod(shape), shape[-1]
+    size = math.prod(shape)
     # For each row the first column that goes: an index of each weight would take 4 bytes of memory.
-    rows = ops.reshape(ops.arange(size // columns, dtype="int32"), (*shape[:-1], 1))
+    rows = ops.reshape(ops.arange(size // shape[-1], dtype="int32"), (*shape[:-1], 1))
     first = ops.clip(ops.maximum(size - ties, 0) - rows * columns, 0, columns)
-    goes = ops.arange(columns, dtype="int32") >= first
+    goes = ops.arange(shape[-1], dtype="int32") >= first
     return magnitude_bits(values) < threshold + ops.cast(goes, threshold.dtype)
 
 
 def _pin(values, counter):
-    """The same values, which depend on the loop's counter as far as XLA can see."""
+    """The same values, and how many columns they have, as depending on a loop's counter.
+
+    Else XLA would compute the integers of all values once, ahead of the loop, at 4 bytes each; and
+    an index for each row, as one more program to compile.
+    """
+    columns = ops.cast((tuple(values.shape) or (1,))[-1], "int32")
     if BACKEND == "jax":
         from jax import lax
 
-        return lax.optimization_barrier((values, counter))[0]
+        return lax.optimization_barrier((values, columns, counter))[:2]
     from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 
-    return gen_xla_ops.xla_optimization_barrier([values, counter])[0]
+    return gen_xla_ops.xla_optimization_barrier([values, columns, counter])[:2]
 
 
 def _count(conditions):
