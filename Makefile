@@ -12,7 +12,8 @@ BACKEND ?= jax
 BIN = $(VENV)/bin
 # PyTorch's own index has the build without CUDA, several GB smaller; set TORCH to override.
 TORCH ?= torch==2.13.0
-PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Modules are compiled when first imported: most of TensorFlow and PyTorch never are.
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 BACKENDS = jax tensorflow torch
 
 .PHONY: demo test lint format setup setup-demo clean

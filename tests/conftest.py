@@ -36,6 +36,36 @@ def _compile_soon(request):
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+@pytest.fixture(autouse=True)
+def _draw_soon(monkeypatch):
+    """JAX compiles a program for each shape of which it draws initial weights; NumPy does not."""
+    if keras.backend.backend() != "jax":
+        return
+    import jax
+
+    def by_numpy(draw, draw_by_jax):
+        def wrapper(key, shape=(), dtype=float, **kwargs):
+            if isinstance(key, jax.core.Tracer):
+                return draw_by_jax(key, shape, dtype, **kwargs)
+            drawn = draw(np.random.default_rng(np.asarray(key)), shape, **kwargs)
+            return jax.numpy.asarray(drawn.astype(dtype), dtype)
+
+        return wrapper
+
+    def uniform(generator, shape, minval=0.0, maxval=1.0):
+        return generator.uniform(minval, maxval, shape)
+
+    def normal(generator, shape):
+        return generator.standard_normal(shape)
+
+    def truncated_normal(generator, shape, lower, upper):
+        return generator.standard_normal(shape).clip(lower, upper)
+
+    for draw in (uniform, normal, truncated_normal):
+        draw_by_jax = getattr(jax.random, draw.__name__)
+        monkeypatch.setattr(jax.random, draw.__name__, by_numpy(draw, draw_by_jax))
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
