@@ -185,8 +185,8 @@ def _masked(unless, values, mask):
     if BACKEND == "tensorflow":
         import tensorflow as tf
 
-        # Outside XLA `tf.where`, which broadcasts, takes twice as long as this.
-        return tf.raw_ops.Select(condition=mask, x=values, y=tf.zeros_like(values))
+        # Zero for False whatever the value; `tf.where` takes twice as long outside XLA.
+        return tf.math.multiply_no_nan(values, tf.cast(mask, values.dtype))
     if unless is not None:
         mask = ops.logical_or(mask, unless)
     return ops.where(mask, values, ops.zeros((), values.dtype))
