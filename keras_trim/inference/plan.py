@@ -6,6 +6,7 @@ import math
 import numpy as np
 
 from keras_trim.alignment import aligned_zeros
+from keras_trim.inference.kernels.lines import MOST_BEFORE
 from keras_trim.inference.kernels.program import CODES, FACTORS, OPERANDS
 from keras_trim.inference.tensors import SLACK, Place, Tensor, round_up
 
@@ -259,7 +260,7 @@ def _place(lifetimes):
     by_size = sorted(lifetimes.items(), key=lambda item: -item[0].size)
     for count, (tensor, (first, last)) in enumerate(by_size):
         size = round_up(tensor.size + tensor.slack)
-        start = 0
+        start = MOST_BEFORE
         begins, ends, births, deaths = placed[:, :count]
         others = np.flatnonzero((births <= last) & (first <= deaths))
         order = others[np.argsort(begins[others])]

@@ -10,8 +10,8 @@ from keras_trim.inference.kernels.windows import window_plane
 (
     X, X_SAMPLE, X_PLANE, Y, Y_SAMPLE, Y_PLANE, BATCH, CHANNELS, MULTIPLIER, HEIGHT, WIDTH,
     OUT_HEIGHT, OUT_WIDTH, TOP, LEFT, STRIDE_Y, STRIDE_X, ROWS, ROW, OFFSETS, TAPS, VALUES, BIAS,
-    SCRATCH, SCRATCH_SIZE, PADDED_PLANE, FLAGS, PHASES_Y, PHASES_X, TOGETHER, NUMBER, MOST_LINES,
-) = range(1, 33)  # fmt: skip
+    SCRATCH, SCRATCH_SIZE, PADDED_PLANE, FLAGS, PHASES_Y, PHASES_X, TOGETHER, NUMBER,
+) = range(1, 32)  # fmt: skip
 
 
 @njit(nogil=True, boundscheck=False)
@@ -41,8 +41,8 @@ def depthwise(p, f, arena, constants, index, control, thread, num_threads):
                 y = p[Y] + sample * p[Y_SAMPLE] + out * p[Y_PLANE]
                 window_plane(
                     arena, scratch + i * phases, p[ROW], p[PADDED_PLANE], y, p[OUT_WIDTH],
-                    p[OUT_HEIGHT], p[NUMBER], p[MOST_LINES], index.ctypes.data + 4 * p[OFFSETS],
-                    p[TAPS], constants.ctypes.data + 4 * (p[VALUES] + out * p[TAPS]),
+                    p[OUT_HEIGHT], p[NUMBER], index.ctypes.data + 4 * p[OFFSETS], p[TAPS],
+                    constants.ctypes.data + 4 * (p[VALUES] + out * p[TAPS]),
                     constants.ctypes.data + 4 * (p[BIAS] + out), FIRST | (p[FLAGS] & CLIP), f[0],
                     f[1], last_lines,
                 )  # fmt: skip

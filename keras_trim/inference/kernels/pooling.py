@@ -10,8 +10,8 @@ from keras_trim.inference.kernels.windows import window_plane
 (
     X, X_SAMPLE, X_PLANE, Y, Y_SAMPLE, Y_PLANE, BATCH, CHANNELS, HEIGHT, WIDTH, OUT_HEIGHT,
     OUT_WIDTH, TOP, LEFT, STRIDE_Y, STRIDE_X, ROWS, ROW, OFFSETS, TAPS, SCRATCH, SCRATCH_SIZE,
-    PADDED_PLANE, IS_MAX, WEIGHTS, PHASES_Y, PHASES_X, TOGETHER, NUMBER, MOST_LINES,
-) = range(1, 31)  # fmt: skip
+    PADDED_PLANE, IS_MAX, WEIGHTS, PHASES_Y, PHASES_X, TOGETHER, NUMBER,
+) = range(1, 30)  # fmt: skip
 
 
 @njit(nogil=True, boundscheck=False)
@@ -42,8 +42,8 @@ def pool(p, f, arena, constants, index, control, thread, num_threads):
             y = p[Y] + sample * p[Y_SAMPLE] + channel * p[Y_PLANE]
             window_plane(
                 arena, scratch + i * phases, p[ROW], p[PADDED_PLANE], y, p[OUT_WIDTH],
-                p[OUT_HEIGHT], p[NUMBER], p[MOST_LINES], index.ctypes.data + 4 * p[OFFSETS],
-                p[TAPS], 0, 0, 0, f[0], f[0], last_lines,
+                p[OUT_HEIGHT], p[NUMBER], index.ctypes.data + 4 * p[OFFSETS], p[TAPS], 0, 0, 0,
+                f[0], f[0], last_lines,
             )  # fmt: skip
             if not p[IS_MAX]:
                 _scale(arena[y : y + pixels], constants[p[WEIGHTS] : p[WEIGHTS] + pixels])

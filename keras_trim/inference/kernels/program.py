@@ -16,6 +16,7 @@ from keras_trim.inference.kernels.convolution import convolution
 from keras_trim.inference.kernels.depthwise import depthwise
 from keras_trim.inference.kernels.elementwise import unary
 from keras_trim.inference.kernels.flat import depthwise_flat
+from keras_trim.inference.kernels.lines import depthwise_lines
 from keras_trim.inference.kernels.moving import copy, gather, transpose
 from keras_trim.inference.kernels.normalization import group_norm
 from keras_trim.inference.kernels.padding import pad
@@ -36,9 +37,10 @@ OPERANDS = 40  # integers per instruction, its code the first
 FACTORS = 4  # float32 per instruction
 
 OPCODES = (
-    "convolution", "pad", "depthwise", "depthwise_flat", "pool", "unary", "binary", "global_pool",
-    "transpose", "copy", "gather", "sparse_rows", "dense_rows", "softmax", "layer_norm", "move",
-    "fill", "constant", "scale", "broadcast", "cell", "lookup_rows", "resize", "group_norm",
+    "convolution", "pad", "depthwise", "depthwise_flat", "depthwise_lines", "pool", "unary",
+    "binary", "global_pool", "transpose", "copy", "gather", "sparse_rows", "dense_rows", "softmax",
+    "layer_norm", "move", "fill", "constant", "scale", "broadcast", "cell", "lookup_rows", "resize",
+    "group_norm",
 )  # fmt: skip
 CODES = {name: code for code, name in enumerate(OPCODES)}
 
@@ -86,48 +88,50 @@ def _make_run(fingerprint):
                     p, f, arena, constants, index, short_index, control, thread, num_threads
                 )
             elif code == 4:
+                depthwise_lines(p, f, arena, constants, control, thread, num_threads)
+            elif code == 5:
                 pool(p, f, arena, constants, index, control, thread, num_threads)
             else:
                 # A piece of the others is the share of a thread, whoever computes it.
                 part, _ = take(control, num_threads, 1, thread, num_threads)
                 while part < num_threads:
-                    if code == 5:
+                    if code == 6:
                         unary(p, f, arena, part, num_threads)
-                    elif code == 6:
-                        binary(p, f, arena, part, num_threads)
                     elif code == 7:
-                        global_pool(p, f, arena, part, num_threads)
+                        binary(p, f, arena, part, num_threads)
                     elif code == 8:
-                        transpose(p, arena, part, num_threads)
+                        global_pool(p, f, arena, part, num_threads)
                     elif code == 9:
-                        copy(p, arena, part, num_threads)
+                        transpose(p, arena, part, num_threads)
                     elif code == 10:
-                        gather(p, arena, constants, part, num_threads)
+                        copy(p, arena, part, num_threads)
                     elif code == 11:
-                        sparse_rows(p, f, arena, constants, index, short_index, part, num_threads)
+                        gather(p, arena, constants, part, num_threads)
                     elif code == 12:
-                        dense_rows(p, f, arena, constants, part, num_threads)
+                        sparse_rows(p, f, arena, constants, index, short_index, part, num_threads)
                     elif code == 13:
-                        softmax(p, arena, part, num_threads)
+                        dense_rows(p, f, arena, constants, part, num_threads)
                     elif code == 14:
-                        layer_norm(p, f, arena, constants, part, num_threads)
+                        softmax(p, arena, part, num_threads)
                     elif code == 15:
-                        move(p, arena, part, num_threads)
+                        layer_norm(p, f, arena, constants, part, num_threads)
                     elif code == 16:
-                        fill(p, f, arena, part, num_threads)
+                        move(p, arena, part, num_threads)
                     elif code == 17:
-                        constant(p, arena, constants, part, num_threads)
+                        fill(p, f, arena, part, num_threads)
                     elif code == 18:
-                        scale(p, arena, constants, part, num_threads)
+                        constant(p, arena, constants, part, num_threads)
                     elif code == 19:
-                        broadcast(p, f, arena, part, num_threads)
+                        scale(p, arena, constants, part, num_threads)
                     elif code == 20:
-                        cell(p, f, arena, part, num_threads)
+                        broadcast(p, f, arena, part, num_threads)
                     elif code == 21:
-                        lookup_rows(p, f, arena, constants, index, short_index, part, num_threads)
+                        cell(p, f, arena, part, num_threads)
                     elif code == 22:
-                        resize(p, arena, constants, index, short_index, part, num_threads)
+                        lookup_rows(p, f, arena, constants, index, short_index, part, num_threads)
                     elif code == 23:
+                        resize(p, arena, constants, index, short_index, part, num_threads)
+                    elif code == 24:
                         group_norm(p, f, arena, constants, part, num_threads)
                     part, _ = take(control, num_threads, 1, thread, num_threads)
             if not thread:

@@ -9,23 +9,20 @@ from keras_trim.inference.kernels.vector import I32, I64, Body, outlined
 
 @functools.cache
 def stencil(kind, height, width, stride_y, stride_x, lines):
-    """Makes `kernel(x, line, plane, values, bias, y, y_line, flags, low, high)`.
+    """Makes `kernel(x, line, plane, y, y_line)`: maxima, or sums, of windows.
 
-    It computes a vector of pixels of each of `lines` lines of a depthwise convolution, whose padded
-    input is taken apart by its strides (`padding.py`):
+    It computes a vector of pixels of each of `lines` lines, from a padded input that is taken apart
+    by the strides (`padding.py`):
 
-        y[l, :] = clip(bias + sum(values[i, j] * x[phase(i, j), l + i // stride_y, j // stride_x
-        :]))
+        y[l, :] = maximum or sum of x[phase(i, j), l + i // stride_y, j // stride_x :]
 
-    A vector of the input is loaded once and serves all lines that need it. With the kinds "maximum"
-    and "sum" it computes those of a window instead, without values and bias.
+    A vector of the input is loaded once and serves all lines that need it.
 
-    Addresses: `x`, float32, lines `line` and phases `plane` bytes apart; `values`, float32,
-    (height * width,); `bias`, one float32; `y`, float32, lines `y_line` bytes apart.
+    Addresses: `x`, float32, lines `line` and phases `plane` bytes apart; `y`, float32, lines
+    `y_line` bytes apart.
     """
-    address, i64, f32 = types.intp, types.int64, types.float32
-    operands = (address, i64, i64, address, address, address, i64, i64, f32, f32)
     name = f"stencil_{kind}_{height}x{width}_{stride_y}x{stride_x}_{lines}"
+    operands = (types.intp, types.int64, types.int64, types.intp, types.int64)
     return outlined(
         name,
         operands,
@@ -36,12 +33,8 @@ def stencil(kind, height, width, stride_y, stride_x, lines):
 def _build_stencil(function, kind, height, width, stride_y, stride_x, lines):
     body = Body(function)
     b = body.b
-    x, line, plane, values, bias, y, y_line, flags, low, high = function.args
-    weights = None
-    sums = [None] * lines
-    if kind == "product":
-        weights = [body.splat(body.scalar_at(values, I64(i))) for i in range(height * width)]
-        sums = [body.splat(body.scalar_at(bias, I64(0)))] * lines
+    x, line, plane, y, y_line = function.args
+    totals = [None] * lines
     phases_x = min(stride_x, width)
     phases_y = min(stride_y, height)
     for phase_y in range(phases_y):
@@ -54,16 +47,9 @@ def _build_stencil(function, kind, height, width, stride_y, stride_x, lines):
                 loaded = body.load(where, 4 * (j // stride_x))
                 for i in taps_y:
                     out = input_line - i // stride_y
-                    if not 0 <= out < lines:
-                        continue
-                    if kind == "product":
-                        weight = weights[i * width + j]
-                        sums[out] = body.multiply_add(weight, loaded, sums[out])
-                    else:
-                        sums[out] = body.joined(kind, sums[out], loaded)
-    if kind == "product":
-        sums = body.clipped(sums, flags, low, high)
-    for out, total in enumerate(sums):
+                    if 0 <= out < lines:
+                        totals[out] = body.joined(kind, totals[out], loaded)
+    for out, total in enumerate(totals):
         body.store(total, y, b.mul(y_line, I64(out)))
     b.ret_void()
 

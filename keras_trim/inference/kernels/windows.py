@@ -9,18 +9,6 @@ from keras_trim.inference.kernels.threads import share
 from keras_trim.inference.kernels.vector import LANES
 
 (
-    _3x3_1, _3x3_2, _3x3_3, _3x3_4, _3x3_5, _3x3_6, _3x3_7, _3x3_8,
-) = (stencil("product", 3, 3, 1, 1, lines) for lines in range(1, 9))  # fmt: skip
-(
-    _3x3s2_1, _3x3s2_2, _3x3s2_3, _3x3s2_4, _3x3s2_5, _3x3s2_6, _3x3s2_7, _3x3s2_8,
-) = (stencil("product", 3, 3, 2, 2, lines) for lines in range(1, 9))  # fmt: skip
-(
-    _5x5_1, _5x5_2, _5x5_3, _5x5_4,
-) = (stencil("product", 5, 5, 1, 1, lines) for lines in range(1, 5))  # fmt: skip
-(
-    _5x5s2_1, _5x5s2_2, _5x5s2_3, _5x5s2_4,
-) = (stencil("product", 5, 5, 2, 2, lines) for lines in range(1, 5))  # fmt: skip
-(
     _max3x3s2_1, _max3x3s2_2, _max3x3s2_3, _max3x3s2_4, _max3x3s2_5, _max3x3s2_6, _max3x3s2_7,
     _max3x3s2_8,
 ) = (stencil("maximum", 3, 3, 2, 2, lines) for lines in range(1, 9))  # fmt: skip
@@ -33,22 +21,14 @@ from keras_trim.inference.kernels.vector import LANES
 ) = (stencil("sum", 3, 3, 1, 1, lines) for lines in range(1, 9))  # fmt: skip
 _any_product, _any_maximum, _any_sum = multiply_add(1, 1), window("maximum"), window("sum")
 
-# (kind, height, width, strides) -> its number, and how many lines it takes at once.
-_NUMBERS = {
-    ("product", 3, 3, 1, 1): (0, 8),
-    ("product", 3, 3, 2, 2): (1, 8),
-    ("product", 5, 5, 1, 1): (2, 4),
-    ("product", 5, 5, 2, 2): (3, 4),
-    ("maximum", 3, 3, 2, 2): (4, 8),
-    ("maximum", 2, 2, 2, 2): (5, 8),
-    ("sum", 3, 3, 1, 1): (6, 8),
-}
-_ANY_PRODUCT, _ANY_MAXIMUM, _ANY_SUM = 7, 8, 9
-_ANY = {"product": (_ANY_PRODUCT, 8), "maximum": (_ANY_MAXIMUM, 8), "sum": (_ANY_SUM, 8)}
+MOST_LINES = 8  # at once
+_NUMBERS = {("maximum", 3, 3, 2, 2): 0, ("maximum", 2, 2, 2, 2): 1, ("sum", 3, 3, 1, 1): 2}
+_ANY = {"product": 3, "maximum": 4, "sum": 5}
+_ANY_PRODUCT, _ANY_MAXIMUM = _ANY["product"], _ANY["maximum"]
 
 
 def window_number(kind, size, strides, dilation):
-    """(number of the kernel for a window, lines that it takes at once).
+    """The number of the kernel for a window.
 
     Args:
         kind: String: "product", "maximum" or "sum".
@@ -64,60 +44,8 @@ def _lines(
     number, lines, x, line, plane, offsets, taps, table, values, bias, y, y_line, flags, low, high
 ):
     """Computes one vector of pixels of each of some lines."""
-    a = (x, line, plane, values, bias, y, y_line, flags, low, high)
+    a = (x, line, plane, y, y_line)
     if number == 0:
-        if lines == 8:
-            _3x3_8(*a)
-        elif lines == 7:
-            _3x3_7(*a)
-        elif lines == 6:
-            _3x3_6(*a)
-        elif lines == 5:
-            _3x3_5(*a)
-        elif lines == 4:
-            _3x3_4(*a)
-        elif lines == 3:
-            _3x3_3(*a)
-        elif lines == 2:
-            _3x3_2(*a)
-        else:
-            _3x3_1(*a)
-    elif number == 1:
-        if lines == 8:
-            _3x3s2_8(*a)
-        elif lines == 7:
-            _3x3s2_7(*a)
-        elif lines == 6:
-            _3x3s2_6(*a)
-        elif lines == 5:
-            _3x3s2_5(*a)
-        elif lines == 4:
-            _3x3s2_4(*a)
-        elif lines == 3:
-            _3x3s2_3(*a)
-        elif lines == 2:
-            _3x3s2_2(*a)
-        else:
-            _3x3s2_1(*a)
-    elif number == 2:
-        if lines == 4:
-            _5x5_4(*a)
-        elif lines == 3:
-            _5x5_3(*a)
-        elif lines == 2:
-            _5x5_2(*a)
-        else:
-            _5x5_1(*a)
-    elif number == 3:
-        if lines == 4:
-            _5x5s2_4(*a)
-        elif lines == 3:
-            _5x5s2_3(*a)
-        elif lines == 2:
-            _5x5s2_2(*a)
-        else:
-            _5x5s2_1(*a)
-    elif number == 4:
         if lines == 8:
             _max3x3s2_8(*a)
         elif lines == 7:
@@ -134,7 +62,7 @@ def _lines(
             _max3x3s2_2(*a)
         else:
             _max3x3s2_1(*a)
-    elif number == 5:
+    elif number == 1:
         if lines == 8:
             _max2x2s2_8(*a)
         elif lines == 7:
@@ -151,7 +79,7 @@ def _lines(
             _max2x2s2_2(*a)
         else:
             _max2x2s2_1(*a)
-    elif number == 6:
+    elif number == 2:
         if lines == 8:
             _sum3x3_8(*a)
         elif lines == 7:
@@ -184,8 +112,8 @@ def _lines(
 
 @njit(nogil=True, boundscheck=False)
 def window_plane(
-    arena, x, row, plane, y, width, height, number, most_lines, offsets, taps, values, bias, flags,
-    low, high, last_lines,
+    arena, x, row, plane, y, width, height, number, offsets, taps, values, bias, flags, low, high,
+    last_lines,
 ):  # fmt: skip
     """Computes one plane of output from a padded plane of input.
 
@@ -197,7 +125,7 @@ def window_plane(
     `taps` reads, with the three numbers of a group of rows behind them.
     """
     base = arena.ctypes.data
-    pieces = (height + most_lines - 1) // most_lines
+    pieces = (height + MOST_LINES - 1) // MOST_LINES
     for piece in range(pieces):
         line, end = share(height, piece, pieces)
         # Fewer floats behind these lines than a vector may write too much.

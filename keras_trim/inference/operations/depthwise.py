@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 
 from keras_trim.inference.kernels.flat import masks_of_taps
+from keras_trim.inference.kernels.lines import MOST_BEFORE, WINDOWS
 from keras_trim.inference.kernels.vector import LANES
-from keras_trim.inference.kernels.windows import window_number
+from keras_trim.inference.kernels.windows import MOST_LINES, window_number
 from keras_trim.inference.operations.base import (
     INFINITY,
     Clip,
@@ -23,6 +24,7 @@ from keras_trim.inference.operations.convolution import (
     planes_together,
     spatial,
 )
+from keras_trim.inference.tensors import SLACK, round_up
 
 _MOST_MASKS = 1 << 22  # bits
 
@@ -63,7 +65,10 @@ class DepthwiseConvolution(Operation):
         y = output_tensor(x, geometry, channels * self.kernel.shape[3])
         if y.size == 0:
             return y
-        ways = {"depthwise": self._padded}
+        if self._window in WINDOWS and geometry.left <= MOST_BEFORE:
+            ways = {"depthwise_lines": self._lines}
+        else:
+            ways = {"depthwise": self._padded}
         if _is_within(geometry):
             ways["depthwise_flat"] = self._flat
         way = builder.tuner.fastest(
@@ -82,14 +87,38 @@ class DepthwiseConvolution(Operation):
         ways[way](builder, geometry, x, y)
         return y
 
+    @property
+    def _window(self):
+        """(size, stride) if both axes have the same, and windows have no gaps; else `None`."""
+        sizes, strides = set(self.kernel.shape[:2]), set(self.strides)
+        if len(sizes) == len(strides) == 1 and tuple(self.dilation) == (1, 1):
+            return *sizes, *strides
+        return None
+
+    def _lines(self, builder, geometry, x, y):
+        """Emits the instruction that works line by line on the image itself."""
+        channels, multiplier = self.kernel.shape[2:]
+        size, stride = self._window
+        reach = stride * round_up(y.shape[2]) + 3 * LANES  # from the first column of a line
+        x.slack = max(x.slack, SLACK + reach - spatial(x)[1])
+        zeros, zeros_size = builder.scratch(MOST_BEFORE + reach)
+        kernel, bias, clip = self._constants(builder)
+        operands = [
+            x, x.sample_size, x.plane, y, y.sample_size, y.plane, x.batch, channels,
+            multiplier, *spatial(x), geometry.out_height, geometry.out_width, geometry.top,
+            geometry.left, stride, WINDOWS[size, stride], size * size, kernel, bias, zeros,
+            zeros_size, clip.flag,
+        ]  # fmt: skip
+        builder.emit("depthwise_lines", operands, [clip.low, clip.high])
+
     def _padded(self, builder, geometry, x, y):
         """Emits the instruction that works line by line on a padded copy."""
         height, width, channels, multiplier = self.kernel.shape
         phases = geometry.phases[0] * geometry.phases[1]
-        number, most_lines = window_number("product", (height, width), self.strides, self.dilation)
+        number = window_number("product", (height, width), self.strides, self.dilation)
         together = planes_together(geometry)
         scratch, scratch_size = builder.scratch(
-            together * phases * geometry.plane + most_lines * geometry.out_width
+            together * phases * geometry.plane + MOST_LINES * geometry.out_width
         )
         # One group of all taps, for kernels of other sizes.
         offsets = [*geometry.tap_offsets(), 0, height * width, 0]
@@ -99,7 +128,7 @@ class DepthwiseConvolution(Operation):
             multiplier, *spatial(x), geometry.out_height, geometry.out_width, geometry.top,
             geometry.left, *self.strides, geometry.rows, geometry.row,
             builder.index(offsets), height * width, kernel, bias, scratch, scratch_size,
-            geometry.plane, clip.flag, *geometry.phases, together, number, most_lines,
+            geometry.plane, clip.flag, *geometry.phases, together, number,
         ]  # fmt: skip
         builder.emit("depthwise", operands, [clip.low, clip.high])
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_trim.inference.kernels.windows import window_number
+from keras_trim.inference.kernels.windows import MOST_LINES, window_number
 from keras_trim.inference.operations.base import (
     Operation,
     require,
@@ -56,12 +56,12 @@ class Pool(Operation):
         if y.size == 0:
             return y
         phases = geometry.phases[0] * geometry.phases[1]
-        number, most_lines = window_number(
+        number = window_number(
             "maximum" if self.is_max else "sum", self.window, self.strides, (1, 1)
         )
         together = planes_together(geometry)
         scratch, scratch_size = builder.scratch(
-            together * phases * geometry.plane + most_lines * geometry.out_width
+            together * phases * geometry.plane + MOST_LINES * geometry.out_width
         )
         height, width = spatial(x)
         counts = np.outer(
@@ -76,7 +76,7 @@ class Pool(Operation):
                 geometry.left, *self.strides, geometry.rows, geometry.row,
                 builder.index(geometry.tap_offsets()), self.window[0] * self.window[1], scratch,
                 scratch_size, geometry.plane, int(self.is_max), builder.constant(1 / counts),
-                *geometry.phases, together, number, most_lines,
+                *geometry.phases, together, number,
             ],
             [self.outside if self.is_max else 0.0],
         )  # fmt: skip

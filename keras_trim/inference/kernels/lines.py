@@ -1,0 +1,205 @@
+"""Depthwise convolution without a padded copy: some lines at a time, from edge to edge.
+
+A line of the input is loaded once for all lines of the output that need it. Where a window reaches
+over the left or right edge of the image, lanes are set to zero; above and below it, a line of zeros
+takes the place of one of the image.
+"""
+
+import functools
+
+from llvmlite import ir
+from numba import njit, types
+
+from keras_trim.inference.kernels.copies import fill_vectors
+from keras_trim.inference.kernels.threads import share, take
+from keras_trim.inference.kernels.vector import CLIP, I32, I64, LANES, Body, outlined, splat
+
+WINDOWS = {(3, 1): 0, (3, 2): 1, (5, 1): 2, (5, 2): 3}  # (size, stride) -> number
+MOST_BEFORE = 16  # columns of padding on the left: what may be read in front of a plane
+_LINES = 4  # at once
+_TOGETHER = 4  # planes that a thread takes at a time
+
+
+@functools.cache
+def line_window(size, stride, lines):
+    """Makes `kernel(x, zeros, row, rows, x_line, column, columns, values, bias, y, y_line, count,
+    flags, low, high)`.
+
+    It computes `lines` lines of `count` pixels each:
+
+        y[l, i] = clip(bias + sum(values[j, k] * x[row + stride * l + j, column + stride * i + k]))
+
+    where x is zero outside of its `rows` x `columns` pixels. Vectors are whole: it reads up to
+    `3 * LANES` floats behind a line of x, and `-column` in front of it.
+
+    Addresses: `x`, float32, a plane with lines `x_line` bytes apart; `zeros`, float32, in place of
+    a line of x; `values`, float32, (size * size,); `bias`, one float32; `y`, float32, lines
+    `y_line` bytes apart.
+    """
+    address, i64, f32 = types.intp, types.int64, types.float32
+    operands = (address, address, *(i64,) * 5, *(address,) * 3, i64, i64, i64, f32, f32)
+    name = f"line_window_{size}_{stride}_{lines}"
+    return outlined(name, operands, lambda f: _build(f, size, stride, lines))
+
+
+def _build(function, size, stride, lines):
+    body = Body(function)
+    b = body.b
+    (
+        x, zeros, row, rows, x_line, column, columns, values, bias, y, y_line, count, flags, low,
+        high,
+    ) = function.args  # fmt: skip
+    weights = [body.splat(body.scalar_at(values, I64(i))) for i in range(size * size)]
+    start = body.splat(body.scalar_at(bias, I64(0)))
+    sources = []
+    for i in range((lines - 1) * stride + size):
+        this = b.add(row, I64(i))
+        is_inside = b.icmp_unsigned("<", this, rows)  # not negative either
+        sources.append(b.select(is_inside, b.add(x, b.mul(x_line, this)), zeros))
+    columns = splat(b, b.trunc(columns, I32), I32)
+    entry = b.block
+    loop, whole, part, following, done = body.blocks("loop", "whole", "part", "following", "done")
+    b.branch(loop)
+
+    b.position_at_end(loop)
+    at = b.phi(I64)  # the first pixel of this vector
+    at.add_incoming(I64(0), entry)
+    first = b.add(column, b.mul(at, I64(stride)))
+    masks = {}
+
+    def load(source, offset):
+        """A vector from the column `first + offset` on, zero outside of the image."""
+        if offset not in masks:
+            lanes = [offset + lane for lane in range(LANES)]
+            places = b.add(
+                splat(b, b.trunc(first, I32), I32), ir.Constant(ir.VectorType(I32, LANES), lanes)
+            )
+            masks[offset] = b.icmp_unsigned("<", places, columns)
+        loaded = body.load(b.add(source, b.shl(first, I64(2))), 4 * offset)
+        return b.select(masks[offset], loaded, ir.Constant(body.vector, [0.0] * LANES))
+
+    def taps(source):
+        """What each column of the window sees of a line."""
+        if stride == 1:
+            return [load(source, i) for i in range(size)]
+        seen = []
+        for i in range(0, size, 2):
+            halves = load(source, i), load(source, i + LANES)
+            for remainder in range(min(2, size - i)):
+                picked = range(remainder, 2 * LANES, 2)
+                picked = ir.Constant(ir.VectorType(I32, LANES), list(picked))
+                seen.append(b.shuffle_vector(*halves, picked))
+        return seen
+
+    sums = [start] * lines
+    for i, source in enumerate(sources):
+        seen = taps(source)
+        for out in range(lines):
+            line = i - stride * out  # of the window
+            if 0 <= line < size:
+                for j, tap in enumerate(seen):
+                    sums[out] = body.multiply_add(weights[line * size + j], tap, sums[out])
+    sums = body.clipped(sums, flags, low, high)
+    target = b.add(y, b.shl(at, I64(2)))
+    left = b.sub(count, at)
+    b.cbranch(b.icmp_signed(">=", left, I64(LANES)), whole, part)
+    b.position_at_end(whole)
+    for out, total in enumerate(sums):
+        body.store(total, target, b.mul(y_line, I64(out)))
+    b.branch(following)
+    b.position_at_end(part)
+    for out, total in enumerate(sums):
+        body.store_first(total, left, target, b.mul(y_line, I64(out)))
+    b.branch(following)
+    b.position_at_end(following)
+    after = b.add(at, I64(LANES))
+    at.add_incoming(after, following)
+    b.cbranch(b.icmp_signed("<", after, count), loop, done)
+    b.position_at_end(done)
+    b.ret_void()
+
+
+(
+    (_3_1, _3_2, _3_3, _3_4), (_3s2_1, _3s2_2, _3s2_3, _3s2_4),
+    (_5_1, _5_2, _5_3, _5_4), (_5s2_1, _5s2_2, _5s2_3, _5s2_4),
+) = (
+    tuple(line_window(*window, lines) for lines in range(1, _LINES + 1)) for window in WINDOWS
+)  # fmt: skip
+
+(
+    X, X_SAMPLE, X_PLANE, Y, Y_SAMPLE, Y_PLANE, BATCH, CHANNELS, MULTIPLIER, HEIGHT, WIDTH,
+    OUT_HEIGHT, OUT_WIDTH, TOP, LEFT, STRIDE, NUMBER, TAPS, VALUES, BIAS, ZEROS, ZEROS_SIZE, FLAGS,
+) = range(1, 24)  # fmt: skip
+
+
+@njit(nogil=True, boundscheck=False)
+def _lines(
+    number, lines, x, zeros, row, rows, x_line, column, columns, values, bias, y, y_line, count,
+    flags, low, high,
+):  # fmt: skip
+    a = (
+        x, zeros, row, rows, x_line, column, columns, values, bias, y, y_line, count, flags, low,
+        high,
+    )  # fmt: skip
+    if number == 0:
+        if lines == 4:
+            _3_4(*a)
+        elif lines == 3:
+            _3_3(*a)
+        elif lines == 2:
+            _3_2(*a)
+        else:
+            _3_1(*a)
+    elif number == 1:
+        if lines == 4:
+            _3s2_4(*a)
+        elif lines == 3:
+            _3s2_3(*a)
+        elif lines == 2:
+            _3s2_2(*a)
+        else:
+            _3s2_1(*a)
+    elif number == 2:
+        if lines == 4:
+            _5_4(*a)
+        elif lines == 3:
+            _5_3(*a)
+        elif lines == 2:
+            _5_2(*a)
+        else:
+            _5_1(*a)
+    else:
+        if lines == 4:
+            _5s2_4(*a)
+        elif lines == 3:
+            _5s2_3(*a)
+        elif lines == 2:
+            _5s2_2(*a)
+        else:
+            _5s2_1(*a)
+
+
+@njit(nogil=True, boundscheck=False)
+def depthwise_lines(p, f, arena, constants, control, thread, num_threads):
+    """y[c * multiplier + m] = clip(kernel[c, m] * x[c] + bias)."""
+    base, outputs = arena.ctypes.data, p[CHANNELS] * p[MULTIPLIER]
+    zeros = base + 4 * (p[ZEROS] + thread * p[ZEROS_SIZE])
+    fill_vectors(zeros, p[ZEROS_SIZE], 0.0)
+    pieces = (p[OUT_HEIGHT] + _LINES - 1) // _LINES
+    begin, end = take(control, p[BATCH] * outputs, _TOGETHER, thread, num_threads)
+    while begin < end:
+        for item in range(begin, end):
+            sample, out = item // outputs, item % outputs
+            x = p[X] + sample * p[X_SAMPLE] + out // p[MULTIPLIER] * p[X_PLANE]
+            y = p[Y] + sample * p[Y_SAMPLE] + out * p[Y_PLANE]
+            for piece in range(pieces):
+                line, next_line = share(p[OUT_HEIGHT], piece, pieces)
+                _lines(
+                    p[NUMBER], next_line - line, base + 4 * x, zeros + 4 * MOST_BEFORE,
+                    line * p[STRIDE] - p[TOP], p[HEIGHT], 4 * p[WIDTH], -p[LEFT], p[WIDTH],
+                    constants.ctypes.data + 4 * (p[VALUES] + out * p[TAPS]),
+                    constants.ctypes.data + 4 * (p[BIAS] + out),
+                    base + 4 * (y + line * p[OUT_WIDTH]), 4 * p[OUT_WIDTH], p[OUT_WIDTH],
+                    p[FLAGS] & CLIP, f[0], f[1],
+                )  # fmt: skip
+        begin, end = take(control, p[BATCH] * outputs, _TOGETHER, thread, num_threads)
