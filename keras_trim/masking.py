@@ -79,7 +79,7 @@ class Masking:
             if BACKEND == "tensorflow":
                 self._update_masks_if(due, group.weights, counts)
             else:
-                self._prune_if(due, group.weights, counts)
+                self._prune_if(due, group.weights, counts())
         if BACKEND == "tensorflow":
             self.mask_weights()
 
@@ -93,7 +93,7 @@ class Masking:
         import tensorflow as tf
 
         def body(i):
-            self._update_masks(weights, counts)
+            self._update_masks(weights, counts())
             return i + 1
 
         tf.while_loop(lambda i: i < tf.cast(due, "int32"), body, [0])
@@ -106,6 +106,10 @@ class Masking:
         masking outside the loops, which spares weights that are due, it fuses with the optimizer's
         own update, so that it costs no pass over the weights.
         """
+        from jax import lax
+
+        # As if it were unknown: programs that differ only in constants XLA compiles one by one.
+        counts, _ = lax.optimization_barrier((counts, due))
         self._mask(weights, unless=due)
         for i, weight in enumerate(weights):
             # A loop for each: within one, XLA copies weights before it changes them.

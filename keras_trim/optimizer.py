@@ -64,6 +64,7 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         # would then be given them twice.
         self.__dict__["pruned_weights"] = pruned_weights
         self.__dict__["_groups"] = group_by_schedule(pruned_weights)
+        self.__dict__["_size"] = sum(math.prod(weight.variable.shape) for weight in pruned_weights)
 
     # Building
 
@@ -181,8 +182,7 @@ class PruningOptimizer(keras.optimizers.Optimizer):
 
     def scheduled_sparsity(self, step):
         """Float: the fraction of all weights pruned here that is zero after `step` steps."""
-        size = sum(math.prod(weight.variable.shape) for weight in self.pruned_weights)
-        return sum(group.zeros_at(step) for group in self._groups) / size
+        return sum(group.zeros_at(step) for group in self._groups) / self._size
 
     @property
     def schedules(self):

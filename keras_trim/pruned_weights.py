@@ -74,19 +74,30 @@ class ScheduleGroup:
         return bool(due), sparsity
 
     def counts_in_graph(self, before, step):
-        """Scalar bool tensor (an update is due) and int32 tensor of shape (weights,)."""
-        due, sparsity = self.schedule(step)
-        due_at_0, sparsity_at_0 = self.schedule(ops.zeros_like(step))
+        """Scalar bool tensor (an update is due) and a function that makes the counts of it.
+
+        That is an int32 tensor of shape (weights,), to be made only where an update is due.
+        """
+        due_now, _ = self.schedule(step)
+        if isinstance(self.schedule, SteppedSchedule):
+            due_at_0, _ = self.schedule(0)  # known ahead
+        else:
+            due_at_0, _ = self.schedule(ops.zeros_like(step))
         is_first = ops.equal(before, 0)
-        use_0 = ops.logical_and(is_first, ops.logical_not(due))
-        due = ops.logical_or(due, ops.logical_and(is_first, due_at_0))
+        due = ops.logical_or(due_now, ops.logical_and(is_first, due_at_0))
         due = ops.logical_and(due, ops.not_equal(step, before))
-        if self._table is not None:
-            index = self.schedule.update_index(ops.where(use_0, 0, step))
-            return due, ops.take(ops.convert_to_tensor(self._table), index, axis=0)
-        sparsity = ops.where(use_0, sparsity_at_0, sparsity)
-        counts = [weight.spec.count_pruned(sparsity) for weight in self.weights]
-        return due, ops.stack([ops.cast(count, "int32") for count in counts])
+
+        def counts():
+            use_0 = ops.logical_and(is_first, ops.logical_not(due_now))
+            at = ops.where(use_0, ops.zeros_like(step), step)
+            if self._table is not None:
+                index = self.schedule.update_index(at)
+                return ops.take(ops.convert_to_tensor(self._table), index, axis=0)
+            _, sparsity = self.schedule(at)
+            counts = [weight.spec.count_pruned(sparsity) for weight in self.weights]
+            return ops.stack([ops.cast(count, "int32") for count in counts])
+
+        return due, counts
 
     def zeros_at(self, step):
         """Integer: zeros in all the weights after `step` steps."""

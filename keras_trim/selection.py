@@ -22,6 +22,9 @@ BACKEND = keras.backend.backend()
 _INT32 = ("int32", 31, 0x7FFF_FFFF, 0x7F80_0001)
 _INT64 = ("int64", 63, 0x7FFF_FFFF_FFFF_FFFF, 0x7FF0_0000_0000_0001)
 
+# For any size: what is the same for all weights is compiled once.
+_TIE_BITS = 31
+
 
 def magnitude_bits(values):
     """Reads floats as non-negative integers that order as their magnitudes do.
@@ -98,8 +101,7 @@ def _keep_largest(values, num_pruned):
     lets go just as many, so that ties cost passes only where there are any.
     """
     integer, bits, *_ = _INT64 if values.dtype == "float64" else _INT32
-    tie_bits = math.prod(values.shape).bit_length()
-    passes, tie_passes = -(-bits // 2), -(-tie_bits // 2)
+    passes, tie_passes = -(-bits // 2), -(-_TIE_BITS // 2)
 
     def is_open(i, threshold, ties, count):
         del threshold, ties
@@ -110,7 +112,7 @@ def _keep_largest(values, num_pruned):
 
     def fix_two_bits(i, threshold, ties, count):
         step = ops.where(i < passes, _digit(bits, i, integer), ops.cast(0, integer))
-        tie_step = ops.where(i < passes, 0, _digit(tie_bits, i - passes, "int32"))
+        tie_step = ops.where(i < passes, 0, _digit(_TIE_BITS, i - passes, "int32"))
         candidates = [(threshold + j * step, ties + j * tie_step) for j in (1, 2, 3)]
         pinned = _pin(values, i)
         counts = _count([_goes(*pinned, *candidate) for candidate in candidates])
