@@ -87,9 +87,22 @@ def test_depthwise_convolution_2d(convolution, multiplier, width, batch, sparsit
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("padding", ["valid", "same"])
 @pytest.mark.parametrize("size", [(7, 7), (16, 33), (40, 18)])
-def test_depthwise_convolution_in_stencils(kernel, stride, padding, size):
+def test_depthwise_convolution_by_lines(kernel, stride, padding, size):
     layer = layers.DepthwiseConv2D(kernel, strides=stride, padding=padding)
     assert_same(of_layer(layer, (*size, 3)), numbers(2, *size, 3))
+
+
+@pytest.mark.parametrize("padding", [((1, 2), (3, 4)), ((5, 0), (16, 1)), ((0, 0), (17, 0)), 1])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depthwise_convolution_of_a_padded_image(padding, stride):
+    model = keras.Sequential(
+        [
+            keras.Input((9, 21, 3)),
+            layers.ZeroPadding2D(padding),
+            layers.DepthwiseConv2D(3, strides=stride, bias_initializer="ones"),
+        ]
+    )
+    assert_same(model, numbers(2, 9, 21, 3))
 
 
 @given(convolutions(1), st.integers(1, 2), channels, batches, sparsities)

@@ -1,4 +1,6 @@
-"""Depthwise convolution: each channel by itself, padded in a scratch buffer that stays in cache."""
+"""Depthwise convolution with any window: each channel padded in a scratch buffer, which stays in
+cache. For the windows of most networks `lines.py` and `flat.py` are faster.
+"""
 
 from numba import njit
 
