@@ -14,7 +14,7 @@ from keras import layers, ops
 
 from keras_trim.inference import Engine
 from keras_trim.inference.graph import Graph
-from keras_trim.inference.kernels import padding
+from keras_trim.inference.kernels import padding, planes
 from keras_trim.inference.kernels.program import CODES
 from keras_trim.inference.plan import make_program
 from keras_trim.inference.tuning import Tuner
@@ -288,7 +288,7 @@ def test_wide_padding_is_read_within_memory():
     engine = Engine(keras.Model(x, y), 1)
     program = make_program(engine._graph, [(1, 4, 4, 1)], 1, Tuner())
     (pad,) = program.table[program.table[:, 0] == CODES["pad"]]
-    last_row = pad[padding.X] + (pad[padding.HEIGHT] - 1) * pad[padding.WIDTH]
+    last_row = pad[planes.X] + (pad[planes.HEIGHT] - 1) * pad[planes.WIDTH]
     assert last_row + pad[padding.ROW] <= program.arena_size
     assert engine(np.ones((1, 4, 4, 1))).shape == (1, 2, 4002, 1)
 

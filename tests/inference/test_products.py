@@ -105,6 +105,15 @@ def test_depthwise_convolution_of_a_padded_image(padding, stride):
     assert_same(model, numbers(2, 9, 21, 3))
 
 
+@pytest.mark.parametrize("num_threads", [2, 3, 4])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(100, 50), (9, 600)])
+def test_depthwise_convolution_in_bands(size, stride, num_threads):
+    """Of a large image each thread computes some lines, of all channels."""
+    layer = layers.DepthwiseConv2D(3, strides=stride, padding="same", depth_multiplier=2)
+    assert_same(of_layer(layer, (*size, 3)), numbers(1, *size, 3), num_threads=num_threads)
+
+
 @given(convolutions(1), st.integers(1, 2), channels, batches, sparsities)
 @examples
 def test_depthwise_convolution_1d(convolution, multiplier, width, batch, sparsity):

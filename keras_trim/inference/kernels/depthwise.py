@@ -5,15 +5,15 @@ cache. For the windows of most networks `lines.py` and `flat.py` are faster.
 from numba import njit
 
 from keras_trim.inference.kernels.padding import pad_plane
+from keras_trim.inference.kernels.planes import BATCH, CHANNELS, HEIGHT, OPERANDS, WIDTH, place
 from keras_trim.inference.kernels.threads import take
 from keras_trim.inference.kernels.vector import CLIP, FIRST
 from keras_trim.inference.kernels.windows import window_plane
 
 (
-    X, X_SAMPLE, X_PLANE, Y, Y_SAMPLE, Y_PLANE, BATCH, CHANNELS, MULTIPLIER, HEIGHT, WIDTH,
-    OUT_HEIGHT, OUT_WIDTH, TOP, LEFT, STRIDE_Y, STRIDE_X, ROWS, ROW, OFFSETS, TAPS, VALUES, BIAS,
-    SCRATCH, SCRATCH_SIZE, PADDED_PLANE, FLAGS, PHASES_Y, PHASES_X, TOGETHER, NUMBER,
-) = range(1, 32)  # fmt: skip
+    MULTIPLIER, OUT_HEIGHT, OUT_WIDTH, TOP, LEFT, STRIDE_Y, STRIDE_X, ROWS, ROW, OFFSETS, TAPS,
+    VALUES, BIAS, SCRATCH, SCRATCH_SIZE, PADDED_PLANE, FLAGS, PHASES_Y, PHASES_X, TOGETHER, NUMBER,
+) = range(OPERANDS + 1, OPERANDS + 22)  # fmt: skip
 
 
 @njit(nogil=True, boundscheck=False)
@@ -30,17 +30,15 @@ def depthwise(p, f, arena, constants, index, control, thread, num_threads):
     begin, end = take(control, planes, together, thread, num_threads)
     while begin < end:
         for i in range(end - begin):
-            sample, channel = (begin + i) // p[CHANNELS], (begin + i) % p[CHANNELS]
+            x, _, _ = place(p, begin + i, 1)
             pad_plane(
-                arena, p[X] + sample * p[X_SAMPLE] + channel * p[X_PLANE], p[HEIGHT], p[WIDTH],
-                scratch + i * phases, p[PADDED_PLANE], p[ROWS], p[ROW], p[TOP], p[LEFT],
-                p[STRIDE_Y], p[STRIDE_X], 1, 1, p[PHASES_Y], p[PHASES_X], 0.0,
+                arena, x, p[HEIGHT], p[WIDTH], scratch + i * phases, p[PADDED_PLANE], p[ROWS],
+                p[ROW], p[TOP], p[LEFT], p[STRIDE_Y], p[STRIDE_X], 1, 1, p[PHASES_Y], p[PHASES_X],
+                0.0,
             )  # fmt: skip
         for i in range(end - begin):
-            sample, channel = (begin + i) // p[CHANNELS], (begin + i) % p[CHANNELS]
             for m in range(p[MULTIPLIER]):
-                out = channel * p[MULTIPLIER] + m
-                y = p[Y] + sample * p[Y_SAMPLE] + out * p[Y_PLANE]
+                _, y, out = place(p, (begin + i) * p[MULTIPLIER] + m, p[MULTIPLIER])
                 window_plane(
                     arena, scratch + i * phases, p[ROW], p[PADDED_PLANE], y, p[OUT_WIDTH],
                     p[OUT_HEIGHT], p[NUMBER], index.ctypes.data + 4 * p[OFFSETS], p[TAPS],

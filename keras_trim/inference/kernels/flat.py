@@ -12,6 +12,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 
+from keras_trim.inference.kernels.planes import BATCH, CHANNELS, OPERANDS, WIDTH, place
 from keras_trim.inference.kernels.threads import take
 from keras_trim.inference.kernels.vector import CLIP, I32, I64, LANES, Body, outlined
 
@@ -108,10 +109,9 @@ def masks_of_taps(height, width, offsets):
 _1, _2, _3, _4, _5, _6, _7, _8 = (flat_window(vectors) for vectors in range(1, _VECTORS + 1))
 
 (
-    X, X_SAMPLE, X_PLANE, Y, Y_SAMPLE, Y_PLANE, BATCH, CHANNELS, MULTIPLIER, WIDTH, OUT_HEIGHT,
-    OUT_WIDTH, STRIDE_Y, STRIDE_X, SHIFTS, MASKS, VECTORS, TAPS, VALUES, BIAS, SCRATCH,
-    SCRATCH_SIZE, FLAGS,
-) = range(1, 24)  # fmt: skip
+    MULTIPLIER, OUT_HEIGHT, OUT_WIDTH, STRIDE_Y, STRIDE_X, SHIFTS, MASKS, VECTORS, TAPS, VALUES,
+    BIAS, SCRATCH, SCRATCH_SIZE, FLAGS,
+) = range(OPERANDS + 1, OPERANDS + 15)  # fmt: skip
 
 
 @njit(nogil=True, boundscheck=False)
@@ -148,14 +148,12 @@ def depthwise_flat(p, f, arena, constants, index, short_index, control, thread, 
     With a scratch buffer, windows are computed at every pixel of x, and those that the strides ask
     for are copied from there.
     """
-    base, outputs = arena.ctypes.data, p[CHANNELS] * p[MULTIPLIER]
+    base, planes = arena.ctypes.data, p[BATCH] * p[CHANNELS] * p[MULTIPLIER]
     scratch = p[SCRATCH] + thread * p[SCRATCH_SIZE]
-    begin, end = take(control, p[BATCH] * outputs, _TOGETHER, thread, num_threads)
+    begin, end = take(control, planes, _TOGETHER, thread, num_threads)
     while begin < end:
         for item in range(begin, end):
-            sample, out = item // outputs, item % outputs
-            x = p[X] + sample * p[X_SAMPLE] + out // p[MULTIPLIER] * p[X_PLANE]
-            y = p[Y] + sample * p[Y_SAMPLE] + out * p[Y_PLANE]
+            x, y, out = place(p, item, p[MULTIPLIER])
             _plane(
                 base + 4 * x, index.ctypes.data + 4 * p[SHIFTS],
                 short_index.ctypes.data + 2 * p[MASKS], p[VECTORS], p[TAPS],
@@ -168,4 +166,4 @@ def depthwise_flat(p, f, arena, constants, index, short_index, control, thread, 
                     line = scratch + i * p[STRIDE_Y] * p[WIDTH]
                     for j in range(p[OUT_WIDTH]):
                         arena[y + i * p[OUT_WIDTH] + j] = arena[line + j * p[STRIDE_X]]
-        begin, end = take(control, p[BATCH] * outputs, _TOGETHER, thread, num_threads)
+        begin, end = take(control, planes, _TOGETHER, thread, num_threads)

@@ -11,6 +11,7 @@ from llvmlite import ir
 from numba import njit, types
 
 from keras_trim.inference.kernels.copies import fill_vectors
+from keras_trim.inference.kernels.planes import BATCH, CHANNELS, HEIGHT, OPERANDS, WIDTH, place
 from keras_trim.inference.kernels.threads import share, take
 from keras_trim.inference.kernels.vector import CLIP, I32, I64, LANES, Body, outlined, splat
 
@@ -18,6 +19,7 @@ WINDOWS = {(3, 1): 0, (3, 2): 1, (5, 1): 2, (5, 2): 3}  # (size, stride) -> numb
 MOST_BEFORE = 16  # columns of padding on the left: what may be read in front of a plane
 _LINES = 4  # at once
 _TOGETHER = 4  # planes that a thread takes at a time
+_BAND = 1024  # pixels of an image that are worth a thread of its own
 
 
 @functools.cache
@@ -127,9 +129,9 @@ def _build(function, size, stride, lines):
 )  # fmt: skip
 
 (
-    X, X_SAMPLE, X_PLANE, Y, Y_SAMPLE, Y_PLANE, BATCH, CHANNELS, MULTIPLIER, HEIGHT, WIDTH,
-    OUT_HEIGHT, OUT_WIDTH, TOP, LEFT, STRIDE, NUMBER, TAPS, VALUES, BIAS, ZEROS, ZEROS_SIZE, FLAGS,
-) = range(1, 24)  # fmt: skip
+    MULTIPLIER, OUT_HEIGHT, OUT_WIDTH, TOP, LEFT, STRIDE, NUMBER, TAPS, VALUES, BIAS, ZEROS,
+    ZEROS_SIZE, FLAGS,
+) = range(OPERANDS + 1, OPERANDS + 14)  # fmt: skip
 
 
 @njit(nogil=True, boundscheck=False)
@@ -182,17 +184,21 @@ def _lines(
 @njit(nogil=True, boundscheck=False)
 def depthwise_lines(p, f, arena, constants, control, thread, num_threads):
     """y[c * multiplier + m] = clip(kernel[c, m] * x[c] + bias)."""
-    base, outputs = arena.ctypes.data, p[CHANNELS] * p[MULTIPLIER]
+    base, planes = arena.ctypes.data, p[BATCH] * p[CHANNELS] * p[MULTIPLIER]
     zeros = base + 4 * (p[ZEROS] + thread * p[ZEROS_SIZE])
     fill_vectors(zeros, p[ZEROS_SIZE], 0.0)
     pieces = (p[OUT_HEIGHT] + _LINES - 1) // _LINES
-    begin, end = take(control, p[BATCH] * outputs, _TOGETHER, thread, num_threads)
+    # Products part large images by pixels. So each thread keeps to some lines of all planes: what
+    # it reads is in the cache of its own core, and what it writes will be.
+    is_large = p[BATCH] == 1 and p[HEIGHT] * p[WIDTH] >= _BAND * num_threads
+    bands = num_threads if is_large else 1
+    begin, end = take(control, bands * planes, _TOGETHER, thread, num_threads)
     while begin < end:
         for item in range(begin, end):
-            sample, out = item // outputs, item % outputs
-            x = p[X] + sample * p[X_SAMPLE] + out // p[MULTIPLIER] * p[X_PLANE]
-            y = p[Y] + sample * p[Y_SAMPLE] + out * p[Y_PLANE]
-            for piece in range(pieces):
+            band = item // planes
+            x, y, out = place(p, item - band * planes, p[MULTIPLIER])
+            piece, last_piece = share(pieces, band, bands)
+            while piece < last_piece:
                 line, next_line = share(p[OUT_HEIGHT], piece, pieces)
                 _lines(
                     p[NUMBER], next_line - line, base + 4 * x, zeros + 4 * MOST_BEFORE,
@@ -202,4 +208,5 @@ def depthwise_lines(p, f, arena, constants, control, thread, num_threads):
                     base + 4 * (y + line * p[OUT_WIDTH]), 4 * p[OUT_WIDTH], p[OUT_WIDTH],
                     p[FLAGS] & CLIP, f[0], f[1],
                 )  # fmt: skip
-        begin, end = take(control, p[BATCH] * outputs, _TOGETHER, thread, num_threads)
+                piece += 1
+        begin, end = take(control, bands * planes, _TOGETHER, thread, num_threads)

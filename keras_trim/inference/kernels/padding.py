@@ -8,12 +8,12 @@ stride 1 within each of them.
 from numba import njit
 
 from keras_trim.inference.kernels.copies import copy_padded, deinterleave_padded, fill_vectors
+from keras_trim.inference.kernels.planes import BATCH, CHANNELS, HEIGHT, OPERANDS, WIDTH, place
 from keras_trim.inference.kernels.threads import take
 
 (
-    X, X_SAMPLE, X_PLANE, Y, Y_SAMPLE, Y_CHANNEL, Y_PLANE, ROW, ROWS, BATCH, CHANNELS, HEIGHT,
-    WIDTH, TOP, LEFT, STRIDE_Y, STRIDE_X, SPREAD_Y, SPREAD_X, PHASES_Y, PHASES_X,
-) = range(1, 22)  # fmt: skip
+    PHASE_PLANE, ROW, ROWS, TOP, LEFT, STRIDE_Y, STRIDE_X, SPREAD_Y, SPREAD_X, PHASES_Y, PHASES_X,
+) = range(OPERANDS + 1, OPERANDS + 12)  # fmt: skip
 _TOGETHER = 4  # planes that a thread takes at a time
 
 
@@ -77,11 +77,9 @@ def pad(p, f, arena, control, thread, num_threads):
     begin, end = take(control, planes, _TOGETHER, thread, num_threads)
     while begin < end:
         for item in range(begin, end):
-            sample, channel = item // p[CHANNELS], item % p[CHANNELS]
+            x, y, _ = place(p, item, 1)
             pad_plane(
-                arena, p[X] + sample * p[X_SAMPLE] + channel * p[X_PLANE], p[HEIGHT], p[WIDTH],
-                p[Y] + sample * p[Y_SAMPLE] + channel * p[Y_CHANNEL], p[Y_PLANE],
-                p[ROWS], p[ROW], p[TOP], p[LEFT], p[STRIDE_Y], p[STRIDE_X], p[SPREAD_Y],
-                p[SPREAD_X], p[PHASES_Y], p[PHASES_X], f[0],
+                arena, x, p[HEIGHT], p[WIDTH], y, p[PHASE_PLANE], p[ROWS], p[ROW], p[TOP], p[LEFT],
+                p[STRIDE_Y], p[STRIDE_X], p[SPREAD_Y], p[SPREAD_X], p[PHASES_Y], p[PHASES_X], f[0],
             )  # fmt: skip
         begin, end = take(control, planes, _TOGETHER, thread, num_threads)

@@ -75,7 +75,7 @@ class Geometry:
             "pad",
             [
                 self.x, self.x.sample_size, self.x.plane, padded, padded.sample_size, channel,
-                self.plane, self.row, self.rows, self.x.batch, self.x.channels, height, width,
+                self.x.batch, self.x.channels, height, width, self.plane, self.row, self.rows,
                 self.top, self.left, *self.strides, *self.spread, *self.phases,
             ],
             [0.0],

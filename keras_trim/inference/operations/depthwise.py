@@ -105,7 +105,7 @@ class DepthwiseConvolution(Operation):
         kernel, bias, clip = self._constants(builder)
         operands = [
             x, x.sample_size, x.plane, y, y.sample_size, y.plane, x.batch, channels,
-            multiplier, *spatial(x), geometry.out_height, geometry.out_width, geometry.top,
+            *spatial(x), multiplier, geometry.out_height, geometry.out_width, geometry.top,
             geometry.left, stride, WINDOWS[size, stride], size * size, kernel, bias, zeros,
             zeros_size, clip.flag,
         ]  # fmt: skip
@@ -125,7 +125,7 @@ class DepthwiseConvolution(Operation):
         kernel, bias, clip = self._constants(builder)
         operands = [
             x, x.sample_size, x.plane, y, y.sample_size, y.plane, x.batch, channels,
-            multiplier, *spatial(x), geometry.out_height, geometry.out_width, geometry.top,
+            *spatial(x), multiplier, geometry.out_height, geometry.out_width, geometry.top,
             geometry.left, *self.strides, geometry.rows, geometry.row,
             builder.index(offsets), height * width, kernel, bias, scratch, scratch_size,
             geometry.plane, clip.flag, *geometry.phases, together, number,
@@ -143,7 +143,7 @@ class DepthwiseConvolution(Operation):
         kernel, bias, clip = self._constants(builder)
         operands = [
             x, x.sample_size, x.plane, y, y.sample_size, y.plane, x.batch, channels,
-            multiplier, spatial(x)[1], geometry.out_height, geometry.out_width, *self.strides,
+            *spatial(x), multiplier, geometry.out_height, geometry.out_width, *self.strides,
             builder.index(shifts), builder.short_index(masks), masks.shape[1], height * width,
             kernel, bias, scratch, scratch_size, clip.flag,
         ]  # fmt: skip
