@@ -12,8 +12,7 @@ BACKEND ?= jax
 BIN = $(VENV)/bin
 # PyTorch's own index has the build without CUDA, several GB smaller; set TORCH to override.
 TORCH ?= torch==2.13.0
-# Modules are compiled when first imported: most of TensorFlow and PyTorch never are.
-PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 BACKENDS = jax tensorflow torch
 
 .PHONY: demo test lint format setup setup-demo clean
