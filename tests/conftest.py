@@ -24,13 +24,18 @@ def _reset_keras():
 
 
 @pytest.fixture(autouse=True)
-def _compile_soon(request):
+def _compile_soon(request, monkeypatch):
     """JAX takes most of the time of these tests to compile what then runs once."""
     if keras.backend.backend() != "jax" or request.path.stem in OPTIMIZED:
         yield
         return
     import jax
 
+    jax.devices()  # from here on, the variable is for the processes that tests start
+    monkeypatch.setenv(
+        "XLA_FLAGS",
+        "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+    )
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)

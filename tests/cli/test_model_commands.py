@@ -34,7 +34,7 @@ def test_prune(folder, name):
 
 def test_prune_keeps_how_the_model_was_compiled_unless_told(folder):
     run("prune", folder / "dense.keras", folder / "a.keras", "-s", 0.5)
-    assert keras.models.load_model(folder / "a.keras").optimizer.name.lower() == "sgd"
+    assert isinstance(keras.models.load_model(folder / "a.keras").optimizer, keras.optimizers.SGD)
     run("prune", folder / "dense.keras", folder / "b.keras", "-s", 0.5, "--no-compile")
     assert not keras.models.load_model(folder / "b.keras").compiled
 
