@@ -187,7 +187,9 @@ def depthwise_lines(p, f, arena, constants, control, thread, num_threads):
     base, planes = arena.ctypes.data, p[BATCH] * p[CHANNELS] * p[MULTIPLIER]
     zeros = base + 4 * (p[ZEROS] + thread * p[ZEROS_SIZE])
     fill_vectors(zeros, p[ZEROS_SIZE], 0.0)
+    # The first pieces of a plane have one line more than the others.
     pieces = (p[OUT_HEIGHT] + _LINES - 1) // _LINES
+    least, longer = p[OUT_HEIGHT] // pieces, p[OUT_HEIGHT] % pieces
     # Products part large images by pixels. So each thread keeps to some lines of all planes: what
     # it reads is in the cache of its own core, and what it writes will be.
     is_large = p[BATCH] == 1 and p[HEIGHT] * p[WIDTH] >= _BAND * num_threads
@@ -195,18 +197,20 @@ def depthwise_lines(p, f, arena, constants, control, thread, num_threads):
     begin, end = take(control, bands * planes, _TOGETHER, thread, num_threads)
     while begin < end:
         for item in range(begin, end):
-            band = item // planes
+            band = item // planes if item >= planes else 0
             x, y, out = place(p, item - band * planes, p[MULTIPLIER])
-            piece, last_piece = share(pieces, band, bands)
+            piece, last_piece = share(pieces, band, bands) if bands > 1 else (0, pieces)
+            line = piece * least + min(piece, longer)
             while piece < last_piece:
-                line, next_line = share(p[OUT_HEIGHT], piece, pieces)
+                lines = least + 1 if piece < longer else least
                 _lines(
-                    p[NUMBER], next_line - line, base + 4 * x, zeros + 4 * MOST_BEFORE,
+                    p[NUMBER], lines, base + 4 * x, zeros + 4 * MOST_BEFORE,
                     line * p[STRIDE] - p[TOP], p[HEIGHT], 4 * p[WIDTH], -p[LEFT], p[WIDTH],
                     constants.ctypes.data + 4 * (p[VALUES] + out * p[TAPS]),
                     constants.ctypes.data + 4 * (p[BIAS] + out),
                     base + 4 * (y + line * p[OUT_WIDTH]), 4 * p[OUT_WIDTH], p[OUT_WIDTH],
                     p[FLAGS] & CLIP, f[0], f[1],
                 )  # fmt: skip
+                line += lines
                 piece += 1
         begin, end = take(control, bands * planes, _TOGETHER, thread, num_threads)

@@ -22,7 +22,9 @@ def place(p, plane, multiplier):
         `(x, y, channel)`: two places in the arena, and the channel of the output.
     """
     channels = p[CHANNELS] * multiplier
-    sample = plane // channels
+    # A small plane takes no longer than a few divisions.
+    sample = plane // channels if plane >= channels else 0
     channel = plane - sample * channels
-    x = p[X] + sample * p[X_SAMPLE] + channel // multiplier * p[X_PLANE]
+    source = channel if multiplier == 1 else channel // multiplier
+    x = p[X] + sample * p[X_SAMPLE] + source * p[X_PLANE]
     return x, p[Y] + sample * p[Y_SAMPLE] + channel * p[Y_PLANE], channel
