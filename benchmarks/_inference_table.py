@@ -7,6 +7,7 @@ from benchmarks._common import RESULTS
 from benchmarks._inference_models import NETWORKS
 
 FOLDER = RESULTS / "inference"
+OTHERS = "inference-*"  # folders of results from other processors
 OURS, DENSE, PEER = "keras-trim", ("LiteRT", "ONNX Runtime"), "DeepSparse"
 _BYTES_PER_WEIGHT = 6  # of a sparse row: a float32 and a column in 16 bits
 
@@ -17,11 +18,32 @@ def make(markdown):
     Args:
         markdown: Function `(header, rows) -> string`.
     """
-    contents = {name: _load(name) for name in NETWORKS}
-    contents = {name: content for name, content in contents.items() if content}
-    machine = _load("machine")
+    contents, machine = _networks(FOLDER), _load("machine")
     if not contents or not machine:
         return "Not measured yet: `python -m benchmarks.inference`."
+    paragraphs = [
+        _table(markdown, contents, machine),
+        _explanation(contents, machine),
+        *_other_processors(markdown),
+        *_memory(markdown),
+        *_compile(),
+        *_crossover(),
+    ]
+    return "\n\n".join(paragraphs)
+
+
+def _load(name, folder=FOLDER):
+    path = folder / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _networks(folder):
+    """Dict: name of a network -> what was measured of it."""
+    contents = {name: _load(name, folder) for name in NETWORKS}
+    return {name: content for name, content in contents.items() if content}
+
+
+def _table(markdown, contents, machine):
     rows = []
     for name, content in contents.items():
         for sparsity, result in content["results"].items():
@@ -37,19 +59,19 @@ def make(markdown):
         "goal",
         "of peak",
     ]
-    paragraphs = [
-        markdown(header, rows),
-        _explanation(contents, machine),
-        *_memory(markdown),
-        *_compile(),
-        *_crossover(),
-    ]
-    return "\n\n".join(paragraphs)
+    return markdown(header, rows)
 
 
-def _load(name):
-    path = FOLDER / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else None
+def _other_processors(markdown):
+    for folder in sorted(RESULTS.glob(OTHERS)):
+        contents, machine = _networks(folder), _load("machine", folder)
+        dates = sorted({content["date"][:10] for content in contents.values()})
+        limits = machine["results"]["1"]
+        yield (
+            f"On another processor, {machine['cpu']}, {machine['cores']} cores of a shared machine "
+            f"({limits['flops'] / 1e9:.0f} GFLOP/s each); {' and '.join(dates)}:"
+        )
+        yield _table(markdown, contents, machine)
 
 
 def _row(title, sparsity, result, goals, machine):

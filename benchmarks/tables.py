@@ -32,17 +32,19 @@ def markdown(header, rows):
 def where(*names):
     """A sentence on when and where the results were measured."""
     contents = [load(name) for name in names]
-    dates = sorted({content["date"][:10] for content in contents})
+    dates = {}
+    for content in contents:
+        dates.setdefault(content["cpu"], set()).add(content["date"][:10])
+    processors = " and ".join(
+        f"{cpu} ({', '.join(sorted(days))})" for cpu, days in sorted(dates.items())
+    )
     versions = contents[0]["versions"]["keras-trim"]
     packages = ", ".join(
         f"{package} {versions[package]}"
         for package in ("keras", "jax", "tensorflow-cpu", "tensorflow", "torch")
         if package in versions
     )
-    return (
-        f"{contents[0]['cpu']}, {contents[0]['cores']} cores, a shared virtual machine; "
-        f"{' and '.join(dates)}; {packages}."
-    )
+    return f"{processors}, {contents[0]['cores']} cores of a shared machine; {packages}."
 
 
 def by_backend(results, cell):
