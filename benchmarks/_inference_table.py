@@ -69,8 +69,7 @@ def _other_processors(markdown):
         limits = machine["results"]["1"]
         yield (
             f"On another processor, {machine['cpu']}, {machine['cores']} cores of a shared machine "
-            f"({limits['flops'] / 1e9:.0f} GFLOP/s each), of whose peak sparse layers reach less; "
-            f"{' and '.join(dates)}:"
+            f"({limits['flops'] / 1e9:.0f} GFLOP/s each); {' and '.join(dates)}:"
         )
         yield _table(markdown, contents, machine)
 
