@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from keras_trim.inference.kernels.register_tile import ROW_GROUPS
+from keras_trim.inference.kernels.vector import LANES
 from keras_trim.inference.plan import fitting
 
 
@@ -72,6 +73,11 @@ class Columns:
         """Non-zeros over weights, the zeros between groups not counted."""
         weights = self.num_rows * len(self.offsets) // self.row_sets
         return len(self.values) / max(weights, 1)
+
+    @property
+    def is_aligned(self):
+        """Whether all columns begin where vectors do."""
+        return not np.any(self.offsets % LANES)
 
     def filled(self, tile):
         """Which part of the weights is not zero, in tiles of rows and one column that are not."""

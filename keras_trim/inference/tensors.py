@@ -8,12 +8,24 @@ import numpy as np
 from keras_trim.inference.kernels.vector import LANES
 
 SLACK = 2 * LANES  # floats behind each tensor that a kernel may read, and write, past its end
+_LINE = 16  # floats, of a cache and, at most, of a vector
+_CROWDED = 16  # lines
 _MOST_AXES = 16
 _MOST_PLACES = 1 << 44  # in a tensor, empty axes not counted; products of sizes fit 64 bits
 
 
 def round_up(size, multiple=LANES):
     return -(-size // multiple) * multiple
+
+
+def plane_size(pixels):
+    """Floats from one plane to the next, so that caches hold many planes.
+
+    Caches place lines by the lower bits of their addresses: of planes some powers of two apart only
+    a few would fit.
+    """
+    lines = -(-pixels // _LINE)
+    return (lines + 1 if lines and lines % _CROWDED == 0 else lines) * _LINE
 
 
 class Tensor:
@@ -36,7 +48,7 @@ class Tensor:
         self.dtype = dtype
         self.slack = SLACK
         self.pixels = int(np.prod(self.shape[1:-1]))
-        self.plane = round_up(self.pixels) if layout == "planes" else 0
+        self.plane = plane_size(self.pixels) if layout == "planes" else 0
         self.other_layout = None
         self.offset = None  # in the arena, in floats; known when the program is complete
 

@@ -6,12 +6,18 @@ import time
 
 from keras_trim.alignment import aligned_zeros
 from keras_trim.inference.kernels.program import run
-from keras_trim.inference.kernels.register_tile import ROW_GROUPS, WIDEST, WIDEST_GROUP
+from keras_trim.inference.kernels.register_tile import ROW_GROUPS, WIDEST_GROUP
 from keras_trim.inference.kernels.threads import make_control
 from keras_trim.inference.kernels.vector import LANES
 from keras_trim.inference.plan import Builder
 
-_CACHE = 24 * 1024  # bytes of first-level cache for activations
+_KIB = 1024
+_DENSE_CACHE = 24 * _KIB  # bytes of first-level cache for activations
+# The same for sparse rows, by the vectors of pixels: with less of it, sums are loaded and stored
+# more often. First-level caches have 32 to 128 KiB.
+_SPARSE_CACHES = {8: (24 * _KIB, 56 * _KIB), 6: (48 * _KIB,), 4: (24 * _KIB, 48 * _KIB)}
+_TURNS, _LEAST_TURNS = 20, 2
+_BEHIND, _CLOSELY_BEHIND = 1.3, 1.1  # times the fastest
 _IN_BLOCKS = 0.75  # how full blocks of rows must be to be worth measuring
 _ALWAYS_SPARSE, _ALWAYS_DENSE = 0.3, 0.8  # densities beyond which only one kind is tried
 
@@ -49,7 +55,7 @@ class Tuner:
     """Measures variants of an instruction and remembers the fastest for layers alike.
 
     Args:
-        seconds: Float. How long to measure each variant at most.
+        seconds: Float. How long to measure, times the number of variants.
     """
 
     def __init__(self, seconds=0.005):
@@ -70,18 +76,21 @@ class Tuner:
             for width in {min(vectors, WIDEST_GROUP), min(vectors, 3)}:
                 found.append(Variant(tile, 1, width))
                 bytes_needed = len(columns.offsets) * width * LANES * 4
-                found.append(Variant(tile, max(1, round(bytes_needed / (8 * _CACHE))), width))
-                found.append(Variant(tile, max(1, -(-bytes_needed // _CACHE)), width, True))
+                found.append(Variant(tile, max(1, round(bytes_needed / (8 * _DENSE_CACHE))), width))
+                found.append(Variant(tile, max(1, -(-bytes_needed // _DENSE_CACHE)), width, True))
         if columns.density < _ALWAYS_DENSE:
-            for width in {min(vectors, WIDEST), min(vectors, WIDEST // 2)}:
+            for widest, caches in _SPARSE_CACHES.items():
+                width = min(vectors, widest)
                 bytes_needed = len(columns.offsets) * width * LANES * 4
-                fitting = -(-bytes_needed // _CACHE)
-                for blocks in {1, 2, fitting, max(1, fitting // 2), 2 * fitting}:
+                fitting = {-(-bytes_needed // cache) for cache in caches}
+                for blocks in {1, 2} | fitting:
                     # Blocks shorter than a few non-zeros per row only store and load sums.
                     if blocks == 1 or len(columns.values) / columns.num_rows / blocks >= 4:
                         found.append(Variant(1, blocks, width))
-                        if blocks in (fitting, fitting // 2):
+                        if blocks in fitting:
                             found.append(Variant(1, blocks, width, True))
+        if columns.is_aligned:
+            found = [variant for variant in found if not variant.is_packed]
         return sorted(set(found), key=dataclasses.astuple)
 
     def fastest(self, variants, emit, likeness):
@@ -96,23 +105,42 @@ class Tuner:
             return variants[0]
         key = (likeness, tuple(variants))
         if key not in self._known:
-            self._known[key] = min(variants, key=lambda variant: self._measure(variant, emit))
+            self._known[key] = variants[self._race([self._program(v, emit) for v in variants])]
         return self._known[key]
 
-    def _measure(self, variant, emit):
-        """Seconds that instructions take, alone, on one thread."""
+    def _program(self, variant, emit):
         builder = Builder(1, self, most_floats=self.most_floats)
         emit(variant, builder)
-        program = builder.finish([], [])
-        arguments = (
-            program.table, program.factors, aligned_zeros(program.arena_size), program.constants,
-            program.index, program.short_index, make_control(1), 0, 1, *program.steps[0],
-        )  # fmt: skip
-        run(*arguments)
-        best, spent, runs = float("inf"), 0.0, 0
-        while runs < 2 or (spent < self.seconds and runs < 20):
-            start = time.perf_counter()
-            run(*arguments)
-            elapsed = time.perf_counter() - start
-            best, spent, runs = min(best, elapsed), spent + elapsed, runs + 1
-        return best
+        return builder.finish([], [])
+
+    def _race(self, programs):
+        """Which of some programs is the fastest, alone, on one thread.
+
+        They run in turns, so that a moment in which something else slows the machine down is one
+        for all of them. Those that fall behind leave.
+        """
+        arena = aligned_zeros(max(program.arena_size for program in programs))
+        control = make_control(1)
+        best = [math.inf] * len(programs)
+        left, spent, limit = range(len(programs)), 0.0, self.seconds * len(programs)
+        for turn in range(_TURNS):
+            for i in left:
+                start = time.perf_counter()
+                _run_alone(programs[i], arena, control)
+                elapsed = time.perf_counter() - start
+                spent += elapsed
+                if turn:  # the first brings weights into caches
+                    best[i] = min(best[i], elapsed)
+            if turn >= _LEAST_TURNS:
+                slowest = min(best) * (_BEHIND if turn < _TURNS // 2 else _CLOSELY_BEHIND)
+                left = [i for i in left if best[i] <= slowest]
+                if len(left) == 1 or spent > limit:
+                    break
+        return best.index(min(best))
+
+
+def _run_alone(program, arena, control):
+    run(
+        program.table, program.factors, arena, program.constants, program.index,
+        program.short_index, control, 0, 1, *program.steps[0],
+    )  # fmt: skip

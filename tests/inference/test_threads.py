@@ -37,7 +37,7 @@ def lead_all(control, count, size, num_threads, seen):
     for instruction in range(len(seen)):
         lead(control, instruction, num_threads)
         take_all(control, count, size, 0, num_threads, seen[instruction])
-        wait_for_helpers(control)
+        wait_for_helpers(control, num_threads)
 
 
 @njit(nogil=True)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from keras_trim.inference.kernels import lookup
 from keras_trim.inference.packing import Columns, row_groups
+from keras_trim.inference.tensors import Tensor, plane_size
 from keras_trim.inference.tuning import Tuner
 
 
@@ -95,6 +96,38 @@ def test_convolution(pick, number, kernel, strides, padding, size, filters, batc
     assert_same(model, numbers(batch, *size, 5))
 
 
+@pytest.mark.parametrize("number", [0, 1])
+@examples
+@given(
+    kernel=st.tuples(st.integers(2, 4), st.integers(2, 4)),
+    strides=st.integers(1, 2),
+    padding=st.sampled_from(["valid", "same"]),
+    size=st.tuples(st.integers(6, 20), st.integers(6, 31)),
+    channels=st.integers(1, 2),
+    batch=batches,
+    sparsity=sparsities,
+    num_threads=st.integers(1, 4),
+)
+def test_convolution_of_few_channels(
+    pick, number, kernel, strides, padding, size, channels, batch, sparsity, num_threads
+):
+    picked = pick(number)
+    layer = keras.layers.Conv2D(40, kernel, strides, padding, activation="relu")
+    model = of_layer(layer, (*size, channels), sparsity)
+    assert_same(model, numbers(batch, *size, channels), num_threads=num_threads)
+    is_gapped = model.output_shape[2] % 16  # lines that are whole vectors have no gaps to leave out
+    assert ("unfolded" in picked) == bool(number and is_gapped)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("batch", [1, 3, 5])
+def test_convolution_of_one_pixel(pick, number, batch):
+    picked = pick(number)
+    model = of_layer(keras.layers.Conv2D(20, 1, activation="relu"), (1, 1, 40), 0.8)
+    assert_same(model, numbers(batch, 1, 1, 40))
+    assert ("split" in picked) == (number == 1 and batch <= 3)
+
+
 @examples
 @given(
     number=st.integers(0, 20),
@@ -126,6 +159,26 @@ def test_blocks_of_rows_are_found():
     scattered = Columns.of_matrix(np.eye(12), 16)
     assert scattered.filled(4) == 1 / 4
     assert {variant.tile for variant in Tuner().variants(scattered, 4)} == {1}
+
+
+def test_the_fastest_is_kept_and_remembered():
+    emitted = []
+
+    def emit(floats, builder):
+        emitted.append(floats)
+        builder.emit("fill", [Tensor((floats,), "rows"), floats], [0.0])
+
+    tuner = Tuner()
+    for _ in range(2):
+        assert tuner.fastest([10**6, 10, 10**5], emit, likeness="fill") == 10
+    assert emitted == [10**6, 10, 10**5]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "lines"), [(0, 0), (1, 1), (16, 1), (17, 2), (256, 17), (1024, 65), (784, 49)]
+)
+def test_planes_are_not_a_power_of_two_apart(pixels, lines):
+    assert plane_size(pixels) == 16 * lines
 
 
 @pytest.mark.parametrize(

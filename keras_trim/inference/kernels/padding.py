@@ -1,4 +1,4 @@
-"""Copies of planes with padding written out, and with strides taken apart.
+"""Copies of planes: padding written out, strides taken apart, windows unfolded.
 
 A convolution with stride s reads every s-th row and column. Its input is copied into s * s planes
 per channel, one for each remainder of row and column by s, so that the convolution itself has
@@ -7,7 +7,12 @@ stride 1 within each of them.
 
 from numba import njit
 
-from keras_trim.inference.kernels.copies import copy_padded, deinterleave_padded, fill_vectors
+from keras_trim.inference.kernels.copies import (
+    copy_floats,
+    copy_padded,
+    deinterleave_padded,
+    fill_vectors,
+)
 from keras_trim.inference.kernels.planes import BATCH, CHANNELS, HEIGHT, OPERANDS, WIDTH, place
 from keras_trim.inference.kernels.threads import take
 
@@ -82,4 +87,26 @@ def pad(p, f, arena, control, thread, num_threads):
                 arena, x, p[HEIGHT], p[WIDTH], y, p[PHASE_PLANE], p[ROWS], p[ROW], p[TOP], p[LEFT],
                 p[STRIDE_Y], p[STRIDE_X], p[SPREAD_Y], p[SPREAD_X], p[PHASES_Y], p[PHASES_X], f[0],
             )  # fmt: skip
+        begin, end = take(control, planes, _TOGETHER, thread, num_threads)
+
+
+OUT_HEIGHT, OUT_WIDTH, TAPS, OFFSETS = range(OPERANDS + 1, OPERANDS + 5)
+
+
+@njit(nogil=True, boundscheck=False)
+def unfold(p, f, arena, index, control, thread, num_threads):
+    """y[c * taps + t] = the pixels of x[c], padded, that tap t of a window reads.
+
+    Its rows are `WIDTH` floats apart in x.
+    """
+    base, planes = arena.ctypes.data, p[BATCH] * p[CHANNELS] * p[TAPS]
+    begin, end = take(control, planes, _TOGETHER, thread, num_threads)
+    while begin < end:
+        for item in range(begin, end):
+            x, y, plane = place(p, item, p[TAPS])
+            x += index[p[OFFSETS] + plane % p[TAPS]]
+            for i in range(p[OUT_HEIGHT]):
+                copy_floats(
+                    base + 4 * (y + i * p[OUT_WIDTH]), base + 4 * (x + i * p[WIDTH]), p[OUT_WIDTH]
+                )
         begin, end = take(control, planes, _TOGETHER, thread, num_threads)

@@ -5,8 +5,11 @@ from numba import njit
 
 from keras_trim.inference.kernels.padding import pad_plane
 from keras_trim.inference.kernels.planes import BATCH, CHANNELS, HEIGHT, OPERANDS, WIDTH, place
+from keras_trim.inference.kernels.stencil import plane_total
 from keras_trim.inference.kernels.threads import share, take
 from keras_trim.inference.kernels.windows import window_plane
+
+_sum_of, _maximum_of = plane_total("sum"), plane_total("maximum")
 
 (
     OUT_HEIGHT, OUT_WIDTH, TOP, LEFT, STRIDE_Y, STRIDE_X, ROWS, ROW, OFFSETS, TAPS, SCRATCH,
@@ -56,33 +59,14 @@ GX, GX_SAMPLE, GX_PLANE, GY, GBATCH, GCHANNELS, GPIXELS, GIS_MAX = range(1, 9)
 def global_pool(p, f, arena, thread, num_threads):
     """Mean or maximum of each plane."""
     begin, end = share(p[GBATCH] * p[GCHANNELS], thread, num_threads)
-    pixels = p[GPIXELS]
+    channels, pixels = p[GCHANNELS], p[GPIXELS]
+    base, scale = arena.ctypes.data, np.float32(1 / pixels)
     for item in range(begin, end):
-        sample, channel = item // p[GCHANNELS], item % p[GCHANNELS]
-        start = p[GX] + sample * p[GX_SAMPLE] + channel * p[GX_PLANE]
+        sample = item // channels if item >= channels else 0
+        x = p[GX] + sample * p[GX_SAMPLE] + (item - sample * channels) * p[GX_PLANE]
+        y = p[GY] + item
         if p[GIS_MAX]:
-            total = arena[start]
-            for i in range(1, pixels):
-                value = arena[start + i]
-                total = value if value > total or value != value else total
-            arena[p[GY] + item] = total
+            _maximum_of(base + 4 * x, pixels, base + 4 * y)
         else:
-            # Eight sums: one alone waits for each addition.
-            a = b = c = d = np.float32(0)
-            a2 = b2 = c2 = d2 = np.float32(0)
-            i = 0
-            while i + 8 <= pixels:
-                a += arena[start + i]
-                b += arena[start + i + 1]
-                c += arena[start + i + 2]
-                d += arena[start + i + 3]
-                a2 += arena[start + i + 4]
-                b2 += arena[start + i + 5]
-                c2 += arena[start + i + 6]
-                d2 += arena[start + i + 7]
-                i += 8
-            while i < pixels:
-                a += arena[start + i]
-                i += 1
-            total = ((a + b) + (c + d)) + ((a2 + b2) + (c2 + d2))
-            arena[p[GY] + item] = total / np.float32(pixels)
+            _sum_of(base + 4 * x, pixels, base + 4 * y)
+            arena[y] *= scale

@@ -19,7 +19,7 @@ from keras_trim.inference.kernels.flat import depthwise_flat
 from keras_trim.inference.kernels.lines import depthwise_lines
 from keras_trim.inference.kernels.moving import copy, gather, transpose
 from keras_trim.inference.kernels.normalization import group_norm
-from keras_trim.inference.kernels.padding import pad
+from keras_trim.inference.kernels.padding import pad, unfold
 from keras_trim.inference.kernels.pooling import global_pool, pool
 from keras_trim.inference.kernels.recurrent import cell
 from keras_trim.inference.kernels.resizing import resize
@@ -40,7 +40,7 @@ OPCODES = (
     "convolution", "pad", "depthwise", "depthwise_flat", "depthwise_lines", "pool", "unary",
     "binary", "global_pool", "transpose", "copy", "gather", "sparse_rows", "dense_rows", "softmax",
     "layer_norm", "move", "fill", "constant", "scale", "broadcast", "cell", "lookup_rows", "resize",
-    "group_norm",
+    "group_norm", "unfold",
 )  # fmt: skip
 CODES = {name: code for code, name in enumerate(OPCODES)}
 
@@ -91,6 +91,8 @@ def _make_run(fingerprint):
                 depthwise_lines(p, f, arena, constants, control, thread, num_threads)
             elif code == 5:
                 pool(p, f, arena, constants, index, control, thread, num_threads)
+            elif code == 25:
+                unfold(p, f, arena, index, control, thread, num_threads)
             else:
                 # A piece of the others is the share of a thread, whoever computes it.
                 part, _ = take(control, num_threads, 1, thread, num_threads)
@@ -135,7 +137,7 @@ def _make_run(fingerprint):
                         group_norm(p, f, arena, constants, part, num_threads)
                     part, _ = take(control, num_threads, 1, thread, num_threads)
             if not thread:
-                wait_for_helpers(control)
+                wait_for_helpers(control, num_threads)
                 i += 1
 
     return run

@@ -1,10 +1,20 @@
 """Inner loops of windows that move over planes: several lines of an image at a time."""
 
 import functools
+import math
 
+from llvmlite import ir
 from numba import types
 
-from keras_trim.inference.kernels.vector import I32, I64, Body, outlined
+from keras_trim.inference.kernels.vector import (
+    F32,
+    I32,
+    I64,
+    LANES,
+    Body,
+    first_lanes,
+    outlined,
+)
 
 
 @functools.cache
@@ -90,3 +100,42 @@ def window(kind):
 
     operands = (types.intp, types.intp, types.int64, types.intp)
     return outlined(f"window_{kind}", operands, build)
+
+
+@functools.cache
+def plane_total(kind):
+    """Makes `kernel(x, pixels, y)`: the maximum, or sum, of a plane that has one pixel or more.
+
+    Addresses: `x`, float32, in whole vectors; `y`, one float32.
+    """
+    neutral = 0.0 if kind == "sum" else -math.inf
+
+    def build(function):
+        body = Body(function)
+        b = body.b
+        x, pixels, y = function.args
+        others = ir.Constant(body.vector, [neutral] * LANES)
+        entry = b.block
+        head, done = body.blocks("head", "done")
+        b.branch(head)
+        b.position_at_end(head)
+        at, total = b.phi(I64), b.phi(body.vector)
+        at.add_incoming(I64(0), entry)
+        total.add_incoming(others, entry)
+        is_inside = first_lanes(b, b.sub(pixels, at))
+        loaded = b.select(is_inside, body.load(x, b.shl(at, I64(2))), others)
+        joined = body.joined(kind, total, loaded)
+        following = b.add(at, I64(LANES))
+        at.add_incoming(following, head)
+        total.add_incoming(joined, head)
+        b.cbranch(b.icmp_signed("<", following, pixels), head, done)
+        b.position_at_end(done)
+        half = LANES // 2
+        while half:
+            lanes = ir.Constant(ir.VectorType(I32, LANES), [i ^ half for i in range(LANES)])
+            joined = body.joined(kind, joined, b.shuffle_vector(joined, joined, lanes))
+            half //= 2
+        b.store(b.extract_element(joined, I32(0)), b.inttoptr(y, F32.as_pointer()))
+        b.ret_void()
+
+    return outlined(f"plane_{kind}", (types.intp, types.int64, types.intp), build)

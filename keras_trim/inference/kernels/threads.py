@@ -29,28 +29,17 @@ _IDLE_SPINS = 200_000  # some 100 microseconds, in which a helper sleeps not: wa
 # Places in the array of int64 by which threads agree. What changes at different times lies on cache
 # lines of its own. A *turn* is the number of an instruction in the order of execution.
 _TURN, _INSTRUCTION, _IS_RUNNING = 0, 1, 2
-_DONE = 8  # pieces of this turn
-_OF_THREADS, _PER_THREAD = 16, 8  # for each thread:
-_TAKEN, _MY_TURN, _HOLDS, _PIECES, _IS_ASLEEP = 0, 1, 2, 3, 4
+_OF_THREADS, _PER_THREAD = 8, 16  # for each thread:
+_TAKEN, _IS_ASLEEP = 0, 1
+# What a thread alone writes, so that none waits for a cache line to count what it has done. Pieces
+# are those of all turns; the leader knows how many there are, and were before this turn.
+_MY_TURN, _HOLDS, _DONE, _PIECES, _PIECES_BEFORE = 8, 9, 10, 11, 12
 _TURN_BITS = 32  # `_TAKEN` counts pieces of a thread's share, and names the turn in its upper bits
 
 
 def _pointer_to(context, builder, array_type, array, index):
     view = context.make_array(array_type)(context, builder, array)
     return builder.gep(view.data, [index])
-
-
-@intrinsic
-def atomic_add(typing_context, array, index, value):
-    """Adds to an element of an int64 array; returns what it was before."""
-    signature = types.int64(array, types.int64, types.int64)
-
-    def codegen(context, builder, signature, arguments):
-        array, index, value = arguments
-        pointer = _pointer_to(context, builder, signature.args[0], array, index)
-        return builder.atomic_rmw("add", pointer, value, "seq_cst")
-
-    return signature, codegen
 
 
 @intrinsic
@@ -143,19 +132,23 @@ def lead(control, instruction, num_threads):
     turn = control[_TURN] + 1
     for thread in range(num_threads):
         atomic_store(control, _of_thread(thread, _TAKEN), turn << _TURN_BITS)
-    atomic_store(control, _DONE, 0)
     control[_of_thread(0, _MY_TURN)] = turn
-    control[_of_thread(0, _PIECES)] = 0
+    control[_of_thread(0, _PIECES_BEFORE)] = control[_of_thread(0, _PIECES)]
     # In this order: a helper that finds the instruction of another turn than its own takes nothing.
     atomic_store(control, _INSTRUCTION, instruction)
     atomic_store(control, _TURN, turn)
 
 
 @njit(nogil=True)
-def wait_for_helpers(control):
+def wait_for_helpers(control, num_threads):
     """Returns when what helpers have taken of an instruction is done; the leader found no more."""
     spins = 0
-    while atomic_load(control, _DONE) != control[_of_thread(0, _PIECES)]:
+    while True:
+        done = 0
+        for thread in range(num_threads):
+            done += atomic_load(control, _of_thread(thread, _DONE))
+        if done == control[_of_thread(0, _PIECES)]:
+            return
         spins += 1
         _wait(spins)
 
@@ -212,10 +205,11 @@ def take(control, count, size, thread, num_threads):
     holds = _of_thread(thread, _HOLDS)
     if control[holds]:
         control[holds] = 0
-        atomic_add(control, _DONE, 1)
+        done = _of_thread(thread, _DONE)
+        atomic_store(control, done, control[done] + 1)
     size = max(min(size, count // num_threads), 1)
     pieces = (count + size - 1) // size
-    control[_of_thread(thread, _PIECES)] = pieces
+    control[_of_thread(thread, _PIECES)] = control[_of_thread(thread, _PIECES_BEFORE)] + pieces
     turn = control[_of_thread(thread, _MY_TURN)]
     for i in range(num_threads):
         owner = (thread + i) % num_threads

@@ -1,6 +1,7 @@
 """Convolutions, 1 and 2-dimensional, of any kernel size, stride, padding, dilation and groups."""
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from keras_trim.inference.operations.base import (
 )
 from keras_trim.inference.operations.plane_products import emit_pointwise, emit_product
 from keras_trim.inference.packing import Columns
-from keras_trim.inference.tensors import SLACK, Tensor, round_up
+from keras_trim.inference.tensors import SLACK, Tensor, plane_size
 
 
 @dataclasses.dataclass
@@ -48,7 +49,7 @@ class Geometry:
         self.rows = self.out_height + reach[0] // self.strides[0]
         self.row = self.out_width + reach[1] // self.strides[1]
         # Room for whole vectors behind the last row, which may begin `left` pixels late.
-        self.plane = round_up(self.rows * self.row + max(left, 0) + LANES)
+        self.plane = plane_size(self.rows * self.row + max(left, 0) + LANES)
         # The copy of each row reads on to the end of its padding.
         overrun = self.row * min(self.strides[1], 2) - width
         self.x.slack = max(self.x.slack, SLACK + overrun)
@@ -161,21 +162,61 @@ class Convolution(Operation):
         if is_pointwise and self.groups == 1:
             emit_pointwise(builder, self.kernel[0, 0], self.bias, x, y, clip, residual)
             return y
-        if is_pointwise:
-            source, channel, row, pixels = x, x.plane, 0, x.pixels
-            offsets = np.zeros(1, np.int64)
-        else:
-            source, channel = geometry.pad(builder)
-            is_exact = geometry.row == geometry.out_width
-            row = 0 if is_exact else geometry.row
-            pixels = (geometry.out_height - 1) * geometry.row + geometry.out_width
-            offsets = geometry.tap_offsets()
-        columns = Columns.of_kernel(self.kernel, self.groups, channel, offsets, builder.skip_zeros)
-        emit_product(
-            builder, columns, self.bias, source, y, pixels, row,
-            (geometry.out_width, geometry.out_height), clip, residual,
+        ways = {"whole": self._whole} if is_pointwise else {"shifted": self._shifted}
+        # What lies between two rows is computed for nothing, and left out of each output.
+        is_gapped = geometry.row != geometry.out_width and geometry.out_width % LANES
+        columns = self.kernel[..., 0].size
+        if is_gapped and self.groups == 1 and columns <= self.kernel.shape[3]:
+            ways["unfolded"] = self._unfolded
+
+        def emit(way, builder):
+            ways[way](builder, geometry, x, y, clip, residual)
+
+        way = builder.tuner.fastest(
+            list(ways),
+            emit,
+            likeness=(
+                "ways", self.kernel.shape, round(20 * np.mean(self.kernel != 0)), x.shape,
+                self.strides, self.padding, self.dilation, self.spread, residual is not None,
+            ),
         )  # fmt: skip
+        emit(way, builder)
         return y
+
+    def _whole(self, builder, geometry, x, y, clip, residual):
+        """Emits a product of groups of channels, pixel by pixel."""
+        no_shift = np.zeros(1, np.int64)
+        columns = Columns.of_kernel(self.kernel, self.groups, x.plane, no_shift, builder.skip_zeros)
+        size = geometry.out_width, geometry.out_height
+        emit_product(builder, columns, self.bias, x, y, x.pixels, 0, size, clip, residual)
+
+    def _shifted(self, builder, geometry, x, y, clip, residual):
+        """Emits a product whose columns are shifted copies of the padded input."""
+        padded, channel = geometry.pad(builder)
+        row = 0 if geometry.row == geometry.out_width else geometry.row
+        pixels = (geometry.out_height - 1) * geometry.row + geometry.out_width
+        columns = Columns.of_kernel(
+            self.kernel, self.groups, channel, geometry.tap_offsets(), builder.skip_zeros
+        )
+        size = geometry.out_width, geometry.out_height
+        emit_product(builder, columns, self.bias, padded, y, pixels, row, size, clip, residual)
+
+    def _unfolded(self, builder, geometry, x, y, clip, residual):
+        """Emits the copies and a product with them, of whole planes."""
+        padded, channel = geometry.pad(builder)
+        taps, inputs, outputs = math.prod(self.kernel.shape[:2]), *self.kernel.shape[2:]
+        unfolded = Tensor((*y.shape[:-1], inputs * taps), "planes")
+        builder.emit(
+            "unfold",
+            [
+                padded, padded.sample_size, channel, unfolded, unfolded.sample_size,
+                unfolded.plane, x.batch, inputs, geometry.rows, geometry.row,
+                geometry.out_height, geometry.out_width, taps,
+                builder.index(geometry.tap_offsets()),
+            ],
+        )  # fmt: skip
+        matrix = self.kernel.reshape(taps, inputs, outputs).swapaxes(0, 1).reshape(-1, outputs)
+        emit_pointwise(builder, matrix, self.bias, unfolded, y, clip, residual)
 
     def multiply_adds(self, input_shape, output_shape):
         pixels = int(np.prod(output_shape[:-1]))

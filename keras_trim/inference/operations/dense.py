@@ -16,7 +16,7 @@ from keras_trim.inference.operations.base import (
 from keras_trim.inference.operations.plane_products import emit_pointwise, emit_product
 from keras_trim.inference.operations.row_products import FEW_ROWS, emit_row_product
 from keras_trim.inference.packing import Columns
-from keras_trim.inference.tensors import Tensor, round_up
+from keras_trim.inference.tensors import Tensor, plane_size
 
 
 @dataclasses.dataclass
@@ -63,7 +63,7 @@ class Dense(Operation):
     def _on_columns(self, builder, x, shape, num_rows, clip):
         """The product over rows as pixels: one weight serves many of them."""
         inputs, outputs = self.kernel.shape
-        plane = round_up(num_rows)
+        plane = plane_size(num_rows)
         transposed, sums = Tensor((inputs, plane), "rows"), Tensor((outputs, plane), "rows")
         y = Tensor(shape, "rows")
         builder.emit("transpose", [x, transposed, 1, 0, 0, num_rows, inputs, inputs, plane])

@@ -70,7 +70,8 @@ def emit_pointwise(builder, kernel, bias, x, y, clip=Clip(), residual=None):  # 
     """Emits `y = clip(x @ kernel + bias + residual)` for each pixel of planes.
 
     Where vectors leave a few pixels over, these can be rows of a product of their own: 49 pixels
-    are three vectors and one pixel, which would take as long as a vector.
+    are three vectors and one pixel, which would take as long as a vector. So can be the few pixels
+    that there are behind global pooling.
 
     Args:
         builder: `plan.Builder`.
@@ -82,11 +83,12 @@ def emit_pointwise(builder, kernel, bias, x, y, clip=Clip(), residual=None):  # 
     """
     columns = Columns.of_matrix(kernel, x.plane, builder.skip_zeros)
     pixels, left = x.pixels, x.pixels % LANES
-    can_split = residual is None and pixels > LANES and 0 < x.batch * left <= FEW_ROWS
+    can_split = residual is None and 0 < x.batch * left <= FEW_ROWS
 
     def emit(way, builder):
         split = pixels - left if way == "split" else pixels
-        emit_product(builder, columns, bias, x, y, split, 0, (split, 1), clip, residual)
+        if split:
+            emit_product(builder, columns, bias, x, y, split, 0, (split, 1), clip, residual)
         if way == "split":
             _emit_last_pixels(builder, kernel, bias, x, y, split, clip)
 
