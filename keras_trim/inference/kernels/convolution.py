@@ -12,7 +12,7 @@ it the product runs at the speed of the second level, about half as fast.
 from numba import njit
 
 from keras_trim.inference.kernels.copies import copy_floats, pack_columns
-from keras_trim.inference.kernels.register_tile import multiply_add
+from keras_trim.inference.kernels.register_tile import WIDEST, multiply_add
 from keras_trim.inference.kernels.threads import share, take
 from keras_trim.inference.kernels.vector import CLIP, FIRST, LANES, RESIDUAL
 
@@ -138,6 +138,7 @@ def _store_rows(arena, sums, start, count, y, other, row, width, height, flags, 
     NUM_GROUPS, BLOCKS, OFFSETS, VALUES, BIAS, OTHER, OTHER_SAMPLE, SCRATCH, SCRATCH_SIZE, FLAGS,
     VECTORS, BY_LINES, COLUMNS, NUM_COLUMNS, PACKED,
 ) = range(1, 29)  # fmt: skip
+_WIDE = 5  # times as many inputs as outputs
 CHUNK = 16  # groups of rows whose sums wait in scratch memory to be stored
 
 
@@ -155,10 +156,20 @@ def convolution(p, f, arena, constants, index, control, thread, num_threads):
     pieces = lines * parts
     all_pieces = p[BATCH] * pieces
     # Threads have rows of their own if there are few pieces: half of the weights fit more caches
-    # than all of them. What is packed, each of them would have to pack.
-    is_split = all_pieces < (num_threads if p[PACKED] else 8 * num_threads)
-    splits = num_threads if is_split else 1
+    # than all of them. But then each needs all of x, much of which is in the cache of another
+    # core; if x is far larger than y they have pixels of their own. What is packed, each of them
+    # would have to pack.
     is_direct = p[ROW] == 0 or p[BY_LINES] != 0
+    is_wide = all_pieces >= num_threads and p[X_SAMPLE] >= _WIDE * p[Y_SAMPLE]
+    is_split = all_pieces < (num_threads if p[PACKED] or is_wide else 8 * num_threads)
+    if is_wide and is_direct and all_pieces < 8 * num_threads:
+        # As many pieces for each thread.
+        widest = WIDEST if index[p[RUNS] + 2] == 1 else p[VECTORS]
+        parts = (vectors + widest - 1) // widest
+        parts = (parts + num_threads - 1) // num_threads * num_threads
+        pieces = lines * parts
+        all_pieces = p[BATCH] * pieces
+    splits = num_threads if is_split else 1
     chunk = p[NUM_GROUPS] if is_direct or p[BLOCKS] > 1 else CHUNK
     item, end = take(control, all_pieces * splits, 1, thread, num_threads)
     while item < end:
