@@ -1,6 +1,7 @@
 """Files of other runtimes: LiteRT, ONNX, safetensors."""
 
 import dataclasses
+import importlib.util
 import os
 import warnings
 
@@ -10,7 +11,7 @@ from keras_trim.exporters import litert, onnx, safetensors
 from keras_trim.exporters.conversion import convert
 from keras_trim.exporters.files import replacing, write
 
-_FORMATS = ("litert", "onnx", "safetensors")
+_CONVERTERS = {"litert": litert, "onnx": onnx, "safetensors": safetensors}
 _WEIGHTS = (None, "float16", "int8")
 
 
@@ -69,12 +70,13 @@ def export(model, path, format="litert", weights=None):
     ```
     """
     _validate(model, format, weights)
+    _require_packages(format)
     path = os.fspath(path)
     with replacing(path) as file:  # before the work, so that a read-only folder fails at once
         if format == "litert":
-            data, facts = convert(model, litert.__name__, litert.BACKEND, weights=weights)
+            data, facts = convert(model, litert, weights=weights)
         elif format == "onnx":
-            data, facts = convert(model, onnx.__name__, onnx.BACKEND)
+            data, facts = convert(model, onnx)
         else:
             data, facts = safetensors.convert(model, weights)
         write(file, data, path)
@@ -86,10 +88,9 @@ def export(model, path, format="litert", weights=None):
 def _validate(model, format, weights):
     if not isinstance(model, keras.Model):
         raise ValueError(f"`model` must be a Keras model. Received: model={model!r}")
-    if format not in _FORMATS:
-        raise ValueError(
-            f"`format` must be one of {', '.join(map(repr, _FORMATS))}. Received: format={format!r}"
-        )
+    if format not in _CONVERTERS:
+        formats = ", ".join(map(repr, _CONVERTERS))
+        raise ValueError(f"`format` must be one of {formats}. Received: format={format!r}")
     if weights not in _WEIGHTS:
         raise ValueError(
             f"`weights` must be one of {', '.join(map(repr, _WEIGHTS))}. "
@@ -112,4 +113,15 @@ def _validate(model, format, weights):
         raise ValueError(
             "The model's inputs are not known: it must be a Sequential or Functional model, built "
             f"by a `keras.Input` or `model.build(input_shape)`. Received: model={model.name}"
+        )
+
+
+def _require_packages(format):
+    """Looks before the work: a process that converts takes seconds to find out."""
+    packages = _CONVERTERS[format].PACKAGES
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f"Exporting in the format '{format}' needs: pip install \"keras-trim[{format}]\". "
+            f"Not found: {', '.join(missing)}. Received: format='{format}'"
         )

@@ -5,7 +5,6 @@ process, which knows the user's own classes; else in another one, which loads th
 temporary file.
 """
 
-import importlib
 import json
 import os
 import subprocess
@@ -17,28 +16,27 @@ import keras
 from keras_trim.exporters import conversion_worker
 
 
-def convert(model, converter, backend, **options):
-    """Runs `convert(model, **options)` of a module under a backend.
+def convert(model, converter, **options):
+    """Runs `convert(model, **options)` of a module under the backend that it needs.
 
     Args:
         model: Keras model that is built.
-        converter: String. Name of the module.
-        backend: String. The Keras backend that it needs.
+        converter: The module, which names its `BACKEND`.
         **options: What JSON can hold.
 
     Returns:
         Tuple of the bytes of the file and a dict of facts about it.
 
     Raises:
-        ImportError: if the converter lacks a package.
+        ImportError: if a package of the converter cannot be imported there.
         ValueError: if it cannot convert the model.
     """
-    if keras.backend.backend() == backend:
-        return importlib.import_module(converter).convert(model, **options)
+    if keras.backend.backend() == converter.BACKEND:
+        return converter.convert(model, **options)
     with tempfile.TemporaryDirectory(prefix="keras_trim_") as folder:
         model.save(os.path.join(folder, conversion_worker.MODEL))
         job = {
-            "converter": converter,
+            "converter": converter.__name__,
             "options": options,
             "classes": _own_classes(model),
             "name": model.name,
@@ -46,7 +44,7 @@ def convert(model, converter, backend, **options):
         }
         environment = {
             **os.environ,
-            "KERAS_BACKEND": backend,
+            "KERAS_BACKEND": converter.BACKEND,
             # The worker may not take the accelerator's memory from under this process.
             "CUDA_VISIBLE_DEVICES": "",
             "JAX_PLATFORMS": "cpu",

@@ -19,6 +19,7 @@ from keras_trim.exporters.samples import (
 )
 
 BACKEND = "tensorflow"
+PACKAGES = ("ai_edge_litert", "tensorflow")
 # Converted files are compared with the model, or sparse ones with dense ones, on random inputs.
 _TOLERANCE = 1e-3
 
@@ -35,16 +36,8 @@ def convert(model, weights):
         sparsely), `batch_size` (`None`: any) and `warnings`, a list of strings.
 
     Raises:
-        ImportError: if TensorFlow or the LiteRT interpreter is not installed.
         ValueError: if the model cannot be converted.
     """
-    try:
-        import ai_edge_litert.interpreter  # noqa: F401
-        import tensorflow  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f'Exporting to LiteRT needs: pip install "keras-trim[litert]". Received: {error}'
-        ) from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TensorFlow's own, about its parts
         return _convert(model, weights)

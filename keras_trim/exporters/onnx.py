@@ -19,6 +19,7 @@ from keras_trim.exporters.samples import (
 )
 
 BACKEND = "torch"
+PACKAGES = ("onnx", "onnxruntime", "onnxscript", "torch")
 # Of a converted file's outputs on random inputs to the model's, over the largest.
 _TOLERANCE = 1e-3
 # Two sample sizes that no layer has: the exporter takes a size of 1 for a constant.
@@ -35,18 +36,8 @@ def convert(model):
         Tuple of the bytes of the file and a dict of facts.
 
     Raises:
-        ImportError: if PyTorch or the ONNX packages are not installed.
         ValueError: if the model cannot be converted.
     """
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f'Exporting to ONNX needs: pip install "keras-trim[onnx]". Received: {error}'
-        ) from error
     notes = []
     batch_size = None
     try:

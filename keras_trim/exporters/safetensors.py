@@ -15,6 +15,8 @@ import numpy as np
 
 from keras_trim._version import __version__
 
+PACKAGES = ("safetensors",)
+
 
 def convert(model, weights):
     """Converts a model's weights on any backend.
@@ -27,16 +29,10 @@ def convert(model, weights):
         Tuple of the bytes of the file and a dict of facts.
 
     Raises:
-        ImportError: if safetensors is not installed.
         ValueError: if float16 would overflow.
     """
-    try:
-        import safetensors.numpy
-    except ImportError as error:
-        raise ImportError(
-            'Exporting to safetensors needs: pip install "keras-trim[safetensors]". '
-            f"Received: {error}"
-        ) from error
+    import safetensors.numpy
+
     tensors = {}
     for name, variable in zip(tensor_names(model), model.weights, strict=True):
         tensors.update(_encode(name, keras.ops.convert_to_numpy(variable.value), weights))

@@ -90,15 +90,20 @@ def test_an_old_file_is_replaced(tmp_path):
     ("format", "package"),
     [("litert", "ai_edge_litert"), ("onnx", "onnxscript"), ("safetensors", "safetensors")],
 )
-def test_a_missing_extra(format, package, old_file, tmp_path, monkeypatch):
-    # A package that cannot be imported, in this process and in those that inherit its path.
-    (tmp_path / f"{package}.py").write_text(f'raise ImportError("No module named {package}")')
-    monkeypatch.syspath_prepend(tmp_path)
-    for name in [name for name in sys.modules if name.split(".")[0] == package]:
-        monkeypatch.delitem(sys.modules, name)
-    message = rf'pip install "keras-trim\[{format}\]". Received: No module named {package}'
+def test_a_missing_extra(format, package, old_file, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    message = rf'pip install "keras-trim\[{format}\]". Not found: {package}. Received: format='
     with pytest.raises(ImportError, match=message):
         keras_trim.export(make("mlp"), old_file, format=format)
+
+
+def test_a_package_that_is_broken_where_the_model_is_converted(old_file, tmp_path, monkeypatch):
+    (tmp_path / "onnxscript.py").write_text("raise ImportError('no such symbol')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.split(".")[0] == "onnxscript"]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises((ImportError, ValueError), match="no such symbol"):
+        keras_trim.export(make("mlp"), old_file, format="onnx")
 
 
 class Shift(layers.Layer):

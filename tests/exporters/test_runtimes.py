@@ -14,8 +14,10 @@ BYTES = {name: sum(4 * np.prod(v.shape) for v in build().weights) for name, buil
 
 
 def models(backend):
-    """What is exported by `backend`. Any other has a process of it read the model from a file."""
-    return MODELS if keras.backend.backend() == backend else ("branches", "lstm")
+    """What is exported by `backend`. Any other has a process of it read the model from a file: that
+    takes seconds, and the rest is the same.
+    """
+    return MODELS if keras.backend.backend() == backend else ("branches",)
 
 
 def one_at_a_time(name):
@@ -57,7 +59,10 @@ def test_onnx(name, tmp_path):
         assert [value.name for value in graph.output] == ["wide", "narrow"]
 
 
-@pytest.mark.parametrize(("weights", "tolerance"), [("float16", 5e-3), ("int8", 0.1)])
+@pytest.mark.parametrize(
+    ("weights", "tolerance"),
+    [("float16", 5e-3), ("int8", 0.1)][: 2 if keras.backend.backend() == "tensorflow" else 1],
+)
 def test_smaller_litert_weights(weights, tolerance, tmp_path):
     model = make("mlp")
     warning = (
