@@ -9,8 +9,14 @@ import sys
 import time
 import tomllib
 
+import keras
 import pytest
 from commands import ROOT, fill, finish, start
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "jax",
+    reason="how the process behaves does not depend on the backend, and it takes seconds to start",
+)
 
 
 @pytest.fixture
