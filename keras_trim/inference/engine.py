@@ -200,11 +200,11 @@ class Engine:
         outputs = self._runner(inputs, skip_zeros)(inputs, only_finite=skip_zeros)
         if outputs is None:
             outputs = self._runner(inputs, skip_zeros=False)(inputs)
-        with np.errstate(over="ignore", invalid="ignore"):  # as Keras
-            return [
-                output.astype(_dtype(name), copy=False)
-                for output, name in zip(outputs, self._graph.output_dtypes, strict=True)
-            ]
+        for i, name in enumerate(self._graph.output_dtypes):
+            if outputs[i].dtype.name != name:
+                with np.errstate(over="ignore", invalid="ignore"):  # as Keras
+                    outputs[i] = outputs[i].astype(_dtype(name))
+        return outputs
 
     def _runner(self, inputs, skip_zeros):
         shapes = tuple(x.shape for x in inputs)

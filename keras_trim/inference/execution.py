@@ -36,7 +36,7 @@ class ProgramRunner:
 
     def __init__(self, program, num_threads):
         self.program, self.num_threads = program, num_threads
-        self._free = queue.LifoQueue()
+        self._free = []  # what a list does is atomic
 
     def __call__(self, inputs, only_finite=False):
         """Outputs, or None if inputs have to be finite and are not."""
@@ -49,13 +49,13 @@ class ProgramRunner:
     def execution(self):
         """An `Execution` that nobody else uses meanwhile."""
         try:
-            execution = self._free.get_nowait()
-        except queue.Empty:
+            execution = self._free.pop()
+        except IndexError:
             execution = Execution(self.program, self.num_threads)
         try:
             yield execution
         finally:
-            self._free.put(execution)
+            self._free.append(execution)
 
 
 class Execution:
@@ -68,20 +68,22 @@ class Execution:
             program.table, program.factors, self._arena, program.constants, program.index,
             program.short_index,
         )  # fmt: skip
+        self._inputs = [self.view(tensor) for tensor in program.inputs]
+        self._outputs = [self.view(tensor) for tensor in program.outputs]
         self._team = _Team(num_threads, self._arguments)
 
     def set_inputs(self, inputs):
         """Takes a list of arrays of the planned shapes; returns whether all of them are finite."""
         are_finite = True
-        for tensor, x in zip(self.program.inputs, inputs, strict=True):
-            are_finite &= _copy(self.view(tensor), x)
+        for place, x in zip(self._inputs, inputs, strict=True):
+            are_finite &= _copy(place, x)
         return are_finite
 
     def run(self):
         """Outputs for the inputs that were set, a list of new arrays."""
         for step in self.program.steps:
             self.run_step(step)
-        return [self.view(tensor).copy() for tensor in self.program.outputs]
+        return [place.copy() for place in self._outputs]
 
     def run_step(self, step):
         if isinstance(step, HostStep):
@@ -125,8 +127,11 @@ class Execution:
 
 def _copy(place, x):
     """Copies an array into the memory of a program; returns whether it is finite there."""
-    with np.errstate(over="ignore", invalid="ignore"):  # as Keras
-        np.copyto(place, x, casting="unsafe")
+    if x.dtype == place.dtype:
+        np.copyto(place, x)
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):  # as Keras
+            np.copyto(place, x, casting="unsafe")
     # The sum in float64 of numbers in float32 does not overflow.
     return place.dtype != np.float32 or math.isfinite(sum_of(place.reshape(-1)))
 
