@@ -18,6 +18,7 @@ _DENSE_CACHE = 24 * _KIB  # bytes of first-level cache for activations
 _SPARSE_CACHES = {8: (24 * _KIB, 56 * _KIB), 6: (48 * _KIB,), 4: (24 * _KIB, 48 * _KIB)}
 _TURNS, _LEAST_TURNS = 20, 2
 _BEHIND, _CLOSELY_BEHIND = 1.3, 1.1  # times the fastest
+_MOST_BYTES = 1 << 28  # of weights, of the variants that are in one race
 _IN_BLOCKS = 0.75  # how full blocks of rows must be to be worth measuring
 _ALWAYS_SPARSE, _ALWAYS_DENSE = 0.3, 0.8  # densities beyond which only one kind is tried
 
@@ -105,7 +106,13 @@ class Tuner:
             return variants[0]
         key = (likeness, tuple(variants))
         if key not in self._known:
-            self._known[key] = variants[self._race([self._program(v, emit) for v in variants])]
+            programs = {}
+            for variant in variants:
+                programs[variant] = self._program(variant, emit)
+                if sum(map(_num_bytes, programs.values())) > _MOST_BYTES:
+                    fastest = self._race(programs)
+                    programs = {fastest: programs[fastest]}
+            self._known[key] = self._race(programs)
         return self._known[key]
 
     def _program(self, variant, emit):
@@ -114,11 +121,17 @@ class Tuner:
         return builder.finish([], [])
 
     def _race(self, programs):
-        """Which of some programs is the fastest, alone, on one thread.
+        """The variant whose program is the fastest, alone, on one thread.
 
         They run in turns, so that a moment in which something else slows the machine down is one
         for all of them. Those that fall behind leave.
+
+        Args:
+            programs: Dictionary, variant -> `plan.Program`.
         """
+        variants, programs = list(programs), list(programs.values())
+        if len(programs) == 1:
+            return variants[0]
         arena = aligned_zeros(max(program.arena_size for program in programs))
         control = make_control(1)
         best = [math.inf] * len(programs)
@@ -136,7 +149,11 @@ class Tuner:
                 left = [i for i in left if best[i] <= slowest]
                 if len(left) == 1 or spent > limit:
                     break
-        return best.index(min(best))
+        return variants[best.index(min(best))]
+
+
+def _num_bytes(program):
+    return program.constants.nbytes + program.index.nbytes + program.short_index.nbytes
 
 
 def _run_alone(program, arena, control):

@@ -11,6 +11,7 @@ from helpers import assert_same, batches, examples, numbers, of_layer, sparsitie
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keras_trim.inference import tuning
 from keras_trim.inference.kernels import lookup
 from keras_trim.inference.packing import Columns, row_groups
 from keras_trim.inference.tensors import Tensor, plane_size
@@ -161,7 +162,9 @@ def test_blocks_of_rows_are_found():
     assert {variant.tile for variant in Tuner().variants(scattered, 4)} == {1}
 
 
-def test_the_fastest_is_kept_and_remembered():
+@pytest.mark.parametrize("most_bytes", [0, 1 << 28])  # one against one, or all at once
+def test_the_fastest_is_kept_and_remembered(most_bytes, monkeypatch):
+    monkeypatch.setattr(tuning, "_MOST_BYTES", most_bytes)
     emitted = []
 
     def emit(floats, builder):
