@@ -1,8 +1,14 @@
 import html.parser
+import shutil
+import subprocess
 
 import keras
+import matplotlib.image
+import numpy as np
 import pytest
 from commands import error_of, fill, run, run_json
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 @pytest.fixture
@@ -82,6 +88,29 @@ def test_page_is_self_contained_and_its_ids_are_unique(folder):
     assert "75.00%" in text
     assert "default-src 'none'" in path.read_text()
     assert "url(http" not in path.read_text()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_chromium_draws_the_page_and_complains_of_nothing(folder):
+    path, picture = folder / "report.html", folder / "page.png"
+    run("report", folder / "pruned.keras", "--html", path)
+    done = subprocess.run(
+        [
+            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+            f"--user-data-dir={folder / 'profile'}", "--window-size=1000,2000",
+            f"--screenshot={picture}", path.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )  # fmt: skip
+    assert "CONSOLE" not in done.stderr  # where it says what the page's policy refuses
+    pixels = matplotlib.image.imread(picture)[..., :3].reshape(-1, 3)
+    drawn = np.any(np.abs(pixels - pixels[0]) > 0.1, axis=1)  # not the background
+    assert drawn.mean() > 0.05
+    is_coloured = np.ptp(pixels, axis=1) > 0.3  # text and lines are grey, bars are not
+    assert is_coloured.mean() > 0.01
 
 
 def test_page_draws_the_largest_weights_only(folder):
