@@ -193,3 +193,17 @@ def test_nothing_is_folded_into_a_convolution_whose_sums_are_used_elsewhere():
 def test_planes_of_threads(make, size, num_threads):
     model = of_layer(make(), (*size, 24))
     assert_same(model, numbers(2, *size, 24), num_threads=num_threads)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (8, 32), (32, 32)])
+def test_images_whose_planes_would_crowd_a_cache(size):
+    x = inputs = keras.Input((*size, 3))
+    x = layers.Conv2D(8, 3, padding="same", activation="relu")(x)
+    x = layers.Concatenate()([x, layers.DepthwiseConv2D(3, padding="same")(x)])
+    x = layers.GroupNormalization(4)(layers.BatchNormalization()(x))
+    x = layers.Conv2D(8, 1)(layers.Activation("tanh")(x))
+    x = layers.UpSampling2D()(layers.MaxPooling2D()(x))
+    x = layers.Add()([x, layers.Resizing(*size)(layers.AveragePooling2D(2)(x))])
+    x = layers.Permute((2, 1, 3))(x)
+    outputs = [x, layers.GlobalAveragePooling2D()(x), layers.Dense(4)(layers.Flatten()(x))]
+    assert_same(randomize(keras.Model(inputs, outputs), 0.8), numbers(2, *size, 3))

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import examples
+from helpers import assert_same, examples, numbers, of_layer
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers
@@ -315,3 +315,9 @@ def test_dense_passes_nan_on(sparsity):
     model.layers[-1].bias.assign(np.where(np.arange(40) == 7, np.nan, 1.0))
     y = Engine(model)(np.ones((1, 20), "float32"))
     assert np.flatnonzero(np.isnan(y)).tolist() == [7]
+
+
+@pytest.mark.parametrize("layer", [layers.LSTM, layers.GRU, layers.SimpleRNN])
+def test_steps_and_samples_whose_planes_would_crowd_a_cache(layer):
+    model = of_layer(layer(8, return_sequences=True), (16, 4), 0.8)
+    assert_same(model, numbers(16, 16, 4))

@@ -120,6 +120,13 @@ class Rows(_Layout):
         return Place(mask, time), self.steps
 
 
+def _dense_planes(pixels, channels):
+    """A tensor whose planes lie right behind one another, as steps and gates count them."""
+    tensor = Tensor((1, pixels, channels), "planes")
+    tensor.plane = pixels
+    return tensor
+
+
 class Lanes(_Layout):
     """Samples in the lanes of vectors, (..., samples), their number rounded up."""
 
@@ -147,7 +154,7 @@ class Lanes(_Layout):
                 plane,
             ],
         )  # fmt: skip
-        y = Tensor((1, plane, outputs), "planes")
+        y = _dense_planes(plane, outputs)
         columns = Columns.of_matrix(self.layer.kernel, plane)
         emit_product(builder, columns, self.layer.bias, turned, y, plane, 0, (plane, 1))
         return y
@@ -156,7 +163,7 @@ class Lanes(_Layout):
         return Place(inputs, time * self.width), 0, self.steps * self.width
 
     def sums(self, outputs):
-        return Tensor((1, self.width, outputs), "planes")
+        return _dense_planes(self.width, outputs)
 
     def place(self, sums, gate):
         return Place(sums, gate * self.units * self.width)
