@@ -120,6 +120,15 @@ def test_convolution_of_few_channels(
     assert ("unfolded" in picked) == bool(number and is_gapped)
 
 
+@pytest.mark.parametrize("number", range(16))
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("num_threads", [2, 3])
+def test_threads_share_out_pixels_of_many_channels(pick, number, kernel, num_threads):
+    pick(number)
+    layer = keras.layers.Conv1D(4, kernel, padding="same", activation="relu")
+    assert_same(of_layer(layer, (256, 40), 0.6), numbers(1, 256, 40), num_threads=num_threads)
+
+
 @pytest.mark.parametrize("number", [0, 1])
 @pytest.mark.parametrize("batch", [1, 3, 5])
 def test_convolution_of_one_pixel(pick, number, batch):

@@ -164,7 +164,7 @@ def convolution(p, f, arena, constants, index, control, thread, num_threads):
     is_split = all_pieces < (num_threads if p[PACKED] or is_wide else 8 * num_threads)
     if is_wide and is_direct and all_pieces < 8 * num_threads:
         # As many pieces for each thread.
-        widest = WIDEST if index[p[RUNS] + 2] == 1 else p[VECTORS]
+        widest = WIDEST if index[p[RUNS] + 2] == 1 and not p[PACKED] else p[VECTORS]
         parts = (vectors + widest - 1) // widest
         parts = (parts + num_threads - 1) // num_threads * num_threads
         pieces = lines * parts
