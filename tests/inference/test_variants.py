@@ -127,6 +127,9 @@ def test_threads_share_out_pixels_of_many_channels(pick, number, kernel, num_thr
     pick(number)
     layer = keras.layers.Conv1D(4, kernel, padding="same", activation="relu")
     assert_same(of_layer(layer, (256, 40), 0.6), numbers(1, 256, 40), num_threads=num_threads)
+    # One vector per piece: none is left to share out.
+    layer = keras.layers.Conv2D(4, kernel, padding="same", activation="relu")
+    assert_same(of_layer(layer, (4, 16, 60), 0.6), numbers(2, 4, 16, 60), num_threads=num_threads)
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -166,7 +166,7 @@ def convolution(p, f, arena, constants, index, control, thread, num_threads):
         # As many pieces for each thread.
         widest = WIDEST if index[p[RUNS] + 2] == 1 and not p[PACKED] else p[VECTORS]
         parts = (vectors + widest - 1) // widest
-        parts = (parts + num_threads - 1) // num_threads * num_threads
+        parts = min((parts + num_threads - 1) // num_threads * num_threads, vectors)
         pieces = lines * parts
         all_pieces = p[BATCH] * pieces
     splits = num_threads if is_split else 1

@@ -16,7 +16,7 @@ from keras_trim.inference.operations.base import (
 from keras_trim.inference.operations.plane_products import emit_pointwise, emit_product
 from keras_trim.inference.operations.row_products import FEW_ROWS, emit_row_product
 from keras_trim.inference.packing import Columns
-from keras_trim.inference.tensors import Tensor, plane_size
+from keras_trim.inference.tensors import Tensor
 
 
 @dataclasses.dataclass
@@ -63,13 +63,10 @@ class Dense(Operation):
     def _on_columns(self, builder, x, shape, num_rows, clip):
         """The product over rows as pixels: one weight serves many of them."""
         inputs, outputs = self.kernel.shape
-        plane = plane_size(num_rows)
-        transposed, sums = Tensor((inputs, plane), "rows"), Tensor((outputs, plane), "rows")
-        y = Tensor(shape, "rows")
+        transposed = Tensor((1, num_rows, inputs), "planes")
+        sums = Tensor((1, num_rows, outputs), "planes")
+        plane, y = sums.plane, Tensor(shape, "rows")
         builder.emit("transpose", [x, transposed, 1, 0, 0, num_rows, inputs, inputs, plane])
-        as_planes = Tensor((1, num_rows, outputs), "planes")
-        sums.plane, sums.shape = plane, as_planes.shape
-        sums.layout = "planes"
         columns = Columns.of_matrix(self.kernel, plane, builder.skip_zeros)
         emit_product(
             builder, columns, self.bias, transposed, sums, num_rows, 0, (num_rows, 1), clip
