@@ -15,6 +15,7 @@ import numpy as np
 import zstandard
 
 from keras_trim.storage.container import MAGIC, PREFIX, TRAILER, VERSION, Reader, Writer
+from keras_trim.storage.streams import StreamDecoder
 
 NUMBERS = (
     0,
@@ -89,11 +90,9 @@ class Parts:
     """A file taken apart: its body and its header, and put together again with checksums."""
 
     def __init__(self, data):
-        offset, stored, *_ = TRAILER.unpack(data[-TRAILER.size :])
+        offset, stored, size, *_ = TRAILER.unpack(data[-TRAILER.size :])
         self.body = bytearray(data[PREFIX.size : offset])
-        header = data[offset : offset + stored]
-        if header[:4] == b"\x28\xb5\x2f\xfd":
-            header = zstandard.decompress(header)
+        header = StreamDecoder().decode(data[offset : offset + stored], size, is_text=True)
         self.header = json.loads(header)
 
     def join(self, raw_header=None):

@@ -224,7 +224,7 @@ class Reader:
         offset, pieces = self._offsets[id(entry)], []
         for (length, checksum), size in zip(entry.pieces, entry.piece_lengths(), strict=True):
             stored = self._read_at(offset, length, checksum)
-            pieces.append(self._decoder.decode(stored, size))
+            pieces.append(self._decoder.decode(stored, size, is_text=True))
             offset += length
         return b"".join(pieces)
 
@@ -256,7 +256,8 @@ class Reader:
             raise FormatError("The file is cut off or damaged: it does not end as it must.")
         if not PREFIX.size <= offset <= end or not stored <= size <= MAX_HEADER:
             raise FormatError("The file is damaged: its header is of an impossible size.")
-        header = parse_header(self._decoder.decode(self._read_at(offset, stored, checksum), size))
+        text = self._decoder.decode(self._read_at(offset, stored, checksum), size, is_text=True)
+        header = parse_header(text)
         total = sum(entry.stored_bytes for entry in (*header.arrays, *header.files))
         if PREFIX.size + total != offset:
             raise FormatError("The file is damaged: its parts do not add up to its size.")

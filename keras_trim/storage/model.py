@@ -68,8 +68,7 @@ def save(model, path, values=None, include_optimizer=False):
 
 def write(model, path, values, include_optimizer):
     """Does what `save` does, with arguments that have been checked."""
-    with ObjectSharingScope():
-        config = json.dumps(saving.serialize_keras_object(model), separators=(",", ":"))
+    config = _structure(model)
     rows = []
     with replace_file(path) as file, assets.collecting() as (assets_store, asset_files):
         writer = Writer(file)
@@ -144,6 +143,27 @@ def check_model(model):
             "The model has no weights yet: build it first, by `model.build(input_shape)` or by "
             f"calling it on a batch. Received: model={model.name}"
         )
+
+
+def _structure(model):
+    """String: the structure of a model as JSON, the same for the same model."""
+    with ObjectSharingScope():
+        config = saving.serialize_keras_object(model)
+    numbers = {}
+
+    def number(value):
+        """Counts shared objects, which Keras tells apart by their addresses."""
+        if isinstance(value, dict):
+            if "shared_object_id" in value:
+                identity = value["shared_object_id"]
+                value["shared_object_id"] = numbers.setdefault(identity, len(numbers))
+            value = list(value.values())
+        if isinstance(value, (list, tuple)):
+            for item in value:
+                number(item)
+
+    number(config)
+    return json.dumps(config, separators=(",", ":"))
 
 
 def _write(writer, name, array, values):

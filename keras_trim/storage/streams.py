@@ -1,6 +1,16 @@
-"""Byte streams: stored as they are, or through Zstandard where that is smaller."""
+"""Byte streams: stored as they are, or through Zstandard where that is smaller.
+
+Texts, which are a model's structure and the file's own header, are compressed with a dictionary of
+what such texts look like: otherwise they are a tenth of a small model's file.
+"""
+
+import functools
+import pathlib
 
 from keras_trim.storage.errors import FormatError
+
+# Part of the format, made by tools/make_storage_dictionary.py.
+DICTIONARY = pathlib.Path(__file__).with_name("dictionary.txt")
 
 # Bytes: trying harder than this takes longer than it is worth.
 _THOROUGH_BELOW = 1 << 12
@@ -19,6 +29,12 @@ def import_zstandard():
             f'.ktrim files need Zstandard: pip install "keras-trim[storage]". Received: {error}'
         ) from error
     return zstandard
+
+
+@functools.cache
+def _dictionary():
+    zstd = import_zstandard()
+    return zstd.ZstdCompressionDict(DICTIONARY.read_bytes(), dict_type=zstd.DICT_TYPE_RAWCONTENT)
 
 
 class StreamEncoder:
@@ -43,13 +59,14 @@ class StreamEncoder:
         self._entropy = zstd.ZstdCompressor(compression_params=entropy)
         self._general = zstd.ZstdCompressor(level=3)
         self._thorough = zstd.ZstdCompressor(level=19)
+        self._text = zstd.ZstdCompressor(level=19, dict_data=_dictionary())
 
     def encode(self, data, is_text=False):
         """Encodes a stream.
 
         Args:
             data: Bytes-like.
-            is_text: Boolean. Whether the data are no values, and so worth any effort.
+            is_text: Boolean. Whether the data are no values but a text.
 
         Returns:
             Bytes: either the data themselves or, if it is smaller, one Zstandard frame.
@@ -57,7 +74,9 @@ class StreamEncoder:
         data = memoryview(data).cast("B")
         if not data:
             return b""
-        if is_text or len(data) <= _THOROUGH_BELOW:
+        if is_text:
+            best = self._text.compress(data)
+        elif len(data) <= _THOROUGH_BELOW:
             best = self._thorough.compress(data)
         else:
             best = self._entropy.compress(data)
@@ -73,13 +92,15 @@ class StreamDecoder:
     def __init__(self):
         self._zstd = import_zstandard()
         self._decompressor = self._zstd.ZstdDecompressor()
+        self._text = self._zstd.ZstdDecompressor(dict_data=_dictionary())
 
-    def decode(self, stored, size):
+    def decode(self, stored, size, is_text=False):
         """Returns the `size` bytes that `StreamEncoder.encode` was given.
 
         Args:
             stored: Bytes-like.
             size: Integer. If `stored` is as long, it is the data itself.
+            is_text: Boolean. What `StreamEncoder.encode` was told.
 
         Raises:
             FormatError: if `stored` does not decode to exactly `size` bytes.
@@ -91,9 +112,8 @@ class StreamDecoder:
             claimed = self._zstd.get_frame_parameters(stored).content_size
             if claimed != size:
                 raise FormatError(f"A compressed stream claims {claimed} bytes instead of {size}.")
-            data = self._decompressor.decompress(
-                stored, max_output_size=size, allow_extra_data=False
-            )
+            decompressor = self._text if is_text else self._decompressor
+            data = decompressor.decompress(stored, max_output_size=size, allow_extra_data=False)
         except self._zstd.ZstdError as error:
             raise FormatError(f"A compressed stream is damaged ({error}).") from error
         if len(data) != size:

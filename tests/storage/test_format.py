@@ -1,5 +1,6 @@
 """A reader made from docs/format.md alone: what the page says must be enough."""
 
+import hashlib
 import json
 import math
 import re
@@ -14,6 +15,9 @@ import zstandard
 
 import keras_trim
 
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "format.md").read_text()
+DICTIONARY = (ROOT / "keras_trim" / "storage" / "dictionary.txt").read_bytes()
 MAGIC = bytes.fromhex("894B5452494D0D0A")
 FLOATS = {"float16": (5, 10), "bfloat16": (8, 7), "float32": (8, 23), "float64": (11, 52)}
 
@@ -25,7 +29,7 @@ def read(data):
     offset, stored, size, crc, version, zero = struct.unpack("<QIIIII", data[-36:-8])
     assert (data[-8:], version, zero, offset + stored) == (MAGIC, 1, 0, len(data) - 36)
     assert zlib.crc32(data[offset : offset + stored]) == crc
-    header = json.loads(stream(data[offset : offset + stored], size))
+    header = json.loads(stream(data[offset : offset + stored], size, DICTIONARY))
     arrays, at = {}, 16
     for entry in header["arrays"]:
         arrays[entry["name"]], at = read_array(data, at, entry)
@@ -35,18 +39,19 @@ def read(data):
         for stored, crc in entry["pieces"]:
             assert zlib.crc32(data[at : at + stored]) == crc
             piece = min(entry["piece_size"], entry["size"] - len(content))
-            content += stream(data[at : at + stored], piece)
+            content += stream(data[at : at + stored], piece, DICTIONARY)
             at += stored
         files[entry["name"]] = content
     assert at == offset
     return arrays, files
 
 
-def stream(stored, size):
+def stream(stored, size, dictionary=b""):
     if len(stored) == size:
         return stored
     assert len(stored) < size
-    decoded = zstandard.decompress(stored)
+    raw = zstandard.ZstdCompressionDict(dictionary, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+    decoded = zstandard.ZstdDecompressor(dict_data=raw).decompress(stored)
     assert len(decoded) == size
     return decoded
 
@@ -189,14 +194,20 @@ def test_models(kind, mlp, tmp_path):
 def test_the_page_states_the_constants():
     from keras_trim.storage import container, header
 
-    page = Path(__file__).parents[2].joinpath("docs", "format.md").read_text()
-    assert f"version {container.VERSION}\n" in page.splitlines(keepends=True)[0]
+    assert f"version {container.VERSION}\n" in PAGE.splitlines(keepends=True)[0]
     magic, trailer = (
-        re.search(r"magic `([0-9A-F ]+)`", page),
-        re.search(r"\| trailer \| (\d+)", page),
+        re.search(r"magic `([0-9A-F ]+)`", PAGE),
+        re.search(r"\| trailer \| (\d+)", PAGE),
     )
     assert bytes.fromhex(magic[1]) == container.MAGIC
     assert int(trailer[1]) == container.TRAILER.size
     assert header.MAX_CHUNK == 1 << 22
     assert header.MAX_PIECE == 1 << 24
     assert header.MAX_HEADER == 64 << 20
+
+
+def test_the_dictionary_is_the_one_of_this_version():
+    """Another one could not read what has been written: it takes a new version of the format."""
+    digest = hashlib.sha256(DICTIONARY).hexdigest()
+    assert digest == re.search(r"SHA-256\s`([0-9a-f]+)`", PAGE)[1]
+    assert digest == "e25c8a67ea040fcf5731044c40e9aa9c57a738dfd952bf3c40ccbf5320746afb"

@@ -158,6 +158,26 @@ def test_models_come_back_bit_for_bit(make, tmp_path):
     np.testing.assert_array_equal(model.predict(x, verbose=0), loaded.predict(x, verbose=0))
 
 
+def test_a_small_model_is_not_all_description(tmp_path):
+    result = keras_trim.save(make_cnn(), tmp_path / "model.ktrim")
+    description = result.file_bytes - sum(array.stored_bytes for array in result.arrays)
+    assert description < 700  # 1,470 without a dictionary
+
+
+def test_the_same_model_gives_the_same_file(tmp_path):
+    """Though Keras numbers what layers share, policies for instance, by its address in memory."""
+    config = json.dumps(keras.saving.serialize_keras_object(make_text()))
+    models, files = [], []
+    for _ in range(2):
+        keras.config.set_dtype_policy(keras.DTypePolicy("float32"))  # at an address of its own
+        models.append(keras.saving.deserialize_keras_object(json.loads(config)))
+        for variable in models[-1].variables:
+            variable.assign(keras.ops.ones_like(variable.value))
+        keras_trim.save(models[-1], tmp_path / "model.ktrim")
+        files.append((tmp_path / "model.ktrim").read_bytes())
+    assert files[0] == files[1]
+
+
 def compiled(optimizer="adam"):
     model = make_cnn()
     model.layers[3].rate = 0.0  # PyTorch's dropout keeps a generator of its own
