@@ -3,6 +3,7 @@
 import keras
 
 from keras_trim.guard import find_pruning_optimizer
+from keras_trim.marks import is_built
 from keras_trim.optimizer import PruningOptimizer
 
 
@@ -25,7 +26,9 @@ def attach(model):
         optimizer = PruningOptimizer(outer.inner_optimizer)
     else:
         optimizer = PruningOptimizer(outer)
-    if model.built and all(layer.built for layer in model._flatten_layers()):
+    # Layers that are never called stay without weights; an inner optimizer that has been built
+    # takes no others any more.
+    if optimizer.inner_optimizer.built or (model.built and is_built(model)):
         optimizer.build(model.trainable_variables)
     if outer is optimizer.inner_optimizer:
         _set_optimizer(model, optimizer)

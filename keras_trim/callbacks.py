@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import os
 import warnings
 
 import keras
@@ -10,7 +11,7 @@ from keras import ops
 
 from keras_trim.attachment import attach
 from keras_trim.guard import find_pruning_optimizer
-from keras_trim.marks import is_marked, marked_variables
+from keras_trim.marks import is_to_be_pruned, marked_variables
 from keras_trim.report import count_zeros, warn_of_missed_targets
 from keras_trim.schedules import SteppedSchedule
 
@@ -21,6 +22,9 @@ class UpdatePruningStep(keras.callbacks.Callback):
     It wraps the model's optimizer in a `keras_trim.PruningOptimizer` when training begins, shows
     `sparsity` (of the weights that are pruned) in the progress bar and the history, and warns if
     the schedule does not fit the training that `fit` announces.
+
+    Put it last among the callbacks: then it also sees, and warns of, weights of an epoch before
+    `end_step` that `EarlyStopping(restore_best_weights=True)` has brought back.
 
     Example:
 
@@ -38,14 +42,15 @@ class UpdatePruningStep(keras.callbacks.Callback):
         super().__init__()
         # A reference of its own: reading `self.model` makes JAX hand over the state of the step.
         self._optimizer = None
-        self._epoch_start = 0
+        self._batches_before = 0
         self._batches_per_step = 1
         self._is_checked = False
+        self._epochs_before = 0
 
     def set_model(self, model):
         super().set_model(model)
         optimizer = getattr(model, "optimizer", None)
-        if optimizer is not None and is_marked(model):
+        if optimizer is not None and is_to_be_pruned(model):
             attach(model)
         self._optimizer = find_pruning_optimizer(getattr(model, "optimizer", None))
 
@@ -56,25 +61,39 @@ class UpdatePruningStep(keras.callbacks.Callback):
                     "`UpdatePruningStep` needs a model with an optimizer: call `model.compile()`, "
                     "or set `model.optimizer`, first. Received: a model that has none."
                 )
+            if marked_variables(self.model):
+                why = "all weights that are marked are frozen. Set `layer.trainable = True`"
+            else:
+                why = (
+                    "no weight of this model is marked. Call "
+                    "`keras_trim.prune_low_magnitude(model, ...)`"
+                )
             warnings.warn(
-                "`UpdatePruningStep` has nothing to prune: no weight of this model is marked. Call "
-                "`keras_trim.prune_low_magnitude(model, ...)` before `fit`.",
-                stacklevel=2,
+                f"`UpdatePruningStep` has nothing to prune: {why} before `fit`.", stacklevel=2
             )
             return
-        self._is_checked = self._optimizer.built
-        if self._is_checked:
+        self._is_checked = False
+        if self._optimizer.built:
             self._warn_of_revival()
-            self._warn_of_misfit(self._step())
 
     def on_epoch_begin(self, epoch, logs=None):
-        if self._optimizer is not None:
-            self._epoch_start = self._step()
-            self._batches_per_step = self._accumulation()
+        if self._optimizer is None:
+            return
+        if not self._is_checked:
+            self._epochs_before = epoch
+            if self._optimizer.built:
+                self._warn_of_misfit(self._step())
+        if self._optimizer.built:  # where masks can be read, on JAX too
+            self._optimizer.scheduled_sparsity(self._step())
+        # With gradient accumulation, an epoch may begin and end in the middle of a step.
+        self._batches_before = int(ops.convert_to_numpy(self._inner_optimizer._iterations))
+        self._batches_per_step = self._accumulation()
 
     def on_train_batch_end(self, batch, logs=None):
+        # Counted, since JAX would have to wait for the optimizer's own count. (Where a
+        # `LossScaleOptimizer` skips a step, the count is put right when the next epoch begins.)
         if self._optimizer is not None and self._optimizer.built and logs is not None:
-            step = self._epoch_start + (batch + 1) // self._batches_per_step
+            step = (self._batches_before + batch + 1) // self._batches_per_step
             logs["sparsity"] = self._optimizer.scheduled_sparsity(step)
 
     def on_epoch_end(self, epoch=None, logs=None, batch=None):
@@ -82,7 +101,6 @@ class UpdatePruningStep(keras.callbacks.Callback):
         if self._optimizer is not None and self._optimizer.built and logs is not None:
             logs["sparsity"] = self._measured_sparsity()
             if not self._is_checked:  # a model that TensorFlow built within the first step
-                self._is_checked = True
                 self._warn_of_misfit(0)
 
     def on_train_end(self, logs=None):
@@ -99,12 +117,24 @@ class UpdatePruningStep(keras.callbacks.Callback):
             )
         else:
             warn_of_missed_targets(self.model, "Training ended")
+        for schedule in self._optimizer.schedules:
+            if not isinstance(schedule, SteppedSchedule) and not self._has_pruned(schedule):
+                warnings.warn(
+                    f"The pruning schedule has not pruned anything up to step {step}, where "
+                    "training ended: it never returned `should_prune` true with a sparsity above "
+                    f"0. Received: {type(schedule).__name__}",
+                    stacklevel=2,
+                )
 
     def _step(self):
         return int(ops.convert_to_numpy(self._optimizer.iterations))
 
+    @property
+    def _inner_optimizer(self):
+        return self._optimizer.inner_optimizer
+
     def _accumulation(self):
-        return self._optimizer.inner_optimizer.gradient_accumulation_steps or 1
+        return self._inner_optimizer.gradient_accumulation_steps or 1
 
     def _measured_sparsity(self):
         variables = [weight.variable for weight in self._optimizer.pruned_weights]
@@ -112,6 +142,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         return sum(count_zeros(variable) for variable in variables) / size
 
     def _warn_of_misfit(self, start):
+        self._is_checked = True
         self._warn_of_frozen()
         self._warn_of_schedule(start)
 
@@ -149,7 +180,10 @@ class UpdatePruningStep(keras.callbacks.Callback):
     def _warn_of_schedule(self, start):
         params = self.params or {}
         steps, epochs = params.get("steps"), params.get("epochs")
-        end = start + steps * epochs // self._accumulation() if steps and epochs else None
+        end = None
+        if steps and epochs:
+            batches = steps * (epochs - self._epochs_before)
+            end = start + batches // self._accumulation()
         for schedule in self._optimizer.schedules:
             if not isinstance(schedule, SteppedSchedule):
                 continue
@@ -191,7 +225,7 @@ class PruningSummaries(keras.callbacks.TensorBoard):
     tensorboard and tensorflow, whatever the backend: `pip install "keras-trim[summaries]"`.
 
     Args:
-        log_dir: String. Where to write; see `keras.callbacks.TensorBoard`.
+        log_dir: Path. Where to write; see `keras.callbacks.TensorBoard`.
         update_freq: `"epoch"`, `"batch"` or an integer; see `keras.callbacks.TensorBoard`.
             Weights are counted once per epoch.
         **kwargs: Further arguments of `keras.callbacks.TensorBoard`.
@@ -201,8 +235,9 @@ class PruningSummaries(keras.callbacks.TensorBoard):
     """
 
     def __init__(self, log_dir, update_freq="epoch", **kwargs):
+        log_dir = os.fspath(log_dir) if isinstance(log_dir, os.PathLike) else log_dir
         if not isinstance(log_dir, str) or not log_dir:
-            raise ValueError(f"`log_dir` must be a non-empty string. Received: log_dir={log_dir!r}")
+            raise ValueError(f"`log_dir` must be a path. Received: log_dir={log_dir!r}")
         missing = [
             name for name in ("tensorboard", "tensorflow") if importlib.util.find_spec(name) is None
         ]

@@ -2,8 +2,9 @@
 
 Keras gives a layer no say in which optimizer trains it. So the first mark in a process puts a check
 before two methods of Keras: `Model.make_train_function`, with which `fit` and `train_on_batch`
-begin, and `Optimizer.apply`, through which every other training loop goes. Both raise before any
-weight has moved. `Model.save` warns where the marks would not be saved.
+begin, and `Optimizer.apply`, through which every other loop with a Keras optimizer goes. Both raise
+before any weight has moved. `Model.save` and `keras.saving.save_model` warn where the marks would
+not be saved.
 """
 
 import contextlib
@@ -43,32 +44,62 @@ def pruning():
         _state.pruning = before
 
 
+def _check_optimizer(model):
+    """Raises `ValueError` unless a model's optimizer prunes what is marked in it, and no more."""
+    marked = {id(v): v for v in marked_variables(model) if v.trainable}
+    optimizer = find_pruning_optimizer(getattr(model, "optimizer", None))
+    if optimizer is None:
+        if marked:
+            name = type(getattr(model, "optimizer", None)).__name__
+            raise ValueError(_MESSAGE.format(name))
+        return
+    if not optimizer.built:
+        return
+    pruned = {id(weight.variable): weight for weight in optimizer.pruned_weights}
+    changed = [v.path for i, v in marked.items() if i not in pruned]
+    changed += [
+        weight.variable.path
+        for weight in optimizer.pruned_weights
+        if get_spec(weight.variable) is not weight.spec
+    ]
+    if changed:
+        raise ValueError(
+            "What is marked for pruning has changed since the model's optimizer was built, which "
+            "would go on as before: call `model.compile()` again. Received: "
+            f"{len(changed)} weights, {', '.join(changed[:4])}{' ...' if changed[4:] else ''}"
+        )
+
+
 def install():
     """Puts the checks in place, once per process."""
     if getattr(keras.Model.make_train_function, "_keras_trim_guard", False):
         return
     make_train_function = keras.Model.make_train_function
-    save = keras.Model.save
     apply = keras.optimizers.Optimizer.apply
 
     @functools.wraps(make_train_function)
     def guarded_make_train_function(model, *args, **kwargs):
-        optimizer = getattr(model, "optimizer", None)
-        if find_pruning_optimizer(optimizer) is None and marked_variables(model):
-            raise ValueError(_MESSAGE.format(type(optimizer).__name__))
+        # A `train_step` of one's own may use other optimizers: then `apply` alone can tell.
+        if type(model).train_step is keras.Model.train_step:
+            _check_optimizer(model)
         return make_train_function(model, *args, **kwargs)
 
-    @functools.wraps(save)
-    def guarded_save(model, *args, **kwargs):
-        optimizer = getattr(model, "optimizer", None)
-        if find_pruning_optimizer(optimizer) is None and marked_variables(model):
-            warnings.warn(
-                "This model is marked for pruning, but has no `PruningOptimizer`, which is what "
-                "saves that: it will load as a plain model. Mark it again after loading, or call "
-                "`keras_trim.strip_pruning(model)` before saving if that is what you want.",
-                stacklevel=2,
-            )
-        return save(model, *args, **kwargs)
+    def guarded(save):
+        @functools.wraps(save)
+        def guarded_save(model, *args, **kwargs):
+            optimizer = getattr(model, "optimizer", None)
+            is_model = isinstance(model, keras.Model)
+            if is_model and find_pruning_optimizer(optimizer) is None and marked_variables(model):
+                warnings.warn(
+                    "This model is marked for pruning, but has no `PruningOptimizer`, which is "
+                    "what saves that: it will load as a plain model. Mark it again after loading, "
+                    "or call `keras_trim.strip_pruning(model)` before saving if that is what you "
+                    "want.",
+                    stacklevel=2,
+                )
+            return save(model, *args, **kwargs)
+
+        return guarded_save
 
     @functools.wraps(apply)
     def guarded_apply(optimizer, grads, trainable_variables=None):
@@ -83,5 +114,6 @@ def install():
 
     guarded_make_train_function._keras_trim_guard = True
     keras.Model.make_train_function = guarded_make_train_function
-    keras.Model.save = guarded_save
+    keras.Model.save = guarded(keras.Model.save)
+    keras.saving.save_model = keras.models.save_model = guarded(keras.saving.save_model)
     keras.optimizers.Optimizer.apply = guarded_apply

@@ -20,11 +20,12 @@ _ATTRIBUTE = "_keras_trim_mark"
 
 @dataclasses.dataclass(frozen=True)
 class Mark:
-    """On a variable: its spec, or the reason why it has none, and the object that was marked."""
+    """On a variable: its spec, or the reason why it has none, and which call on what said so."""
 
     spec: PruningSpec | None
     reason: str | None
-    root: keras.layers.Layer | None
+    root: keras.layers.Layer | None = None
+    request: "Request | None" = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,20 +84,21 @@ def get_spec(variable):
 def set_spec(variable, spec):
     """Marks a single variable, unless it already is."""
     if get_spec(variable) is None:
-        setattr(variable, _ATTRIBUTE, Mark(spec, None, None))
+        setattr(variable, _ATTRIBUTE, Mark(spec, None))
 
 
 def mark(root, request):
-    """Marks a layer or model, now if it is built, else as soon as its weights are needed.
+    """Marks a layer or model: the weights it has now, and others as soon as they are needed.
 
     Returns:
         List of the variables that are marked for pruning, or `None` while unbuilt.
     """
     _pending[root] = request
-    return _resolve(root) if is_built(root) else None
+    return _resolve(root) if root.built else None
 
 
 def is_built(root):
+    """Whether a layer or model and all in it have their weights."""
     return all(layer.built for layer in root._flatten_layers())
 
 
@@ -110,29 +112,32 @@ def _resolve(root):
     request = _pending.pop(root)  # an error is raised once, not whenever anything is trained
     inside = {id(layer) for layer in root._flatten_layers(include_self=False)}
     marked = []
-    decisions = []
-    for candidate in candidates(root, request.policy):
-        existing = get_mark(candidate.variable)
-        if existing is not None and id(existing.root) in inside:
-            # The layer was marked on its own: the innermost mark counts.
-            if existing.spec is not None:
-                marked.append(candidate.variable)
-            continue
-        decision = candidate.reason or request.spec(candidate)
-        is_spec = isinstance(decision, PruningSpec)
-        decisions.append(
-            (
-                candidate.variable,
-                Mark(decision if is_spec else None, None if is_spec else decision, root),
-            )
-        )
-        if is_spec:
-            marked.append(candidate.variable)
-    for variable, decision in decisions:
-        setattr(variable, _ATTRIBUTE, decision)
+    for variable, mark in decide(root, request):
+        existing = get_mark(variable)
+        is_done = existing is not None and existing.request is request
+        if is_done or (existing is not None and id(existing.root) in inside):
+            mark = existing  # a layer that was marked on its own: the innermost mark counts
+        else:
+            setattr(variable, _ATTRIBUTE, mark)
+        if mark.spec is not None:
+            marked.append(variable)
     if not is_built(root):
         _pending[root] = request
     return marked
+
+
+def decide(root, request):
+    """List of tuples: each weight of a layer or model, and the `Mark` that a request means for it.
+
+    Raises:
+        ValueError: if the pattern is impossible for a weight.
+    """
+    decisions = []
+    for candidate in candidates(root, request.policy):
+        decision = candidate.reason or request.spec(candidate)
+        spec, reason = (None, decision) if isinstance(decision, str) else (decision, None)
+        decisions.append((candidate.variable, Mark(spec, reason, root, request)))
+    return decisions
 
 
 def marked_variables(root):
@@ -141,10 +146,12 @@ def marked_variables(root):
     return [variable for variable in root.variables if get_spec(variable) is not None]
 
 
-def is_marked(root):
-    """Whether anything in a layer or model is marked, built or not."""
-    is_pending = any(layer in _pending for layer in root._flatten_layers())
-    return is_pending or bool(marked_variables(root))
+def is_to_be_pruned(root):
+    """Whether training a layer or model has to prune it: trainable marks, or some still to come."""
+    marked = marked_variables(root)
+    if any(variable.trainable for variable in marked):
+        return True
+    return not marked and any(layer in _pending for layer in root._flatten_layers())
 
 
 def unmark(root):

@@ -49,6 +49,11 @@ class PruningOptimizer(keras.optimizers.Optimizer):
     def __init__(self, inner_optimizer, pruning=None, name=None):
         super().__init__(learning_rate=0.0, name=name)
         inner_optimizer = keras.optimizers.get(inner_optimizer)
+        if not isinstance(inner_optimizer, keras.optimizers.Optimizer):
+            raise ValueError(
+                "`inner_optimizer` must be a Keras optimizer, or the name of one. "
+                f"Received: inner_optimizer={inner_optimizer!r}"
+            )
         if isinstance(inner_optimizer, (PruningOptimizer, keras.optimizers.LossScaleOptimizer)):
             raise ValueError(
                 "`inner_optimizer` must be the optimizer that moves the weights. Wrap it as "
@@ -82,12 +87,13 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         if not self.inner_optimizer.built:
             with keras.name_scope(self.inner_optimizer.name):
                 self.inner_optimizer.build(variables)
+        guard.install()  # a model that was loaded is marked here, and nowhere else
         specs = self._specs(variables)
         if not specs:
             raise ValueError(
-                "Nothing to prune: none of the variables is marked. Call "
-                "`keras_trim.prune_low_magnitude(model, ...)` first; weights that are frozen "
-                "(`trainable=False`) are not pruned. Received: "
+                "Nothing to prune: none of the trainable variables is marked. Call "
+                "`keras_trim.prune_low_magnitude(model, ...)` first, for layers that have kernels "
+                "and are not frozen (`trainable=False`). Received: "
                 f"{len(variables)} trainable variables, {[v.path for v in variables][:4]}..."
             )
         pruned_weights = []

@@ -15,6 +15,12 @@ _TRANSPOSED = (
     keras.layers.Conv2DTranspose,
     keras.layers.Conv3DTranspose,
 )
+# To a user these are one layer, though their weights belong to cells and projections in them.
+_WHOLES = (
+    keras.layers.RNN,
+    keras.layers.MultiHeadAttention,
+    keras.layers.GroupQueryAttention,
+)
 
 
 class PruningPolicy(abc.ABC):
@@ -37,6 +43,7 @@ class PruningPolicy(abc.ABC):
         """Returns whether the prunable weights of `layer` may be pruned.
 
         Called for every layer that owns weights, those inside wrappers and other layers too.
+        Recurrent layers and attention are asked about as a whole, not cell by cell.
         """
 
     @abc.abstractmethod
@@ -87,8 +94,11 @@ def candidates(root, policy=None):
     Returns:
         List of `Candidate`.
     """
-    found, seen, governed = [], set(), {}
+    found, seen, governed, wholes = [], set(), {}, {}
     for layer in root._flatten_layers():
+        if isinstance(layer, _WHOLES):
+            for inner in layer._flatten_layers():
+                wholes.setdefault(id(inner), layer)
         if hasattr(layer, "get_prunable_weights") and layer.built:
             chosen = {id(variable) for variable in _checked_prunable_weights(layer)}
             for inner in layer._flatten_layers():
@@ -104,7 +114,8 @@ def candidates(root, policy=None):
                 reason = None
             else:
                 reason = "not returned by get_prunable_weights()"
-            if reason is None and policy is not None and not policy.allow_pruning(layer):
+            asked = wholes.get(id(layer), layer)
+            if reason is None and policy is not None and not policy.allow_pruning(asked):
                 reason = f"{type(policy).__name__} does not allow it"
             found.append(Candidate(layer, variable, reason))
     return found
@@ -112,6 +123,11 @@ def candidates(root, policy=None):
 
 def _checked_prunable_weights(layer):
     weights = layer.get_prunable_weights()
+    if not isinstance(weights, (list, tuple)):
+        raise ValueError(
+            f"`get_prunable_weights()` of layer '{layer.name}' must return a list of variables. "
+            f"Received: {weights!r}"
+        )
     own = {id(variable) for variable in layer.variables}
     for weight in weights:
         if id(weight) not in own or not keras.backend.is_float_dtype(weight.dtype):

@@ -6,11 +6,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_trim.schedules import SteppedSchedule
+from keras_trim.schedules import SteppedSchedule, validate_sparsity
 from keras_trim.specs import PruningSpec
 
 # Above this many entries the table of counts is not worth its memory in the compiled step.
 MAX_TABLE_ENTRIES = 2**22
+
+# A schedule that is not known ahead is evaluated for so many steps at most to catch up.
+MAX_STEPS_WATCHED = 1000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,6 +40,7 @@ class ScheduleGroup:
         self.schedule = schedule
         self.weights = weights
         self._zeros = {}
+        self._watched = None
         self._table = None
         is_stepped = isinstance(schedule, SteppedSchedule)
         if is_stepped and schedule.num_updates * len(weights) <= MAX_TABLE_ENTRIES:
@@ -69,9 +73,11 @@ class ScheduleGroup:
 
     def _evaluate(self, step):
         if not isinstance(self.schedule, SteppedSchedule):
-            step = ops.convert_to_tensor(step, "int32")
-        due, sparsity = self.schedule(step)
-        return bool(due), sparsity
+            due, sparsity = self.schedule(ops.convert_to_tensor(step, "int32"))
+            if due:
+                validate_sparsity(float(sparsity), "sparsity of the schedule")
+            return bool(due), sparsity
+        return self.schedule(step)
 
     def counts_in_graph(self, before, step):
         """Scalar bool tensor (an update is due) and a function that makes the counts of it.
@@ -102,15 +108,33 @@ class ScheduleGroup:
     def zeros_at(self, step):
         """Integer: zeros in all the weights after `step` steps."""
         schedule = self.schedule
-        if step < getattr(schedule, "begin_step", 0) or step == 0:
+        if not isinstance(schedule, SteppedSchedule):
+            return self._watch(step)
+        if step < schedule.begin_step or step == 0:
             return 0
-        if isinstance(schedule, SteppedSchedule):
-            step = schedule.update_step(schedule.update_index(step))
-            if step not in self._zeros:
-                self._zeros[step] = self._count_zeros(self._counts(step))
-            return self._zeros[step]
-        _, sparsity = self._evaluate(step)
-        return self._count_zeros([int(w.spec.count_pruned(sparsity)) for w in self.weights])
+        step = schedule.update_step(schedule.update_index(step))
+        if step not in self._zeros:
+            self._zeros[step] = self._count_zeros(self._counts(step))
+        return self._zeros[step]
+
+    def _watch(self, step):
+        """`zeros_at` for a schedule that tells of a step only whether it is due then.
+
+        So it is evaluated step by step, from where the masks were read first.
+        """
+        last, zeros = self._watched or (None, None)
+        if last is None or not last <= step <= last + MAX_STEPS_WATCHED:
+            last, zeros = max(step - 1, 0), self._masked_zeros()
+        for now in range(last + 1, step + 1):
+            counts = self.counts_on_host(now - 1, now)
+            if counts is not None:
+                zeros = self._count_zeros(counts)
+        self._watched = step, zeros
+        return zeros
+
+    def _masked_zeros(self):
+        masks = (ops.convert_to_numpy(weight.mask) for weight in self.weights)
+        return sum(mask.size - int(np.count_nonzero(mask)) for mask in masks)
 
     def _count_zeros(self, counts):
         return sum(

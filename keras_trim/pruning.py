@@ -8,11 +8,11 @@ from keras import ops
 
 from keras_trim import guard
 from keras_trim.attachment import detach
-from keras_trim.marks import Request, get_mark, is_built, mark, unmark
+from keras_trim.marks import Request, decide, is_built, mark, unmark
 from keras_trim.patterns import validate_pattern_arguments
-from keras_trim.policies import PruningPolicy, candidates
+from keras_trim.policies import PruningPolicy
 from keras_trim.report import warn_of_missed_targets
-from keras_trim.schedules import ConstantSparsity, PruningSchedule
+from keras_trim.schedules import ConstantSparsity, PruningSchedule, validate_sparsity
 
 
 def prune_low_magnitude(
@@ -52,6 +52,27 @@ def prune_low_magnitude(
         ValueError: for anything else than a model, layer or list of layers; for impossible
             patterns; if nothing in it can be pruned.
     """
+    request = _request(
+        pruning_schedule, block_size, block_pooling_type, pruning_policy, sparsity_m_by_n
+    )
+    is_list = isinstance(to_prune, (list, tuple))
+    if is_list and not to_prune:
+        raise ValueError("`to_prune` is a list of no layers. Received: to_prune=[]")
+    for layer in to_prune if is_list else [to_prune]:
+        if not isinstance(layer, keras.layers.Layer):
+            raise ValueError(
+                "`prune_low_magnitude` takes a `keras.Model`, a `keras.layers.Layer` or a list of "
+                "layers, of Keras 3 (not `tf_keras`). "
+                f"Received: {layer!r} of type {type(layer).__module__}.{type(layer).__name__}"
+            )
+    guard.install()
+    for layer in to_prune if is_list else [to_prune]:
+        _mark(layer, request)
+    return to_prune
+
+
+def _request(pruning_schedule, block_size, block_pooling_type, pruning_policy, sparsity_m_by_n):
+    """A `Request` of arguments that have been checked."""
     if not isinstance(pruning_schedule, PruningSchedule):
         raise ValueError(
             "`pruning_schedule` must be a `keras_trim.PruningSchedule`, such as "
@@ -65,21 +86,23 @@ def prune_low_magnitude(
     block_size, sparsity_m_by_n = validate_pattern_arguments(
         block_size, block_pooling_type, sparsity_m_by_n
     )
-    request = Request(
+    if sparsity_m_by_n and getattr(pruning_schedule, "final_sparsity", None) is None:
+        raise ValueError(
+            "An N:M pattern is complete at the schedule's final sparsity: give the schedule an "
+            f"attribute `final_sparsity`. Received: pruning_schedule={pruning_schedule!r}"
+        )
+    return Request(
         pruning_schedule, block_size, block_pooling_type, sparsity_m_by_n, pruning_policy
     )
-    is_list = isinstance(to_prune, (list, tuple))
-    for layer in to_prune if is_list else [to_prune]:
-        if not isinstance(layer, keras.layers.Layer):
-            raise ValueError(
-                "`prune_low_magnitude` takes a `keras.Model`, a `keras.layers.Layer` or a list of "
-                "layers, of Keras 3 (not `tf_keras`). "
-                f"Received: {layer!r} of type {type(layer).__module__}.{type(layer).__name__}"
-            )
-    guard.install()
-    for layer in to_prune if is_list else [to_prune]:
-        _mark(layer, request)
-    return to_prune
+
+
+def _nothing_to_prune(name, decisions):
+    reasons = sorted({mark.reason for _, mark in decisions if mark.reason})
+    return (
+        "Nothing in it can be pruned: no weight is a kernel or an embedding table that the policy "
+        f"and the pattern allow. Received: {name}, whose weights are left out because: "
+        f"{'; '.join(reasons)}"
+    )
 
 
 def _mark(layer, request):
@@ -94,14 +117,9 @@ def _mark(layer, request):
     variables = mark(layer, request)
     if variables is None:  # not built yet
         return
-    if not variables and layer.variables:
-        reasons = {get_mark(variable).reason for variable in layer.variables if get_mark(variable)}
-        message = (
-            "Nothing in it can be pruned: no weight is a kernel or an embedding table that the "
-            f"policy and the pattern allow. Received: to_prune={layer.name}, whose weights are "
-            f"left out because: {'; '.join(sorted(reasons))}"
-        )
+    if not variables and layer.variables and is_built(layer):
         unmark(layer)
+        message = _nothing_to_prune(f"to_prune={layer.name}", decide(layer, request))
         if isinstance(layer, keras.Model):
             raise ValueError(message)
         warnings.warn(message, stacklevel=3)
@@ -173,35 +191,23 @@ def prune(
     Raises:
         ValueError: if the model is not built, or nothing in it can be pruned.
     """
-    if not isinstance(model, keras.layers.Layer) or not model.variables or not is_built(model):
+    if not isinstance(model, keras.layers.Layer) or not model.variables or not model.built:
         raise ValueError(
             "`model` must be a Keras model or layer that is built: call it on a batch first. "
             f"Received: model={model!r}"
         )
-    block_size, sparsity_m_by_n = validate_pattern_arguments(
-        block_size, block_pooling_type, sparsity_m_by_n
-    )
+    _, sparsity_m_by_n = validate_pattern_arguments(block_size, block_pooling_type, sparsity_m_by_n)
     if sparsity_m_by_n is not None and sparsity is None:
         sparsity = sparsity_m_by_n[0] / sparsity_m_by_n[1]
-    request = Request(
-        ConstantSparsity(sparsity, 0),
-        block_size,
-        block_pooling_type,
-        sparsity_m_by_n,
-        pruning_policy,
-    )
+    validate_sparsity(sparsity, "sparsity")
+    schedule = ConstantSparsity(sparsity, 0)
+    request = _request(schedule, block_size, block_pooling_type, pruning_policy, sparsity_m_by_n)
     if pruning_policy is not None and isinstance(model, keras.Model):
         pruning_policy.ensure_model_supports_pruning(model)
-    specs = []
-    for candidate in candidates(model, pruning_policy):
-        spec = candidate.reason or request.spec(candidate)
-        if not isinstance(spec, str):
-            specs.append((candidate.variable, spec))
+    decisions = decide(model, request)
+    specs = [(variable, mark.spec) for variable, mark in decisions if mark.spec is not None]
     if not specs:
-        raise ValueError(
-            "Nothing in the model can be pruned: no weight is a kernel or an embedding table that "
-            f"the policy and the pattern allow. Received: model={model.name}"
-        )
+        raise ValueError(_nothing_to_prune(f"model={model.name}", decisions))
     for variable, spec in specs:
         values = ops.convert_to_tensor(variable)
         mask = spec.pattern.mask(values, spec.count_pruned(float(sparsity)))

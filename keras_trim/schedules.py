@@ -103,15 +103,18 @@ class PruningSchedule(abc.ABC):
             raise ValueError(f"`frequency` must be at least 1. Received: frequency={frequency}")
 
     def _validate_sparsity(self, sparsity, variable_name):
-        if isinstance(sparsity, bool) or not isinstance(sparsity, numbers.Real):
-            raise ValueError(
-                f"`{variable_name}` must be a number. Received: {variable_name}={sparsity!r}"
-            )
-        if not 0.0 <= sparsity < 1.0:
-            raise ValueError(
-                f"`{variable_name}` is the fraction of weights set to zero and must lie in "
-                f"[0, 1), so 0.8 for 80 %. Received: {variable_name}={sparsity}"
-            )
+        validate_sparsity(sparsity, variable_name)
+
+
+def validate_sparsity(sparsity, name):
+    """Raises `ValueError` unless `sparsity`, an argument called `name`, is a number in `[0, 1)`."""
+    if isinstance(sparsity, bool) or not isinstance(sparsity, numbers.Real):
+        raise ValueError(f"`{name}` must be a number. Received: {name}={sparsity!r}")
+    if not 0.0 <= sparsity < 1.0:
+        raise ValueError(
+            f"`{name}` is the fraction of weights set to zero and must lie in [0, 1), so 0.8 for "
+            f"80 %. Received: {name}={sparsity}"
+        )
 
 
 class SteppedSchedule(PruningSchedule):

@@ -76,6 +76,102 @@ def test_a_schedule_that_will_not_fire(schedule, next_update, data):
         train(schedule, data)
 
 
+def test_epochs_that_are_over_do_not_count(data):
+    """`initial_epoch`: of ten epochs only the last two are trained."""
+    match = "next update is at step 9.* from step 0 to 8"
+    with pytest.warns(UserWarning, match=match), pytest.warns(UserWarning, match="nded"):
+        train(ConstantSparsity(0.5, STEPS + 1), data, epochs=10, initial_epoch=8)
+
+
+@keras.saving.register_keras_serializable(package="tests.callbacks")
+class At(keras_trim.PruningSchedule):
+    """Whatever it is told, at one step."""
+
+    def __init__(self, step, sparsity):
+        self.step, self.sparsity = step, sparsity
+
+    def __call__(self, step):
+        return keras.ops.equal(step, self.step), self.sparsity
+
+    def get_config(self):
+        return {"step": self.step, "sparsity": self.sparsity}
+
+
+def test_a_users_schedule_shows_what_is_zero(data):
+    _, history = train(At(3, 0.5), data)
+    assert history.history["sparsity"] == [0.5, 0.5]
+    shown = []
+
+    class Record(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            shown.append(logs["sparsity"])
+
+    model = keras_trim.prune_low_magnitude(make_mlp(), At(6, 0.5))
+    model.compile("sgd", "mse")
+    model.fit(
+        *data,
+        epochs=2,
+        batch_size=16,
+        verbose=0,
+        callbacks=[keras_trim.UpdatePruningStep(), Record()],
+    )
+    assert shown == [0, 0, 0, 0, 0, 0.5, 0.5, 0.5]
+
+
+def test_a_users_schedule_that_never_fires(data):
+    with pytest.warns(UserWarning, match="has not pruned anything up to step 8.*Received: At"):
+        train(At(100, 0.5), data)
+
+
+def test_a_users_schedule_that_counts_in_percent(data):
+    with pytest.raises(ValueError, match=r"`sparsity of the schedule`.*\[0, 1\).*80"):
+        train(At(2, 80.0), data)
+
+
+def test_weights_brought_back_from_before_the_end(data):
+    class Worse(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["worse"] = epoch
+
+    schedule = PolynomialDecay(0.0, 0.5, 0, STEPS, power=1, frequency=4)
+    model = keras_trim.prune_low_magnitude(make_mlp(), schedule)
+    model.compile("sgd", "mse")
+    best = keras.callbacks.EarlyStopping("worse", mode="min", patience=5, restore_best_weights=True)
+    callbacks = [Worse(), best, keras_trim.UpdatePruningStep()]
+    with pytest.warns(UserWarning, match="before 2 weights reached.*at 25.00% of 50.00%"):
+        model.fit(*data, epochs=2, batch_size=16, verbose=0, callbacks=callbacks)
+
+
+def test_steps_that_epochs_cut_in_two(data):
+    """Four batches an epoch, three to a step: the second epoch begins with a batch in hand."""
+    schedule = PolynomialDecay(0.0, 0.5, 0, 2, power=1, frequency=1)
+    model = keras_trim.prune_low_magnitude(make_mlp(), schedule)
+    model.compile(keras.optimizers.SGD(gradient_accumulation_steps=3), "mse")
+    shown = []
+
+    class Record(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            shown.append(logs["sparsity"])
+
+    model.fit(
+        *data,
+        epochs=2,
+        batch_size=16,
+        verbose=0,
+        callbacks=[keras_trim.UpdatePruningStep(), Record()],
+    )
+    assert shown == [0, 0, 0.25, 0.25, 0.25, 0.5, 0.5, 0.5]
+
+
+def test_only_frozen_weights_are_marked(mlp, data):
+    keras_trim.prune_low_magnitude(mlp.layers[0], ConstantSparsity(0.5, 0))
+    mlp.layers[0].trainable = False
+    mlp.compile("sgd", "mse")
+    mlp.fit(*data, verbose=0)  # there is nothing to prune, and so nothing to object to
+    with pytest.warns(UserWarning, match="all weights that are marked are frozen"):
+        fit(mlp, data)
+
+
 def test_a_schedule_that_is_over_before_it_begins(mlp, data):
     mlp.compile("sgd", "mse")
     mlp.fit(*data, epochs=2, batch_size=16, verbose=0)
@@ -189,5 +285,5 @@ def test_summaries(data, tmp_path):
     assert scalars["sparsity/measured", STEPS // 2] == 0.5
     assert scalars["sparsity/scheduled", STEPS] == 0.5
     assert ("epoch_loss", 1) in scalars
-    with pytest.raises(ValueError, match="`log_dir` must be a non-empty string"):
+    with pytest.raises(ValueError, match="`log_dir` must be a path"):
         keras_trim.PruningSummaries(log_dir="")

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -70,6 +73,88 @@ def test_an_optimizer_in_a_loop_of_ones_own(mlp):
     with pytest.raises(ValueError, match=CURE):
         optimizer.apply_gradients(zip(gradients, mlp.trainable_variables, strict=True))
     assert_unchanged(mlp, before)
+
+
+def test_a_model_that_was_loaded(mlp, data, tmp_path):
+    """In a process of its own, where nothing has been marked but by loading."""
+    keras_trim.prune_low_magnitude(mlp)
+    mlp.compile("sgd", "mse")
+    mlp.fit(*data, verbose=0, callbacks=[keras_trim.UpdatePruningStep()])
+    mlp.save(tmp_path / "model.keras")
+    code = """
+import sys, keras, keras_trim, numpy as np
+model = keras.models.load_model(sys.argv[1])
+model.compile("sgd", "mse")
+try:
+    model.fit(np.ones((4, 8)), np.ones((4, 1)), verbose=0)
+except ValueError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "model.keras"], capture_output=True, text=True
+    )
+    assert "nothing would prune it" in done.stdout, done.stderr
+
+
+def test_a_train_step_of_ones_own_with_its_own_optimizer(mlp, data):
+    """As generative adversarial networks have it: `model.optimizer` is not the only one."""
+    if keras.backend.backend() == "jax":
+        pytest.skip("on JAX a train step is given the state of `model.optimizer` only")
+
+    class Model(keras.Sequential):
+        def train_step(self, data):
+            x, y = data
+            if keras.backend.backend() == "torch":
+                self.zero_grad()
+                loss = ops.mean((self(x) - y) ** 2)
+                loss.backward()
+                gradients = [v.value.grad for v in self.trainable_variables]
+            else:
+                import tensorflow as tf
+
+                with tf.GradientTape() as tape:
+                    loss = ops.mean((self(x) - y) ** 2)
+                gradients = tape.gradient(loss, self.trainable_variables)
+            self.own_optimizer.apply(gradients, self.trainable_variables)
+            return {"loss": loss}
+
+    model = Model(mlp.layers)
+    model.build((None, 8))
+    keras_trim.prune_low_magnitude(model)
+    model.compile("sgd", "mse")
+    model.own_optimizer = keras_trim.PruningOptimizer("sgd")
+    model.own_optimizer.build(model.trainable_variables)
+    model.fit(*data, verbose=0)
+    assert np.count_nonzero(values(model.layers[0].kernel) == 0) == 64
+    model.own_optimizer = keras.optimizers.SGD()
+    model.own_optimizer.build(model.trainable_variables)
+    model.train_function = None
+    with pytest.raises(ValueError, match=CURE):
+        model.fit(*data, verbose=0)
+
+
+def test_marks_that_change_while_a_model_is_pruned(mlp, data):
+    keras_trim.prune_low_magnitude(mlp.layers[0])
+    mlp.compile("sgd", "mse")
+    callbacks = [keras_trim.UpdatePruningStep()]
+    mlp.fit(*data, verbose=0, callbacks=callbacks)
+    for change in (
+        lambda: keras_trim.prune_low_magnitude(mlp.layers[0]),
+        lambda: keras_trim.prune_low_magnitude(mlp.layers[1]),
+        lambda: keras_trim.strip_pruning(mlp.layers[0]),
+    ):
+        change()
+        with pytest.raises(ValueError, match=r"has changed since.*`model.compile\(\)` again"):
+            mlp.fit(*data, verbose=0, callbacks=callbacks)
+        mlp.compile("sgd", "mse")
+        mlp.fit(*data, verbose=0, callbacks=callbacks)
+
+
+def test_saving_marks_that_no_optimizer_has(mlp, tmp_path):
+    keras_trim.prune_low_magnitude(mlp)
+    for save in (keras.Model.save, keras.saving.save_model, keras.models.save_model):
+        with pytest.warns(UserWarning, match="will load as a plain model"):
+            save(mlp, tmp_path / "model.keras")
 
 
 def test_other_models_are_left_alone(mlp, data):

@@ -111,11 +111,12 @@ def test_get_prunable_weights_replaces_the_rule(data):
 def test_get_prunable_weights_must_return_own_variables():
     class Wrong(keras.layers.Dense):
         def get_prunable_weights(self):
-            return [1.0]
+            return self.answer
 
     model = keras.Sequential([keras.Input((8,)), Wrong(2)])
-    with pytest.raises(ValueError, match=r"`get_prunable_weights\(\)`.*Received: 1.0"):
-        keras_trim.prune_low_magnitude(model)
+    for Wrong.answer, shown in (([1.0], "1.0"), (None, "None")):
+        with pytest.raises(ValueError, match=rf"`get_prunable_weights\(\)`.*Received: {shown}"):
+            keras_trim.prune_low_magnitude(model)
 
 
 class Only(keras_trim.PruningPolicy):
@@ -141,6 +142,25 @@ def test_a_policy_chooses_layers(data):
         row.path.split("/", 1)[1]: row.reason for row in keras_trim.sparsity_report(model).rows
     }
     assert reasons["out/kernel"] == "Only does not allow it"
+
+
+@pytest.mark.parametrize("kind", [keras.layers.LSTM, keras.layers.MultiHeadAttention])
+def test_policies_see_layers_not_their_cells(kind):
+    class OnlyKind(keras_trim.PruningPolicy):
+        def allow_pruning(self, layer):
+            return isinstance(layer, kind)
+
+        def ensure_model_supports_pruning(self, model):
+            pass
+
+    inputs = keras.Input((4, 8))
+    x = keras.layers.Bidirectional(keras.layers.LSTM(4, return_sequences=True))(inputs)
+    x = keras.layers.MultiHeadAttention(2, 4)(x, x)
+    model = keras.Model(inputs, keras.layers.Dense(1)(x))
+    keras_trim.prune_low_magnitude(model, pruning_policy=OnlyKind())
+    pruned = {row.path.split("/")[0] for row in keras_trim.sparsity_report(model).pruned_rows}
+    assert len(pruned) == 1
+    assert ("bidirectional" in pruned.pop()) == (kind is keras.layers.LSTM)
 
 
 def test_a_policy_that_matches_nothing():

@@ -90,6 +90,35 @@ def test_any_model(name, data):
     assert model._flatten_layers() == layers
 
 
+class WithSpare(keras.Model):
+    """A layer that is never called, and so never has weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.out = keras.layers.Dense(1)
+        self.spare = keras.layers.Dense(4)
+
+    def build(self, input_shape):
+        self.out.build(input_shape)
+
+    def call(self, x):
+        return self.out(x)
+
+
+@pytest.mark.parametrize("is_called", [False, True])
+def test_a_layer_that_is_never_called(is_called, data):
+    model = WithSpare()
+    if is_called:
+        model(data[0])
+    keras_trim.prune_low_magnitude(model, HALF)
+    model.compile("adam", "mse")
+    fit(model, data)
+    assert zeros(model) == [4]
+    keras_trim.strip_pruning(model)
+    keras_trim.prune(model, 0.75)
+    assert np.count_nonzero(values(model.out.kernel)) == 2
+
+
 def test_a_layer_marked_before_it_is_built(data):
     layer = keras_trim.prune_low_magnitude(keras.layers.Dense(16), HALF)
     model = keras.Sequential([keras.Input((8,)), layer, keras.layers.Dense(1)])
@@ -191,6 +220,24 @@ def test_wrong_arguments(mlp):
         keras_trim.prune_low_magnitude(mlp, pruning_policy=keras_trim.PruningPolicy)
     with pytest.raises(ValueError, match="`block_size` must not be larger.*hidden/kernel"):
         keras_trim.prune_low_magnitude(mlp, block_size=(16, 1))
+    with pytest.raises(ValueError, match="`to_prune` is a list of no layers"):
+        keras_trim.prune_low_magnitude([])
+    with pytest.raises(ValueError, match="`sparsity` is the fraction.*Received: sparsity=80"):
+        keras_trim.prune(mlp, 80)
+    with pytest.raises(ValueError, match="`pruning_policy` must be an instance.*Received: "):
+        keras_trim.prune(mlp, 0.5, pruning_policy="dense")
+    with pytest.raises(ValueError, match="`inner_optimizer` must be a Keras optimizer.*None"):
+        keras_trim.PruningOptimizer(None)
+
+    class Open(keras_trim.PruningSchedule):
+        def __call__(self, step):
+            return True, 0.5
+
+        def get_config(self):
+            return {}
+
+    with pytest.raises(ValueError, match="an attribute `final_sparsity`"):
+        keras_trim.prune_low_magnitude(mlp, Open(), sparsity_m_by_n=(2, 4))
     mlp.compile("sgd", "mse")
     mlp.fit(np.zeros((4, 8)), np.zeros((4, 1)), verbose=0)  # nothing was marked half-way
 
@@ -199,7 +246,7 @@ def test_a_model_in_which_nothing_is_prunable():
     model = keras.Sequential([keras.Input((8,)), keras.layers.BatchNormalization()])
     with pytest.raises(ValueError, match="Nothing in it can be pruned.*rank 1"):
         keras_trim.prune_low_magnitude(model)
-    with pytest.raises(ValueError, match="Nothing in the model can be pruned"):
+    with pytest.raises(ValueError, match="Nothing in it can be pruned.*model="):
         keras_trim.prune(model, 0.5)
     with pytest.warns(UserWarning, match="Nothing in it can be pruned"):
         keras_trim.prune_low_magnitude(model.layers[0])
