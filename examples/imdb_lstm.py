@@ -1,6 +1,6 @@
 """Pruning embeddings and recurrent layers: an LSTM that tells whether a review is positive.
 
-    python examples/imdb_lstm.py
+    KERAS_BACKEND=jax python examples/imdb_lstm.py    # or torch; TensorFlow without it
     python examples/imdb_lstm.py --data reviews.tsv    # your own texts instead of a download
 
 The TSV file has columns `sentiment` (a number, above 0 for positive) and `text`. Pruned are the

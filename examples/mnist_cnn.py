@@ -1,6 +1,6 @@
 """Pruning while training with `fit`: the CNN of TFMOT's pruning guide, on MNIST.
 
-    python examples/mnist_cnn.py
+    KERAS_BACKEND=jax python examples/mnist_cnn.py    # or torch; TensorFlow without it
     python examples/mnist_cnn.py --data mnist.npz    # a local copy instead of a download
 
 Two lines are about pruning: `prune_low_magnitude` before `compile`, and the callback in `fit`.

@@ -1,6 +1,6 @@
 """A subclassed model with a layer of one's own, which says itself which weights to prune.
 
-    python examples/subclassed_model.py
+    KERAS_BACKEND=jax python examples/subclassed_model.py    # or torch; TensorFlow without it
     python examples/subclassed_model.py --data mnist.npz    # a local copy instead of a download
 
 Kernels and embedding tables are found by their names. `Maxout` calls its weight otherwise, so it

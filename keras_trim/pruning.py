@@ -137,8 +137,11 @@ def _mark(layer, request):
 def strip_pruning(model):
     """Leaves a plain Keras model with a plain optimizer, its weights sparse as they are.
 
+    Zeros are weights like all others then: training on makes them non-zero again.
+
     Args:
-        model: The `keras.Model` (or layer) that was marked by `prune_low_magnitude`.
+        model: The `keras.Model` that was marked by `prune_low_magnitude`; or a layer, if no model
+            with it has been trained since (compile that one again otherwise).
 
     Returns:
         The same object. Saved, it loads without keras-trim.

@@ -76,7 +76,7 @@ class SparsityReport:
 
     def __str__(self):
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column("weight", overflow="fold")
+        table.add_column("weight", no_wrap=True, overflow="fold")
         table.add_column("shape")
         table.add_column("pattern")
         for heading in ("target", "zeros", "sparsity"):
@@ -96,9 +96,9 @@ class SparsityReport:
         buffer = io.StringIO()
         console = Console(file=buffer, width=140, color_system=None)
         console.print(table)
+        pruned = f"pruned weights: {sizes[0]:,}, of which {self.sparsity:.2%} are zero; "
         console.print(
-            f"pruned weights: {sizes[0]:,}, of which {self.sparsity:.2%} are zero; "
-            f"all weights: {sizes[1]:,}, {self.model_sparsity:.2%} zero"
+            f"{pruned if sizes[0] else ''}all weights: {sizes[1]:,}, {self.model_sparsity:.2%} zero"
         )
         return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 

@@ -523,8 +523,12 @@ for i, code in enumerate(sys.stdin.read().split("\\0")):
 
 
 DOCUMENTS = (
-    "README.md", "docs/deployment.md", "docs/inference.md", "docs/migrating_from_tfmot.md",
-)  # fmt: skip
+    "README.md",
+    "docs/training.md",
+    "docs/deployment.md",
+    "docs/inference.md",
+    "docs/migrating_from_tfmot.md",
+)
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
