@@ -126,8 +126,8 @@ def _explanation(contents, machine):
         "multiply-adds with weights that are not zero, "
         "in layers that run sparsely, over what one core can do "
         f"({limits['flops'] / 1e9:.0f} GFLOP/s; it reads {limits['read_bytes'] / 1e9:.0f} GB/s "
-        "from memory, which weights that fit in a cache do not come from). How it is measured: "
-        "[benchmarks/README.md](benchmarks/README.md)."
+        "from memory, which weights that fit in a cache do not come from). How it is measured, and "
+        "why some miss a goal: [benchmarks/README.md](benchmarks/README.md#goals-that-are-missed)."
     )
 
 

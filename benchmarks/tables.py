@@ -168,6 +168,7 @@ def accuracy():
 def storage():
     sizes, speed, memory = (load(f"storage_{part}") for part in ("sizes", "speed", "memory"))
     rows = []
+    goals = {"0.8": ("≥ 5.5x", "≥ 15x"), "0.9": ("≥ 10x", "≥ 28x")}
     for model, by_sparsity in sizes["results"].items():
         for sparsity, r in by_sparsity.items():
             if sparsity in ("0.8", "0.9", "2:4"):
@@ -175,6 +176,7 @@ def storage():
                     [
                         f"{model}, {sparsity if ':' in sparsity else f'{float(sparsity):.0%}'}",
                         f"{r['factor']:.2f}x",
+                        goals.get(sparsity, ("", ""))[0],
                         f"{r['bound_factor']:.2f}x",
                         f"{r['weights_bytes'] / r['gzip_bytes']:.2f}x" if "gzip_bytes" in r else "",
                         # A trained model's archive has the state of its optimizer, too.
@@ -182,11 +184,12 @@ def storage():
                         if "trained" in model.split()
                         else f"{r['weights_bytes'] / r['keras_recompressed_bytes']:.2f}x",
                         f"{r['int8_factor']:.2f}x",
+                        goals.get(sparsity, ("", ""))[1],
                         f"{r['int8_bound_factor']:.2f}x",
                     ]
                 )
-    header = ["times smaller than in memory", "`.ktrim`", "entropy bound", "`.h5`, gzip -9"]
-    header += ["`compress_keras`", "`.ktrim`, int8", "its bound"]
+    header = ["times smaller than in memory", "`.ktrim`", "goal", "entropy bound", "`.h5`, gzip -9"]
+    header += ["`compress_keras`", "`.ktrim`, int8", "goal", "its bound"]
     slowest = {
         key: min(r[f"{key}_mb_per_second"] for r in speed["results"].values())
         for key in ("encode", "decode")
@@ -204,7 +207,8 @@ def storage():
         f"{markdown(header, rows)}\n\n{where('storage_sizes', 'storage_speed')} Whole files, "
         "the model's structure included, over its weights in memory; the bound is the order-0 "
         "entropy of masks and byte planes of the weights alone. The MNIST network is trained, the "
-        "others have normal kernels. One core writes "
+        "others have normal kernels; why some miss a goal: "
+        "[benchmarks/README.md](benchmarks/README.md#goals-that-are-missed). One core writes "
         f"{fast['encode_mb_per_second']:,.0f} MB/s of float32 weights at 80 % and reads "
         f"{fast['decode_mb_per_second']:,.0f} MB/s (at any sparsity at least "
         f"{slowest['encode']:,.0f} and {slowest['decode']:,.0f}). Loading ResNet50 takes "
