@@ -5,21 +5,22 @@ from keras import layers
 from keras_trim.checks.report import DeploymentReport
 from keras_trim.checks.weights import kernels
 
-# Below this share of zeros dense kernels are faster.
-CROSSOVER = 0.5
+# The engine times both kinds of kernels; below this share of zeros it often takes dense ones.
+_CROSSOVER = 0.5
 _LAYERS = (
     layers.Dense,
     layers.EinsumDense,
     layers.Conv1D,
     layers.Conv2D,
-    layers.SimpleRNN,
+    layers.Conv1DTranspose,
+    layers.Conv2DTranspose,
+    layers.SeparableConv1D,
+    layers.SeparableConv2D,
     layers.SimpleRNNCell,
-    layers.LSTM,
     layers.LSTMCell,
-    layers.GRU,
     layers.GRUCell,
 )
-_DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+_KERNELS = ("kernel", "pointwise_kernel", "recurrent_kernel")
 
 
 def check(model):
@@ -30,17 +31,16 @@ def check(model):
 
 def _broken_rule(weight):
     """The rule that a weight breaks and its cure, or `None`, `None`."""
-    layer = weight.layer
-    is_grouped = isinstance(layer, _DEPTHWISE) or getattr(layer, "groups", 1) != 1
-    if not isinstance(layer, _LAYERS) or is_grouped or not _is_kernel(weight.variable):
-        return "only kernels of Dense, Conv1D, Conv2D and recurrent layers are run sparsely", None
-    if weight.sparsity < CROSSOVER:
+    layer, name = weight.layer, weight.variable.name
+    if not isinstance(layer, _LAYERS) or name not in _KERNELS:
         return (
-            f"dense is faster below {CROSSOVER:.0%} zeros",
-            f"prune it to {CROSSOVER:.0%} or more" if weight.zeros else None,
+            "only kernels of Dense, 1D and 2D convolutions (not depthwise) and recurrent layers "
+            "are run sparsely",
+            None,
+        )
+    if weight.sparsity < _CROSSOVER:
+        return (
+            f"below {_CROSSOVER:.0%} zeros dense is often faster",
+            f"prune it to {_CROSSOVER:.0%} or more" if weight.zeros else None,
         )
     return None, None
-
-
-def _is_kernel(variable):
-    return variable.name in ("kernel", "recurrent_kernel")
