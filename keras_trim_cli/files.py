@@ -3,8 +3,6 @@
 import contextlib
 import os
 import pathlib
-import shutil
-import tempfile
 
 from keras_trim_cli.errors import CommandError, system_error
 
@@ -19,7 +17,7 @@ def check_output(path, force, inputs=()):
     Raises:
         CommandError: if the file cannot be written there.
     """
-    folder = _target(path).parent
+    folder = pathlib.Path(os.path.realpath(path)).parent  # that of the file, if it is a link
     if path.is_dir() or (path.exists() and not path.is_file()):
         raise CommandError(f"cannot write {path}: it is no regular file")
     if path.exists() and not force:
@@ -31,23 +29,10 @@ def check_output(path, force, inputs=()):
 
 
 @contextlib.contextmanager
-def replacing(path):
-    """Yields a path to write to; the file takes its place when the block ends without an error.
-
-    Args:
-        path: `pathlib.Path`. Until then, and after an error, what was there is left as it was.
-    """
-    target = _target(path)
+def writing(path):
+    """Names the file in what the system says, should it fail while the file is written."""
     try:
-        # A folder: whatever else a writer puts beside its file goes too.
-        with tempfile.TemporaryDirectory(prefix=".keras-trim-", dir=target.parent) as folder:
-            temporary = pathlib.Path(folder, target.name)
-            yield temporary
-            with open(temporary, "rb") as file:
-                os.fsync(file.fileno())  # else a crash soon after could leave an empty file
-            if target.exists():
-                shutil.copymode(target, temporary)
-            os.replace(temporary, target)
+        yield
     except CommandError:
         raise
     except Exception as error:
@@ -57,12 +42,20 @@ def replacing(path):
         raise CommandError(f"cannot write {path}: {reason}") from error
 
 
+@contextlib.contextmanager
+def replacing(path):
+    """Yields a path to write to; the file takes its place when the block ends without an error.
+
+    Args:
+        path: `pathlib.Path`. Until then, and after an error, what was there is left as it was.
+    """
+    from keras_trim.atomic import replace_path
+
+    with writing(path), replace_path(path) as temporary:
+        yield temporary
+
+
 def write(path, text):
     """Writes a text file, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def _target(path):
-    """The file itself where `path` is a link."""
-    return pathlib.Path(os.path.realpath(path))

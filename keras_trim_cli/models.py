@@ -165,9 +165,11 @@ def save(model, path, values=None, optimizer=False):
     Returns:
         What `keras_trim.save` returns for a `.ktrim` file, else `None`.
     """
-    with streams.progress(f"writing {path.name}"), files.replacing(path) as temporary:
+    with streams.progress(f"writing {path.name}"):
         if format_of(path) != "ktrim":
-            return model.save(temporary)
+            with files.replacing(path) as temporary:
+                return model.save(temporary)
         import keras_trim
 
-        return keras_trim.save(model, temporary, values=values, include_optimizer=optimizer)
+        with files.writing(path):
+            return keras_trim.save(model, path, values=values, include_optimizer=optimizer)

@@ -7,9 +7,9 @@ import warnings
 
 import keras
 
+from keras_trim.atomic import replace_file
 from keras_trim.exporters import litert, onnx, safetensors
 from keras_trim.exporters.conversion import convert
-from keras_trim.exporters.files import replacing, write
 
 _CONVERTERS = {"litert": litert, "onnx": onnx, "safetensors": safetensors}
 _WEIGHTS = (None, "float16", "int8")
@@ -52,7 +52,8 @@ def export(model, path, format="litert", weights=None):
         model: Keras model that is built.
         path: String or path-like. The file; its folder must exist.
         format: String. `"litert"`, `"onnx"` or `"safetensors"`.
-        weights: `None` (float32), or what to store them as: `"float16"` or `"int8"`.
+        weights: `None` (float32), or what to store them as: `"float16"` or `"int8"`; not for
+            ONNX.
 
     Returns:
         `ExportedFile`.
@@ -72,14 +73,14 @@ def export(model, path, format="litert", weights=None):
     _validate(model, format, weights)
     _require_packages(format)
     path = os.fspath(path)
-    with replacing(path) as file:  # before the work, so that a read-only folder fails at once
+    with replace_file(path) as file:  # before the work, so that a read-only folder fails at once
         if format == "litert":
             data, facts = convert(model, litert, weights=weights)
         elif format == "onnx":
             data, facts = convert(model, onnx)
         else:
             data, facts = safetensors.convert(model, weights)
-        write(file, data, path)
+        file.write(data)
     for warning in facts["warnings"]:
         warnings.warn(f"{path}: {warning}.", stacklevel=2)
     return ExportedFile(path, format, weights, len(data), facts["is_sparse"], facts["batch_size"])

@@ -11,12 +11,12 @@ import pathlib
 
 import numpy as np
 
+from keras_trim.atomic import replace_file
 from keras_trim.inference.graph import Graph, Node
 from keras_trim.inference.operations import OPERATIONS
 from keras_trim.inference.operations.base import require, require_types
 from keras_trim.storage import FormatError, load_arrays
 from keras_trim.storage.arrays import metadata
-from keras_trim.storage.atomic import replace_file
 from keras_trim.storage.container import Writer
 
 _VERSION = 1

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 
 from keras_trim._version import __version__
-from keras_trim.storage.atomic import replace_file
+from keras_trim.atomic import replace_file
 from keras_trim.storage.container import Reader, Writer
 
 

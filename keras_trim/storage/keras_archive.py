@@ -7,7 +7,7 @@ import shutil
 import zipfile
 import zlib
 
-from keras_trim.storage.atomic import replace_file
+from keras_trim.atomic import replace_file
 
 _BLOCK = 1 << 20
 

@@ -8,9 +8,9 @@ from keras import ops, saving
 from keras.src.saving import saving_lib
 from keras.src.saving.serialization_lib import ObjectSharingScope
 
+from keras_trim.atomic import replace_file
 from keras_trim.storage import assets, lossy
 from keras_trim.storage.arrays import check_suffix, metadata
-from keras_trim.storage.atomic import replace_file
 from keras_trim.storage.building import build
 from keras_trim.storage.container import Reader, Writer
 from keras_trim.storage.dtypes import DTYPES

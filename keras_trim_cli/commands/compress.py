@@ -107,10 +107,9 @@ def _check(model, output, keras, values, optimizer):
 
 
 def _recompress(model, output):
-    with streams.progress(f"compressing {model.name}"), files.replacing(output) as temporary:
+    with streams.progress(f"compressing {model.name}"), files.writing(output):
         keras_trim = backend.start()
-
         try:
-            keras_trim.compress_keras(model, temporary)
+            keras_trim.compress_keras(model, output)
         except ValueError as error:
             raise CommandError(f"cannot compress {model}: {error}") from error

@@ -68,10 +68,10 @@ def export(
         loaded = models.load(model, imports, compile=False)
         import keras_trim
 
-        with streams.progress(f"writing {output.name}"), files.replacing(output) as temporary:
+        with streams.progress(f"writing {output.name}"), files.writing(output):
             try:
                 result = keras_trim.export(
-                    loaded, temporary, format=chosen, weights=weights and weights.value
+                    loaded, output, format=chosen, weights=weights and weights.value
                 )
             except ValueError as error:
                 raise CommandError(f"cannot export {model}: {error}") from error

@@ -189,6 +189,15 @@ def test_export(folder):
     assert result["bytes"]["after"] == (folder / "model.safetensors").stat().st_size > 2000
 
 
+@pytest.mark.filterwarnings("default::UserWarning")
+def test_export_warns_of_the_file_that_the_user_named(folder, monkeypatch):
+    facts = {"is_sparse": False, "batch_size": None, "warnings": ["it is odd"]}
+    monkeypatch.setattr("keras_trim.exporters.safetensors.convert", lambda *_: (b"data", facts))
+    monkeypatch.chdir(folder)
+    result = run("export", "pruned.keras", "model.safetensors")
+    assert result.stderr == "keras-trim: warning: model.safetensors: it is odd.\n"
+
+
 def test_check_exits_with_what_it_says(folder):
     run("prune", folder / "dense.keras", folder / "nm.keras", "--pattern", "2:4")
     report = run_json("check", folder / "pruned.keras", "--target", "nvidia-2:4", code=1)

@@ -274,7 +274,7 @@ def test_a_process_that_is_killed_leaves_the_file_as_it_was(model_file):
         process.wait()
     assert model_file.read_bytes() == before
     keras_trim.load(model_file)
-    (rest,) = model_file.parent.glob(".model.ktrim.*.tmp")
+    (rest,) = model_file.parent.glob(".keras-trim-*.tmp/model.ktrim")
     assert rest.stat().st_size > 1 << 23  # it was in the middle of it
     with pytest.raises(keras_trim.FormatError):
         keras_trim.load_arrays(rest)
@@ -289,8 +289,9 @@ def test_links_and_permissions_stay(model_file):
     assert link.is_symlink()
     assert model_file.stat().st_mode & 0o777 == 0o640
     assert list(keras_trim.load_arrays(model_file)) == ["w"]
-    with pytest.raises(FileNotFoundError):
-        keras_trim.save_arrays({}, model_file.parent / "missing" / "w.ktrim")
+    missing = model_file.parent / "missing" / "w.ktrim"
+    with pytest.raises(FileNotFoundError, match=f"No such file.*Received: path={missing}"):
+        keras_trim.save_arrays({}, missing)
     folder = model_file.parent / "folder.ktrim"
     folder.mkdir()
     with pytest.raises(IsADirectoryError, match="Received: path=.*folder.ktrim"):
