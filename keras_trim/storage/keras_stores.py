@@ -6,6 +6,7 @@ accepts stores of its own classes only, so ours derive from one and replace all 
 
 import posixpath
 
+from keras import ops
 from keras.src.saving.saving_lib import H5IOStore
 
 from keras_trim.storage.arrays import as_array
@@ -47,7 +48,8 @@ class WriteStore(_Store):
 
     def __setitem__(self, key, value):
         name = self._path(key)
-        self._write(name, as_array(value))
+        # A sum, such as a kernel with its LoRA, is a tensor that PyTorch may still differentiate.
+        self._write(name, as_array(ops.convert_to_numpy(value) if ops.is_tensor(value) else value))
         self._names.setdefault(self._folder, []).append(str(key))
 
     def keys(self):

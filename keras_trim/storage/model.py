@@ -27,7 +27,8 @@ def save(model, path, values=None, include_optimizer=False):
     """Saves a model as a small file: weights, structure and how it was compiled.
 
     Zeros cost next to nothing, wherever they are, and the other values are compressed. By default
-    nothing is lost: `load` gives back every weight bit for bit.
+    nothing is lost: `load` gives back every weight bit for bit. Layers save what they save in a
+    `.keras` file: one with LoRA its kernel with LoRA added.
 
     Args:
         model: Keras model that is built.

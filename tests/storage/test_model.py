@@ -358,6 +358,14 @@ def test_arrays_of_a_model(mlp, tmp_path):
     assert arrays["layers/dense_1/vars/1"].shape == (1,)
 
 
+def test_lora_is_merged(mlp, tmp_path):
+    mlp.layers[0].enable_lora(2)
+    mlp.layers[0].lora_kernel_b.assign(np.ones((2, 16)))
+    keras_trim.save(mlp, tmp_path / "model.ktrim")
+    loaded, x = keras_trim.load(tmp_path / "model.ktrim"), np.ones((1, 8))
+    np.testing.assert_allclose(loaded.predict(x), mlp.predict(x), rtol=1e-5)
+
+
 @keras.saving.register_keras_serializable(package="tests.storage")
 class Forgetful(layers.Dense):
     def save_own_variables(self, store):
