@@ -38,7 +38,8 @@ def save_arrays(arrays, path):
         path: Path. It must end in `.ktrim`. A file that is there is replaced, all at once.
 
     Raises:
-        ValueError: if a name is no string, or an array is of Python objects.
+        ValueError: if a name is no string, or too long, or an array is of Python objects or has
+            more than 32 axes.
         OSError: if the file cannot be written; what was there is as it was.
 
     Example:
@@ -61,6 +62,8 @@ def save_arrays(arrays, path):
 def as_array(values):
     """A NumPy array of what Keras or a user gives; text as NumPy's own."""
     array = np.asarray(values)
+    if array.dtype.kind == "T":  # strings of any width, which NumPy 2 has
+        array = array.astype(object)
     if array.dtype == object and all(isinstance(item, str) for item in array.flat):
         return array.astype(str)
     if array.dtype == object and all(isinstance(item, bytes) for item in array.flat):

@@ -18,7 +18,9 @@ from keras_trim.storage.header import (
     FileEntry,
     Header,
     dump_header,
+    name_problem,
     parse_header,
+    shape_problem,
 )
 from keras_trim.storage.lossy import widen
 from keras_trim.storage.order import storage_order
@@ -69,7 +71,7 @@ class Writer:
             scale_axis: Integer. The axis of `values` that the scales belong to.
 
         Raises:
-            ValueError: if its dtype cannot be stored.
+            ValueError: if its name, dtype or shape cannot be stored.
         """
         entry = self._write_values(name, values)
         if decoded_dtype is not None:
@@ -85,6 +87,12 @@ class Writer:
             raise ValueError(
                 f"An array of this dtype cannot be stored: convert it first. Received: {name} of "
                 f"dtype {values.dtype}"
+            )
+        problem = name_problem(name) or shape_problem(values.shape, values.itemsize)
+        if problem:
+            raise ValueError(
+                f"An array cannot be stored: it {problem}. Received: {name!r:.100} of shape "
+                f"{values.shape}"
             )
         axes = storage_order(values)
         # A copy only if the order or the byte order is another one.
@@ -106,7 +114,13 @@ class Writer:
         Args:
             name: String. A relative path, its parts joined by "/".
             data: Bytes.
+
+        Raises:
+            ValueError: if the name cannot be stored.
         """
+        problem = name_problem(name, is_path=True)
+        if problem:
+            raise ValueError(f"A file cannot be stored: it {problem}. Received: {name!r:.100}")
         pieces = []
         for start in range(0, len(data), _PIECE_SIZE):
             stored = self._encoder.encode(data[start : start + _PIECE_SIZE], is_text=True)

@@ -109,6 +109,30 @@ class Header:
     metadata: dict
 
 
+def name_problem(name, is_path=False):
+    """What is wrong with the name of an array, or of a file if `is_path`; `None` if nothing is."""
+    if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME:
+        return f"has no name of 1 to {MAX_NAME} characters"
+    if any("\ud800" <= char <= "\udfff" for char in name):
+        return "has a name that is no Unicode text"
+    if is_path and (
+        any(part in ("", ".", "..") for part in name.split("/"))
+        or any(char in name for char in '\\:*?"<>|')
+        or not name.isprintable()
+    ):
+        return "has a name that leads elsewhere"
+    return None
+
+
+def shape_problem(shape, itemsize):
+    """What is wrong with the shape of an array; `None` if nothing is."""
+    if len(shape) > MAX_RANK:
+        return f"has more than {MAX_RANK} axes"
+    # NumPy counts empty axes so, too.
+    extent = math.prod(max(length, 1) for length in shape)
+    return "is larger than any memory" if extent * itemsize >= 1 << 62 else None
+
+
 def dump_header(header):
     """Bytes: the header as JSON."""
     content = {
@@ -193,11 +217,10 @@ def _parse_array(item, name=None):
         f"{what} cannot be stored as {dtype} and read as {decoded}.",
     )
     shape = tuple(_integers(item, "shape", what))
-    _require(len(shape) <= MAX_RANK, f"{what} has more than {MAX_RANK} axes.")
     size = math.prod(shape)
     itemsize = max(dtypes.parse_dtype(each).itemsize for each in (dtype, decoded))
-    extent = math.prod(max(length, 1) for length in shape)  # NumPy counts so, too
-    _require(extent * itemsize < 1 << 62, f"{what} is larger than any memory.")
+    problem = shape_problem(shape, itemsize)
+    _require(problem is None, f"{what} {problem}.")
     axes = tuple(_integers(item, "axes", what)) if "axes" in item else tuple(range(len(shape)))
     _require(sorted(axes) == list(range(len(shape))), f"{what} has axes that are no permutation.")
     chunk_size = _integer(item, "chunk_size", what, min(max(size, 1), MAX_CHUNK))
@@ -266,15 +289,8 @@ def _parse_chunk(record, length, dtype, what):
 def _parse_file(item):
     _require(isinstance(item, dict), "A file is not described by an object.")
     _only(item, {"name", "size", "piece_size", "pieces"}, "A file")
-    name = _name(item)
+    name = _name(item, is_path=True)
     what = f"File {name!r}"
-    parts = name.split("/")
-    _require(
-        not any(part in ("", ".", "..") for part in parts)
-        and not any(char in name for char in '\\:*?"<>|')
-        and name.isprintable(),
-        f"{what} has a name that leads elsewhere.",
-    )
     size, piece_size = _integer(item, "size", what), _integer(item, "piece_size", what)
     _require(1 <= piece_size <= MAX_PIECE, f"{what} has pieces of a size that is out of range.")
     records = _list(item, "pieces", what)
@@ -302,9 +318,10 @@ def _only(item, allowed, what):
     _require(not unknown, f"{what} has unknown fields: {', '.join(sorted(unknown))[:200]}.")
 
 
-def _name(item):
+def _name(item, is_path=False):
     name = item.get("name")
-    _require(isinstance(name, str) and 1 <= len(name) <= MAX_NAME, "Something has no name.")
+    problem = name_problem(name, is_path)
+    _require(problem is None, f"{'A file' if is_path else 'An array'} {problem}.")
     return name
 
 

@@ -91,6 +91,7 @@ def test_text_and_byte_order_and_views(tmp_path):
         "text": np.array([["ab", "äöü€𝄞"], ["", "x" * 50]]),
         "bytes": np.array([b"ab", b"\0c", b""]),
         "objects": np.array(["ab", "c"], object),
+        "any width": np.array(["ab", "cde"], getattr(np.dtypes, "StringDType", lambda: "U3")()),
         "big endian": np.arange(3000, dtype=">i4"),
         "transposed": np.arange(60.0).reshape(3, 4, 5).T,
         "strided": np.arange(100)[::-3],
@@ -180,6 +181,12 @@ def test_wrong_arguments(tmp_path):
         keras_trim.save_arrays({1: np.ones(3)}, path)
     with pytest.raises(ValueError, match="cannot be stored.*Received: o of dtype object"):
         keras_trim.save_arrays({"o": np.array([None])}, path)
+    with pytest.raises(ValueError, match="no name of 1 to 4096 characters. Received: 'x"):
+        keras_trim.save_arrays({"x" * 4097: np.ones(3)}, path)
+    with pytest.raises(ValueError, match=r"no Unicode text. Received: '\\ud800'"):
+        keras_trim.save_arrays({"\ud800": np.ones(3)}, path)
+    with pytest.raises(ValueError, match="more than 32 axes. Received: 'deep' of shape"):
+        keras_trim.save_arrays({"deep": np.ones([1] * 33)}, path)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(FileNotFoundError):
         keras_trim.load_arrays(path)

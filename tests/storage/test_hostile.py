@@ -21,7 +21,7 @@ from keras import layers
 
 import keras_trim
 from benchmarks import _mutations
-from keras_trim.storage.container import Reader
+from keras_trim.storage.container import Reader, Writer
 from keras_trim.storage.header import MAX_HEADER
 
 FILES = _mutations.seed_files()
@@ -117,6 +117,12 @@ def test_lies_in_the_header(function, message):
 def test_a_header_that_is_none(header):
     with pytest.raises(keras_trim.FormatError, match="header"):
         _mutations.read_all(_mutations.Parts(FILES[0]).join(raw_header=header))
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "a:b", "", "a\n", "x" * 5000])
+def test_names_that_a_reader_refuses_are_not_written(name):
+    with pytest.raises(ValueError, match="cannot be stored: it has .*name.*Received: "):
+        Writer(io.BytesIO()).write_file(name, b"data")
 
 
 def test_other_files(tmp_path):
