@@ -5,11 +5,13 @@ seconds: `--help`, usage errors and shell completion do without. The commands im
 know that there is work to do.
 """
 
+import os
 import sys
 
 
 def main():
     """Runs the command line and exits; the entry point `keras-trim`."""
+    _open_closed_streams()
     try:
         from keras_trim_cli.app import app
     except ImportError as error:
@@ -24,3 +26,10 @@ def main():
         print("keras-trim: interrupted", file=sys.stderr)
         sys.exit(130)
     app(prog_name="keras-trim")
+
+
+def _open_closed_streams():
+    """Leads nowhere what is closed (`>&-`), else the next file that is opened gets its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115

@@ -113,6 +113,15 @@ def test_full_standard_output(folder):
     assert err == "keras-trim: No space left on device\n"
 
 
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-"])
+def test_closed_streams(folder, closed):
+    before = ("sh", "-c", f'exec "$@" {closed}', "sh")
+    result = finish(start("prune", "dense.keras", "x.keras", "-s.5", cwd=folder, before=before))
+    assert (result[0], result[2]) == (0, "")
+    assert (result[1] == "") == (">&-" in closed.split())
+    assert (folder / "x.keras").exists()
+
+
 # Root may write anywhere, unless it gives up that right.
 _AS_USER = ("setpriv", "--bounding-set=-all", "--inh-caps=-all") if os.geteuid() == 0 else ()
 
