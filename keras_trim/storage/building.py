@@ -19,12 +19,19 @@ _UNSAVED_BYTES = 1 << 20
 _UNINITIALIZED = "uninitialized_variables"  # Keras's list of variables to be initialized later
 
 
-def build(text, num_bytes, custom_objects, compile, safe_mode):
+# Keras builds a Sequential model in a time that grows with the square of its layers. Few layers are
+# without weights, so what has many more layers than arrays is no model that was saved.
+_FREE_LAYERS = 100
+_LAYERS_PER_ARRAY = 8
+
+
+def build(text, num_bytes, num_arrays, custom_objects, compile, safe_mode):
     """Builds a model.
 
     Args:
         text: Bytes. The model's configuration, as JSON.
         num_bytes: Integer. How much the weights may take.
+        num_arrays: Integer. How many arrays hold them.
         custom_objects: Dict: name -> class or function, or `None`.
         compile: Boolean. Whether to compile it, too.
         safe_mode: Boolean. Whether to refuse code, which a `Lambda` layer has.
@@ -37,6 +44,9 @@ def build(text, num_bytes, custom_objects, compile, safe_mode):
     """
     try:
         config = json.loads(text)
+        if not isinstance(config, dict):
+            raise ValueError("its configuration is no object")
+        _check_layers(config, num_arrays)
         compile_config = config.pop("compile_config", None)
         with ObjectSharingScope():
             model, initialize_the_rest = _build(config, num_bytes, custom_objects, safe_mode)
@@ -49,7 +59,7 @@ def build(text, num_bytes, custom_objects, compile, safe_mode):
     except FormatError:
         raise
     except Exception as error:  # Keras raises whatever a layer does
-        raise FormatError(f"The file's model cannot be built: {_shorten(error)}") from error
+        raise FormatError(f"The file's model cannot be built: {shorten(error)}") from error
 
 
 def _build(config, num_bytes, custom_objects, safe_mode):
@@ -96,6 +106,23 @@ def _check_size(num_bytes):
         )
 
 
+def _check_layers(config, num_arrays):
+    count, most = _count_layers(config), _FREE_LAYERS + _LAYERS_PER_ARRAY * num_arrays
+    if count > most:
+        raise FormatError(
+            f"The file's model has {count:,} layers, too many for the {num_arrays:,} arrays that "
+            "the file holds."
+        )
+
+
+def _count_layers(config):
+    if isinstance(config, dict):
+        layers = config.get("layers")
+        count = len(layers) if isinstance(layers, list) else 0
+        return count + sum(map(_count_layers, config.values()))
+    return sum(map(_count_layers, config)) if isinstance(config, list) else 0
+
+
 def _without_compile_configs(config):
     """The configuration of the same model, it and the models in it not compiled."""
     if isinstance(config, dict):
@@ -114,10 +141,10 @@ def _has_custom_classes(config):
     return isinstance(config, list) and any(map(_has_custom_classes, config))
 
 
-def _shorten(error):
-    """The cause in an error's text, without what Keras puts around it: configurations."""
+def shorten(error):
+    """The cause in an error's text, without what Keras puts around it: configurations, values."""
     text = " ".join(str(error).split()).rsplit("Exception encountered:", maxsplit=1)[-1]
-    for end in ("Full object config:", "config={", "Received config="):
+    for end in ("Full object config:", "config={", "Received config=", "Target variable:"):
         text = text.split(end)[0]
     text = text.strip() or type(error).__name__
     return text if len(text) <= 400 else text[:400] + "..."

@@ -1,9 +1,11 @@
 """A Keras model as a file, and back."""
 
+import contextlib
 import json
 import warnings
 
 import keras
+import numpy as np
 from keras import ops, saving
 from keras.src.saving import saving_lib
 from keras.src.saving.serialization_lib import ObjectSharingScope
@@ -11,7 +13,7 @@ from keras.src.saving.serialization_lib import ObjectSharingScope
 from keras_trim.atomic import replace_file
 from keras_trim.storage import assets, lossy
 from keras_trim.storage.arrays import check_suffix, metadata
-from keras_trim.storage.building import build
+from keras_trim.storage.building import build, shorten
 from keras_trim.storage.container import Reader, Writer
 from keras_trim.storage.dtypes import DTYPES
 from keras_trim.storage.errors import FormatError
@@ -112,7 +114,7 @@ def load(path, model=None, custom_objects=None, compile=True, safe_mode=True, ma
     Raises:
         keras_trim.FormatError: if the file is not a `.ktrim` file, is damaged, or contradicts
             itself.
-        ValueError: if `model` is not of the same structure.
+        ValueError: if `model` is not of the same structure; its weights are as they were.
         OSError: if there is no such file.
     """
     if model is not None:
@@ -124,15 +126,31 @@ def load(path, model=None, custom_objects=None, compile=True, safe_mode=True, ma
                 raise FormatError("The file holds arrays but no model: read it by `load_arrays`.")
             num_bytes = sum(entry.decoded_bytes for entry in reader.arrays.values())
             text = reader.read_file(_CONFIG)
-            arguments = (text, num_bytes, custom_objects, compile, safe_mode)
+            arguments = (text, num_bytes, len(reader.arrays), custom_objects, compile, safe_mode)
             model, initialize_the_rest = build(*arguments)
-        errors = _load_state(reader, model)
+        with contextlib.nullcontext() if into is None else _unchanged_by_errors(model):
+            errors = _load_state(reader, model)
+            if errors:
+                message = f"The file and the model do not fit: {errors[0]}"
+                raise FormatError(message) if into is None else ValueError(message)
         if into is None:
             initialize_the_rest()
-    if errors:
-        message = f"The file and the model do not fit: {errors[0]}"
-        raise FormatError(message) if into is None else ValueError(message)
     return model
+
+
+@contextlib.contextmanager
+def _unchanged_by_errors(model):
+    """Gives a model the values back that it had, should there be an error."""
+    variables = [*model.variables]
+    for optimizer in _optimizers(model):
+        variables += optimizer.variables
+    before = [np.array(ops.convert_to_numpy(variable.value)) for variable in variables]
+    try:
+        yield
+    except BaseException:
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
+        raise
 
 
 def check_model(model):
@@ -208,7 +226,7 @@ def _load_state(reader, model):
     for saveable, error in failures.values():
         if isinstance(error, (FormatError, MemoryError)):
             raise error
-        errors.append(f"{getattr(saveable, 'name', saveable)}: {' '.join(str(error).split())}")
+        errors.append(f"{getattr(saveable, 'name', type(saveable).__name__)}: {shorten(error)}")
     unread = sorted(name for name in store.unread if not _is_of_optimizer(name))
     if unread and not errors:
         errors.append(f"the model has no {', '.join(unread[:4])}{' ...' if unread[4:] else ''}")

@@ -226,6 +226,8 @@ def layer_config(config, index=1):
             "built",
         ),
         (lambda c: c.clear(), "cannot be built"),
+        # Would take minutes.
+        (lambda c: c["config"].update(layers=[layer_config(c)] * 999), "999 layers, too many for"),
     ],
 )
 def test_lies_in_the_model(model_file, function, message):

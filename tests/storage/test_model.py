@@ -327,9 +327,13 @@ def test_a_model_of_another_structure(mlp, tmp_path):
     smaller = keras.Sequential([keras.Input((8,)), layers.Dense(16)])
     with pytest.raises(ValueError, match="do not fit: the model has no layers/dense_1/vars/0"):
         keras_trim.load(tmp_path / "model.ktrim", smaller)
-    wider = keras.Sequential([keras.Input((8,)), layers.Dense(17), layers.Dense(1)])
-    with pytest.raises(ValueError, match="do not fit: dense.*shape"):
+    wider = keras.Sequential([keras.Input((8,)), layers.Dense(16), layers.Dense(2)])
+    before = [values(variable) for variable in wider.variables]
+    with pytest.raises(ValueError, match="do not fit: dense.*shape") as caught:
         keras_trim.load(tmp_path / "model.ktrim", wider)
+    for variable, value in zip(wider.variables, before, strict=True):  # not half loaded
+        np.testing.assert_array_equal(values(variable), value)
+    assert "[[" not in str(caught.value)  # nor are the values in the message
     deeper = keras.Sequential([keras.Input((8,)), *(layers.Dense(n) for n in (16, 1, 1))])
     with pytest.raises(ValueError, match="do not fit: dense.*received 0 variables"):
         keras_trim.load(tmp_path / "model.ktrim", deeper)
