@@ -34,10 +34,11 @@ def format_of(path):
             "and save that as .keras"
         )
     try:
-        return FORMATS[path.suffix.lower()]
+        return FORMATS[path.suffix]
     except KeyError:
         raise CommandError(
-            f"{path} is of no known type: models are read from .keras, .h5 and .ktrim files"
+            f"{path} is of no known type: models are read from .keras, .h5 and .ktrim files, "
+            "in lower case"
         ) from None
 
 
@@ -68,7 +69,8 @@ def load(path, imports=(), compile=True):
             if streams.debugging():
                 raise
             why = _why(path, kind, error)
-            if compile and _is_read(read, path, objects):
+            # Reads it again only for what may be of a loss or metric.
+            if compile and re.search(_UNKNOWN, str(error)) and _is_read(read, path, objects):
                 why += "; or leave optimizer, loss and metrics out by --no-compile"
             raise CommandError(why) from error
 
@@ -106,6 +108,8 @@ def _import(name):
         if not name.endswith(".py"):
             return importlib.import_module(name)
         path = pathlib.Path(name)
+        # For the process in which `export` converts; last, as no module of Python's may be hidden.
+        sys.path.append(str(path.resolve().parent))
         spec = importlib.util.spec_from_file_location(path.stem, path)
         module = importlib.util.module_from_spec(spec)
         sys.modules[path.stem] = module
@@ -147,9 +151,10 @@ def check_saved_format(path):
     Raises:
         CommandError: if not.
     """
-    if path.name.lower().endswith(".weights.h5") or path.suffix.lower() not in FORMATS:
+    if path.name.lower().endswith(".weights.h5") or path.suffix not in FORMATS:
         raise CommandError(
-            f"{path} is of no known type: models are written to .keras, .h5 and .ktrim files"
+            f"{path} is of no known type: models are written to .keras, .h5 and .ktrim files, "
+            "in lower case"
         )
 
 

@@ -97,7 +97,7 @@ def _default_output(model, keras):
 def _check(model, output, keras, values, optimizer):
     kind = models.format_of(model)
     ending = ".keras" if keras else ".ktrim"
-    if output.suffix.lower() != ending:
+    if output.suffix != ending:
         hint = "" if keras else "; for a .keras file that stock Keras loads, give --keras"
         raise typer.BadParameter(f"OUTPUT must end in {ending}, not {output.name!r}{hint}")
     if keras and kind != "keras":

@@ -55,7 +55,7 @@ def export(
       keras-trim export pruned.ktrim model.tflite --weights float16
       keras-trim export pruned.keras weights.safetensors
     """
-    chosen = format.value if format else _BY_SUFFIX.get(output.suffix.lower())
+    chosen = format.value if format else _BY_SUFFIX.get(output.suffix)
     if chosen is None:
         raise typer.BadParameter(
             f"give --format: OUTPUT {output.name!r} does not end in {', '.join(_BY_SUFFIX)}"

@@ -48,7 +48,7 @@ def prune(
     if sparsity is None and pattern is None:
         raise typer.BadParameter("give --sparsity, or --pattern")
     if sparsity is not None and not 0 <= sparsity < 1:
-        hint = f"; {sparsity:g} % is {sparsity / 100:g}" if 1 <= sparsity < 100 else ""
+        hint = f"; {sparsity:g} % is {sparsity / 100:g}" if 1 < sparsity < 100 else ""
         raise typer.BadParameter(f"--sparsity must be at least 0 and below 1{hint}")
     if pattern is not None and block is not None:
         raise typer.BadParameter("give either --block or --pattern: a weight has one pattern")

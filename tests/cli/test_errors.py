@@ -31,7 +31,12 @@ def test_unknown_types(folder):
     (folder / "model.weights.h5").write_bytes(b"")
     assert "is of no known type" in error_of("report", folder / "model.tflite")
     assert "weights without a model" in error_of("report", folder / "model.weights.h5")
-    assert "no known type" in error_of("prune", folder / "dense.keras", folder / "x.pb", "-s", 0.5)
+    for name in ("x.pb", "x.KERAS"):
+        line = error_of("prune", folder / "dense.keras", folder / name, "-s", 0.5)
+        assert ".keras, .h5 and .ktrim files, in lower case" in line
+    (folder / "P.KTRIM").write_bytes(b"")
+    assert "in lower case" in error_of("report", folder / "P.KTRIM")
+    error_of("export", folder / "dense.keras", folder / "x.TFLITE", code=2)
 
 
 def test_custom_layers(folder, monkeypatch):
@@ -56,6 +61,12 @@ def test_custom_layers(folder, monkeypatch):
         assert "--import" in line
         run("report", folder / name, "--import", folder / "twice_layers.py")
         run("report", folder / name, "--import", "twice_layers")
+    # Where another process finds the module, too.
+    (folder / "sub").mkdir()
+    (folder / "sub" / "more_layers.py").write_text("class More: pass")
+    run("report", folder / "dense.keras", "--import", folder / "sub" / "more_layers.py")
+    assert sys.path[-1] == str(folder / "sub")
+    sys.path.pop()
     assert "cannot import nowhere" in error_of("report", folder / name, "--import", "nowhere")
 
 
