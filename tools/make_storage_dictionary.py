@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import tempfile
+import zlib
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
@@ -109,7 +110,9 @@ def texts(model):
 
 def main():
     keras.utils.set_random_seed(0)
-    streams.DICTIONARY.write_bytes(b"")  # not what the one before happens to be
+    # Not what the one before happens to be.
+    streams.DICTIONARY.write_bytes(b"")
+    streams.DICTIONARY_CRC32 = zlib.crc32(b"")
     configs, headers = zip(
         *(texts(build()) for build in (image_model, text_model, table_model, digits_model)),
         strict=True,
@@ -128,7 +131,8 @@ def main():
     documents = (*configs[:3], *headers, configs[3])
     text = "".join(json.dumps(document, separators=(",", ":")) for document in documents)
     streams.DICTIONARY.write_bytes(text.encode())
-    print(f"{streams.DICTIONARY}: {len(text):,} bytes")
+    crc32 = zlib.crc32(text.encode())
+    print(f"{streams.DICTIONARY}: {len(text):,} bytes, DICTIONARY_CRC32 = 0x{crc32:08X}")
 
 
 if __name__ == "__main__":

@@ -6,11 +6,13 @@ what such texts look like: otherwise they are a tenth of a small model's file.
 
 import functools
 import pathlib
+import zlib
 
 from keras_trim.storage.errors import FormatError
 
 # Part of the format, made by tools/make_storage_dictionary.py.
 DICTIONARY = pathlib.Path(__file__).with_name("dictionary.txt")
+DICTIONARY_CRC32 = 0xF8BA87CB
 
 # Bytes: trying harder than this takes longer than it is worth.
 _THOROUGH_BELOW = 1 << 12
@@ -34,7 +36,13 @@ def import_zstandard():
 @functools.cache
 def _dictionary():
     zstd = import_zstandard()
-    return zstd.ZstdCompressionDict(DICTIONARY.read_bytes(), dict_type=zstd.DICT_TYPE_RAWCONTENT)
+    text = DICTIONARY.read_bytes()
+    if zlib.crc32(text) != DICTIONARY_CRC32:  # by git, for instance, which may change ends of lines
+        raise ImportError(
+            "keras-trim is damaged: a file of it is not what was released. Install it anew. "
+            f"Received: {DICTIONARY}"
+        )
+    return zstd.ZstdCompressionDict(text, dict_type=zstd.DICT_TYPE_RAWCONTENT)
 
 
 class StreamEncoder:

@@ -211,3 +211,12 @@ def test_the_dictionary_is_the_one_of_this_version():
     digest = hashlib.sha256(DICTIONARY).hexdigest()
     assert digest == re.search(r"SHA-256\s`([0-9a-f]+)`", PAGE)[1]
     assert digest == "e25c8a67ea040fcf5731044c40e9aa9c57a738dfd952bf3c40ccbf5320746afb"
+
+
+def test_a_dictionary_that_was_changed(tmp_path, monkeypatch):
+    from keras_trim.storage import streams
+
+    (tmp_path / "dictionary.txt").write_bytes(DICTIONARY + b"\n")
+    monkeypatch.setattr(streams, "DICTIONARY", tmp_path / "dictionary.txt")
+    with pytest.raises(ImportError, match="damaged.*Install it anew. Received: .*dictionary.txt"):
+        streams._dictionary.__wrapped__()
