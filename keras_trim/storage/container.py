@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import itertools
+import os
 import struct
 import zlib
 
@@ -157,9 +158,14 @@ class Reader:
 
     Raises:
         FormatError: if it is not a file of this format, or damaged.
+        ValueError: if `path` is neither.
     """
 
     def __init__(self, path, max_bytes=None):
+        # An integer would open a file descriptor.
+        is_file = hasattr(path, "read") and isinstance(path.read(0), bytes)
+        if not is_file and not isinstance(path, (str, os.PathLike)):
+            raise ValueError(f"`path` must be a path or a binary file. Received: path={path!r}")
         self._decoder = StreamDecoder()
         self._file = path if hasattr(path, "read") else open(path, "rb")  # noqa: SIM115
         try:

@@ -8,6 +8,7 @@ import zipfile
 import zlib
 
 from keras_trim.atomic import replace_file
+from keras_trim.storage.result import compared
 
 _BLOCK = 1 << 20
 
@@ -27,10 +28,9 @@ class CompressResult:
     new_bytes: int
 
     def __str__(self):
-        factor = self.old_bytes / self.new_bytes
         return (
             f"{self.path}: {self.new_bytes:,} bytes instead of {self.old_bytes:,}, "
-            f"{factor:.1f} times smaller"
+            f"{compared(self.new_bytes, self.old_bytes)}"
         )
 
 
@@ -55,8 +55,9 @@ def compress_keras(path, output=None):
     """
     path = pathlib.Path(path)
     output = path if output is None else pathlib.Path(output)
-    if output.suffix != ".keras":
-        raise ValueError(f"`output` must end in `.keras`. Received: output={output}")
+    for name, each in (("path", path), ("output", output)):
+        if each.suffix != ".keras":
+            raise ValueError(f"`{name}` must end in `.keras`. Received: {name}={each}")
     old_bytes = path.stat().st_size
     try:
         with zipfile.ZipFile(path) as source:
@@ -68,7 +69,7 @@ def compress_keras(path, output=None):
                         _copy(source, member, target)
                 _verify(source, file)
                 new_bytes = file.seek(0, os.SEEK_END)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # such as encrypted
         raise ValueError(f"This is not a `.keras` archive ({error}). Received: {path}") from error
     return CompressResult(output, old_bytes, new_bytes)
 

@@ -4,6 +4,13 @@ import dataclasses
 import pathlib
 
 
+def compared(size, other):
+    """String: how many times smaller, or larger, a size is than another one."""
+    if not size or size <= other:
+        return f"{other / max(size, 1):.1f} times smaller"
+    return f"{size / max(other, 1):.1f} times larger"
+
+
 @dataclasses.dataclass(frozen=True)
 class SavedArray:
     """One array of a file.
@@ -52,8 +59,8 @@ class SaveResult:
         return max((array.largest_error for array in self.arrays), default=0.0)
 
     def __str__(self):
-        factor = self.num_bytes / self.file_bytes
-        text = f"{self.path}: {self.file_bytes:,} bytes, {factor:.1f} times smaller than in memory"
+        factor = compared(self.file_bytes, self.num_bytes)
+        text = f"{self.path}: {self.file_bytes:,} bytes, {factor} than in memory"
         if not self.largest_error:
             return f"{text}; lossless"
         worst = max(self.arrays, key=lambda array: array.largest_error)

@@ -71,7 +71,8 @@ class SizeTable:
         table.add_column("bytes", justify="right")
         table.add_column("times smaller", justify="right")
         for row in self.rows:
-            table.add_row(row.name, f"{row.num_bytes:,}", f"{row.factor:.1f}")
+            factor = f"{row.factor:.1f}" if row.factor >= 1 else f"{row.factor:.2g}"
+            table.add_row(row.name, f"{row.num_bytes:,}", factor)
         buffer = io.StringIO()
         console = Console(file=buffer, width=140, color_system=None)
         console.print(table)
@@ -171,12 +172,9 @@ def _measure_int8(model, folder):
 def _measure_litert(model, folder):
     import keras_trim
 
-    export = getattr(keras_trim, "export", None)
-    if not callable(export):
-        raise _LeftOut("this version of keras-trim does not export it")
     path = folder / "model.tflite"
     try:
-        export(model, path, format="litert")
+        keras_trim.export(model, path, format="litert")
         return path.stat().st_size
     except Exception as error:  # an extra that is missing, an operation that LiteRT lacks
         raise _LeftOut(" ".join(str(error).split()) or type(error).__name__) from error

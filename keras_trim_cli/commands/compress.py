@@ -79,9 +79,11 @@ def compress(
             }
         )
         return
-    lines = [f"{output}: {text.size(after)}, {before / after:.2f} times smaller than {model.name}"]
+    from keras_trim.storage.result import compared
+
+    lines = [f"{output}: {text.size(after)}, {compared(after, before)} than {model.name}"]
     if memory:
-        lines.append(f"{memory / after:.2f} times smaller than the same numbers in memory")
+        lines.append(f"{compared(after, memory)} than the same numbers in memory")
     lines.append(f"values changed by {error:.3g} at most" if error else "no value changed")
     if dropped:
         lines.append("the optimizer's state was left out: --optimizer keeps it")

@@ -1,5 +1,7 @@
 """Arrays as files: nothing may change, whatever they are."""
 
+import io
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -190,6 +192,9 @@ def test_wrong_arguments(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(FileNotFoundError):
         keras_trim.load_arrays(path)
+    for wrong in (3, io.StringIO()):
+        with pytest.raises(ValueError, match="a path or a binary file. Received: path="):
+            keras_trim.load_arrays(wrong)
 
 
 def test_nothing_at_all(tmp_path):

@@ -238,6 +238,15 @@ def test_lies_in_the_model(model_file, function, message):
     keras.Sequential([keras.Input((2,)), layers.Dense(1)]).predict(np.zeros((1, 2)), verbose=0)
 
 
+def test_a_configuration_that_is_no_object(tmp_path):
+    with open(tmp_path / "model.ktrim", "wb") as file:
+        writer = Writer(file)
+        writer.write_file("config.json", b"[1]")
+        writer.finish({})
+    with pytest.raises(keras_trim.FormatError, match="its configuration is no object"):
+        keras_trim.load(tmp_path / "model.ktrim")
+
+
 def test_a_write_that_fails_leaves_the_file_as_it_was(model_file, monkeypatch):
     before = model_file.read_bytes()
     with pytest.raises(ValueError, match="cannot be stored"):

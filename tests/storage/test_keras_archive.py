@@ -75,13 +75,18 @@ def test_what_is_no_keras_archive(path, tmp_path):
     damaged = bytearray(path.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     (tmp_path / "damaged.keras").write_bytes(damaged)
-    for name in ("text.keras", "zip.keras", "damaged.keras"):
+    encrypted = bytearray(path.read_bytes())
+    encrypted[encrypted.index(b"PK\1\2") + 8] |= 1  # the flag in the directory
+    (tmp_path / "encrypted.keras").write_bytes(encrypted)
+    for name in ("text.keras", "zip.keras", "damaged.keras", "encrypted.keras"):
         before = (tmp_path / name).read_bytes()
         with pytest.raises(ValueError, match=f"not a `.keras` archive.*Received: .*{name}"):
             keras_trim.compress_keras(tmp_path / name)
         assert (tmp_path / name).read_bytes() == before
     with pytest.raises(FileNotFoundError):
         keras_trim.compress_keras(tmp_path / "missing.keras")
-    with pytest.raises(ValueError, match="must end in `.keras`. Received"):
+    with pytest.raises(ValueError, match="`path` must end in `.keras`. Received: path=m.ktrim"):
+        keras_trim.compress_keras("m.ktrim")
+    with pytest.raises(ValueError, match="`output` must end in `.keras`. Received: output="):
         keras_trim.compress_keras(path, tmp_path / "new.zip")
     assert not [*tmp_path.glob(".*")]

@@ -1,6 +1,7 @@
 """Models as files, on the active backend: what a `.keras` file holds, ours does too."""
 
 import json
+import pathlib
 import re
 
 import keras
@@ -360,6 +361,42 @@ def test_arrays_of_a_model(mlp, tmp_path):
     arrays = keras_trim.load_arrays(tmp_path / "model.ktrim")
     np.testing.assert_array_equal(arrays["layers/dense/vars/0"], values(mlp.layers[0].kernel))
     assert arrays["layers/dense_1/vars/1"].shape == (1,)
+
+
+def test_several_outputs_and_an_average_of_weights(tmp_path):
+    x = keras.Input((4,))
+    outputs = {name: layers.Dense(1, name=name)(x) for name in ("a", "b")}
+    model = keras.Model(x, outputs)
+    model.compile(
+        keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5),
+        loss={"a": "mse", "b": "mae"},
+        metrics={"b": ["mse"]},
+    )
+    data = np.ones((4, 4)), {"a": np.ones((4, 1)), "b": np.zeros((4, 1))}
+    model.fit(*data, verbose=0)
+    keras_trim.save(model, tmp_path / "model.ktrim", include_optimizer=True)
+    loaded = keras_trim.load(tmp_path / "model.ktrim")
+    assert_same_variables(model.optimizer.variables, loaded.optimizer.variables)
+    mine, theirs = (each.evaluate(*data, verbose=0, return_dict=True) for each in (model, loaded))
+    assert mine == theirs
+    assert {"a_loss", "b_loss", "b_mse"} < {*mine}
+
+
+def test_a_file_of_another_backend():
+    """`tests/data/tiny.ktrim` was written on JAX."""
+    path = pathlib.Path(__file__).parents[1] / "data" / "tiny.ktrim"
+    loaded, arrays = keras_trim.load(path), keras_trim.load_arrays(path)
+    kernel, bias, step = (
+        arrays[name] for name in ("layers/dense/vars/0", "layers/dense/vars/1", "optimizer/vars/0")
+    )
+    x = np.arange(8, dtype="float32").reshape(2, 4)
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), x @ kernel + bias, rtol=1e-6)
+    assert int(loaded.optimizer.iterations.value) == step == 3
+    assert np.count_nonzero(kernel) == 6
+
+
+def test_a_small_model_is_larger_as_a_file(mlp, tmp_path):
+    assert "times larger than in memory" in str(keras_trim.save(mlp, tmp_path / "model.ktrim"))
 
 
 def test_lora_is_merged(mlp, tmp_path):
