@@ -47,7 +47,7 @@ def check(model, target="xnnpack"):
         )
     if not isinstance(model, keras.Model):
         raise ValueError(f"`model` must be a Keras model. Received: model={model!r}")
-    if not model.built or not model.variables:
+    if not model.built:
         raise ValueError(
             "The model has no weights yet: build it first, by `model.build(input_shape)` or by "
             f"calling it on a batch. Received: model={model.name}"

@@ -10,6 +10,7 @@ import keras
 from keras_trim.atomic import replace_file
 from keras_trim.exporters import litert, onnx, safetensors
 from keras_trim.exporters.conversion import convert
+from keras_trim.exporters.samples import refuse_text
 
 _CONVERTERS = {"litert": litert, "onnx": onnx, "safetensors": safetensors}
 _WEIGHTS = (None, "float16", "int8")
@@ -104,7 +105,7 @@ def _validate(model, format, weights):
             f"weights={weights!r}"
         )
     if format == "safetensors":
-        if not model.weights:
+        if not model.built:
             raise ValueError(
                 "The model has no weights yet: build it first, by `model.build(input_shape)` or "
                 f"by calling it on a batch. Received: model={model.name}"
@@ -114,6 +115,18 @@ def _validate(model, format, weights):
         raise ValueError(
             "The model's inputs are not known: it must be a Sequential or Functional model, built "
             f"by a `keras.Input` or `model.build(input_shape)`. Received: model={model.name}"
+        )
+    refuse_text(model.inputs)
+    quantized = [
+        f"'{layer.name}' ({layer.quantization_mode})"
+        for layer in model._flatten_layers()
+        if getattr(layer, "quantization_mode", None)
+    ]
+    if format == "litert" and quantized:
+        raise ValueError(
+            "TensorFlow's converter cannot convert layers that Keras has quantized: export the "
+            "model as it was before `quantize`, with weights='int8' for a small file. "
+            f"Received: {', '.join(quantized[:4])}{' ...' if quantized[4:] else ''}"
         )
 
 

@@ -23,6 +23,12 @@ def main():
         result = {"error": "ImportError", "message": str(error)}
     except ValueError as error:
         result = {"error": "ValueError", "message": str(error)}
+    except Exception as error:  # converters raise whatever they do
+        message = (
+            f"The model cannot be converted: {type(error).__name__}: {_reason(error)}. "
+            f"Received: model={job['name']}"
+        )
+        result = {"error": "ValueError", "message": message}
     with open(os.path.join(folder, RESULT), "w", encoding="utf-8") as file:
         json.dump(result, file)
 

@@ -1,4 +1,4 @@
-"""Sample inputs of a model, to compare a converted file with it."""
+"""Sample inputs of a model, to compare runtimes on."""
 
 import keras
 import numpy as np
@@ -15,7 +15,11 @@ def sample_inputs(tensors, batch_size):
 
     Returns:
         List of arrays: normal floats, or zeros of other dtypes, which are valid indices.
+
+    Raises:
+        ValueError: if an input takes text.
     """
+    refuse_text(tensors)
     rng = np.random.default_rng(0)
     samples = []
     for tensor in tensors:
@@ -26,6 +30,16 @@ def sample_inputs(tensors, batch_size):
         else:
             samples.append(np.zeros(shape, tensor.dtype))
     return samples
+
+
+def refuse_text(tensors):
+    """Raises `ValueError` if one of the inputs takes text, which no other runtime does."""
+    for tensor in tensors:
+        if tensor.dtype == "string":
+            raise ValueError(
+                "Models that take text run in Keras only: make a model of the layers behind those "
+                f"that turn text into numbers. Received: input '{tensor.name}' of dtype string"
+            )
 
 
 def outputs_of(model, samples):

@@ -60,9 +60,16 @@ def bench(
 
 
 def _engine(model, threads, batch):
+    import keras
+
+    from keras_trim.exporters.samples import input_structure, sample_inputs
     from keras_trim.inference import Engine
 
-    return Engine(model, num_threads=threads), _inputs(model, batch)
+    if not getattr(model, "inputs", None):
+        raise CommandError("the model's inputs are not known: give it a keras.Input and save it")
+    inputs = sample_inputs(model.inputs, batch)
+    inputs = keras.tree.pack_sequence_as(input_structure(model), inputs)
+    return Engine(model, num_threads=threads), inputs
 
 
 def _called_as_engine(run):
@@ -126,23 +133,3 @@ def _print_table(summary, medians, errors):
     console = streams.console()
     console.print(str(summary), soft_wrap=True)
     console.print(table)
-
-
-def _inputs(model, batch):
-    """Random inputs of the model's structure; sizes that are free count as 1."""
-    import keras
-    import numpy as np
-
-    random = np.random.default_rng(0)
-
-    def make(tensor):
-        shape = [batch, *(size or 1 for size in tensor.shape[1:])]
-        if keras.backend.is_float_dtype(tensor.dtype):
-            return random.standard_normal(shape).astype(tensor.dtype)
-        return np.zeros(shape, tensor.dtype)
-
-    if not getattr(model, "inputs", None):
-        raise CommandError("the model's inputs are not known: give it a keras.Input and save it")
-    # Sequential models have no `input`.
-    structure = getattr(model, "_inputs_struct", None)
-    return keras.tree.map_structure(make, model.inputs[0] if structure is None else structure)

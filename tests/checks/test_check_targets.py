@@ -249,6 +249,12 @@ def test_arguments(arguments, message):
         keras_trim.check(**{"model": dense(np.ones((2, 2))), **arguments})
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_model_without_weights(target):
+    model = keras.Sequential([keras.Input((2,)), layers.ReLU()])
+    assert keras_trim.check(model, target).summary.startswith("0 of 0 weights")
+
+
 def test_weights_that_are_shared_appear_once():
     shared = layers.Dense(8, use_bias=False)
     x = keras.Input((8,))

@@ -1,6 +1,8 @@
 """What goes wrong: one clear error, and the user's old file is as it was."""
 
 import importlib
+import io
+import json
 import os
 import resource
 import sys
@@ -12,6 +14,7 @@ from keras import layers
 from models import assert_close, inputs_of, make, outputs_of, run_litert
 
 import keras_trim
+from keras_trim.exporters import conversion_worker
 
 BACKEND = keras.backend.backend()
 NEEDS = {"litert": "tensorflow", "onnx": "torch"}
@@ -41,6 +44,38 @@ def old_file(tmp_path):
 def test_arguments(arguments, message, old_file):
     with pytest.raises(ValueError, match=message):
         keras_trim.export(**{"model": make("mlp"), "path": old_file, **arguments})
+
+
+@pytest.mark.parametrize("format", NEEDS)
+def test_inputs_of_text(format, old_file):
+    text = keras.Input((1,), dtype="string", name="words")
+    with pytest.raises(ValueError, match="behind those.*Received: input 'words' of dtype string"):
+        keras_trim.export(keras.Model(text, text), old_file, format=format)
+
+
+def test_quantized_layers(old_file):
+    model = make("mlp")
+    model.layers[1].quantize("int8")
+    name = model.layers[1].name
+    with pytest.raises(ValueError, match=f"before `quantize`.*Received: '{name}' \\(int8\\)"):
+        keras_trim.export(model, old_file)
+
+
+def test_any_error_of_a_converter(monkeypatch, tmp_path):
+    """In the process that converts, too: its type, and what it says."""
+    job = {"folder": str(tmp_path), "classes": [], "name": "m", "converter": "math", "options": {}}
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(job)))
+    monkeypatch.setattr(conversion_worker, "_load", lambda *_: None)
+    conversion_worker.main()  # the module `math` has no `convert`
+    result = json.loads((tmp_path / conversion_worker.RESULT).read_text())
+    assert result["error"] == "ValueError"
+    assert "cannot be converted: AttributeError: module 'math' has no" in result["message"]
+    assert result["message"].endswith("Received: model=m")
+
+
+def test_a_model_without_weights(tmp_path):
+    model = keras.Sequential([keras.Input((2,)), layers.ReLU()])
+    keras_trim.export(model, tmp_path / "model.safetensors", format="safetensors")
 
 
 def test_a_folder_in_the_way(tmp_path):
