@@ -1,9 +1,7 @@
 """The commands put together, and how errors end them."""
 
 import importlib
-import importlib.util
 import os
-import pathlib
 import sys
 import traceback
 
@@ -14,7 +12,7 @@ from keras_trim_cli import streams
 from keras_trim_cli.errors import describe
 
 # In the order of the help. A module's function has the command's name.
-_COMMANDS = ("report", "prune", "compress", "decompress", "diff", "export", "check")
+_COMMANDS = ("report", "prune", "compress", "decompress", "diff", "export", "check", "bench")
 
 
 class _Group(typer.core.TyperGroup):
@@ -105,15 +103,6 @@ def _root(
     """
 
 
-def _has_engine():
-    """Whether `keras_trim.inference` is there; looking it up by name would import Keras."""
-    found = importlib.util.find_spec("keras_trim")
-    return any(
-        pathlib.Path(folder, "inference", "__init__.py").exists()
-        for folder in found.submodule_search_locations
-    )
-
-
-for _name in (*_COMMANDS, *(["bench"] if _has_engine() else [])):
+for _name in _COMMANDS:
     _function = getattr(importlib.import_module(f"keras_trim_cli.commands.{_name}"), _name)
     app.command(_name, no_args_is_help=True)(_function)

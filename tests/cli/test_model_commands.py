@@ -7,6 +7,8 @@ from commands import error_of, fill, run, run_json
 
 import keras_trim
 
+BACKEND = keras.backend.backend()
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -66,6 +68,11 @@ def test_prune_usage(folder, options, message):
     line = error_of("prune", folder / "dense.keras", folder / "x.keras", *options, code=2)
     assert message in line
     assert "Try: " in line
+
+
+def test_no_hint_where_it_is_none(folder):
+    line = error_of("prune", folder / "dense.keras", folder / "x.keras", "-s", "1.0", code=2)
+    assert "below 1. Try: " in line
 
 
 def test_prune_what_cannot_be(folder):
@@ -187,6 +194,23 @@ def test_export(folder):
     result = run_json("export", folder / "pruned.keras", folder / "model.safetensors")
     assert result["format"] == "safetensors"
     assert result["bytes"]["after"] == (folder / "model.safetensors").stat().st_size > 2000
+
+
+@pytest.mark.parametrize("name", {"tensorflow": ["m.tflite"], "torch": ["m.onnx"]}.get(BACKEND, []))
+def test_export_for_other_runtimes(folder, name):
+    result = run_json("export", folder / "pruned.keras", folder / name)
+    assert result["format"] == {"m.tflite": "litert", "m.onnx": "onnx"}[name]
+    assert result["bytes"]["after"] == (folder / name).stat().st_size > 1000
+
+
+def test_bench(folder):
+    result = run_json("bench", folder / "pruned.keras", "--seconds", 0, "--batch", 2)
+    assert result["milliseconds"]["keras-trim"] > 0
+    assert [row["operation"] for row in result["layers"] if row["kept"]] == ["Convolution", "Dense"]
+    assert "times the engine's" in run("bench", folder / "pruned.keras", "--seconds", 0).stdout
+    text = keras.Input((1,), dtype="string", name="words")
+    keras.Model(text, keras.layers.Flatten()(text)).save(folder / "text.keras")
+    assert "Received: input 'words' of dtype string" in error_of("bench", folder / "text.keras")
 
 
 @pytest.mark.filterwarnings("default::UserWarning")

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from commands import error_of, fill, run, run_json
 
+import keras_trim
+
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
@@ -39,6 +41,18 @@ def test_counts(folder):
 def test_every_format_of_input(folder, name):
     report = run_json("report", folder / name)
     assert report["prunable"]["zeros"] == (0 if name == "dense.h5" else 378)
+
+
+def test_sizes(folder, monkeypatch):
+    def export(model, path, format):
+        path.write_bytes(b"x" * 1000)
+
+    monkeypatch.setattr(keras_trim, "export", export)  # a minute, in another process
+    sizes = run_json("report", folder / "pruned.keras", "--sizes")["sizes"]
+    assert sizes["litert"] == 1000
+    assert sizes["raw"] == 4 * 548
+    assert sizes.keys() == {"raw", "h5", "gzip", "ktrim", "int8", "litert"}
+    assert "weights in memory" in run("report", folder / "pruned.keras", "--sizes").stdout
 
 
 def test_table(folder):
