@@ -19,9 +19,9 @@ _UNSAVED_BYTES = 1 << 20
 _UNINITIALIZED = "uninitialized_variables"  # Keras's list of variables to be initialized later
 
 
-# Keras builds a Sequential model in a time that grows with the square of its layers. Few layers are
-# without weights, so what has many more layers than arrays is no model that was saved.
-_FREE_LAYERS = 100
+# Layers take time to build, in Sequential models one that grows with the square of their number.
+# Few layers are without weights: what has many more than arrays is no model that was saved.
+_FREE_LAYERS, _FREE_SEQUENTIAL = 2000, 100
 _LAYERS_PER_ARRAY = 8
 
 
@@ -107,20 +107,28 @@ def _check_size(num_bytes):
 
 
 def _check_layers(config, num_arrays):
-    count, most = _count_layers(config), _FREE_LAYERS + _LAYERS_PER_ARRAY * num_arrays
-    if count > most:
-        raise FormatError(
-            f"The file's model has {count:,} layers, too many for the {num_arrays:,} arrays that "
-            "the file holds."
-        )
+    for count, free in (
+        (_count_layers(config), _FREE_LAYERS),
+        (_count_layers(config, "Sequential"), _FREE_SEQUENTIAL),
+    ):
+        if count > free + _LAYERS_PER_ARRAY * num_arrays:
+            raise FormatError(
+                f"The file's model has {count:,} layers, too many for the {num_arrays:,} arrays "
+                "that the file holds. If you trust it, load the weights into a model of your own."
+            )
 
 
-def _count_layers(config):
-    if isinstance(config, dict):
-        layers = config.get("layers")
-        count = len(layers) if isinstance(layers, list) else 0
-        return count + sum(map(_count_layers, config.values()))
-    return sum(map(_count_layers, config)) if isinstance(config, list) else 0
+def _count_layers(config, of_class=None):
+    """Integer: the layers of models, or of those of one class."""
+    if isinstance(config, list):
+        return sum(_count_layers(item, of_class) for item in config)
+    if not isinstance(config, dict):
+        return 0
+    inner = config.get("config")
+    layers = inner.get("layers") if isinstance(inner, dict) else None
+    is_counted = isinstance(layers, list) and of_class in (None, config.get("class_name"))
+    others = sum(_count_layers(item, of_class) for item in config.values())
+    return others + (len(layers) if is_counted else 0)
 
 
 def _without_compile_configs(config):

@@ -228,6 +228,7 @@ def layer_config(config, index=1):
         (lambda c: c.clear(), "cannot be built"),
         # Would take minutes.
         (lambda c: c["config"].update(layers=[layer_config(c)] * 999), "999 layers, too many for"),
+        (lambda c: c.update(class_name="X", config={"layers": [{}] * 9999}), "9,999 layers"),
     ],
 )
 def test_lies_in_the_model(model_file, function, message):
