@@ -61,7 +61,7 @@ def test_engine():
         [
             keras.Input((8, 8, 4)),
             layers.Conv2D(8, 3),
-            layers.DepthwiseConv2D(3),
+            layers.DepthwiseConv2D(3, name="alone"),
             layers.SeparableConv2D(8, 1),
             layers.Conv2DTranspose(8, 1),
             layers.Conv2D(8, 1, groups=2),
@@ -85,7 +85,7 @@ def test_engine():
         if row.sparsity is not None:
             runs[row.layer] = runs.get(row.layer, False) or "sparse" in row.kernel
     assert runs == checked
-    assert [layer for layer, is_sparse in runs.items() if not is_sparse] == ["depthwise_conv2d"]
+    assert [layer for layer, is_sparse in runs.items() if not is_sparse] == ["alone"]
 
 
 def test_engine_crossover():
