@@ -33,12 +33,12 @@ def replace_path(path):
                 os.fsync(file.fileno())  # else a crash soon after could leave an empty file
             os.chmod(temporary, _mode(target))
             os.replace(temporary, target)
-        _sync_folder(target.parent)
     except OSError as error:
         is_ours = error.filename is None or folder is None or folder in str(error.filename)
         if not is_ours:  # of something that the writer read
             raise
         raise _explained(error, path) from error
+    _sync_folder(target.parent)
 
 
 @contextlib.contextmanager
