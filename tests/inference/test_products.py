@@ -149,6 +149,19 @@ def test_transposed_convolution(rank, data, width, filters, batch, sparsity):
     assert_same(model, numbers(batch, *size, width), num_threads=num_threads)
 
 
+@pytest.mark.parametrize("activation", ["softmax", "log_softmax", "sparsemax"])
+@pytest.mark.parametrize(
+    "cls",
+    [layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Conv2DTranspose],
+)
+def test_activations_over_the_last_axis_of_channels_first(cls, activation):
+    if keras.backend.backend() == "tensorflow":
+        pytest.skip("TensorFlow has no such convolutions on a CPU")
+    sizes = (3,) if cls is layers.DepthwiseConv2D else (4, 3)
+    layer = cls(*sizes, activation=activation, data_format="channels_first")
+    assert_same(of_layer(layer, (2, 5, 6)), numbers(2, 2, 5, 6), native=activation != "sparsemax")
+
+
 def test_pixels_of_free_number():
     x = keras.Input((None, None, 3))
     y = layers.Conv2D(5, 3, padding="same", activation="relu")(x)

@@ -17,6 +17,11 @@ def as_formatted(layer, reader, y):
     return y if layer.data_format == "channels_last" else reader.move_channels_first(y)
 
 
+def _activated(layer, reader, y):
+    # Softmax is over the last axis of Keras's layout, whatever that is.
+    return activate(layer.activation, reader, as_formatted(layer, reader, y), reader.name)
+
+
 def two(values, fill=1):
     """A pair, (fill, n) of the settings of a 1-dimensional layer."""
     values = tuple(values)
@@ -44,16 +49,14 @@ def _convolution(layer, reader, x):
         [x],
         reader.name,
     )
-    y = activate(layer.activation, reader, y, reader.name)
-    return as_formatted(layer, reader, y)
+    return _activated(layer, reader, y)
 
 
 @converts(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 def _depthwise(layer, reader, x):
     x = channels_last(layer, reader, x)
     y = _add_depthwise(layer, layer.kernel, bias_of(layer, _outputs(layer.kernel)), reader, x)
-    y = activate(layer.activation, reader, y, reader.name)
-    return as_formatted(layer, reader, y)
+    return _activated(layer, reader, y)
 
 
 def _outputs(kernel):
@@ -83,8 +86,7 @@ def _separable(layer, reader, x):
     kernel = array(layer.pointwise_kernel)
     kernel = kernel[None] if layer.rank == 1 else kernel
     y = reader.add(operations.Convolution(kernel, bias_of(layer, layer.filters)), [y], reader.name)
-    y = activate(layer.activation, reader, y, reader.name)
-    return as_formatted(layer, reader, y)
+    return _activated(layer, reader, y)
 
 
 @converts(layers.Conv1DTranspose, layers.Conv2DTranspose)
@@ -109,8 +111,7 @@ def _transposed(layer, reader, x):
         [x],
         reader.name,
     )
-    y = activate(layer.activation, reader, y, reader.name)
-    return as_formatted(layer, reader, y)
+    return _activated(layer, reader, y)
 
 
 def _transposed_padding(padding, size, stride, dilation, more):
