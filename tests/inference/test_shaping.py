@@ -28,6 +28,19 @@ def test_pooling(rank, is_mean, window, stride, padding, data, batch):
     assert_same(of_layer(layer, shape), numbers(batch, *shape))
 
 
+@pytest.mark.parametrize("size", [(6, 6), (6, 7), (7, 7), (1, 8)])
+@pytest.mark.parametrize("format", ["channels_last", "channels_first"])
+def test_means_of_windows_over_uneven_padding(size, format):
+    """Which Keras fills with pixels on PyTorch, and does not count elsewhere."""
+    if keras.backend.backend() == "tensorflow" and format == "channels_first":
+        pytest.skip("TensorFlow has no such pooling on a CPU")
+    shape = (*size, 2) if format == "channels_last" else (2, *size)
+    for window, stride in ((3, 2), (2, 1), (4, 3)):
+        layer = layers.AveragePooling2D(window, stride, "same", data_format=format)
+        assert_same(of_layer(layer, shape), numbers(2, *shape))
+    assert_same(of_layer(layers.AveragePooling1D(4, 3, "same"), (8, 2)), numbers(2, 8, 2))
+
+
 @pytest.mark.parametrize("keepdims", [False, True])
 @pytest.mark.parametrize("format", ["channels_last", "channels_first"])
 def test_global_pooling(keepdims, format):

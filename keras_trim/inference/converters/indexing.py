@@ -118,12 +118,12 @@ def _split(operation, reader, x):
         where = [size // where * i for i in range(1, where)]
     begins, ends = [0, *where], [*where, size]
     return [
-        _slice(reader, x, {axis: slice(begin, end)})
+        slice_of(reader, x, {axis: slice(begin, end)})
         for begin, end in zip(begins, ends, strict=True)
     ]
 
 
-def _slice(reader, x, slices):
+def slice_of(reader, x, slices):
     """Adds x[slices], `slices` being a dictionary axis -> slice."""
     slices = [slices.get(axis, slice(None)) for axis in range(len(x.shape))]
     begins, ends, steps = zip(*((s.start, s.stop, s.step) for s in slices), strict=True)
@@ -163,7 +163,7 @@ def _get_item(operation, reader, x, key):
             shape.append(len(range(*k.indices(size))) if size is not None else None)
         axis += 1
     only(shape and key[0] is not None, "the batch axis")
-    y = _slice(reader, x, slices) if slices else x
+    y = slice_of(reader, x, slices) if slices else x
     is_plain = all(isinstance(k, slice) for k in key)
     return y if is_plain and slices else reshape(reader, y, shape[1:])
 
@@ -192,7 +192,7 @@ def _repeat(operation, reader, x):
 @converts(*keras_operations("numpy", "Flip"))
 def _flip(operation, reader, x):
     axes = _axes(x, operation.axis)
-    return _slice(reader, x, {axis: slice(None, None, -1) for axis in axes})
+    return slice_of(reader, x, {axis: slice(None, None, -1) for axis in axes})
 
 
 @converts(*keras_operations("numpy", "Roll"))
@@ -204,7 +204,7 @@ def _roll(operation, reader, x):
     start = -operation.shift % size
     if not start:
         return x
-    parts = [_slice(reader, x, {axis: part}) for part in (slice(start, None), slice(0, start))]
+    parts = [slice_of(reader, x, {axis: part}) for part in (slice(start, None), slice(0, start))]
     return reader.add(operations.Concatenate(axis), parts, reader.name)
 
 

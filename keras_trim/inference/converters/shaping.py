@@ -2,11 +2,14 @@
 
 import math
 
+import keras
 from keras import layers
 
 from keras_trim.inference import operations
 from keras_trim.inference.converters.convolution import as_formatted, channels_last, two
+from keras_trim.inference.converters.indexing import slice_of
 from keras_trim.inference.converters.registry import converts, keras_operations, only
+from keras_trim.inference.operations.base import padding_of
 from keras_trim.inference.operations.strided import LARGEST_RANK
 
 
@@ -21,8 +24,32 @@ def _pooling(layer, reader, x):
     window = (window,) if isinstance(window, int) else window
     strides = (strides,) if isinstance(strides, int) else strides
     x = channels_last(layer, reader, x)
+    if layer.padding == "same" and not is_max and keras.backend.backend() == "torch":
+        x, padding = _replicated(reader, x, window, strides, padding)
     y = reader.add(operations.Pool(two(window), two(strides), padding, is_max), [x], reader.name)
     return as_formatted(layer, reader, y)
+
+
+def _replicated(reader, x, window, strides, padding):
+    """The input of a mean as Keras pads it on PyTorch, and the padding that is left to do.
+
+    Where some axis needs more pixels behind than before, Keras repeats the outermost pixels of all
+    axes, and they count.
+    """
+    axes = range(1, len(x.shape) - 1)
+    only(None not in x.shape[1:-1], "padding of free axes")
+    pairs = [
+        padding_of("same", x.shape[axis], *sizes)[1:]
+        for axis, *sizes in zip(axes, window, strides, strict=True)
+    ]
+    if all(before == after for before, after in pairs):
+        return x, padding
+    for axis, (before, after) in zip(axes, pairs, strict=True):
+        first, last = (slice_of(reader, x, {axis: s}) for s in (slice(0, 1), slice(-1, None)))
+        parts = [first] * before + [x] + [last] * after
+        if len(parts) > 1:
+            x = reader.add(operations.Concatenate(axis), parts, reader.name)
+    return x, ("valid", "valid")
 
 
 @converts(
