@@ -8,6 +8,7 @@ import time
 import numpy as np
 
 from keras_trim.inference import files
+from keras_trim.inference.dtypes import as_numpy
 from keras_trim.inference.execution import ProgramRunner
 from keras_trim.inference.fusion import fuse
 from keras_trim.inference.inputs import flatten_inputs, restore_structure
@@ -189,7 +190,7 @@ class Engine:
             )
         random = np.random.default_rng(0)
         return [
-            random.standard_normal(shape, np.float32).astype(_example_dtype(spec["dtype"]))
+            random.standard_normal(shape, np.float32).astype(as_numpy(spec["dtype"]))
             for shape, spec in zip(shapes, self._graph.input_specs, strict=True)
         ]
 
@@ -203,7 +204,7 @@ class Engine:
         for i, name in enumerate(self._graph.output_dtypes):
             if outputs[i].dtype.name != name:
                 with np.errstate(over="ignore", invalid="ignore"):  # as Keras
-                    outputs[i] = outputs[i].astype(_dtype(name))
+                    outputs[i] = outputs[i].astype(as_numpy(name))
         return outputs
 
     def _runner(self, inputs, skip_zeros):
@@ -272,16 +273,3 @@ def _available_cores():
 
 def _are_finite(inputs):
     return all(x.dtype.kind in "biu" or bool(np.isfinite(x).all()) for x in inputs)
-
-
-def _dtype(name):
-    if name != "bfloat16":
-        return np.dtype(name)
-    import ml_dtypes
-
-    return np.dtype(ml_dtypes.bfloat16)
-
-
-def _example_dtype(name):
-    # Bfloat16 has no random numbers of its own; the engine computes in float32 anyway.
-    return np.dtype("float32" if name == "bfloat16" else name)

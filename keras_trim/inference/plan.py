@@ -6,6 +6,7 @@ import math
 import numpy as np
 
 from keras_trim.alignment import aligned_zeros
+from keras_trim.inference.dtypes import stored
 from keras_trim.inference.kernels.lines import MOST_BEFORE
 from keras_trim.inference.kernels.program import CODES, FACTORS, OPERANDS
 from keras_trim.inference.tensors import SLACK, Place, Tensor, round_up
@@ -296,7 +297,7 @@ def make_program(graph, input_shapes, num_threads, tuner, skip_zeros=True, most_
     builder = Builder(num_threads, tuner, skip_zeros, most_floats)
     values = {}
     for value, shape, spec in zip(graph.inputs, input_shapes, graph.input_specs, strict=True):
-        values[value] = Tensor(shape, "rows", "float32" if "float" in spec["dtype"] else "int32")
+        values[value] = Tensor(shape, "rows", stored(spec["dtype"]))
     inputs = [values[value] for value in graph.inputs]
     for number, node in enumerate(graph.nodes):
         builder.node = number

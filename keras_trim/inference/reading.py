@@ -9,9 +9,16 @@ from keras.src.models import Functional  # Keras does not export it
 
 from keras_trim.inference import operations
 from keras_trim.inference.converters import Unsupported, find_converter
+from keras_trim.inference.converters.registry import only
+from keras_trim.inference.dtypes import is_float, is_number
 from keras_trim.inference.graph import Graph
 from keras_trim.inference.masks import output_masks, with_masks
-from keras_trim.inference.operations.keras_call import FunctionCall, KerasCall, Slot
+from keras_trim.inference.operations.keras_call import (
+    FunctionCall,
+    KerasCall,
+    Slot,
+    output_specs,
+)
 from keras_trim.inference.tracing import Untraceable, input_tensors, trace
 
 
@@ -58,17 +65,18 @@ class _Reader:
         function, inputs = _function_of(model)
         symbols = []
         for number, tensor in enumerate(tree.flatten(inputs)):
+            if not is_number(tensor.dtype):
+                raise ValueError(
+                    "The inputs of a model must be real numbers. "
+                    f"Received: model={model.name}, with an input of dtype {tensor.dtype}"
+                )
             symbols.append(self._symbol(self.graph.new_value(), tensor))
             name = getattr(tensor, "name", None) or f"input_{number}"
             self.graph.input_specs.append(
                 {"name": name, "shape": tuple(tensor.shape), "dtype": tensor.dtype}
             )
         self.graph.inputs = [symbol.value for symbol in symbols]
-        if function is None:
-            arguments = tree.pack_sequence_as(inputs, symbols)
-            outputs = self.keras_call(model, (arguments,), {}, model.name)
-        else:
-            outputs = self._run(function, symbols)
+        outputs = self._outputs(model, function, tree.pack_sequence_as(inputs, symbols))
         self.graph.input_structure = _numbered(inputs)
         self.graph.output_structure = _numbered(outputs)
         flat = tree.flatten(outputs)
@@ -76,8 +84,25 @@ class _Reader:
         self.graph.output_dtypes = [symbol.dtype for symbol in flat]
         return self.graph
 
+    def _outputs(self, model, function, inputs):
+        if function is not None:
+            try:
+                outputs = self._run(function, tree.flatten(inputs))
+                return _unpacked(outputs) if _is_graph(model) else outputs
+            except Unsupported:  # such as complex numbers between two layers
+                self.graph.nodes.clear()
+        try:
+            return self.keras_call(model, (inputs,), {}, model.name)
+        except Unsupported as error:
+            raise ValueError(
+                "The outputs of a model must be arrays of real numbers, whose first axis is that "
+                f"of the batch. Received: model={model.name}, with {error}"
+            ) from None
+
     def _symbol(self, value, spec):
-        return Symbol(value, tuple(spec.shape), spec.dtype)
+        dtype = _dtype_of_backend(spec.dtype)
+        only(spec.shape and is_number(dtype), f"a tensor of shape {spec.shape}, {dtype}")
+        return Symbol(value, tuple(spec.shape), dtype)
 
     def _run(self, function, symbols):
         return function._run_through_graph(symbols, operation_fn=self._caller)
@@ -154,11 +179,10 @@ class _Reader:
     def _as_specified(self, outputs, operation, args, kwargs):
         """The outputs with the shapes and dtypes that Keras gives them."""
         args, kwargs = self._as_tensors((args, kwargs))
-        specs = operation.compute_output_spec(*args, **kwargs)
+        specs = output_specs(operation, args, kwargs)
         symbols, flat = tree.flatten(outputs), tree.flatten(specs)
         if len(symbols) != len(flat) or any(
-            _is_float(x.dtype) != _is_float(spec.dtype)
-            for x, spec in zip(symbols, flat, strict=True)
+            is_float(x.dtype) != is_float(spec.dtype) for x, spec in zip(symbols, flat, strict=True)
         ):
             raise Unsupported("its dtype")
         return tree.pack_sequence_as(
@@ -176,15 +200,15 @@ class _Reader:
         Its shape is told by Keras when the layer is converted; until then it is a guess where
         converters need none.
         """
-        if not (operation.takes_integers and len({_is_float(x.dtype) for x in inputs}) == 1):
-            inputs = [x if _is_float(x.dtype) else self.cast(x, "float32") for x in inputs]
+        if not (operation.takes_integers and len({is_float(x.dtype) for x in inputs}) == 1):
+            inputs = [x if is_float(x.dtype) else self.cast(x, "float32") for x in inputs]
         (value,) = self.graph.add(operation, [x.value for x in inputs], name)
         dtype = operation.gives or inputs[0].dtype
         return Symbol(value, self._shape_after(operation, inputs), dtype)
 
     def cast(self, x, dtype):
         """x as another dtype; floats of any width are float32 within the engine."""
-        if _is_float(x.dtype) and _is_float(dtype):
+        if is_float(x.dtype) and is_float(dtype):
             return dataclasses.replace(x, dtype=dtype)
         (value,) = self.graph.add(operations.Cast(dtype), [x.value], self.name)
         return Symbol(value, x.shape, dtype)
@@ -257,8 +281,19 @@ def _numbered(structure):
     return tree.pack_sequence_as(structure, list(range(len(tree.flatten(structure)))))
 
 
-def _is_float(dtype):
-    return "float" in dtype
+def _unpacked(outputs):
+    """What a graph gives when it is called: one output in a list or tuple by itself."""
+    is_single = isinstance(outputs, list | tuple) and len(outputs) == 1
+    return outputs[0] if is_single else outputs
+
+
+def _dtype_of_backend(dtype):
+    """What the backend makes of a dtype: JAX has numbers of 64 bits only if asked for them."""
+    if keras.backend.backend() != "jax" or not is_number(dtype):
+        return dtype
+    import jax
+
+    return jax.dtypes.canonicalize_dtype(dtype).name
 
 
 def _is_graph(operation):

@@ -10,6 +10,8 @@ import contextlib
 import keras
 from keras import layers, tree
 
+from keras_trim.inference.dtypes import is_float
+
 
 class Untraceable(Exception):  # noqa: N818
     """What `call` does cannot be recorded; the layer itself must run."""
@@ -60,7 +62,7 @@ def _is_stateless(layer):
 
 def _dtype_within(layer, dtype):
     """The dtype that a layer casts its inputs to."""
-    is_cast = layer.autocast and "float" in dtype
+    is_cast = layer.autocast and is_float(dtype)
     return layer.compute_dtype if is_cast else dtype
 
 

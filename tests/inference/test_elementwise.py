@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_same, batches, examples, numbers, of_layer, randomize
+from helpers import assert_same, batches, examples, kinds, numbers, of_layer, randomize
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers, ops
@@ -269,6 +269,52 @@ def test_integers():
     model = keras.Model(x, [x + 1, layers.Rescaling(0.5)(x), ops.concatenate([x, x], 1), x])
     engine = assert_same(model, np.arange(8, dtype="int32").reshape(2, 4), native=False)
     assert engine is not None
+
+
+INTEGER_OPERATIONS = {
+    "concatenate": lambda x: layers.Concatenate()([x, x]),
+    "add": lambda x: layers.Add()([x, x]),
+    "relu": lambda x: layers.ReLU()(x),
+    "flatten": lambda x: layers.Flatten()(x),
+    "clip": lambda x: ops.clip(x, 0.5, 5.5),
+    "product with weights": lambda x: layers.Dense(3)(layers.Flatten()(x)),
+    "wide": lambda x: [ops.cast(x, "int64"), ops.cast(x, "float64")],
+    "whether": lambda x: layers.Concatenate()([x > 2, x < 1]),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype")
+@pytest.mark.parametrize("name", INTEGER_OPERATIONS)
+def test_dtypes_are_those_that_keras_gives_not_those_it_declares(name):
+    x = keras.Input((4,), dtype="int32")
+    model = randomize(keras.Model(x, INTEGER_OPERATIONS[name](x)))
+    if keras.backend.backend() == "tensorflow" and name == "clip":
+        pytest.skip("TensorFlow clips integers to integers only")
+    is_float = name in ("wide", "product with weights")
+    largest = 7 if is_float else (1 << 24) + 1  # which float32 cannot hold
+    data = np.int32([[-3, 0, 1, 2], [3, 5, 6, largest]])
+    assert_same(model, data, 1e-6 if is_float else 0, native=False)
+
+
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_complex_numbers_stay_within_keras(is_nested):
+    if keras.backend.backend() == "tensorflow":
+        pytest.skip("Keras on TensorFlow cannot run it")
+    x = keras.Input((4, 2))
+    y = ops.abs(ops.view_as_complex(layers.Dense(2)(x)))
+    if is_nested:
+        y = layers.Dense(3)(keras.Model(x, y)(x))
+    engine = assert_same(randomize(keras.Model(x, y)), numbers(2, 4, 2), native=False)
+    assert kinds(engine) == ["KerasCall"]
+    with pytest.raises(ValueError, match="real numbers.*complex64"):
+        Engine(keras.Model(x, ops.view_as_complex(x)))
+
+
+def test_numbers_without_a_batch_axis():
+    x = keras.Input((4,))
+    assert_same(keras.Model(x, x / ops.sum(ops.abs(x))), numbers(2, 4), native=False)
+    with pytest.raises(ValueError, match=r"first axis is that of the batch.*shape \(\)"):
+        Engine(keras.Model(x, ops.sum(x)))
 
 
 @pytest.mark.parametrize("mask_zero", [False, True])

@@ -35,6 +35,18 @@ def test_structures_of_inputs_and_outputs():
     assert_same(model, {"a": numbers(5, 3), "b": numbers(5, 4)})
 
 
+def test_one_output_in_a_list_or_tuple():
+    x = keras.Input((4,))
+    y = layers.Dense(2)(x)
+    for outputs in ([y], (y,), {"y": y}, [[y]]):
+        model = randomize(keras.Model(x, outputs))
+        keras.tree.assert_same_structure(
+            Engine(model, 1).predict(numbers(3, 4)), model.predict(numbers(3, 4), verbose=0)
+        )
+    z = layers.Dense(3)(keras.Model(x, [y])(x)[0])
+    assert_same(randomize(keras.Model(x, z)), numbers(3, 4))
+
+
 def test_an_output_that_is_an_input():
     x = keras.Input((4,))
     y = layers.ReLU()(x)

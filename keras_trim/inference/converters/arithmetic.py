@@ -7,6 +7,7 @@ from keras_trim.inference import operations
 from keras_trim.inference.converters.activation import add_softmax
 from keras_trim.inference.converters.core import scale_channels
 from keras_trim.inference.converters.registry import converts, keras_operations, only
+from keras_trim.inference.dtypes import is_float
 from keras_trim.inference.operations.strided import LARGEST_RANK
 
 
@@ -233,7 +234,7 @@ def _where(operation, reader, condition, x1=None, x2=None):
 def _tensor(reader, x):
     """A symbol, or an array or number as one of float32."""
     if isinstance(x, reader.symbol):
-        only("float" in x.dtype, "integers")
+        only(is_float(x.dtype), "integers")
         return x
     only(x is not None, "indices")
     x = np.asarray(x if isinstance(x, float | int) else ops.convert_to_numpy(x), np.float32)

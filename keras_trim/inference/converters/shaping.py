@@ -9,6 +9,7 @@ from keras_trim.inference import operations
 from keras_trim.inference.converters.convolution import as_formatted, channels_last, two
 from keras_trim.inference.converters.indexing import slice_of
 from keras_trim.inference.converters.registry import converts, keras_operations, only
+from keras_trim.inference.dtypes import is_float
 from keras_trim.inference.operations.base import padding_of
 from keras_trim.inference.operations.strided import LARGEST_RANK
 
@@ -98,7 +99,7 @@ def _upsampling_2d(layer, reader, x):
     x = channels_last(layer, reader, x)
     size = tuple(layer.size)
     operation = operations.Resize(size, True, layer.interpolation == "bilinear")
-    if "float" not in x.dtype:
+    if not is_float(x.dtype):
         only(layer.interpolation == "nearest", "integers between others")
         operation = operations.Repeat(size)
     return as_formatted(layer, reader, reader.add(operation, [x], reader.name))
@@ -108,7 +109,7 @@ def _resized(layer, reader, x, size):
     only(layer.interpolation in ("nearest", "bilinear"), "interpolation")
     only(not (layer.antialias or layer.crop_to_aspect_ratio), "antialiasing or cropping")
     only(not layer.pad_to_aspect_ratio and len(x.shape) == 4, "padding, or a single image")
-    only("float" in x.dtype, "integers, which Keras rounds")
+    only(is_float(x.dtype), "integers, which Keras rounds")
     x = channels_last(layer, reader, x)
     if layer.interpolation == "nearest":
         only(None not in x.shape[1:3], "the nearest pixels of free axes")

@@ -6,8 +6,9 @@ import dataclasses
 import keras
 import numpy as np
 from keras import tree
-from keras.src.backend import set_keras_mask  # Keras does not export it
+from keras.src.backend import compute_output_spec, set_keras_mask  # Keras does not export them
 
+from keras_trim.inference.dtypes import is_float, is_number, stored
 from keras_trim.inference.tensors import Tensor
 
 
@@ -59,10 +60,7 @@ class KerasCall:
 
     def lower(self, builder, *inputs):
         spec = self.specs([x.shape for x in inputs])
-        outputs = [
-            Tensor(y.shape, "rows", "float32" if "float" in y.dtype else "int32")
-            for y in _present(spec)
-        ]
+        outputs = [Tensor(y.shape, "rows", stored(y.dtype)) for y in _present(spec)]
 
         def call(*arrays):
             inputs, targets = arrays[: -len(outputs)], arrays[-len(outputs) :]
@@ -89,7 +87,29 @@ class KerasCall:
             for shape, dtype in zip(shapes, self.dtypes, strict=True)
         ]
         args, kwargs = self._fill(inputs)
-        return self.function.compute_output_spec(*args, **kwargs)
+        return output_specs(self.function, args, kwargs)
+
+
+def output_specs(function, args, kwargs):
+    """`KerasTensor`s of what a layer or operation gives for `KerasTensor`s among its arguments.
+
+    Layers declare their own dtype, which is not what they give for integers; operations declare
+    complex numbers where they give real ones. So these are traced.
+    """
+    specs = function.compute_output_spec(*args, **kwargs)
+    inputs = [x for x in tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
+    is_real = all(is_number(y.dtype) for y in _present(specs))
+    if not inputs or (is_real and any(is_float(x.dtype) for x in inputs)):
+        return specs
+    try:
+        traced = compute_output_spec(function, *args, **kwargs)
+        return tree.map_structure(
+            lambda spec, y: None if spec is None else keras.KerasTensor(spec.shape, y.dtype),
+            specs,
+            traced,
+        )
+    except Exception:  # any code of any user
+        return specs
 
 
 def _present(structure):

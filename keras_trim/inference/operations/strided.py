@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from keras_trim.inference.dtypes import is_float, stored
 from keras_trim.inference.kernels.strided import AXES
 from keras_trim.inference.operations.base import (
     Operation,
@@ -283,11 +284,10 @@ class Cast(Operation):
         require(self.dtype in _DTYPES, f"no dtype {self.dtype!r}")
 
     def lower(self, builder, x):
-        is_float = "float" in self.dtype
-        if is_float and x.dtype == "float32":
+        if is_float(self.dtype) and x.dtype == "float32":
             return x
-        y = Tensor(x.shape, "rows", "float32" if is_float else "int32")
-        dtype = np.dtype("float32" if is_float else self.dtype)
+        y = Tensor(x.shape, "rows", stored(self.dtype))
+        dtype = np.dtype("float32" if is_float(self.dtype) else self.dtype)
 
         def cast(a, out):
             np.copyto(out, a.astype(dtype), casting="unsafe")

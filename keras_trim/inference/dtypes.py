@@ -1,0 +1,26 @@
+"""Keras's dtypes, and the two that programs compute with: float32 and int32."""
+
+import numpy as np
+
+
+def is_float(dtype):
+    return "float" in dtype
+
+
+def is_number(dtype):
+    """Whether programs can hold values of a dtype; they have no complex numbers and strings."""
+    return is_float(dtype) or "int" in dtype or dtype == "bool"
+
+
+def stored(dtype):
+    """What values of a dtype are within a program."""
+    return "float32" if is_float(dtype) else "int32"
+
+
+def as_numpy(dtype):
+    """NumPy's dtype of that name."""
+    if dtype != "bfloat16":
+        return np.dtype(dtype)
+    import ml_dtypes
+
+    return np.dtype(ml_dtypes.bfloat16)
