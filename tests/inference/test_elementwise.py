@@ -60,6 +60,21 @@ def test_activation_layer(layer):
     assert_same(of_layer(layer, (3, 4, 5)), numbers(2, 3, 4, 5))
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.ReLU(threshold=0.5),
+        layers.ReLU(threshold=0.5, negative_slope=0.1),
+        layers.Activation("hard_shrink"),
+        layers.Activation("soft_shrink"),
+        layers.Lambda(lambda x: ops.hard_shrink(x, 0.3) + ops.soft_shrink(x, 0.3)),
+    ],
+    ids=str,
+)
+def test_what_is_no_number_is_above_no_threshold(layer):
+    assert_same(of_layer(layer, (6,)), np.float32([[np.nan, -np.inf, np.inf, -1, 0.2, 1]]))
+
+
 def test_activation_layer_the_engine_leaves_to_keras():
     layer = layers.ReLU(max_value=1.0, negative_slope=0.1, threshold=0.1)
     assert_same(of_layer(layer, (7,)), numbers(2, 7), native=False)

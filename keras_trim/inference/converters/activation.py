@@ -8,6 +8,8 @@ from keras_trim.inference.converters.registry import Unsupported, converts, only
 from keras_trim.inference.operations.strided import LARGEST_RANK
 
 INFINITY = float("inf")
+# PyTorch's shrinks keep NaN; what is no number is not large for the others.
+KEEPS_NAN = float(keras.backend.backend() == "torch")
 _FUNCTIONS = {
     "relu": ("clip", 0.0, INFINITY),
     "relu6": ("clip", 0.0, 6.0),
@@ -24,11 +26,11 @@ _FUNCTIONS = {
     "softplus": ("softplus", 0.0, 0.0),
     "softsign": ("softsign", 0.0, 0.0),
     "celu": ("celu", 1.0, 0.0),
-    "hard_shrink": ("hard_shrink", 0.5, 0.0),
+    "hard_shrink": ("hard_shrink", 0.5, KEEPS_NAN),
     "hard_tanh": ("clip", -1.0, 1.0),
     "log_sigmoid": ("log_sigmoid", 0.0, 0.0),
     "mish": ("mish", 0.0, 0.0),
-    "soft_shrink": ("soft_shrink", 0.5, 0.0),
+    "soft_shrink": ("soft_shrink", 0.5, KEEPS_NAN),
     "tanh_shrink": ("tanh_shrink", 0.0, 0.0),
 }
 

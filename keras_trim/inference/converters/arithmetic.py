@@ -4,7 +4,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_trim.inference import operations
-from keras_trim.inference.converters.activation import add_softmax
+from keras_trim.inference.converters.activation import KEEPS_NAN, add_softmax
 from keras_trim.inference.converters.core import scale_channels
 from keras_trim.inference.converters.registry import converts, keras_operations, only
 from keras_trim.inference.dtypes import is_float
@@ -179,8 +179,8 @@ _UNARY = {
     ("nn", "Softsign"): ("softsign",),
     ("nn", "LogSigmoid"): ("log_sigmoid",),
     ("nn", "TanhShrink"): ("tanh_shrink",),
-    ("nn", "HardShrink"): ("hard_shrink", "threshold"),
-    ("nn", "SoftShrink"): ("soft_shrink", "threshold"),
+    ("nn", "HardShrink"): ("hard_shrink", "threshold", KEEPS_NAN),
+    ("nn", "SoftShrink"): ("soft_shrink", "threshold", KEEPS_NAN),
 }
 
 

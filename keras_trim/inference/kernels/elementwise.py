@@ -90,8 +90,11 @@ def _square(x, a, b):
 
 @njit(nogil=True, inline="always")
 def _threshold(x, a, b):
-    """`b * (x - a)` up to a, x above it: ReLU with a threshold and a slope."""
-    return x if x > a else b * (x - a)
+    """`b * (x - a)` up to a, x above it: ReLU with a threshold and a slope.
+
+    Without a slope, as in Keras, what is not above is 0, NaN and infinities too.
+    """
+    return x if x > a else (_ZERO if b == _ZERO else b * (x - a))
 
 
 @njit(nogil=True, inline="always")
@@ -116,12 +119,14 @@ def _celu(x, a, b):
 
 @njit(nogil=True, inline="always")
 def _hard_shrink(x, a, b):
-    return _ZERO if abs(x) <= a else x
+    """NaN stays NaN if b is not 0; so with `_soft_shrink`."""
+    return x if abs(x) > a or (x != x and b != _ZERO) else _ZERO
 
 
 @njit(nogil=True, inline="always")
 def _soft_shrink(x, a, b):
-    return x - a if x > a else (x + a if x < -a else x - x)
+    small = x if x != x and b != _ZERO else _ZERO
+    return x - a if x > a else (x + a if x < -a else small)
 
 
 @njit(nogil=True, inline="always")
