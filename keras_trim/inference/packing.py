@@ -81,8 +81,11 @@ class Columns:
 
     def filled(self, tile):
         """Which part of the weights is not zero, in tiles of rows and one column that are not."""
-        tiles = np.unique(self.rows // tile * len(self.offsets) + self.columns)
-        return len(self.values) / max(tile * len(tiles), 1)
+        if not len(self.values):
+            return 0.0
+        # Sorting is several times faster than `np.unique`.
+        tiles = np.sort(self.rows // tile * len(self.offsets) + self.columns)
+        return len(self.values) / (tile * (1 + np.count_nonzero(np.diff(tiles))))
 
     def block_width(self, blocks):
         """Columns per block."""
@@ -103,7 +106,10 @@ class Columns:
         block = self.columns // width
         # One key per (block, group, column); rows of a group share it.
         key = (block * len(groups) + group) * len(self.offsets) + self.columns
-        keys, where = np.unique(key, return_inverse=True)
+        if np.all(key[1:] > key[:-1]):  # single rows and one block: nothing to sort or share
+            keys, where = key, np.arange(len(key))
+        else:
+            keys, where = np.unique(key, return_inverse=True)
         block_and_group, columns = np.divmod(keys, len(self.offsets))
         sizes = groups[block_and_group % len(groups), 1]
         starts = np.concatenate([[0], np.cumsum(sizes)])
