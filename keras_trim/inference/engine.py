@@ -1,6 +1,7 @@
 """The engine: reads a model with zeros in it once, then runs it and skips them."""
 
 import math
+import numbers
 import os
 import threading
 import time
@@ -9,7 +10,7 @@ import numpy as np
 
 from keras_trim.inference import files
 from keras_trim.inference.dtypes import as_numpy
-from keras_trim.inference.execution import ProgramRunner
+from keras_trim.inference.execution import ProgramRunner, states_kept
 from keras_trim.inference.fusion import fuse
 from keras_trim.inference.inputs import flatten_inputs, restore_structure
 from keras_trim.inference.plan import make_program
@@ -59,10 +60,7 @@ class Engine:
     def _set_up(self, graph, num_threads, source=None, max_bytes=None):
         if num_threads is None:
             num_threads = _available_cores()
-        if not isinstance(num_threads, int) or isinstance(num_threads, bool) or num_threads < 1:
-            raise ValueError(
-                f"`num_threads` must be a positive integer. Received: num_threads={num_threads!r}"
-            )
+        num_threads = _positive(num_threads, "num_threads")
         self._graph = graph
         self._source, self._max_bytes = source, max_bytes  # the file of an engine that was loaded
         self.num_threads = num_threads
@@ -86,20 +84,21 @@ class Engine:
         outputs = self._run(self._inputs(x))
         return restore_structure(self._graph.output_structure, outputs)
 
-    def predict(self, x, batch_size=32):
+    def __reduce__(self):
+        # Programs, their memory and threads are made anew.
+        return _remade, (self._graph, self.num_threads, self._source, self._max_bytes)
+
+    def predict(self, x, batch_size=None):
         """Runs the model on batches of `x`; returns what `model.predict` returns.
 
         Args:
             x: Arrays, as for a call.
-            batch_size: Integer. Examples per run; memory grows with it.
+            batch_size: Integer. Examples per run, 32 by default; memory grows with it.
 
         Raises:
             ValueError: if the inputs are not those of the model.
         """
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(
-                f"`batch_size` must be a positive integer. Received: batch_size={batch_size!r}"
-            )
+        batch_size = 32 if batch_size is None else _positive(batch_size, "batch_size")
         inputs = self._inputs(x)
         size = len(inputs[0])
         starts = range(0, max(size, 1), batch_size)
@@ -108,7 +107,9 @@ class Engine:
         return restore_structure(self._graph.output_structure, outputs)
 
     def summary(self, x=None):
-        """What runs how, and how long it takes.
+        """What runs how, and how long it takes: a run by itself, without the checks of a call.
+
+        Layers with a state are left as they were.
 
         Args:
             x: Arrays to measure with; random ones, one example, by default.
@@ -121,11 +122,20 @@ class Engine:
         """
         inputs = self._example() if x is None else self._inputs(x)
         runner = self._runner(inputs, _are_finite(inputs))
-        total = self._measure(runner, inputs, 0.3)
-        return summarize(self._graph, runner, total)
+        with runner.execution() as execution, states_kept(self._graph):
+
+            def run():
+                execution.set_inputs(inputs)
+                execution.run()
+
+            times = _measure(run, 0.3)
+            profile = execution.profile(repeats=5)
+        return summarize(self._graph, runner, times, profile)
 
     def benchmark(self, x=None, seconds=1.0):
-        """Measures runs of the model.
+        """Measures calls, `engine(x)`, from the arrays that are handed in to those that come out.
+
+        Layers with a state, such as that of a random generator, are left as they were.
 
         Args:
             x: Arrays to measure with; random ones, one example, by default.
@@ -134,9 +144,11 @@ class Engine:
         Returns:
             `BenchmarkResult`.
         """
-        inputs = self._example() if x is None else self._inputs(x)
-        times = self._measure(self._runner(inputs, _are_finite(inputs)), inputs, seconds)
-        return BenchmarkResult(times, len(inputs[0]), self.num_threads)
+        if x is None:
+            x = restore_structure(self._graph.input_structure, self._example())
+        with states_kept(self._graph):
+            times = _measure(lambda: self(x), seconds)
+        return BenchmarkResult(times, len(self._inputs(x)[0]), self.num_threads)
 
     def save(self, path):
         """Saves the engine, without its choices of kernels.
@@ -177,7 +189,7 @@ class Engine:
         return flatten_inputs(x, self._graph.input_structure, self._graph.input_specs)
 
     def _example(self):
-        shapes = [(1, *spec["shape"][1:]) for spec in self._graph.input_specs]
+        shapes = [(spec["shape"][0] or 1, *spec["shape"][1:]) for spec in self._graph.input_specs]
         if any(size is None for shape in shapes for size in shape):
             raise ValueError(
                 "The model leaves the size of its inputs free, so pass `x`, an example to measure "
@@ -250,18 +262,30 @@ class Engine:
         )
         return max(FREE_BYTES // 4, FREE_FACTOR * (inputs + weights))
 
-    def _measure(self, runner, inputs, seconds):
-        """Seconds that each of several runs took."""
-        with runner.execution() as execution:
-            execution.set_inputs(inputs)
-            execution.run()
-            times, end = [], time.perf_counter() + seconds
-            while len(times) < 5 or time.perf_counter() < end:
-                start = time.perf_counter()
-                execution.set_inputs(inputs)
-                execution.run()
-                times.append(time.perf_counter() - start)
-        return np.array(times)
+
+def _remade(graph, *settings):
+    engine = Engine.__new__(Engine)
+    engine._set_up(graph, *settings)
+    return engine
+
+
+def _measure(run, seconds):
+    """Seconds that each of several runs took, after one that is not counted."""
+    run()
+    times, end = [], time.perf_counter() + seconds
+    while len(times) < 5 or time.perf_counter() < end:
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return np.array(times)
+
+
+def _positive(number, name):
+    """A positive integer of any type, as Python's."""
+    is_integer = isinstance(number, numbers.Integral) and not isinstance(number, bool)
+    if not is_integer or number < 1:
+        raise ValueError(f"`{name}` must be a positive integer. Received: {name}={number!r}")
+    return int(number)
 
 
 def _available_cores():

@@ -23,6 +23,18 @@ from keras_trim.inference.kernels.threads import (
 from keras_trim.inference.plan import HostStep
 
 
+@contextlib.contextmanager
+def states_kept(graph):
+    """Within it, runs leave no trace in the state of layers that run in Keras."""
+    in_keras = [node.operation for node in graph.nodes if hasattr(node.operation, "snapshot")]
+    restores = [operation.snapshot() for operation in in_keras]
+    try:
+        yield
+    finally:
+        for restore in restores:
+            restore()
+
+
 class ProgramRunner:
     """Runs one program, for any number of callers at a time.
 

@@ -84,16 +84,26 @@ def _describe(x):
 
 
 def _check(x, spec):
+    name, shape = spec["name"], tuple(spec["shape"])
     if hasattr(x, "detach"):  # a PyTorch tensor
         x = x.detach().cpu()
-    array = np.asarray(x)
-    name, shape = spec["name"], tuple(spec["shape"])
+        x = x.float() if str(x.dtype) == "torch.bfloat16" else x  # which NumPy lacks
+    try:
+        array = np.asarray(x)
+    except ValueError as error:  # such as lists of several lengths
+        raise ValueError(
+            f"Input '{name}' must be an array of numbers. Received: {type(x).__name__}, of which "
+            f"NumPy makes no array: {error}"
+        ) from None
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
         raise ValueError(
-            f"Input '{name}' must be an array of numbers. Received: dtype={array.dtype}"
+            f"Input '{name}' must be an array of numbers. Received: {type(x).__name__} of dtype "
+            f"{array.dtype}"
         )
     for candidate in _candidates(array, len(shape)):
-        if all(n in (None, size) for n, size in zip(shape, candidate.shape, strict=True)):
+        # As in Keras, a batch size that the model declares binds nobody.
+        sizes = zip(shape[1:], candidate.shape[1:], strict=True)
+        if all(n in (None, size) for n, size in sizes):
             return candidate
     hint = ""
     if array.shape == shape[1:]:

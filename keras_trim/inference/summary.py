@@ -117,17 +117,16 @@ class BenchmarkResult:
         )
 
 
-def summarize(graph, runner, times):
+def summarize(graph, runner, times, profile):
     """Makes an `EngineSummary`.
 
     Args:
         graph: `Graph`.
-        runner: `ProgramRunner`, which has run.
+        runner: `ProgramRunner`.
         times: Array of the seconds of several runs.
+        profile: Dictionary, node -> seconds, of `Execution.profile`.
     """
     program = runner.program
-    with runner.execution() as execution:
-        profile = execution.profile(repeats=5)
     total = float(np.median(times))
     scale = total / (sum(profile.values()) or 1.0)
     rows = []

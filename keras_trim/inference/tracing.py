@@ -48,8 +48,10 @@ def trace(layer, args, kwargs):
     if layer._call_has_training_arg:
         kwargs = {**kwargs, "training": False}
     try:
-        with _nodes_restored(layer):
+        with _nodes_restored(layer), keras.StatelessScope() as scope:
             outputs = layer.call(*args, **kwargs)
+            if scope.state_mapping:
+                raise Untraceable(f"{layer.name} changes its state")
             return keras.Function(inputs, outputs)
     # Any code of any user runs here, with arguments that it may not be made for.
     except Exception as error:

@@ -1,7 +1,9 @@
 """What users do with an engine: batches, threads, files, and mistakes."""
 
 import concurrent.futures
+import copy
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -69,6 +71,45 @@ def test_summary(engine):
     assert engine.benchmark(seconds=0.01).batch_size == 1
 
 
+def test_what_is_measured_leaves_no_trace_in_layers_with_a_state():
+    class Counter(layers.Layer):
+        def build(self, shape):
+            self.count = self.add_weight(shape=(), trainable=False, initializer="zeros")
+
+        def call(self, x):
+            self.count.assign(self.count + 1)
+            return keras.ops.sort(x) + self.count
+
+    x = keras.Input(batch_shape=(2, 4))
+    model = keras.Model(x, Counter()(x))
+    before = float(model.layers[-1].count)
+    engine = Engine(model, 1)
+    engine.summary()
+    assert engine.benchmark(seconds=0.01).batch_size == 2
+    assert float(model.layers[-1].count) == before
+    engine(numbers(2, 4))
+    assert float(model.layers[-1].count) == before + 1
+
+
+def test_what_is_benchmarked_is_the_call(engine, monkeypatch):
+    calls = []
+
+    def call(self, x, original=Engine.__call__):
+        calls.append(x.shape)
+        return original(self, x)
+
+    monkeypatch.setattr(Engine, "__call__", call)
+    result = engine.benchmark(seconds=0.01)
+    assert calls == [(1, 12, 12, 3)] * (len(result.times) + 1)
+
+
+def test_copies(model, engine):
+    x = numbers(2, 12, 12, 3)
+    for other in (copy.copy(engine), copy.deepcopy(engine), pickle.loads(pickle.dumps(engine))):
+        assert other.num_threads == 1
+        np.testing.assert_allclose(other(x), engine(x), rtol=1e-5, atol=1e-7)
+
+
 def test_saved_and_loaded(engine, tmp_path):
     path = tmp_path / "model.engine"
     engine.save(path)
@@ -128,12 +169,48 @@ def test_saving_needs_kernels_for_all_layers(tmp_path):
         (np.ones((12, 12, 3)), r"x\[None\]"),
         (np.ones((1, 12, 11, 3)), r"shape \(any, 12, 12, 3\).*\(1, 12, 11, 3\)"),
         ({"photo": np.ones((1, 12, 12, 3))}, "'image'.*photo"),
-        (np.array(["a"]), "array of numbers"),
+        (np.array(["a"]), "array of numbers.*<U1"),
+        (None, "array of numbers.*NoneType"),
+        ([[1.0, 2.0], [3.0]], "array of numbers.*list, of which NumPy makes no array"),
     ],
 )
 def test_wrong_inputs(engine, x, message):
     with pytest.raises(ValueError, match=message):
         engine(x)
+
+
+def test_a_declared_batch_size_binds_nobody():
+    x = keras.Input(batch_shape=(2, 5, 4))
+    model = randomize(keras.Model(x, layers.LSTM(3)(x)))
+    data = numbers(5, 5, 4)
+    np.testing.assert_allclose(
+        Engine(model, 1).predict(data, batch_size=2),
+        model.predict(data, batch_size=2, verbose=0),
+        rtol=1e-4,
+        atol=1e-6,
+    )
+
+
+def test_bfloat16_of_pytorch(engine):
+    torch = pytest.importorskip("torch")
+    x = torch.ones(1, 12, 12, 3, dtype=torch.bfloat16, requires_grad=True)
+    np.testing.assert_array_equal(engine(x), engine(np.ones((1, 12, 12, 3))))
+
+
+def test_integers_of_any_type(model, engine):
+    x = numbers(3, 12, 12, 3)
+    assert Engine(model, np.int64(1)).num_threads == 1
+    np.testing.assert_array_equal(engine.predict(x, np.int64(2)), engine.predict(x, 2))
+    np.testing.assert_array_equal(engine.predict(x, None), engine.predict(x))
+    for batch_size in (True, 0, 2.0):
+        with pytest.raises(ValueError, match="`batch_size` must be a positive integer"):
+            engine.predict(x, batch_size)
+
+
+def test_inputs_that_are_not_real_numbers():
+    x = keras.Input((4,), dtype="string")
+    with pytest.raises(ValueError, match="must be real numbers.*string"):
+        Engine(keras.Model(x, x))
 
 
 def test_inputs_by_name_and_in_lists(engine):

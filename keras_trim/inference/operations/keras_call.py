@@ -49,6 +49,17 @@ class KerasCall:
     dtypes: tuple
     masks: dict
 
+    def snapshot(self):
+        """A function that gives the layer, such as a random one, the state back that it has now."""
+        variables = [v for v in getattr(self.function, "variables", []) if not v.trainable]
+        values = [np.array(keras.ops.convert_to_numpy(v)) for v in variables]
+
+        def restore():
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+
+        return restore
+
     def _fill(self, values):
         return tree.map_structure(
             lambda leaf: values[leaf.number] if isinstance(leaf, Slot) else leaf,
