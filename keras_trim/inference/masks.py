@@ -58,12 +58,9 @@ def output_masks(reader, layer, args, outputs):
     own = _own_mask(reader, layer, args[0])
     if own is not None:
         return outputs.with_mask(own)
-    if type(layer).compute_mask is layers.Layer.compute_mask:
-        if not _any(masks):
-            return outputs
-    elif not _any(masks):
+    if not _any(masks):
         return outputs
-    else:
+    if type(layer).compute_mask is not layers.Layer.compute_mask:
         masks = reader.keras_call(ComputeMask(layer), (args[0], masks), {}, reader.name)
     if masks is None:
         return outputs

@@ -48,7 +48,7 @@ def trace(layer, args, kwargs):
     if layer._call_has_training_arg:
         kwargs = {**kwargs, "training": False}
     try:
-        with _nodes_restored(layer), keras.StatelessScope() as scope:
+        with _nodes_restored(layer), _without_dropout(layer), keras.StatelessScope() as scope:
             outputs = layer.call(*args, **kwargs)
             if scope.state_mapping:
                 raise Untraceable(f"{layer.name} changes its state")
@@ -79,6 +79,30 @@ def _nodes_restored(layer):
         for part, (inbound, outbound) in zip(parts, counts, strict=True):
             del part._inbound_nodes[inbound:]
             del part._outbound_nodes[outbound:]
+
+
+@contextlib.contextmanager
+def _without_dropout(layer):
+    """Sets the dropout of attention, which inference has none of, to 0.
+
+    With it, Keras goes through scores and masks in many operations instead of one.
+    """
+    parts = [
+        (part, name, getattr(part, name))
+        for part in layer._flatten_layers()
+        for kind, name in _DROPOUTS
+        if isinstance(part, kind)
+    ]
+    try:
+        for part, name, _ in parts:
+            setattr(part, name, 0.0)
+        yield
+    finally:
+        for part, name, rate in parts:
+            setattr(part, name, rate)
+
+
+_DROPOUTS = ((layers.MultiHeadAttention, "_dropout"), (layers.GroupQueryAttention, "dropout"))
 
 
 def input_tensors(model, dtype):

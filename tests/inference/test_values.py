@@ -56,13 +56,13 @@ def test_model_without_a_weight_that_is_not_zero():
     ],
 )
 def test_a_zero_weight_times_an_infinity_is_nan(make, value):
+    """The zeros that are skipped otherwise."""
     layer = make()
     if keras.backend.backend() == "tensorflow" and (
         getattr(layer, "activation", None) in (keras.activations.relu, keras.activations.relu6)
         or isinstance(layer, layers.Softmax)
     ):
         pytest.skip("TensorFlow's fused ReLU and its softmax hide NaNs, if not called eagerly")
-    """The zeros that are skipped otherwise."""
     x = keras.Input((5, 6, 4))
     model = randomize(keras.Model(x, make()(x)), 0.9)
     data = numbers(2, 5, 6, 4)

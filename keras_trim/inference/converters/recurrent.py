@@ -121,8 +121,8 @@ def _bidirectional(layer, reader, sequences, initial_state=None, mask=None, trai
         function = "multiply" if layer.merge_mode == "mul" else "add"
         merged = [reader.add(operations.Binary(function, False), [y, z], reader.name)]
         if layer.merge_mode == "ave":
-            half = operations.Activation("affine", 0.5, 0.0)
-            merged = [reader.add(half, merged, reader.name)]
+            mean = operations.Activation("affine", 0.5, 0.0)
+            merged = [reader.add(mean, merged, reader.name)]
     outputs = merged + y_states + z_states
     return outputs if len(outputs) > 1 else outputs[0]
 

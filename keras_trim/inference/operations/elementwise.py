@@ -54,7 +54,7 @@ class Binary(Operation):
     """z = function(x, y), with NumPy's broadcasting.
 
     Args:
-        function: String. A key of `kernels.elementwise.BINARY_CODES`.
+        function: String. A key of `kernels.arithmetic.BINARY_CODES`.
         is_broadcast: Boolean. Whether the two may differ in shape.
     """
 
