@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_same, examples, numbers, of_layer
+from helpers import assert_same, examples, kinds, numbers, of_layer, randomize
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers
@@ -19,40 +19,10 @@ CELLS = {
 MERGES = ["concat", "sum", "mul", "ave", None]
 
 
-def prune(model, sparsity, seed=0):
-    """Random weights, biases included, of which a part is zero."""
-    rng = np.random.default_rng(seed)
-    for weight in model.trainable_weights:
-        value = 0.3 * rng.standard_normal(weight.shape)
-        if value.ndim > 1:
-            value *= rng.random(value.shape) >= sparsity
-        weight.assign(value.astype("float32"))
-    return model
-
-
-def operations(engine):
-    return [type(node.operation).__name__ for node in engine._graph.nodes]
-
-
 def check(model, *inputs, num_threads=1):
     """Compares the engine with the model; returns the names of the engine's operations."""
     inputs = inputs[0] if len(inputs) == 1 else list(inputs)
-    engine = Engine(model, num_threads=num_threads)
-    expected = keras.tree.flatten(model.predict(inputs, verbose=0))
-    for actual, right in zip(keras.tree.flatten(engine(inputs)), expected, strict=True):
-        assert actual.shape == right.shape
-        scale = np.abs(right[np.isfinite(right)]).max(initial=0)
-        np.testing.assert_allclose(actual, right, rtol=1e-4, atol=1e-4 * scale)
-    return operations(engine)
-
-
-def model_of(layer, steps, width, sparsity=0.5):
-    x = keras.Input((steps, width))
-    return prune(keras.Model(x, layer(x)), sparsity)
-
-
-def sequences(batch, steps, width):
-    return np.random.default_rng(1).standard_normal((batch, steps, width)).astype("float32")
+    return kinds(assert_same(model, inputs, num_threads=num_threads, native=False))
 
 
 @examples
@@ -75,20 +45,20 @@ def sequences(batch, steps, width):
 def test_layers(cell, units, width, steps, batch, sparsity, num_threads, flags, activation):
     layer, settings_of_cell = CELLS[cell]
     layer = layer(units, activation=activation, **settings_of_cell, **flags)
-    model = model_of(layer, steps, width, sparsity)
-    assert check(model, sequences(batch, steps, width), num_threads=num_threads) == ["Recurrent"]
+    model = of_layer(layer, (steps, width), sparsity)
+    assert check(model, numbers(batch, steps, width), num_threads=num_threads) == ["Recurrent"]
 
 
 @pytest.mark.parametrize("name", ["sigmoid", "hard_sigmoid", "softsign", "softplus", "elu"])
 def test_recurrent_activations(name):
     for batch in (1, 5):
         layer = layers.LSTM(6, activation=name, recurrent_activation=name)
-        assert check(model_of(layer, 4, 3), sequences(batch, 4, 3)) == ["Recurrent"]
+        assert check(of_layer(layer, (4, 3)), numbers(batch, 4, 3)) == ["Recurrent"]
 
 
 def test_an_unknown_activation_runs_in_keras():
     layer = layers.GRU(6, activation=lambda x: keras.ops.sin(x))
-    assert check(model_of(layer, 4, 3), sequences(2, 4, 3)) == ["KerasCall"]
+    assert check(of_layer(layer, (4, 3)), numbers(2, 4, 3)) == ["KerasCall"]
 
 
 @pytest.mark.parametrize("batch", [2, 5])
@@ -98,9 +68,9 @@ def test_initial_state(cell, batch):
     x = keras.Input((4, 3))
     states = [keras.Input((6,)) for _ in range(2 if cell == "lstm" else 1)]
     layer = layer(6, return_state=True, **settings_of_cell)
-    model = prune(keras.Model([x, *states], layer(x, initial_state=states)), 0.5)
-    given_states = [sequences(batch, 1, 6)[:, 0] + i for i in range(len(states))]
-    assert check(model, sequences(batch, 4, 3), *given_states) == ["Recurrent"]
+    model = randomize(keras.Model([x, *states], layer(x, initial_state=states)), 0.5)
+    given_states = [numbers(batch, 1, 6)[:, 0] + i for i in range(len(states))]
+    assert check(model, numbers(batch, 4, 3), *given_states) == ["Recurrent"]
 
 
 @pytest.mark.parametrize("batch", [1, 5])
@@ -111,7 +81,7 @@ def test_bidirectional(merge_mode, return_sequences, batch):
         layer = layers.Bidirectional(
             inner(5, return_sequences=return_sequences), merge_mode=merge_mode
         )
-        names = check(model_of(layer, 4, 3), sequences(batch, 4, 3))
+        names = check(of_layer(layer, (4, 3)), numbers(batch, 4, 3))
         assert names[:2] == ["Recurrent", "Recurrent"]
         assert "KerasCall" not in names
 
@@ -124,9 +94,9 @@ def test_bidirectional_with_states_and_layers_that_differ():
             5, activation="relu", go_backwards=True, return_sequences=True, return_state=True
         ),
     )
-    model = prune(keras.Model([x, *states], layer(x, initial_state=states)), 0.5)
-    given_states = [sequences(3, 1, 5)[:, 0] + i for i in range(4)]
-    assert "KerasCall" not in check(model, sequences(3, 4, 3), *given_states)
+    model = randomize(keras.Model([x, *states], layer(x, initial_state=states)), 0.5)
+    given_states = [numbers(3, 1, 5)[:, 0] + i for i in range(4)]
+    assert "KerasCall" not in check(model, numbers(3, 4, 3), *given_states)
 
 
 @pytest.mark.parametrize(
@@ -140,10 +110,10 @@ def test_bidirectional_with_states_and_layers_that_differ():
 )
 def test_time_distributed(layer, shape):
     x = keras.Input((4, *shape))
-    model = prune(
+    model = randomize(
         keras.Model(x, layers.TimeDistributed(layer.from_config(layer.get_config()))(x)), 0.5
     )
-    data = sequences(2, 4, int(np.prod(shape))).reshape(2, 4, *shape)
+    data = numbers(2, 4, int(np.prod(shape))).reshape(2, 4, *shape)
     assert "KerasCall" not in check(model, data)
 
 
@@ -151,10 +121,10 @@ def test_a_free_number_of_steps():
     x = keras.Input((None, 3))
     y = layers.Bidirectional(layers.GRU(5, return_sequences=True))(x)
     y = layers.TimeDistributed(layers.LayerNormalization())(y)
-    model = prune(keras.Model(x, layers.LSTM(4)(y)), 0.5)
+    model = randomize(keras.Model(x, layers.LSTM(4)(y)), 0.5)
     engine = Engine(model)
     for steps in (3, 7):
-        data = sequences(2, steps, 3)
+        data = numbers(2, steps, 3)
         # Not `predict`: on TensorFlow it confuses numbers of steps in TimeDistributed (Keras 3.15).
         expected = keras.ops.convert_to_numpy(model(data))
         np.testing.assert_allclose(engine(data), expected, rtol=1e-4, atol=1e-5)
@@ -163,17 +133,17 @@ def test_a_free_number_of_steps():
 def test_stacked_cells():
     cells = [layers.LSTMCell(4), layers.GRUCell(6), layers.SimpleRNNCell(3)]
     layer = layers.RNN(cells, return_sequences=True, go_backwards=True)
-    assert check(model_of(layer, 4, 3), sequences(5, 4, 3)) == ["Recurrent"] * 3
+    assert check(of_layer(layer, (4, 3)), numbers(5, 4, 3)) == ["Recurrent"] * 3
 
 
 def test_stateful_layers_keep_their_state():
     def make():
         x = keras.Input(batch_shape=(2, 4, 3))
-        return prune(keras.Model(x, layers.LSTM(4, stateful=True)(x)), 0.5)
+        return randomize(keras.Model(x, layers.LSTM(4, stateful=True)(x)), 0.5)
 
     model, engine = make(), Engine(make())
     for _ in range(2):
-        data = sequences(2, 4, 3)
+        data = numbers(2, 4, 3)
         np.testing.assert_allclose(
             engine(data), keras.ops.convert_to_numpy(model(data)), rtol=1e-4, atol=1e-5
         )
@@ -212,7 +182,7 @@ ignores_mask = pytest.mark.filterwarnings("ignore:.*does not support masking")
 def test_masks(name, batch):
     x = keras.Input((7,), dtype="int32")
     y = layers.Embedding(9, 4, mask_zero=True)(x)
-    model = prune(keras.Model(x, MASKED[name](y)), 0.3)
+    model = randomize(keras.Model(x, MASKED[name](y)), 0.3)
     used = check(model, tokens()[:batch])
     assert "KerasCall" not in used or name == "nested"  # Keras decides what a model does with masks
 
@@ -220,8 +190,8 @@ def test_masks(name, batch):
 @pytest.mark.parametrize("batch", [2, 6])
 def test_masking_layer(batch):
     x = keras.Input((7, 3))
-    model = prune(keras.Model(x, layers.LSTM(5)(layers.Masking(0.5)(x))), 0.3)
-    data = sequences(batch, 7, 3)
+    model = randomize(keras.Model(x, layers.LSTM(5)(layers.Masking(0.5)(x))), 0.3)
+    data = numbers(batch, 7, 3)
     data[tokens()[:batch] == 0] = 0.5
     data[1, 3, 0] = np.nan  # is not the value that is masked
     assert "Recurrent" in check(model, data)
@@ -274,12 +244,12 @@ def test_masks_of_layers_that_run_in_keras(rest):
     y = layers.Embedding(9, 4, mask_zero=True)(x)
     data = tokens()
     data[0, 0] = 1  # Keras's mean over no step at all is NaN
-    check(prune(keras.Model(x, rest(y)), 0.3), data)
+    check(randomize(keras.Model(x, rest(y)), 0.3), data)
 
 
 def test_a_mask_that_a_layer_of_the_user_makes():
     x = keras.Input((7,), dtype="int32")
-    model = prune(keras.Model(x, layers.LSTM(5)(OwnEmbedding()(x))), 0.3)
+    model = randomize(keras.Model(x, layers.LSTM(5)(OwnEmbedding()(x))), 0.3)
     names = check(model, tokens())
     assert (names[0], names[-1]) == ("KerasCall", "Recurrent")
 
@@ -288,8 +258,8 @@ def test_an_explicit_mask_with_a_state():
     x, mask = keras.Input((7, 3)), keras.Input((7,), dtype="bool")
     state = keras.Input((5,))
     y = layers.GRU(5, return_sequences=True)(x, initial_state=[state], mask=mask)
-    model = prune(keras.Model([x, mask, state], y), 0.3)
-    check(model, sequences(6, 7, 3), tokens() != 0, sequences(6, 1, 5)[:, 0])
+    model = randomize(keras.Model([x, mask, state], y), 0.3)
+    check(model, numbers(6, 7, 3), tokens() != 0, numbers(6, 1, 5)[:, 0])
 
 
 @examples
@@ -304,14 +274,14 @@ def test_an_explicit_mask_with_a_state():
 def test_dense_on_few_rows(inputs, outputs, batch, sparsity, num_threads, activation):
     x = keras.Input((inputs,))
     model = keras.Model(x, layers.Dense(outputs, activation=activation)(x))
-    data = sequences(1, batch, inputs)[0]
-    assert check(prune(model, sparsity), data, num_threads=num_threads) == ["Dense"]
+    data = numbers(1, batch, inputs)[0]
+    assert check(randomize(model, sparsity), data, num_threads=num_threads) == ["Dense"]
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.9])
 def test_dense_passes_nan_on(sparsity):
     x = keras.Input((20,))
-    model = prune(keras.Model(x, layers.Dense(40, activation="relu")(x)), sparsity)
+    model = randomize(keras.Model(x, layers.Dense(40, activation="relu")(x)), sparsity)
     model.layers[-1].bias.assign(np.where(np.arange(40) == 7, np.nan, 1.0))
     y = Engine(model)(np.ones((1, 20), "float32"))
     assert np.flatnonzero(np.isnan(y)).tolist() == [7]
