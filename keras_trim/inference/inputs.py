@@ -2,6 +2,8 @@
 
 import numpy as np
 
+_WIDE = ("int64", "uint64", "uint32")  # dtypes of inputs that hold more than int32
+
 
 def flatten_inputs(x, structure, specs):
     """The arrays of `x` in the order of the graph's inputs.
@@ -100,6 +102,13 @@ def _check(x, spec):
             f"Input '{name}' must be an array of numbers. Received: {type(x).__name__} of dtype "
             f"{array.dtype}"
         )
+    if spec["dtype"] in _WIDE and array.size:
+        least, most = array.min(), array.max()
+        if least < -(1 << 31) or most >= 1 << 31:
+            raise ValueError(
+                f"The engine computes with integers of 32 bits, and input '{name}' has some that "
+                f"need more. Received: numbers from {least} to {most}"
+            )
     for candidate in _candidates(array, len(shape)):
         # As in Keras, a batch size that the model declares binds nobody.
         sizes = zip(shape[1:], candidate.shape[1:], strict=True)

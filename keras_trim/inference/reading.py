@@ -73,7 +73,7 @@ class _Reader:
             symbols.append(self._symbol(self.graph.new_value(), tensor))
             name = getattr(tensor, "name", None) or f"input_{number}"
             self.graph.input_specs.append(
-                {"name": name, "shape": tuple(tensor.shape), "dtype": tensor.dtype}
+                {"name": name, "shape": tuple(tensor.shape), "dtype": symbols[-1].dtype}
             )
         self.graph.inputs = [symbol.value for symbol in symbols]
         outputs = self._outputs(model, function, tree.pack_sequence_as(inputs, symbols))

@@ -207,6 +207,16 @@ def test_integers_of_any_type(model, engine):
             engine.predict(x, batch_size)
 
 
+def test_integers_of_more_than_32_bits():
+    if keras.backend.backend() == "jax":
+        pytest.skip("JAX computes with 32 bits unless it is told otherwise")
+    x = keras.Input((2,), dtype="int64")
+    engine = Engine(keras.Model(x, x), 1)
+    np.testing.assert_array_equal(engine([[-(1 << 31), 5]]), [[-(1 << 31), 5]])
+    with pytest.raises(ValueError, match="32 bits.*from 1 to 4294967296"):
+        engine([[1, 1 << 32]])
+
+
 def test_inputs_that_are_not_real_numbers():
     x = keras.Input((4,), dtype="string")
     with pytest.raises(ValueError, match="must be real numbers.*string"):
