@@ -2,6 +2,8 @@
 
 import numpy as np
 
+WIDE = ("int64", "uint64", "uint32")  # hold more than int32
+
 
 def is_float(dtype):
     return "float" in dtype

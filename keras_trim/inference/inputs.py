@@ -2,7 +2,7 @@
 
 import numpy as np
 
-_WIDE = ("int64", "uint64", "uint32")  # dtypes of inputs that hold more than int32
+from keras_trim.inference.dtypes import WIDE
 
 
 def flatten_inputs(x, structure, specs):
@@ -102,7 +102,7 @@ def _check(x, spec):
             f"Input '{name}' must be an array of numbers. Received: {type(x).__name__} of dtype "
             f"{array.dtype}"
         )
-    if spec["dtype"] in _WIDE and array.size:
+    if spec["dtype"] in WIDE and array.size:
         least, most = array.min(), array.max()
         if least < -(1 << 31) or most >= 1 << 31:
             raise ValueError(

@@ -215,6 +215,10 @@ def test_integers_of_more_than_32_bits():
     np.testing.assert_array_equal(engine([[-(1 << 31), 5]]), [[-(1 << 31), 5]])
     with pytest.raises(ValueError, match="32 bits.*from 1 to 4294967296"):
         engine([[1, 1 << 32]])
+    engine = Engine(keras.Model(x, keras.ops.multiply(x, x)), 1)
+    np.testing.assert_array_equal(engine([[3, -5]]), [[9, 25]])
+    with pytest.raises(ValueError, match="32 bits.*int64"):
+        engine([[3, 1 << 16]])
 
 
 def test_inputs_that_are_not_real_numbers():

@@ -8,7 +8,7 @@ import numpy as np
 from keras import tree
 from keras.src.backend import compute_output_spec, set_keras_mask  # Keras does not export them
 
-from keras_trim.inference.dtypes import is_float, is_number, stored
+from keras_trim.inference.dtypes import WIDE, is_float, is_number, stored
 from keras_trim.inference.tensors import Tensor
 
 
@@ -85,7 +85,14 @@ class KerasCall:
             with _without_gradients():
                 results = self.function(*args, **kwargs)
             for result, target in zip(_present(results), targets, strict=True):
-                np.copyto(target, keras.ops.convert_to_numpy(result), casting="unsafe")
+                array = np.asarray(keras.ops.convert_to_numpy(result))
+                np.copyto(target, array, casting="unsafe")
+                if array.dtype.name in WIDE and not np.array_equal(target, array):
+                    raise ValueError(
+                        "The engine computes with integers of 32 bits, and a layer that runs in "
+                        "Keras gives some that need more. "
+                        f"Received: layer={self.function.name}, with outputs of {array.dtype}"
+                    )
 
         builder.choose("Keras")
         builder.host(call, list(inputs), outputs)
