@@ -67,7 +67,8 @@ def __getattr__(name):
         return importlib.import_module("keras_trim.inference")
     if _no_keras is not None and name in __all__:
         raise ImportError(
-            f"`keras_trim.{name}` needs Keras and one of its backends, such as "
-            f'`pip install "keras-trim[jax]"`. Importing Keras failed: {_no_keras}'
+            f"`keras_trim.{name}` needs Keras and the backend that it runs on: "
+            '`pip install "keras-trim[jax]"`, and `KERAS_BACKEND=jax` in the environment (without '
+            f"it, Keras looks for TensorFlow). Importing Keras failed: {_no_keras}"
         ) from _no_keras
     raise AttributeError(f"module 'keras_trim' has no attribute '{name}'")
