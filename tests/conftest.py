@@ -15,6 +15,13 @@ OPTIMIZED = (
 )
 
 
+@pytest.fixture
+def one_backend():
+    """For a test that starts a process, which takes seconds, of what no backend has a part in."""
+    if keras.backend.backend() != "torch":  # whose suite is the shortest
+        pytest.skip("does not depend on the backend, and it takes seconds to start a process")
+
+
 @pytest.fixture(autouse=True)
 def _reset_keras():
     keras.config.set_dtype_policy("float32")

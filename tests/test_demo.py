@@ -137,6 +137,7 @@ def test_data_that_is_no_npz_file(tmp_path, capsys):
     assert f"{path} is not an .npz file" in line
 
 
+@pytest.mark.usefixtures("one_backend")
 def test_data_that_is_not_there_from_the_command_line(tmp_path):
     path = tmp_path / "missing.npz"
     result = subprocess.run(

@@ -75,6 +75,7 @@ def test_an_optimizer_in_a_loop_of_ones_own(mlp):
     assert_unchanged(mlp, before)
 
 
+@pytest.mark.usefixtures("one_backend")
 def test_a_model_that_was_loaded(mlp, data, tmp_path):
     """In a process of its own, where nothing has been marked but by loading."""
     keras_trim.prune_low_magnitude(mlp)

@@ -263,6 +263,7 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(model_file, monkeypatch):
     assert [*model_file.parent.iterdir()] == [model_file]
 
 
+@pytest.mark.usefixtures("one_backend")
 @pytest.mark.skipif(sys.platform == "win32", reason="kills by signal")
 def test_a_process_that_is_killed_leaves_the_file_as_it_was(model_file):
     before = model_file.read_bytes()
