@@ -106,8 +106,11 @@ class Columns:
         block = self.columns // width
         # One key per (block, group, column); rows of a group share it.
         key = (block * len(groups) + group) * len(self.offsets) + self.columns
-        if np.all(key[1:] > key[:-1]):  # single rows and one block: nothing to sort or share
-            keys, where = key, np.arange(len(key))
+        if len(groups) == self.num_rows:  # single rows share nothing
+            # By block alone, as rows are in order: to sort 16 bits takes a tenth of the time.
+            order = np.argsort(block.astype(np.uint16), kind="stable")
+            keys, where = key[order], np.empty(len(key), np.int64)
+            where[order] = np.arange(len(key))
         else:
             keys, where = np.unique(key, return_inverse=True)
         block_and_group, columns = np.divmod(keys, len(self.offsets))
