@@ -2,12 +2,18 @@
 
 import threading
 
+import keras
 import numpy as np
-from helpers import examples
+import pytest
+from helpers import examples, numbers, randomize
 from hypothesis import given
 from hypothesis import strategies as st
+from keras import layers
 from numba import njit
 
+from keras_trim.alignment import aligned_zeros
+from keras_trim.inference import Engine
+from keras_trim.inference.kernels.program import run
 from keras_trim.inference.kernels.threads import (
     begin_run,
     end_run,
@@ -17,6 +23,7 @@ from keras_trim.inference.kernels.threads import (
     take,
     wait_for_helpers,
 )
+from keras_trim.inference.operations import depthwise
 
 
 @njit(nogil=True)
@@ -91,3 +98,25 @@ def test_nobody_waits_for_a_helper_that_holds_nothing():
     lead(control, 2, 3)
     assert take_all(control, 30, 4, 1, 3, late) == 0
     np.testing.assert_array_equal(seen, 1)
+
+
+@pytest.mark.parametrize("by_lines", [True, False])
+def test_a_helper_that_comes_late_writes_nothing(by_lines, monkeypatch):
+    """The leader may be at another instruction, which uses any memory that this one used."""
+    if by_lines:  # however fast other kernels for depthwise convolutions are
+        monkeypatch.setattr(depthwise, "_is_within", lambda geometry: False)
+    inputs = keras.Input((12, 12, 3))
+    x = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(inputs)
+    x = layers.MaxPooling2D(2, 1, padding="same")(layers.DepthwiseConv2D(3, padding="same")(x))
+    x = layers.Conv2D(8, 3, padding="same")(layers.DepthwiseConv2D(5, padding="same")(x))
+    engine = Engine(randomize(keras.Model(inputs, layers.Flatten()(x)), 0.5), num_threads=2)
+    program = engine._runner([numbers(1, 12, 12, 3)], skip_zeros=True).program
+    arena, control = aligned_zeros(program.arena_size), make_control(2)
+    arguments = (program.table, program.factors, arena, program.constants, program.index,
+                 program.short_index, control)  # fmt: skip
+    for begin, end in program.steps:
+        for instruction in range(begin, end):
+            run(*arguments, 0, 2, instruction, instruction + 1)
+            arena[:] = 7
+            run(*arguments, 1, 2, 0, 0)  # finds the instruction, of which nothing is left
+            assert (arena == 7).all(), program.table[instruction, 0]

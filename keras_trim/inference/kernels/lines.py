@@ -186,7 +186,6 @@ def depthwise_lines(p, f, arena, constants, control, thread, num_threads):
     """y[c * multiplier + m] = clip(kernel[c, m] * x[c] + bias)."""
     base, planes = arena.ctypes.data, p[BATCH] * p[CHANNELS] * p[MULTIPLIER]
     zeros = base + 4 * (p[ZEROS] + thread * p[ZEROS_SIZE])
-    fill_vectors(zeros, p[ZEROS_SIZE], 0.0)
     # The first pieces of a plane have one line more than the others.
     pieces = (p[OUT_HEIGHT] + _LINES - 1) // _LINES
     least, longer = p[OUT_HEIGHT] // pieces, p[OUT_HEIGHT] % pieces
@@ -195,6 +194,8 @@ def depthwise_lines(p, f, arena, constants, control, thread, num_threads):
     is_large = p[BATCH] == 1 and p[HEIGHT] * p[WIDTH] >= _BAND * num_threads
     bands = num_threads if is_large else 1
     begin, end = take(control, bands * planes, _TOGETHER, thread, num_threads)
+    if begin < end:  # else its scratch memory may be another instruction's by now
+        fill_vectors(zeros, p[ZEROS_SIZE], 0.0)
     while begin < end:
         for item in range(begin, end):
             band = item // planes if item >= planes else 0

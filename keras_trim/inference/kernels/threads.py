@@ -197,7 +197,9 @@ def take(control, count, size, thread, num_threads):
     those of the others, which something may have held up: half of the work for each of two threads
     is not half of the time if another process runs.
 
-    All threads have to call it with the same `count` and `size` until it gives them nothing.
+    All threads have to call it with the same `count` and `size` until it gives them nothing. A
+    thread that holds nothing may write nowhere: the leader may be past this instruction already,
+    and any memory in use for another.
 
     Returns:
         `(begin, end)`, both the same if nothing is left.
