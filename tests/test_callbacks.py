@@ -19,6 +19,18 @@ def train(schedule, data, model=None, **kwargs):
     return model, fit(model, data, **kwargs)
 
 
+def shown_sparsity(model, data):
+    """What the progress bar shows, batch by batch."""
+    shown = []
+
+    class Record(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            shown.append(logs["sparsity"])
+
+    fit(model, data, callbacks=[Record()])
+    return shown
+
+
 def test_sparsity_is_logged(data):
     _, history = train(PolynomialDecay(0.0, 0.5, 0, STEPS, power=1, frequency=2), data)
     assert history.history["sparsity"] == [0.25, 0.5]
@@ -100,22 +112,9 @@ class At(keras_trim.PruningSchedule):
 def test_a_users_schedule_shows_what_is_zero(data):
     _, history = train(At(3, 0.5), data)
     assert history.history["sparsity"] == [0.5, 0.5]
-    shown = []
-
-    class Record(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            shown.append(logs["sparsity"])
-
     model = keras_trim.prune_low_magnitude(make_mlp(), At(6, 0.5))
     model.compile("sgd", "mse")
-    model.fit(
-        *data,
-        epochs=2,
-        batch_size=16,
-        verbose=0,
-        callbacks=[keras_trim.UpdatePruningStep(), Record()],
-    )
-    assert shown == [0, 0, 0, 0, 0, 0.5, 0.5, 0.5]
+    assert shown_sparsity(model, data) == [0, 0, 0, 0, 0, 0.5, 0.5, 0.5]
 
 
 def test_a_users_schedule_that_never_fires(data):
@@ -147,20 +146,7 @@ def test_steps_that_epochs_cut_in_two(data):
     schedule = PolynomialDecay(0.0, 0.5, 0, 2, power=1, frequency=1)
     model = keras_trim.prune_low_magnitude(make_mlp(), schedule)
     model.compile(keras.optimizers.SGD(gradient_accumulation_steps=3), "mse")
-    shown = []
-
-    class Record(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            shown.append(logs["sparsity"])
-
-    model.fit(
-        *data,
-        epochs=2,
-        batch_size=16,
-        verbose=0,
-        callbacks=[keras_trim.UpdatePruningStep(), Record()],
-    )
-    assert shown == [0, 0, 0.25, 0.25, 0.25, 0.5, 0.5, 0.5]
+    assert shown_sparsity(model, data) == [0, 0, 0.25, 0.25, 0.25, 0.5, 0.5, 0.5]
 
 
 def test_only_frozen_weights_are_marked(mlp, data):
