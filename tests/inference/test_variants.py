@@ -7,7 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from helpers import assert_same, batches, examples, numbers, of_layer, sparsities
+from helpers import assert_same, batches, examples, numbers, of_layer, randomize, sparsities
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -95,6 +95,18 @@ def test_convolution(pick, number, kernel, strides, padding, size, filters, batc
         sparsity,
     )
     assert_same(model, numbers(batch, *size, 5))
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3])
+@pytest.mark.parametrize("left", range(4))
+@pytest.mark.parametrize("right", [0, 1])
+def test_strides_over_padding(kernel, left, right):
+    for width in (8, 9):
+        inputs = keras.Input((6, width, 2))
+        padded = keras.layers.ZeroPadding2D(((1, 0), (left, right)))(inputs)
+        outputs = keras.layers.Conv2D(3, kernel, strides=2)(padded)
+        model = randomize(keras.Model(inputs, outputs))
+        assert_same(model, numbers(2, 6, width, 2))
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -36,7 +36,7 @@ def pad_plane(
     """
     base = arena.ctypes.data
     is_plain = stride_x == 1 and spread_x == 1 and left >= 0
-    is_halved = stride_x == 2 and 0 <= left < phases_x and spread_x == 1
+    is_halved = stride_x == 2 and left >= 0 and (phases_x == 2 or left == 0) and spread_x == 1
     for phase_y in range(phases_y):
         start = y + phase_y * phases_x * plane
         for phase_x in range(phases_x):
@@ -52,15 +52,14 @@ def pad_plane(
                 count = min(width, row - left)
                 copy_padded(base + 4 * (target + left), base + 4 * source, count, row, value)
             elif is_halved:
-                # With one column before, the odd pixels are those of the first phase.
-                # With one phase only, both go to the same place, and the even ones stay.
-                even = target
-                odd = target + (plane if phases_x == 2 else 0)
-                if left == 1:
-                    even, odd = odd, even + 1
+                # An odd number of columns before puts the odd pixels into the first phase. With one
+                # phase only, both go to the same place, and the even ones stay.
+                even, odd = left // 2, (left + 1) // 2
+                to_even = target + even + (plane if left % 2 else 0)
+                to_odd = target + odd + (0 if left % 2 or phases_x == 1 else plane)
                 deinterleave_padded(
-                    base + 4 * even, base + 4 * odd, base + 4 * source, (width + 1) // 2,
-                    width // 2, row, value,
+                    base + 4 * to_even, base + 4 * to_odd, base + 4 * source,
+                    min((width + 1) // 2, row - even), min(width // 2, row - odd), row, value,
                 )  # fmt: skip
             else:
                 for phase_x in range(phases_x):
