@@ -53,7 +53,8 @@ def pad_plane(
                 copy_padded(base + 4 * (target + left), base + 4 * source, count, row, value)
             elif is_halved:
                 # An odd number of columns before puts the odd pixels into the first phase. With one
-                # phase only, both go to the same place, and the even ones stay.
+                # phase only, both go to the same place, and the even ones stay. Pixels that no
+                # window sees are left out, as they would lie in the padding of the next row.
                 even, odd = left // 2, (left + 1) // 2
                 to_even = target + even + (plane if left % 2 else 0)
                 to_odd = target + odd + (0 if left % 2 or phases_x == 1 else plane)
