@@ -10,7 +10,7 @@ from benchmarks._common import serve
 from keras_trim.alignment import aligned_zeros
 from keras_trim.inference.execution import Execution
 from keras_trim.inference.kernels.program import OPCODES
-from keras_trim.inference.plan import make_program
+from keras_trim.inference.lowering import make_program
 from keras_trim.inference.tuning import Tuner
 
 

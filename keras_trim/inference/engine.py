@@ -13,7 +13,7 @@ from keras_trim.inference.dtypes import as_numpy
 from keras_trim.inference.execution import ProgramRunner, states_kept
 from keras_trim.inference.fusion import fuse
 from keras_trim.inference.inputs import flatten_inputs, restore_structure
-from keras_trim.inference.plan import make_program
+from keras_trim.inference.lowering import make_program
 from keras_trim.inference.summary import BenchmarkResult, summarize
 from keras_trim.inference.tuning import Tuner
 from keras_trim.storage import FormatError

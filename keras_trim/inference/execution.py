@@ -115,16 +115,16 @@ class Execution:
 
         Needs inputs that were set.
         """
-        steps = []
-        for step in self.program.steps:
+        program, steps, host_nodes = self.program, [], iter(self.program.host_nodes)
+        for step in program.steps:
             if isinstance(step, HostStep):
-                steps.append(step)
+                steps.append((step, next(host_nodes)))
             else:
-                steps.extend((i, i + 1) for i in range(*step))
+                steps += [((i, i + 1), program.nodes[i]) for i in program.rows_alone(*step)]
         seconds = np.zeros((repeats, len(steps)))
         control = make_control(1)
         for repeat in range(repeats):
-            for i, step in enumerate(steps):
+            for i, (step, _) in enumerate(steps):
                 start = time.perf_counter()
                 if isinstance(step, HostStep):
                     self.run_step(step)
@@ -132,7 +132,7 @@ class Execution:
                     run(*self._arguments, control, 0, 1, *step)
                 seconds[repeat, i] = time.perf_counter() - start
         totals = {}
-        for node, duration in zip(self.program.nodes, np.median(seconds, axis=0), strict=True):
+        for (_, node), duration in zip(steps, np.median(seconds, axis=0), strict=True):
             totals[node] = totals.get(node, 0.0) + duration
         return totals
 

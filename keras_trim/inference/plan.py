@@ -1,14 +1,20 @@
-"""From a graph and the shapes of its inputs to a program: layouts, memory, instructions."""
+"""Programs: instructions, the memory they work in, and how both are put together."""
 
 import dataclasses
+import hashlib
 import math
 
 import numpy as np
 
 from keras_trim.alignment import aligned_zeros
-from keras_trim.inference.dtypes import stored
 from keras_trim.inference.kernels.lines import MOST_BEFORE
-from keras_trim.inference.kernels.program import CODES, FACTORS, OPERANDS
+from keras_trim.inference.kernels.program import (
+    CODES,
+    FACTORS,
+    FIRST_ROW,
+    OPERANDS,
+    ROWS_PER_THREAD,
+)
 from keras_trim.inference.tensors import SLACK, Place, Tensor, round_up
 
 _MOST_INSTRUCTIONS = 1 << 19  # where memory is limited; planning them takes some seconds
@@ -31,7 +37,8 @@ class Program:
         table: Array, int64, (instructions, OPERANDS).
         factors: Array, float32, (instructions, FACTORS).
         steps: List of `(begin, end)` ranges of instructions and `HostStep`s, in order.
-        nodes: List of integers: the node each instruction, or host step, belongs to.
+        nodes: List of integers: the node each instruction of the table belongs to.
+        host_nodes: List of integers: the node each `HostStep` belongs to.
         constants, index, short_index: Arrays, float32, int32, uint16.
         inputs, outputs: Lists of `Tensor`.
         arena_size: Integer. Floats of memory it needs to run.
@@ -43,6 +50,7 @@ class Program:
     factors: np.ndarray
     steps: list
     nodes: list
+    host_nodes: list
     constants: np.ndarray
     index: np.ndarray
     short_index: np.ndarray
@@ -52,22 +60,36 @@ class Program:
     choices: dict
     shapes: list
 
+    def rows_alone(self, begin, end):
+        """The rows of the table that one thread runs, from `begin` to `end`, in order."""
+        for i in range(begin, end):
+            if self.table[i, 0] == CODES["bands"]:
+                first = self.table[i, FIRST_ROW]
+                yield from range(first, first + self.table[i, ROWS_PER_THREAD])
+            else:
+                yield i
+
 
 class _Pool:
     """Arrays that are joined into one."""
 
     def __init__(self, dtype):
         self.parts, self.size, self.dtype = [], 0, dtype
-        self.known = {}
+        self.places = {}  # digest of an array -> where it begins
 
     def add(self, array):
-        """Returns where an array will begin, in elements, on a cache line."""
+        """Returns where an array will begin, in elements, on a cache line.
+
+        Arrays that are equal lie in one place: those of the bands of an image.
+        """
         array = fitting(array, self.dtype).reshape(-1)
-        size = round_up(array.size + 1, 64 // array.itemsize)  # read one past the end at times
-        start = self.size
-        self.parts.append((start, array))
-        self.size += size
-        return start
+        digest = hashlib.blake2b(array, digest_size=16).digest()
+        if digest not in self.places:
+            self.places[digest] = self.size
+            self.parts.append((self.size, array))
+            # One past the end is read at times.
+            self.size += round_up(array.size + 1, 64 // array.itemsize)
+        return self.places[digest]
 
     def join(self):
         joined = aligned_zeros(max(self.size, 1), self.dtype)
@@ -101,17 +123,17 @@ class Builder:
         most_floats: Number. The memory that a program may take, in floats.
     """
 
-    def __init__(self, num_threads, tuner, skip_zeros=True, most_floats=math.inf):
+    def __init__(self, num_threads, tuner, skip_zeros=True, most_floats=math.inf, pools=None):
         self.num_threads = num_threads
         self.most_floats = most_floats
         self.tuner = tuner
         self.skip_zeros = skip_zeros
         self.choices = {}
-        self.shapes = []
+        self.shapes = {}
         self.node = None
         self._entries = []  # (code, operands, factors, node) or (None, HostStep, None, node)
-        self._constants, self._index = _Pool(np.float32), _Pool(np.int32)
-        self._short_index = _Pool(np.uint16)
+        self._pools = pools or (_Pool(np.float32), _Pool(np.int32), _Pool(np.uint16))
+        self._constants, self._index, self._short_index = self._pools
 
     def constant(self, array):
         """Where an array will lie among the constants; one of integers keeps its bits."""
@@ -168,6 +190,47 @@ class Builder:
         """Notes what was chosen for the node at hand, for the summary."""
         self.choices.setdefault(self.node, []).append(description)
 
+    def lower(self, number, node, values):
+        """Appends the instructions of a node.
+
+        Args:
+            number: Integer, of the node in its graph.
+            node: `graph.Node`.
+            values: Dictionary, value -> `Tensor`; it gets those that the node makes.
+        """
+        self.node = number
+        arguments = [values[value] for value in node.inputs]
+        if not node.operation.takes_integers and any(x.dtype == "int32" for x in arguments):
+            raise ValueError("an operation on floats is given integers")
+        outputs = node.operation.lower(self, *arguments)
+        if isinstance(outputs, Tensor):
+            outputs = [outputs]
+        if len(outputs) != len(node.outputs):
+            raise ValueError("an operation makes another number of values")
+        for tensor in outputs:
+            self.require_memory(tensor.size)
+        self.shapes[number] = (arguments[0].shape if arguments else None, outputs[0].shape)
+        values.update(zip(node.outputs, outputs, strict=True))
+
+    @property
+    def num_instructions(self):
+        return len(self._entries)
+
+    def alone(self, tuner):
+        """A builder of instructions that one thread runs alone, for `emit_bands`."""
+        return Builder(1, tuner, self.skip_zeros, self.most_floats, self._pools)
+
+    def emit_bands(self, bands):
+        """Appends the instructions of some builders from `alone`, which threads share out.
+
+        What they read and write is their own, but for `tensors.Band`s.
+        """
+        entries = [band._entries for band in bands]
+        self.require_instructions(self.num_threads * sum(map(len, entries)))
+        size = round_up(max(_place(_lifetimes(band, _is_own)) for band in entries))
+        memory = Tensor((self.num_threads, size), "rows")
+        self._append((CODES["bands"], _Bands(entries, memory), (), self.node))
+
     def planes(self, x):
         """The tensor with its channels first."""
         return x if x.layout == "planes" else self._convert(x, "planes")
@@ -196,48 +259,50 @@ class Builder:
     def finish(self, inputs, outputs):
         """The program, with a place for each tensor."""
         outputs = [self.rows(x) for x in outputs]
-        lifetimes = {}
-
-        def live(tensor, time):
-            first, _ = lifetimes.get(tensor, (time, time))
-            lifetimes[tensor] = (first, time)
-
+        lifetimes = _lifetimes(self._entries)
         for tensor in inputs:
-            live(tensor, -1)
-        for time, (code, operands, _, _) in enumerate(self._entries):
-            used = operands.inputs + operands.outputs if code is None else operands
-            for operand in used:
-                if isinstance(operand, Place):
-                    operand = operand.tensor
-                if isinstance(operand, Tensor):
-                    live(operand, time)
+            lifetimes[tensor] = (-1, lifetimes.get(tensor, (-1, -1))[1])
         for tensor in outputs:
-            live(tensor, len(self._entries))
+            lifetimes[tensor] = (
+                lifetimes.get(tensor, (len(self._entries),))[0],
+                len(self._entries),
+            )
         arena_size = _place(lifetimes)
         self.require_memory(arena_size)
 
         native = [entry for entry in self._entries if entry[0] is not None]
-        table = np.zeros((max(len(native), 1), OPERANDS), np.int64)
-        factors = np.zeros((max(len(native), 1), FACTORS), np.float32)
-        steps, nodes, row = [], [], 0
-        for code, operands, values, node in self._entries:
-            nodes.append(node)
+        rows, behind = [], []  # of the table: (code, operands, factors, node)
+        for code, operands, values, node in native:
+            if isinstance(operands, _Bands):
+                first = len(native) + len(behind)
+                more, operands = operands.resolve(first)
+                behind += more
+            else:
+                operands = [_resolve(operand) for operand in operands]
+            rows.append((code, operands, values, node))
+        rows += behind
+        table = np.zeros((max(len(rows), 1), OPERANDS), np.int64)
+        factors = np.zeros((max(len(rows), 1), FACTORS), np.float32)
+        for row, (code, operands, values, _) in enumerate(rows):
+            table[row, 0] = code
+            table[row, 1 : 1 + len(operands)] = operands
+            with np.errstate(over="ignore"):
+                factors[row, : len(values)] = values
+        steps, row = [], 0
+        for code, operands, _, _ in self._entries:
             if code is None:
                 steps.append(operands)
                 continue
-            resolved = [_resolve(operand) for operand in operands]
-            table[row, 0] = code
-            table[row, 1 : 1 + len(resolved)] = resolved
-            with np.errstate(over="ignore"):
-                factors[row, : len(values)] = values
             if steps and isinstance(steps[-1], tuple):
                 steps[-1] = (steps[-1][0], row + 1)
             else:
                 steps.append((row, row + 1))
             row += 1
         return Program(
-            table, factors, steps, nodes, *self.pools(), list(inputs), outputs, arena_size,
-            self.choices, self.shapes,
+            table, factors, steps, [row[-1] for row in rows],
+            [node for code, _, _, node in self._entries if code is None], *self.pools(),
+            list(inputs), outputs, arena_size, self.choices,
+            [self.shapes[node] for node in sorted(self.shapes)],
         )  # fmt: skip
 
     def pools(self):
@@ -245,12 +310,70 @@ class Builder:
         return tuple(pool.join() for pool in (self._constants, self._index, self._short_index))
 
 
-def _resolve(operand):
-    if isinstance(operand, Tensor):
-        return operand.offset
+@dataclasses.dataclass
+class _Bands:
+    """The operands of "bands".
+
+    Args:
+        bands: List of lists of entries of a `Builder`.
+        memory: `Tensor`, (threads, floats), for the tensors of their own.
+    """
+
+    bands: list
+    memory: Tensor
+
+    def resolve(self, first):
+        """The rows that it adds to the table, from `first` on, and the instruction's operands."""
+        num_threads, size = self.memory.shape
+        rows = [
+            (
+                code,
+                [_resolve(o, self.memory.offset + thread * size) for o in operands],
+                values,
+                node,
+            )
+            for thread in range(num_threads)
+            for band in self.bands
+            for code, operands, values, node in band
+        ]
+        begins = np.cumsum([0, *map(len, self.bands)])
+        return rows, [len(self.bands), first, begins[-1], *begins]
+
+
+def _is_own(tensor):
+    """Whether a tensor of a band lies in the memory of a thread."""
+    return tensor.base is tensor
+
+
+def _resolve(operand, own_memory=0):
     if isinstance(operand, Place):
-        return operand.tensor.offset + operand.offset
+        return _resolve(operand.tensor, own_memory) + operand.offset
+    if isinstance(operand, Tensor):
+        start = operand.base.offset + operand.start
+        return start + own_memory if _is_own(operand) else start
     return int(operand)
+
+
+def _tensors(operands):
+    """The tensors among the operands of an entry."""
+    if isinstance(operands, HostStep):
+        return [*operands.inputs, *operands.outputs]
+    if isinstance(operands, _Bands):
+        used = [x for band in operands.bands for entry in band for x in _tensors(entry[1])]
+        return [operands.memory, *(x for x in used if not _is_own(x))]
+    found = [x.tensor if isinstance(x, Place) else x for x in operands]
+    return [x for x in found if isinstance(x, Tensor)]
+
+
+def _lifetimes(entries, is_counted=lambda tensor: True):
+    """Tensor -> the numbers of the first entry that it is part of, and the last."""
+    lifetimes = {}
+    for time, (_, operands, _, _) in enumerate(entries):
+        for tensor in _tensors(operands):
+            if is_counted(tensor):
+                first, _ = lifetimes.get(tensor.base, (time, time))
+                lifetimes[tensor.base] = (first, time)
+    return lifetimes
 
 
 def _place(lifetimes):
@@ -275,44 +398,3 @@ def _place(lifetimes):
         placed[:, count] = start, start + size, first, last
         total = max(total, start + size)
     return total
-
-
-def make_program(graph, input_shapes, num_threads, tuner, skip_zeros=True, most_floats=math.inf):
-    """Plans a graph for inputs of the given shapes.
-
-    Args:
-        graph: `Graph`.
-        input_shapes: List of tuples of integers, batch sizes included.
-        num_threads: Integer.
-        tuner: `tuning.Tuner`.
-        skip_zeros: Boolean. As `Builder`'s.
-        most_floats: Number. As `Builder`'s.
-
-    Returns:
-        `Program`.
-
-    Raises:
-        ValueError: if an operation does not take what it is given, or it is too large.
-    """
-    builder = Builder(num_threads, tuner, skip_zeros, most_floats)
-    values = {}
-    for value, shape, spec in zip(graph.inputs, input_shapes, graph.input_specs, strict=True):
-        values[value] = Tensor(shape, "rows", stored(spec["dtype"]))
-    inputs = [values[value] for value in graph.inputs]
-    for number, node in enumerate(graph.nodes):
-        builder.node = number
-        arguments = [values[value] for value in node.inputs]
-        if not node.operation.takes_integers and any(x.dtype == "int32" for x in arguments):
-            raise ValueError("an operation on floats is given integers")
-        outputs = node.operation.lower(builder, *arguments)
-        if isinstance(outputs, Tensor):
-            outputs = [outputs]
-        if len(outputs) != len(node.outputs):
-            raise ValueError("an operation makes another number of values")
-        for tensor in outputs:
-            builder.require_memory(tensor.size)
-        builder.shapes.append((arguments[0].shape if arguments else None, outputs[0].shape))
-        for value, tensor in zip(node.outputs, outputs, strict=True):
-            values[value] = tensor
-    builder.node = None
-    return builder.finish(inputs, [values[value] for value in graph.outputs])

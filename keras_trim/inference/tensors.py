@@ -50,6 +50,7 @@ class Tensor:
         self.pixels = int(np.prod(self.shape[1:-1]))
         self.plane = plane_size(self.pixels) if layout == "planes" else 0
         self.other_layout = None
+        self.base, self.start = self, 0  # the tensor that it is a part of, and where there
         self.offset = None  # in the arena, in floats; known when the program is complete
 
     @property
@@ -78,6 +79,22 @@ class Tensor:
             spatial = _row_strides(self.shape[1:-1])
             return (self.sample_size, *spatial, self.plane)
         return _row_strides(self.shape)
+
+
+class Band(Tensor):
+    """Some rows of an image that is the only one in its batch.
+
+    Args:
+        tensor: `Tensor`, (1, height, width, channels).
+        first, last: Integers. The first row, and the one behind the last.
+    """
+
+    def __init__(self, tensor, first, last):
+        _, _, width, channels = tensor.shape
+        super().__init__((1, last - first, width, channels), tensor.layout, tensor.dtype)
+        self.base, self.plane = tensor.base, tensor.plane
+        row = width if tensor.layout == "planes" else width * channels
+        self.start = tensor.start + first * row
 
 
 def _row_strides(shape):

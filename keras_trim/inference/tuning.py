@@ -1,10 +1,13 @@
 """Which variant of a kernel is the fastest for a layer: measured, on this machine."""
 
 import dataclasses
+import functools
+import itertools
 import math
 import time
 
 from keras_trim.alignment import aligned_zeros
+from keras_trim.inference.execution import Execution
 from keras_trim.inference.kernels.program import run
 from keras_trim.inference.kernels.register_tile import ROW_GROUPS, WIDEST_GROUP
 from keras_trim.inference.kernels.threads import make_control
@@ -17,6 +20,10 @@ _DENSE_CACHE = 24 * _KIB  # bytes of first-level cache for activations
 # more often. First-level caches have 32 to 128 KiB.
 _SPARSE_CACHES = {8: (24 * _KIB, 56 * _KIB), 6: (48 * _KIB,), 4: (24 * _KIB, 48 * _KIB)}
 _TURNS, _LEAST_TURNS = 20, 2
+_MOST_TURNS = 60  # where several threads run, which is less steady
+# How much longer layers take one by one than in a race of several threads, where what they read was
+# not written by another core just before.
+_EXCHANGE = 1.1
 _BEHIND, _CLOSELY_BEHIND = 1.3, 1.1  # times the fastest
 _MOST_BYTES = 1 << 28  # of weights, of the variants that are in one race
 _IN_BLOCKS = 0.75  # how full blocks of rows must be to be worth measuring
@@ -110,9 +117,32 @@ class Tuner:
             for variant in variants:
                 programs[variant] = self._program(variant, emit)
                 if sum(map(_num_bytes, programs.values())) > _MOST_BYTES:
-                    fastest = self._race(programs)
+                    fastest = self._fastest_alone(programs)
                     programs = {fastest: programs[fastest]}
-            self._known[key] = self._race(programs)
+            self._known[key] = self._fastest_alone(programs)
+        return self._known[key]
+
+    def fastest_together(self, ways, emit, likeness, num_threads):
+        """The way that is the fastest for some layers, on all threads.
+
+        Args:
+            ways, emit, likeness: As `fastest`'s. The first way is layer by layer.
+            num_threads: Integer.
+        """
+        key = (likeness, tuple(ways), num_threads)
+        if key not in self._known:
+            builder = Builder(num_threads, self, most_floats=self.most_floats)
+            ends = [0]
+            for way in ways:
+                emit(way, builder)
+                ends.append(builder.num_instructions)
+            execution = Execution(builder.finish([], []), num_threads)
+            steps = itertools.pairwise(ends)
+            runs = [functools.partial(execution.run_step, step) for step in steps]
+            times = self._race(runs, _MOST_TURNS)
+            if num_threads > 1:
+                times[0] *= _EXCHANGE
+            self._known[key] = ways[times.index(min(times))]
         return self._known[key]
 
     def _program(self, variant, emit):
@@ -120,36 +150,75 @@ class Tuner:
         emit(variant, builder)
         return builder.finish([], [])
 
-    def _race(self, programs):
-        """The variant whose program is the fastest, alone, on one thread.
+    def _fastest_alone(self, programs):
+        """The variant whose program is the fastest, on one thread.
+
+        Args:
+            programs: Dictionary, variant -> `plan.Program`.
+        """
+        if len(programs) == 1:
+            return next(iter(programs))
+        arena = aligned_zeros(max(program.arena_size for program in programs.values()))
+        control = make_control(1)
+        times = self._race(
+            [functools.partial(_run_alone, p, arena, control) for p in programs.values()], _TURNS
+        )
+        return list(programs)[times.index(min(times))]
+
+    def _race(self, runs, most_turns):
+        """How long each of some functions takes, in seconds; those far behind may not have run.
 
         They run in turns, so that a moment in which something else slows the machine down is one
         for all of them. Those that fall behind leave.
 
         Args:
-            programs: Dictionary, variant -> `plan.Program`.
+            runs: List of functions.
+            most_turns: Integer.
         """
-        variants, programs = list(programs), list(programs.values())
-        if len(programs) == 1:
-            return variants[0]
-        arena = aligned_zeros(max(program.arena_size for program in programs))
-        control = make_control(1)
-        best = [math.inf] * len(programs)
-        left, spent, limit = range(len(programs)), 0.0, self.seconds * len(programs)
-        for turn in range(_TURNS):
+        best = [math.inf] * len(runs)
+        left, spent, limit = range(len(runs)), 0.0, self.seconds * len(runs) * most_turns / _TURNS
+        for turn in range(most_turns):
             for i in left:
                 start = time.perf_counter()
-                _run_alone(programs[i], arena, control)
+                runs[i]()
                 elapsed = time.perf_counter() - start
                 spent += elapsed
                 if turn:  # the first brings weights into caches
                     best[i] = min(best[i], elapsed)
             if turn >= _LEAST_TURNS:
-                slowest = min(best) * (_BEHIND if turn < _TURNS // 2 else _CLOSELY_BEHIND)
+                slowest = min(best) * (_BEHIND if turn < most_turns // 2 else _CLOSELY_BEHIND)
                 left = [i for i in left if best[i] <= slowest]
                 if len(left) == 1 or spent > limit:
                     break
-        return variants[best.index(min(best))]
+        return best
+
+
+class Repeater:
+    """A tuner for the same layers on several bands of an image: what it measures for the first band
+    holds for the others.
+
+    Args:
+        tuner: `Tuner`.
+    """
+
+    def __init__(self, tuner):
+        self._tuner, self._choices, self._count = tuner, [], 0
+        self.variants = tuner.variants
+
+    def restart(self):
+        """Begins with the next band."""
+        self._count = 0
+
+    def fastest(self, variants, emit, likeness):
+        """As `Tuner.fastest`."""
+        self._count += 1
+        known = self._choices[self._count - 1 : self._count]
+        if known and known[0] in variants:
+            return known[0]
+        fastest = self._tuner.fastest(variants, emit, likeness)
+        if not known:
+            self._choices.append(fastest)
+        return fastest
 
 
 def _num_bytes(program):

@@ -16,7 +16,7 @@ from keras_trim.inference import Engine
 from keras_trim.inference.graph import Graph
 from keras_trim.inference.kernels import padding, planes
 from keras_trim.inference.kernels.program import CODES
-from keras_trim.inference.plan import make_program
+from keras_trim.inference.lowering import make_program
 from keras_trim.inference.tuning import Tuner
 from keras_trim.storage import FormatError, load_arrays
 from keras_trim.storage.container import Writer

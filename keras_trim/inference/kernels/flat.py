@@ -86,17 +86,18 @@ def _build(function, vectors):
     b.ret_void()
 
 
-def masks_of_taps(height, width, offsets):
+def masks_of_taps(height, width, offsets, out_height):
     """Which lanes of a plane's vectors read inside of the image, for each tap.
 
     Args:
         height, width: Integers, of the image.
         offsets: Array of integers, (taps, 2): how many rows and columns from a pixel a tap reads.
+        out_height: Integer. The rows of the output, which is as wide as the image.
 
     Returns:
         `(shifts, masks)`, as `flat_window` reads them.
     """
-    pixels = height * width
+    pixels = out_height * width
     vectors = -(-pixels // LANES)
     y, x = np.divmod(np.arange(vectors * LANES), width)
     rows, columns = y + offsets[:, :1], x + offsets[:, 1:]

@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from keras_trim.inference.kernels.copies import transpose_tile
+from keras_trim.inference.kernels.copies import copy_floats, transpose_tile
 from keras_trim.inference.kernels.threads import share
 from keras_trim.inference.kernels.vector import LANES
 
@@ -58,12 +58,12 @@ def transpose(p, arena, thread, num_threads):
 def copy(p, arena, thread, num_threads):
     """y[n, i, :] = x[n, i, :] for `ROWS` i of `COLUMNS` floats."""
     begin, end = share(p[BATCH] * p[ROWS], thread, num_threads)
-    columns = p[COLUMNS]
+    base, columns = arena.ctypes.data, p[COLUMNS]
     for item in range(begin, end):
         sample, i = item // p[ROWS], item % p[ROWS]
         x = p[X] + sample * p[X_SAMPLE] + i * p[X_ROW]
         y = p[Y] + sample * p[Y_SAMPLE] + i * p[Y_ROW]
-        arena[y : y + columns] = arena[x : x + columns]
+        copy_floats(base + 4 * y, base + 4 * x, columns)
 
 
 TABLE, LENGTH, WIDTH, SIZE, OUT = range(1, 6)

@@ -31,7 +31,13 @@ from keras_trim.inference.kernels.rows import (
     sparse_rows,
 )
 from keras_trim.inference.kernels.strided import constant, fill, move, scale
-from keras_trim.inference.kernels.threads import follow, lead, take, wait_for_helpers
+from keras_trim.inference.kernels.threads import (
+    control_alone,
+    follow,
+    lead,
+    take,
+    wait_for_helpers,
+)
 
 OPERANDS = 40  # integers per instruction, its code the first
 FACTORS = 4  # float32 per instruction
@@ -40,9 +46,15 @@ OPCODES = (
     "convolution", "pad", "depthwise", "depthwise_flat", "depthwise_lines", "pool", "unary",
     "binary", "global_pool", "transpose", "copy", "gather", "sparse_rows", "dense_rows", "softmax",
     "layer_norm", "move", "fill", "constant", "scale", "broadcast", "cell", "lookup_rows", "resize",
-    "group_norm", "unfold",
+    "group_norm", "unfold", "bands",
 )  # fmt: skip
 CODES = {name: code for code, name in enumerate(OPCODES)}
+
+# The operands of "bands": instructions that a thread runs one after the other, for one band of an
+# image after the other. They lie behind those of the program, once for each thread, as what is
+# between them is in memory of its own. The last operands say where those of each band begin.
+NUM_BANDS, FIRST_ROW, ROWS_PER_THREAD, BEGIN = 1, 2, 3, 4
+MOST_BANDS = OPERANDS - BEGIN - 1
 
 
 def _fingerprint():
@@ -51,6 +63,87 @@ def _fingerprint():
     for path in sorted(pathlib.Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+@njit(nogil=True, boundscheck=False)
+def _execute(
+    p, f, arena, constants, index, short_index, control, thread, num_threads
+):  # fmt: skip
+    """Takes part in one instruction, until nothing is left of it to take."""
+    code = p[0]
+    # Those that take work in pieces of their own choice.
+    if code == 0:
+        convolution(p, f, arena, constants, index, control, thread, num_threads)
+    elif code == 1:
+        pad(p, f, arena, control, thread, num_threads)
+    elif code == 2:
+        depthwise(p, f, arena, constants, index, control, thread, num_threads)
+    elif code == 3:
+        depthwise_flat(p, f, arena, constants, index, short_index, control, thread, num_threads)
+    elif code == 4:
+        depthwise_lines(p, f, arena, constants, control, thread, num_threads)
+    elif code == 5:
+        pool(p, f, arena, constants, index, control, thread, num_threads)
+    elif code == 25:
+        unfold(p, f, arena, index, control, thread, num_threads)
+    else:
+        # A piece of the others is the share of a thread, whoever computes it.
+        part, _ = take(control, num_threads, 1, thread, num_threads)
+        while part < num_threads:
+            if code == 6:
+                unary(p, f, arena, part, num_threads)
+            elif code == 7:
+                binary(p, f, arena, part, num_threads)
+            elif code == 8:
+                global_pool(p, f, arena, part, num_threads)
+            elif code == 9:
+                transpose(p, arena, part, num_threads)
+            elif code == 10:
+                copy(p, arena, part, num_threads)
+            elif code == 11:
+                gather(p, arena, constants, part, num_threads)
+            elif code == 12:
+                sparse_rows(p, f, arena, constants, index, short_index, part, num_threads)
+            elif code == 13:
+                dense_rows(p, f, arena, constants, part, num_threads)
+            elif code == 14:
+                softmax(p, arena, part, num_threads)
+            elif code == 15:
+                layer_norm(p, f, arena, constants, part, num_threads)
+            elif code == 16:
+                move(p, arena, part, num_threads)
+            elif code == 17:
+                fill(p, f, arena, part, num_threads)
+            elif code == 18:
+                constant(p, arena, constants, part, num_threads)
+            elif code == 19:
+                scale(p, arena, constants, part, num_threads)
+            elif code == 20:
+                broadcast(p, f, arena, part, num_threads)
+            elif code == 21:
+                cell(p, f, arena, part, num_threads)
+            elif code == 22:
+                lookup_rows(p, f, arena, constants, index, short_index, part, num_threads)
+            elif code == 23:
+                resize(p, arena, constants, index, short_index, part, num_threads)
+            elif code == 24:
+                group_norm(p, f, arena, constants, part, num_threads)
+            part, _ = take(control, num_threads, 1, thread, num_threads)
+
+
+@njit(nogil=True, boundscheck=False)
+def _bands(
+    p, program, factors, arena, constants, index, short_index, control, thread, num_threads
+):  # fmt: skip
+    """Takes part in bands of an image: runs all instructions of one before it takes the next."""
+    alone = control_alone(control, thread, num_threads)
+    first_row = p[FIRST_ROW] + thread * p[ROWS_PER_THREAD]
+    begin, end = take(control, p[NUM_BANDS], 1, thread, num_threads)
+    while begin < end:
+        for i in range(first_row + p[BEGIN + begin], first_row + p[BEGIN + end]):
+            lead(alone, i, 1)
+            _execute(program[i], factors[i], arena, constants, index, short_index, alone, 0, 1)
+        begin, end = take(control, p[NUM_BANDS], 1, thread, num_threads)
 
 
 def _make_run(fingerprint):
@@ -74,68 +167,17 @@ def _make_run(fingerprint):
                 return
             else:
                 lead(control, i, num_threads)
-            p, f = program[i], factors[i]
-            code = p[0]
-            # Those that take work in pieces of their own choice.
-            if code == 0:
-                convolution(p, f, arena, constants, index, control, thread, num_threads)
-            elif code == 1:
-                pad(p, f, arena, control, thread, num_threads)
-            elif code == 2:
-                depthwise(p, f, arena, constants, index, control, thread, num_threads)
-            elif code == 3:
-                depthwise_flat(
-                    p, f, arena, constants, index, short_index, control, thread, num_threads
-                )
-            elif code == 4:
-                depthwise_lines(p, f, arena, constants, control, thread, num_threads)
-            elif code == 5:
-                pool(p, f, arena, constants, index, control, thread, num_threads)
-            elif code == 25:
-                unfold(p, f, arena, index, control, thread, num_threads)
+            p = program[i]
+            if p[0] == 26:
+                _bands(
+                    p, program, factors, arena, constants, index, short_index, control, thread,
+                    num_threads,
+                )  # fmt: skip
             else:
-                # A piece of the others is the share of a thread, whoever computes it.
-                part, _ = take(control, num_threads, 1, thread, num_threads)
-                while part < num_threads:
-                    if code == 6:
-                        unary(p, f, arena, part, num_threads)
-                    elif code == 7:
-                        binary(p, f, arena, part, num_threads)
-                    elif code == 8:
-                        global_pool(p, f, arena, part, num_threads)
-                    elif code == 9:
-                        transpose(p, arena, part, num_threads)
-                    elif code == 10:
-                        copy(p, arena, part, num_threads)
-                    elif code == 11:
-                        gather(p, arena, constants, part, num_threads)
-                    elif code == 12:
-                        sparse_rows(p, f, arena, constants, index, short_index, part, num_threads)
-                    elif code == 13:
-                        dense_rows(p, f, arena, constants, part, num_threads)
-                    elif code == 14:
-                        softmax(p, arena, part, num_threads)
-                    elif code == 15:
-                        layer_norm(p, f, arena, constants, part, num_threads)
-                    elif code == 16:
-                        move(p, arena, part, num_threads)
-                    elif code == 17:
-                        fill(p, f, arena, part, num_threads)
-                    elif code == 18:
-                        constant(p, arena, constants, part, num_threads)
-                    elif code == 19:
-                        scale(p, arena, constants, part, num_threads)
-                    elif code == 20:
-                        broadcast(p, f, arena, part, num_threads)
-                    elif code == 21:
-                        cell(p, f, arena, part, num_threads)
-                    elif code == 22:
-                        lookup_rows(p, f, arena, constants, index, short_index, part, num_threads)
-                    elif code == 23:
-                        resize(p, arena, constants, index, short_index, part, num_threads)
-                    elif code == 24:
-                        group_norm(p, f, arena, constants, part, num_threads)
-                    part, _ = take(control, num_threads, 1, thread, num_threads)
+                _execute(
+                    p, factors[i], arena, constants, index, short_index, control, thread,
+                    num_threads,
+                )  # fmt: skip
             if not thread:
                 wait_for_helpers(control, num_threads)
                 i += 1

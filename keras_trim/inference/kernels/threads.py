@@ -34,6 +34,7 @@ _TAKEN, _IS_ASLEEP = 0, 1
 # What a thread alone writes, so that none waits for a cache line to count what it has done. Pieces
 # are those of all turns; the leader knows how many there are, and were before this turn.
 _MY_TURN, _HOLDS, _DONE, _PIECES, _PIECES_BEFORE = 8, 9, 10, 11, 12
+_ALONE = _OF_THREADS + _PER_THREAD  # what one thread needs
 _TURN_BITS = 32  # `_TAKEN` counts pieces of a thread's share, and names the turn in its upper bits
 
 
@@ -84,9 +85,17 @@ def atomic_replace(typing_context, array, index, old, new):
 
 def make_control(num_threads):
     """The array by which threads agree."""
-    control = aligned_zeros(_OF_THREADS + _PER_THREAD * num_threads, np.int64)
-    control[_OF_THREADS + _IS_ASLEEP :: _PER_THREAD] = 1  # helpers sleep at first
+    control = aligned_zeros(_OF_THREADS + (_PER_THREAD + _ALONE) * num_threads, np.int64)
+    for thread in range(num_threads):
+        control[_OF_THREADS + _PER_THREAD * thread + _IS_ASLEEP] = 1  # helpers sleep at first
     return control
+
+
+@njit(nogil=True)
+def control_alone(control, thread, num_threads):
+    """The part of the array by which a thread agrees with itself: for work that it does alone."""
+    begin = _OF_THREADS + _PER_THREAD * num_threads + _ALONE * thread
+    return control[begin : begin + _ALONE]
 
 
 @njit(nogil=True)

@@ -52,7 +52,7 @@ class Geometry:
         self.plane = plane_size(self.rows * self.row + max(left, 0) + LANES)
         # The copy of each row reads on to the end of its padding.
         overrun = self.row * min(self.strides[1], 2) - width
-        self.x.slack = max(self.x.slack, SLACK + overrun)
+        self.x.base.slack = max(self.x.base.slack, SLACK + overrun)
         self.is_pointwise = (
             self.kernel == (1, 1)
             and self.strides == (1, 1)
@@ -143,7 +143,7 @@ class Convolution(Operation):
         require_number(self.low)
         require_number(self.high)
 
-    def lower(self, builder, x, residual=None):
+    def lower(self, builder, x, residual=None, *, out=None):
         channels = self.kernel.shape[2] * self.groups
         require(len(x.shape) in (3, 4) and x.channels == channels, "a convolution's channels")
         require((residual is not None) == bool(self.residual), "a convolution's residual")
@@ -152,6 +152,9 @@ class Convolution(Operation):
             x, self.kernel.shape[:2], self.strides, self.dilation, self.padding, self.spread
         )
         y = output_tensor(x, geometry, self.kernel.shape[3])
+        if out is not None:
+            require(out.shape == y.shape, "an output of another shape")
+            y = out
         if y.size == 0:
             return y
         if residual is not None:

@@ -57,12 +57,15 @@ class DepthwiseConvolution(Operation):
         require_number(self.low)
         require_number(self.high)
 
-    def lower(self, builder, x):
+    def lower(self, builder, x, *, out=None):
         channels = self.kernel.shape[2]
         require(len(x.shape) in (3, 4) and x.channels == channels, "a convolution's channels")
         x = builder.planes(x)
         geometry = Geometry(x, self.kernel.shape[:2], self.strides, self.dilation, self.padding)
         y = output_tensor(x, geometry, channels * self.kernel.shape[3])
+        if out is not None:
+            require(out.shape == y.shape, "an output of another shape")
+            y = out
         if y.size == 0:
             return y
         if self._window in WINDOWS and geometry.left <= MOST_BEFORE:
@@ -100,7 +103,7 @@ class DepthwiseConvolution(Operation):
         channels, multiplier = self.kernel.shape[2:]
         size, stride = self._window
         reach = stride * round_up(y.shape[2]) + 3 * LANES  # from the first column of a line
-        x.slack = max(x.slack, SLACK + reach - spatial(x)[1])
+        x.base.slack = max(x.base.slack, SLACK + reach - spatial(x)[1])
         zeros, zeros_size = builder.scratch(MOST_BEFORE + reach)
         kernel, bias, clip = self._constants(builder)
         operands = [
@@ -136,10 +139,11 @@ class DepthwiseConvolution(Operation):
         """Emits the instruction that works on whole planes with masks."""
         height, width, channels, multiplier = self.kernel.shape
         taps = np.indices((height, width)).reshape(2, -1).T * self.dilation
-        shifts, masks = masks_of_taps(*spatial(x), taps - (geometry.top, geometry.left))
-        scratch, scratch_size = 0, 0
-        if spatial(x) != (geometry.out_height, geometry.out_width):
-            scratch, scratch_size = builder.scratch(masks.shape[1] * LANES)
+        # Where strides or columns differ, windows are computed at every pixel of the image.
+        is_direct = self.strides == (1, 1) and geometry.out_width == spatial(x)[1]
+        rows = geometry.out_height if is_direct else spatial(x)[0]
+        shifts, masks = masks_of_taps(*spatial(x), taps - (geometry.top, geometry.left), rows)
+        scratch, scratch_size = (0, 0) if is_direct else builder.scratch(masks.shape[1] * LANES)
         kernel, bias, clip = self._constants(builder)
         operands = [
             x, x.sample_size, x.plane, y, y.sample_size, y.plane, x.batch, channels,
@@ -160,8 +164,11 @@ class DepthwiseConvolution(Operation):
 
 def _is_within(geometry):
     """Whether each output has its window at a pixel of the image, and masks are not too many."""
-    if geometry.x.pixels * geometry.kernel[0] * geometry.kernel[1] > _MOST_MASKS:
+    pixels = max(geometry.x.pixels, geometry.out_height * geometry.out_width)
+    if pixels * geometry.kernel[0] * geometry.kernel[1] > _MOST_MASKS:
         return False
     outputs = geometry.out_height, geometry.out_width
+    if geometry.strides == (1, 1) and outputs[1] == spatial(geometry.x)[1]:
+        return True
     axes = zip(outputs, geometry.strides, spatial(geometry.x), strict=True)
     return all((count - 1) * stride < size for count, stride, size in axes)

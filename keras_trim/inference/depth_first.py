@@ -1,0 +1,297 @@
+"""Several convolutions at a time, on one band of the image after the other.
+
+What lies between two layers of a large image does not fit a cache: it is written to memory and read
+again. So a chain of layers is computed for a band of the last one's rows at a time, in memory that
+the bands share and that stays in a cache; rows that two bands need are computed twice (Alwani et
+al., "Fused-layer CNN accelerators", MICRO 2016). A thread computes whole bands, so that nothing
+between the layers goes from one core to another.
+"""
+
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+
+from keras_trim.inference.kernels.program import MOST_BANDS
+from keras_trim.inference.kernels.vector import LANES
+from keras_trim.inference.operations import Convolution, DepthwiseConvolution
+from keras_trim.inference.operations.base import padding_of
+from keras_trim.inference.tensors import Band, Tensor, round_up
+from keras_trim.inference.tuning import Repeater
+
+# What is worth measuring. Less than this between two layers stays in a cache anyway, of one thread.
+_LARGE = 400 * 1024  # bytes
+_LEAST_BYTES = 0.05  # between layers, per product with a weight that is not zero
+_BYTES_PER_WEIGHT = 8  # that is not zero: its value and its place. Each band reads all of them.
+_MOST_TWICE = 0.25  # of what is computed, for the second time
+_CACHES = (512 * 1024, 1024 * 1024)  # bytes that a layer of a band may read and write
+_UNEVEN = 1.2  # rows of the largest band over the mean of all, so that each is whole vectors
+
+
+def chains(graph):
+    """Nodes that run together: lists of their numbers, in an order in which they can run.
+
+    Each takes what the one before it made, and nothing else does.
+    """
+    uses, chain_to, found = graph.uses(), {}, []
+    for number, node in enumerate(graph.nodes):
+        chain = []
+        if _is_linkable(node) and len(uses[node.inputs[0]]) == 1:
+            chain = chain_to.get(node.inputs[0], chain)
+        if not chain:
+            found.append(chain)
+        chain.append(number)
+        if _is_linkable(node):
+            chain_to[node.outputs[0]] = chain
+    return sorted(found, key=lambda chain: chain[-1])
+
+
+def _is_linkable(node):
+    operation = node.operation
+    if not (isinstance(operation, Convolution | DepthwiseConvolution) and node.inputs):
+        return False
+    rows = operation.padding[0]
+    return getattr(operation, "spread", (1, 1)) == (1, 1) and (
+        isinstance(rows, str) or min(rows) >= 0
+    )
+
+
+@dataclasses.dataclass
+class _Link:
+    """A layer of a chain: what it makes, and which rows it needs for it.
+
+    Args:
+        node: `graph.Node`.
+        number: Integer, the node's.
+        shape: Tuple of integers, of its input.
+    """
+
+    node: object
+    number: int
+    shape: tuple
+
+    def __post_init__(self):
+        operation, (batch, *size, _) = self.node.operation, self.shape
+        axes = zip(
+            operation.padding, size, operation.kernel.shape, operation.strides, operation.dilation,
+            strict=False,
+        )  # fmt: skip
+        (height, self.top, _), (width, *self.sides) = (padding_of(*axis) for axis in axes)
+        self.out_shape = (batch, height, width, len(operation.bias))
+        # Weights that are not zero, and products with them.
+        self.num_weights = np.count_nonzero(operation.kernel)
+        self.num_products = operation.multiply_adds(self.shape, self.out_shape)[1]
+
+    @property
+    def has_window(self):
+        return self.node.operation.kernel.shape[:2] != (1, 1)
+
+    def reads(self, first, last):
+        """The first and last row read for some of the output; rows of zeros above, and below."""
+        operation = self.node.operation
+        reach = (operation.kernel.shape[0] - 1) * operation.dilation[0] + 1
+        begin = first * operation.strides[0] - self.top
+        end = (last - 1) * operation.strides[0] - self.top + reach
+        height = self.shape[1]
+        return max(begin, 0), min(end, height), max(-begin, 0), max(end - height, 0)
+
+    def rows(self, first, last):
+        """The operation for some rows of the output, and the rows of the input it takes."""
+        begin, end, above, below = self.reads(first, last)
+        padding = ((above, below), tuple(self.sides))
+        return dataclasses.replace(self.node.operation, padding=padding), begin, end
+
+
+def lower_chain(builder, nodes, values):
+    """Appends the instructions of some nodes, each of which but the first takes the one before.
+
+    Args:
+        builder: `plan.Builder`.
+        nodes: List of pairs: the number of a node, the node.
+        values: Dictionary, value -> `Tensor`; it gets those of the nodes.
+    """
+    links = _links(nodes, values) if len(nodes) > 1 else []
+    if not links:
+        for number, node in nodes:
+            builder.lower(number, node, values)
+    for group in _groups(links):
+        _lower_group(builder, group, values)
+
+
+def _links(nodes, values):
+    """The links of a chain; none if its values are not images, one by one."""
+    shape, links = values[nodes[0][1].inputs[0]].shape, []
+    if len(shape) != 4 or shape[0] != 1:
+        return []
+    for number, node in nodes:
+        links.append(_Link(node, number, shape))
+        shape = links[-1].out_shape
+        if min(shape) < 1 or any(values[other].shape != shape for other in node.inputs[1:]):
+            return []
+    return links
+
+
+def _groups(links):
+    """Splits a chain where little lies between two layers."""
+    groups, sizes = [], []
+    for link in links:
+        size = math.prod(link.out_shape)
+        if not sizes or (size > sizes[-1] and 2 * sizes[-1] <= max(sizes)):
+            groups.append([])
+            sizes = [math.prod(link.shape)]
+        groups[-1].append(link)
+        sizes.append(size)
+    return groups
+
+
+def _parts(links):
+    """Splits a group before each window, so that bands compute nothing twice."""
+    parts = []
+    for link in links:
+        if not parts or link.has_window:
+            parts.append([])
+        parts[-1].append(link)
+    return parts
+
+
+def _lower_group(builder, links, values):
+    """Appends the instructions of some layers, in the fastest of the ways that there are."""
+    counts = _band_counts(links, builder.num_threads)
+    if not counts:
+        _lower_parts(builder, links, values)
+        return
+    source = links[0].node.inputs[0]
+    for link in links:
+        for other in link.node.inputs[1:]:
+            values[other] = builder.planes(values[other])
+
+    def emit(count, builder, values):
+        if count == 1:
+            _lower_parts(builder, links, values)
+        else:
+            _lower_bands(builder, links, values, count)
+
+    def measured(count, builder):
+        # A copy in planes that this makes of x is not one of the program's.
+        x = values[source]
+        emit(count, builder, {**values, source: Band(x, 0, x.shape[1])})
+
+    count = builder.tuner.fastest_together(
+        [1, *counts], measured, ("chain", *map(_likeness, links)), builder.num_threads
+    )
+    emit(count, builder, values)
+
+
+def _lower_parts(builder, links, values):
+    """Appends the instructions of each part of a group, or of each layer if it has one part."""
+    parts = _parts(links)
+    if len(parts) > 1:
+        for part in parts:
+            _lower_group(builder, part, values)
+    else:
+        for link in links:
+            builder.lower(link.number, link.node, values)
+
+
+def _lower_bands(builder, links, values, count):
+    """Appends one instruction for all layers of a group."""
+    y = Tensor(links[-1].out_shape, "planes")
+    builder.require_memory(y.size)
+    ranges, bands = _bands(links[-1], count), {}
+    tuner = Repeater(builder.tuner)
+    for first, last in sorted(ranges, key=lambda rows: rows[0] - rows[1]):  # the largest first
+        tuner.restart()
+        bands[first] = _band(builder.alone(tuner), links, values, y, first, last)
+    builder.node = links[0].number
+    builder.emit_bands([bands[first] for first, _ in ranges])
+    choices = next(iter(bands.values())).choices
+    for link in links:
+        builder.node = link.number
+        builder.shapes[link.number] = (link.shape, link.out_shape)
+        for choice in choices.get(link.number, []):
+            builder.choose(f"{choice}; {len(bands)} bands")
+    values[links[-1].node.outputs[0]] = y
+
+
+def _band(band, links, values, y, first, last):
+    """Appends the instructions for some rows of the last layer's output; returns the builder."""
+    ranges = [(first, last)]
+    for link in links[:0:-1]:
+        ranges.append(link.reads(*ranges[-1])[:2])
+    # Kernels write whole vectors, which must not reach into the next band, or plane.
+    begins, ends = first * y.shape[2] % LANES == 0, last * y.shape[2] % LANES == 0
+    is_whole = begins and (ends or last == y.shape[1])
+    x = values[links[0].node.inputs[0]]
+    x = x.other_layout or x
+    for link, rows in zip(links, ranges[::-1], strict=True):
+        operation, *source = link.rows(*rows)
+        if link is links[0]:
+            x = Band(x, *source)
+        band.node = link.number
+        is_direct = link is links[-1] and is_whole
+        others = [Band(values[other], *rows) for other in link.node.inputs[1:]]
+        if not is_direct:  # planes of a residual lie as far apart as those of the output
+            others = [_copied(band, other, Tensor(other.shape, "planes")) for other in others]
+        x = operation.lower(band, x, *others, out=Band(y, first, last) if is_direct else None)
+    if not is_whole:
+        _copied(band, x, Band(y, first, last))
+    return band
+
+
+def _copied(builder, x, y):
+    """Emits a copy of planes to where they lie differently; returns it."""
+    builder.emit("copy", [x, y, 1, 0, 0, x.channels, x.pixels, x.plane, y.plane])
+    return y
+
+
+def _likeness(link):
+    operation = link.node.operation
+    return (
+        link.shape, operation.kernel.shape, round(20 * link.num_weights / operation.kernel.size),
+        operation.strides, operation.padding, operation.dilation, len(link.node.inputs),
+    )  # fmt: skip
+
+
+def _bands(link, count):
+    """Ranges of rows of the output, as even as they can be."""
+    _, height, width, _ = link.out_shape
+    for unit in (LANES // math.gcd(LANES, width), 1):  # whole vectors, if they are even enough
+        units = -(-height // unit)
+        ends = [min(units * i // count * unit, height) for i in range(count + 1)]
+        sizes = np.diff(ends)
+        if min(sizes) > 0 and max(sizes) <= _UNEVEN * height / count:
+            break
+    return list(itertools.pairwise(ends))
+
+
+def _band_counts(links, num_threads):
+    """How many bands are worth measuring."""
+    if len(links) < 2:
+        return []
+    between = [4 * math.prod(link.out_shape) for link in links[:-1]]
+    weights = _BYTES_PER_WEIGHT * sum(link.num_weights for link in links)
+    products = sum(link.num_products for link in links)
+    if (
+        max(between) < max(weights, _LARGE if num_threads == 1 else 0)
+        or sum(between) < _LEAST_BYTES * products
+    ):
+        return []
+    sizes = [4 * math.prod(links[0].shape), *between, 4 * math.prod(links[-1].out_shape)]
+    largest = max(a + b for a, b in itertools.pairwise(sizes))
+    per_cache = {round_up(round_up(largest, cache) // cache, num_threads) for cache in _CACHES}
+    return sorted(count for count in per_cache if count > 1 and _is_possible(links, count))
+
+
+def _is_possible(links, count):
+    """Whether a group can run in so many bands, and does not compute too much twice for it."""
+    if count > min(MOST_BANDS, links[-1].out_shape[1]):
+        return False
+    computed = 0
+    for rows in _bands(links[-1], count):
+        for link in links[::-1]:
+            computed += (rows[1] - rows[0]) * math.prod(link.out_shape[2:])
+            rows = link.reads(*rows)[:2]
+            if rows[0] >= rows[1]:  # it sees nothing but padding
+                return False
+    return computed <= (1 + _MOST_TWICE) * sum(math.prod(link.out_shape) for link in links)

@@ -1,0 +1,36 @@
+"""From a graph and the shapes of its inputs to a program."""
+
+import math
+
+from keras_trim.inference.depth_first import chains, lower_chain
+from keras_trim.inference.dtypes import stored
+from keras_trim.inference.plan import Builder
+from keras_trim.inference.tensors import Tensor
+
+
+def make_program(graph, input_shapes, num_threads, tuner, skip_zeros=True, most_floats=math.inf):
+    """Plans a graph for inputs of the given shapes.
+
+    Args:
+        graph: `Graph`.
+        input_shapes: List of tuples of integers, batch sizes included.
+        num_threads: Integer.
+        tuner: `tuning.Tuner`.
+        skip_zeros: Boolean. As `Builder`'s.
+        most_floats: Number. As `Builder`'s.
+
+    Returns:
+        `Program`.
+
+    Raises:
+        ValueError: if an operation does not take what it is given, or it is too large.
+    """
+    builder = Builder(num_threads, tuner, skip_zeros, most_floats)
+    values = {}
+    for value, shape, spec in zip(graph.inputs, input_shapes, graph.input_specs, strict=True):
+        values[value] = Tensor(shape, "rows", stored(spec["dtype"]))
+    inputs = [values[value] for value in graph.inputs]
+    for chain in chains(graph):
+        lower_chain(builder, [(number, graph.nodes[number]) for number in chain], values)
+    builder.node = None
+    return builder.finish(inputs, [values[value] for value in graph.outputs])
