@@ -19,6 +19,7 @@ from keras_trim.inference.tuning import Tuner
 from keras_trim.storage import FormatError
 from keras_trim.storage.container import FREE_BYTES, FREE_FACTOR
 
+_SMALL = 1e-3  # seconds that a network may take for which one thread may be enough
 _MOST_PROGRAMS = 32  # each holds its weights; shapes beyond these are planned again
 
 
@@ -38,7 +39,8 @@ class Engine:
 
     Args:
         model: Keras model, built.
-        num_threads: Integer. Threads per call; the processor's cores by default.
+        num_threads: Integer. Threads per call, the processor's cores by default. A network that
+            takes less than a millisecond runs on one of them if that is measured to be faster.
 
     Raises:
         ValueError: if `model` is not a built Keras model, or `num_threads` is not positive.
@@ -148,7 +150,9 @@ class Engine:
             x = restore_structure(self._graph.input_structure, self._example())
         with states_kept(self._graph):
             times = _measure(lambda: self(x), seconds)
-        return BenchmarkResult(times, len(self._inputs(x)[0]), self.num_threads)
+        inputs = self._inputs(x)
+        runner = self._runner(inputs, _are_finite(inputs))
+        return BenchmarkResult(times, len(inputs[0]), runner.num_threads)
 
     def save(self, path):
         """Saves the engine, without its choices of kernels.
@@ -226,19 +230,25 @@ class Engine:
         if runner is None:
             with self._lock:
                 if key not in self._runners:
-                    program = self._plan(shapes, skip_zeros)
-                    self._runners[key] = ProgramRunner(program, self.num_threads)
+                    self._runners[key] = self._plan_fastest(shapes, skip_zeros)
                     if len(self._runners) > _MOST_PROGRAMS:
                         del self._runners[next(iter(self._runners))]
                 runner = self._runners[key]
         return runner
 
-    def _plan(self, shapes, skip_zeros):
+    def _plan_fastest(self, shapes, skip_zeros):
+        """Plans for all threads, or for one if that is faster: a small network may be."""
+        runner = self._plan(shapes, skip_zeros, self.num_threads)
+        if self.num_threads == 1 or not runner.is_native or self._tuner.time(runner) > _SMALL:
+            return runner
+        return self._tuner.faster(self._plan(shapes, skip_zeros, 1), runner)
+
+    def _plan(self, shapes, skip_zeros, num_threads):
         most_floats = self._most_floats(sum(map(math.prod, shapes)))
         self._tuner.most_floats = most_floats
         try:
-            return make_program(
-                self._graph, shapes, self.num_threads, self._tuner, skip_zeros, most_floats
+            program = make_program(
+                self._graph, shapes, num_threads, self._tuner, skip_zeros, most_floats
             )
         except ValueError as error:
             if self._source is None:
@@ -247,6 +257,7 @@ class Engine:
                 f"This engine cannot take inputs of shapes {list(shapes)}: {error}. "
                 f"Received: path={self._source}"
             ) from None
+        return ProgramRunner(program, num_threads)
 
     def _most_floats(self, inputs):
         """The memory that a run may take, in floats: a file from anyone may ask for any amount."""

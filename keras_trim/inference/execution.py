@@ -50,6 +50,11 @@ class ProgramRunner:
         self.program, self.num_threads = program, num_threads
         self._free = []  # what a list does is atomic
 
+    @property
+    def is_native(self):
+        """Whether nothing of it runs in Python."""
+        return not any(isinstance(step, HostStep) for step in self.program.steps)
+
     def __call__(self, inputs, only_finite=False):
         """Outputs, or None if inputs have to be finite and are not."""
         with self.execution() as execution:

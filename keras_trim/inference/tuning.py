@@ -25,6 +25,7 @@ _MOST_TURNS = 60  # where several threads run, which is less steady
 # not written by another core just before.
 _EXCHANGE = 1.1
 _BEHIND, _CLOSELY_BEHIND = 1.3, 1.1  # times the fastest
+_ALIKE = 1.05  # times as long, where the other way takes more threads
 _MOST_BYTES = 1 << 28  # of weights, of the variants that are in one race
 _IN_BLOCKS = 0.75  # how full blocks of rows must be to be worth measuring
 _ALWAYS_SPARSE, _ALWAYS_DENSE = 0.3, 0.8  # densities beyond which only one kind is tried
@@ -137,13 +138,28 @@ class Tuner:
                 emit(way, builder)
                 ends.append(builder.num_instructions)
             execution = Execution(builder.finish([], []), num_threads)
-            steps = itertools.pairwise(ends)
-            runs = [functools.partial(execution.run_step, step) for step in steps]
+            runs = [
+                functools.partial(execution.run_step, step) for step in itertools.pairwise(ends)
+            ]
             times = self._race(runs, _MOST_TURNS)
             if num_threads > 1:
                 times[0] *= _EXCHANGE
             self._known[key] = ways[times.index(min(times))]
         return self._known[key]
+
+    def time(self, runner):
+        """How long a run of a program takes, in seconds, with inputs of zero."""
+        with runner.execution() as execution:
+            execution.run()
+            start = time.perf_counter()
+            execution.run()
+            return time.perf_counter() - start
+
+    def faster(self, runner, other):
+        """The `ProgramRunner` that is the faster one of two, the first one if they are alike."""
+        with runner.execution() as execution, other.execution() as other_execution:
+            times = self._race([execution.run, other_execution.run], _MOST_TURNS)
+        return runner if times[0] <= _ALIKE * times[1] else other
 
     def _program(self, variant, emit):
         builder = Builder(1, self, most_floats=self.most_floats)

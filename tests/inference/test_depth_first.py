@@ -204,7 +204,10 @@ def test_rows_that_a_band_reads(operation, rows, reads):
         (28, 28, 8, [(0, 3), (3, 7), (7, 10), (10, 14), (14, 17), (17, 21), (21, 24), (24, 28)]),
     ],
 )
-def test_bands_are_even_and_whole_vectors_where_they_can_be(height, width, count, bands):
+def test_bands_are_even_and_whole_vectors_where_they_can_be(
+    height, width, count, bands, monkeypatch
+):
+    monkeypatch.setattr(depth_first, "LANES", 16)
     assert depth_first._bands(link(convolution(1), height, width), count) == bands
 
 

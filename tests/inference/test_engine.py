@@ -1,6 +1,7 @@
 """What users do with an engine: batches, threads, files, and mistakes."""
 
 import concurrent.futures
+import contextlib
 import copy
 import os
 import pickle
@@ -16,6 +17,8 @@ from helpers import numbers, randomize
 from keras import layers
 
 from keras_trim.inference import Engine, execution
+from keras_trim.inference import engine as engine_module
+from keras_trim.inference.tuning import Tuner
 from keras_trim.storage import FormatError
 
 
@@ -55,6 +58,39 @@ def test_threads_compute_what_one_does(model, engine):
     x = numbers(3, 12, 12, 3)
     for num_threads in (2, 3, 4):
         np.testing.assert_allclose(Engine(model, num_threads)(x), engine(x), rtol=1e-5, atol=1e-7)
+
+
+class Sleeper:
+    """In the place of a `ProgramRunner`: its runs take some seconds."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    @contextlib.contextmanager
+    def execution(self):
+        yield self
+
+    def run(self):
+        time.sleep(self.seconds)
+
+
+def test_the_faster_runner():
+    slow, fast = Sleeper(0.003), Sleeper(0.001)
+    assert Tuner().faster(slow, fast) is fast
+    assert Tuner().faster(fast, slow) is fast
+    assert Tuner().time(slow) >= 0.003
+
+
+@pytest.mark.parametrize(("small", "num_threads"), [(60.0, 1), (0.0, 3)])
+def test_a_small_network_runs_on_one_thread_if_that_is_faster(
+    model, engine, small, num_threads, monkeypatch
+):
+    monkeypatch.setattr(engine_module, "_SMALL", small)
+    monkeypatch.setattr(Tuner, "faster", lambda tuner, alone, together: alone)
+    x, on_three = numbers(1, 12, 12, 3), Engine(model, num_threads=3)
+    np.testing.assert_allclose(on_three(x), engine(x), rtol=1e-5, atol=1e-7)
+    assert on_three.benchmark(x, seconds=0.01).num_threads == num_threads
+    assert on_three.summary(x).num_threads == num_threads
 
 
 def test_summary(engine):

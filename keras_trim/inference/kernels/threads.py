@@ -23,7 +23,7 @@ _CAN_SLEEP = os.name != "nt"  # where the shortest sleep may take 15 ms
 # How often to look for what is waited for. Then others may have the core, some 50 microseconds; and
 # then it is left to them, as a thread that has work to do may have lost its core to another process
 # and moves to one that is idle.
-_SPINS, _YIELDS, _SLEEP = 2000, 100, 20  # the last in microseconds
+_SPINS, _YIELDS, _SLEEP = 2000, 500, 20  # the last in microseconds
 _IDLE_SPINS = 200_000  # some 100 microseconds, in which a helper sleeps not: waking takes as long
 
 # Places in the array of int64 by which threads agree. What changes at different times lies on cache
