@@ -17,7 +17,7 @@ from keras_trim.inference.kernels.program import MOST_BANDS
 from keras_trim.inference.kernels.vector import LANES
 from keras_trim.inference.operations import Convolution, DepthwiseConvolution
 from keras_trim.inference.operations.base import padding_of
-from keras_trim.inference.tensors import Band, Tensor, round_up
+from keras_trim.inference.tensors import LINE, Band, Tensor, round_up
 from keras_trim.inference.tuning import Repeater
 
 # What is worth measuring. Less than this between two layers stays in a cache anyway, of one thread.
@@ -26,7 +26,7 @@ _LEAST_BYTES = 0.05  # between layers, per product with a weight that is not zer
 _BYTES_PER_WEIGHT = 8  # that is not zero: its value and its place. Each band reads all of them.
 _MOST_TWICE = 0.25  # of what is computed, for the second time
 _CACHES = (512 * 1024, 1024 * 1024)  # bytes that a layer of a band may read and write
-_UNEVEN = 1.2  # rows of the largest band over the mean of all, so that each is whole vectors
+_UNEVEN = 1.2  # rows of the largest band over the mean of all, so that each is whole cache lines
 
 
 def chains(graph):
@@ -256,7 +256,8 @@ def _likeness(link):
 def _bands(link, count):
     """Ranges of rows of the output, as even as they can be."""
     _, height, width, _ = link.out_shape
-    for unit in (LANES // math.gcd(LANES, width), 1):  # whole vectors, if they are even enough
+    # Whole cache lines, if they are even enough, so that no two threads write to one.
+    for unit in (LINE // math.gcd(LINE, width), 1):
         units = -(-height // unit)
         ends = [min(units * i // count * unit, height) for i in range(count + 1)]
         sizes = np.diff(ends)

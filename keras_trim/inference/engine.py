@@ -20,6 +20,7 @@ from keras_trim.storage import FormatError
 from keras_trim.storage.container import FREE_BYTES, FREE_FACTOR
 
 _SMALL = 1e-3  # seconds that a network may take for which one thread may be enough
+_SMALL_BYTES = 1 << 25  # what it may take of memory
 _MOST_PROGRAMS = 32  # each holds its weights; shapes beyond these are planned again
 
 
@@ -239,7 +240,12 @@ class Engine:
     def _plan_fastest(self, shapes, skip_zeros):
         """Plans for all threads, or for one if that is faster: a small network may be."""
         runner = self._plan(shapes, skip_zeros, self.num_threads)
-        if self.num_threads == 1 or not runner.is_native or self._tuner.time(runner) > _SMALL:
+        if (
+            self.num_threads == 1
+            or runner.program.num_bytes > _SMALL_BYTES
+            or not runner.is_native
+            or self._tuner.time(runner) > _SMALL
+        ):
             return runner
         return self._tuner.faster(self._plan(shapes, skip_zeros, 1), runner)
 

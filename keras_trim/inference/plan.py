@@ -60,6 +60,12 @@ class Program:
     choices: dict
     shapes: list
 
+    @property
+    def num_bytes(self):
+        """What it takes of memory, with all constants, for one run at a time."""
+        arrays = self.table, self.constants, self.index, self.short_index
+        return 4 * self.arena_size + sum(array.nbytes for array in arrays)
+
     def rows_alone(self, begin, end):
         """The rows of the table that one thread runs, from `begin` to `end`, in order."""
         for i in range(begin, end):
@@ -77,19 +83,25 @@ class _Pool:
         self.parts, self.size, self.dtype = [], 0, dtype
         self.places = {}  # digest of an array -> where it begins
 
-    def add(self, array):
+    def add(self, array, once=False):
         """Returns where an array will begin, in elements, on a cache line.
 
-        Arrays that are equal lie in one place: those of the bands of an image.
+        Args:
+            array: Array.
+            once: Boolean. Whether it may lie where an equal one does that was added so, too.
         """
         array = fitting(array, self.dtype).reshape(-1)
-        digest = hashlib.blake2b(array, digest_size=16).digest()
-        if digest not in self.places:
-            self.places[digest] = self.size
-            self.parts.append((self.size, array))
-            # One past the end is read at times.
-            self.size += round_up(array.size + 1, 64 // array.itemsize)
-        return self.places[digest]
+        digest = hashlib.blake2b(array, digest_size=16).digest() if once else None
+        if digest in self.places:
+            return self.places[digest]
+        start = self.size
+        self.parts.append((start, array))
+        self.size += round_up(
+            array.size + 1, 64 // array.itemsize
+        )  # read one past the end at times
+        if once:
+            self.places[digest] = start
+        return start
 
     def join(self):
         joined = aligned_zeros(max(self.size, 1), self.dtype)
@@ -132,19 +144,21 @@ class Builder:
         self.shapes = {}
         self.node = None
         self._entries = []  # (code, operands, factors, node) or (None, HostStep, None, node)
+        self._is_shared = pools is not None  # by bands, of which each has the same weights
         self._pools = pools or (_Pool(np.float32), _Pool(np.int32), _Pool(np.uint16))
         self._constants, self._index, self._short_index = self._pools
 
     def constant(self, array):
         """Where an array will lie among the constants; one of integers keeps its bits."""
         array = np.asarray(array)
-        return self._constants.add(array.view(np.float32) if array.dtype == np.int32 else array)
+        array = array.view(np.float32) if array.dtype == np.int32 else array
+        return self._constants.add(array, self._is_shared)
 
     def index(self, array):
-        return self._index.add(array)
+        return self._index.add(array, self._is_shared)
 
     def short_index(self, array):
-        return self._short_index.add(array)
+        return self._short_index.add(array, self._is_shared)
 
     def scratch(self, size):
         """Memory for one instruction, the same for each thread: the tensor and its size for one."""
@@ -274,8 +288,7 @@ class Builder:
         rows, behind = [], []  # of the table: (code, operands, factors, node)
         for code, operands, values, node in native:
             if isinstance(operands, _Bands):
-                first = len(native) + len(behind)
-                more, operands = operands.resolve(first)
+                more, operands = operands.resolve(len(native) + len(behind))
                 behind += more
             else:
                 operands = [_resolve(operand) for operand in operands]

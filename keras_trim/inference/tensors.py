@@ -8,7 +8,7 @@ import numpy as np
 from keras_trim.inference.kernels.vector import LANES
 
 SLACK = 2 * LANES  # floats behind each tensor that a kernel may read, and write, past its end
-_LINE = 16  # floats, of a cache and, at most, of a vector
+LINE = 16  # floats, of a cache and, at most, of a vector
 _CROWDED = 16  # lines
 _MOST_AXES = 16
 _MOST_PLACES = 1 << 44  # in a tensor, empty axes not counted; products of sizes fit 64 bits
@@ -24,8 +24,8 @@ def plane_size(pixels):
     Caches place lines by the lower bits of their addresses: of planes some powers of two apart only
     a few would fit.
     """
-    lines = -(-pixels // _LINE)
-    return (lines + 1 if lines and lines % _CROWDED == 0 else lines) * _LINE
+    lines = -(-pixels // LINE)
+    return (lines + 1 if lines and lines % _CROWDED == 0 else lines) * LINE
 
 
 class Tensor:

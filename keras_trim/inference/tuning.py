@@ -134,10 +134,13 @@ class Tuner:
         if key not in self._known:
             builder = Builder(num_threads, self, most_floats=self.most_floats)
             ends = [0]
-            for way in ways:
-                emit(way, builder)
-                ends.append(builder.num_instructions)
-            execution = Execution(builder.finish([], []), num_threads)
+            try:
+                for way in ways:
+                    emit(way, builder)
+                    ends.append(builder.num_instructions)
+                execution = Execution(builder.finish([], []), num_threads)
+            except ValueError:  # not all of them fit into the memory that is allowed
+                return ways[0]
             runs = [
                 functools.partial(execution.run_step, step) for step in itertools.pairwise(ends)
             ]

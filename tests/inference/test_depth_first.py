@@ -198,16 +198,13 @@ def test_rows_that_a_band_reads(operation, rows, reads):
     ("height", "width", "count", "bands"),
     [
         (12, 16, 3, [(0, 4), (4, 8), (8, 12)]),
-        (14, 14, 2, [(0, 8), (8, 14)]),  # 8 rows are whole vectors
+        (14, 14, 2, [(0, 8), (8, 14)]),  # 8 rows are whole lines
         (13, 5, 2, [(0, 6), (6, 13)]),  # 16 rows would be
         (2, 16, 2, [(0, 1), (1, 2)]),
         (28, 28, 8, [(0, 3), (3, 7), (7, 10), (10, 14), (14, 17), (17, 21), (21, 24), (24, 28)]),
     ],
 )
-def test_bands_are_even_and_whole_vectors_where_they_can_be(
-    height, width, count, bands, monkeypatch
-):
-    monkeypatch.setattr(depth_first, "LANES", 16)
+def test_bands_are_even_and_whole_cache_lines_where_they_can_be(height, width, count, bands):
     assert depth_first._bands(link(convolution(1), height, width), count) == bands
 
 
