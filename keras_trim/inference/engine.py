@@ -34,7 +34,7 @@ class Engine:
     runs as the Keras layer that it is.
 
     A program is made for each shape of inputs that it meets, which takes a second or so; the first
-    engine on a machine compiles the kernels, which takes about half a minute, once.
+    engine on a machine compiles the kernels, which takes about a minute, once.
 
     Calls from several Python threads run at the same time, each with `num_threads` threads.
 

@@ -350,7 +350,7 @@ class _Bands:
             for code, operands, values, node in band
         ]
         begins = np.cumsum([0, *map(len, self.bands)])
-        return rows, [len(self.bands), first, begins[-1], *begins]
+        return rows, [len(self.bands), first, begins[-1], 1, *begins]
 
 
 def _is_own(tensor):

@@ -52,8 +52,10 @@ CODES = {name: code for code, name in enumerate(OPCODES)}
 
 # The operands of "bands": instructions that a thread runs one after the other, for one band of an
 # image after the other. They lie behind those of the program, once for each thread, as what is
-# between them is in memory of its own. The last operands say where those of each band begin.
-NUM_BANDS, FIRST_ROW, ROWS_PER_THREAD, BEGIN = 1, 2, 3, 4
+# between them is in memory of its own. One thread computes a band, which is an operand so that the
+# compiler does not know it: it would compile all kernels once more, for one thread. The last
+# operands say where those of each band begin.
+NUM_BANDS, FIRST_ROW, ROWS_PER_THREAD, ONE, BEGIN = range(1, 6)
 MOST_BANDS = OPERANDS - BEGIN - 1
 
 
@@ -141,8 +143,11 @@ def _bands(
     begin, end = take(control, p[NUM_BANDS], 1, thread, num_threads)
     while begin < end:
         for i in range(first_row + p[BEGIN + begin], first_row + p[BEGIN + end]):
-            lead(alone, i, 1)
-            _execute(program[i], factors[i], arena, constants, index, short_index, alone, 0, 1)
+            lead(alone, i, p[ONE])
+            _execute(
+                program[i], factors[i], arena, constants, index, short_index, alone, p[ONE] - 1,
+                p[ONE],
+            )  # fmt: skip
         begin, end = take(control, p[NUM_BANDS], 1, thread, num_threads)
 
 
