@@ -20,7 +20,7 @@ from keras_trim.inference.kernels.threads import (
     make_control,
     note_woken,
 )
-from keras_trim.inference.plan import HostStep
+from keras_trim.inference.program import HostStep
 
 
 @contextlib.contextmanager
@@ -42,7 +42,7 @@ class ProgramRunner:
     done.
 
     Args:
-        program: `plan.Program`.
+        program: `program.Program`.
         num_threads: Integer.
     """
 

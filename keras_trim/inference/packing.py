@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_trim.inference.kernels.register_tile import ROW_GROUPS
 from keras_trim.inference.kernels.vector import LANES
-from keras_trim.inference.plan import fitting
+from keras_trim.inference.pools import fitting
 
 
 @dataclasses.dataclass

@@ -1,127 +1,16 @@
-"""Programs: instructions, the memory they work in, and how both are put together."""
+"""Collects the instructions of a program."""
 
-import dataclasses
-import hashlib
 import math
 
 import numpy as np
 
-from keras_trim.alignment import aligned_zeros
-from keras_trim.inference.kernels.lines import MOST_BEFORE
-from keras_trim.inference.kernels.program import (
-    CODES,
-    FACTORS,
-    FIRST_ROW,
-    OPERANDS,
-    ROWS_PER_THREAD,
-)
-from keras_trim.inference.tensors import SLACK, Place, Tensor, round_up
+from keras_trim.inference.kernels.program import CODES, FACTORS, OPERANDS
+from keras_trim.inference.placement import Bands, is_own, lifetimes_of, place, resolve
+from keras_trim.inference.pools import Pool
+from keras_trim.inference.program import HostStep, Program
+from keras_trim.inference.tensors import SLACK, Tensor, round_up
 
 _MOST_INSTRUCTIONS = 1 << 19  # where memory is limited; planning them takes some seconds
-
-
-@dataclasses.dataclass
-class HostStep:
-    """What runs in Python: a function of arrays."""
-
-    function: object
-    inputs: list
-    outputs: list
-
-
-@dataclasses.dataclass
-class Program:
-    """What the engine runs for inputs of given shapes.
-
-    Args:
-        table: Array, int64, (instructions, OPERANDS).
-        factors: Array, float32, (instructions, FACTORS).
-        steps: List of `(begin, end)` ranges of instructions and `HostStep`s, in order.
-        nodes: List of integers: the node each instruction of the table belongs to.
-        host_nodes: List of integers: the node each `HostStep` belongs to.
-        constants, index, short_index: Arrays, float32, int32, uint16.
-        inputs, outputs: Lists of `Tensor`.
-        arena_size: Integer. Floats of memory it needs to run.
-        choices: Dictionary, node -> list of what was chosen for it, for the summary.
-        shapes: List of pairs: the shapes of the first input, if any, and output of each node.
-    """
-
-    table: np.ndarray
-    factors: np.ndarray
-    steps: list
-    nodes: list
-    host_nodes: list
-    constants: np.ndarray
-    index: np.ndarray
-    short_index: np.ndarray
-    inputs: list
-    outputs: list
-    arena_size: int
-    choices: dict
-    shapes: list
-
-    @property
-    def num_bytes(self):
-        """What it takes of memory, with all constants, for one run at a time."""
-        arrays = self.table, self.constants, self.index, self.short_index
-        return 4 * self.arena_size + sum(array.nbytes for array in arrays)
-
-    def rows_alone(self, begin, end):
-        """The rows of the table that one thread runs, from `begin` to `end`, in order."""
-        for i in range(begin, end):
-            if self.table[i, 0] == CODES["bands"]:
-                first = self.table[i, FIRST_ROW]
-                yield from range(first, first + self.table[i, ROWS_PER_THREAD])
-            else:
-                yield i
-
-
-class _Pool:
-    """Arrays that are joined into one."""
-
-    def __init__(self, dtype):
-        self.parts, self.size, self.dtype = [], 0, dtype
-        self.places = {}  # digest of an array -> where it begins
-
-    def add(self, array, once=False):
-        """Returns where an array will begin, in elements, on a cache line.
-
-        Args:
-            array: Array.
-            once: Boolean. Whether it may lie where an equal one does that was added so, too.
-        """
-        array = fitting(array, self.dtype).reshape(-1)
-        digest = hashlib.blake2b(array, digest_size=16).digest() if once else None
-        if digest in self.places:
-            return self.places[digest]
-        start = self.size
-        self.parts.append((start, array))
-        self.size += round_up(
-            array.size + 1, 64 // array.itemsize
-        )  # read one past the end at times
-        if once:
-            self.places[digest] = start
-        return start
-
-    def join(self):
-        joined = aligned_zeros(max(self.size, 1), self.dtype)
-        for start, array in self.parts:
-            joined[start : start + array.size] = array
-        return joined
-
-
-def fitting(array, dtype):
-    """The array as a contiguous one of a dtype.
-
-    Raises:
-        ValueError: if that is one of integers and a number is out of its range.
-    """
-    array = np.asarray(array)
-    if np.dtype(dtype).kind in "iu" and array.dtype != dtype and array.size:
-        info = np.iinfo(dtype)
-        if array.min() < info.min or array.max() > info.max:
-            raise ValueError("an operation of a size that cannot be computed")
-    return np.ascontiguousarray(array, dtype)
 
 
 class Builder:
@@ -145,7 +34,7 @@ class Builder:
         self.node = None
         self._entries = []  # (code, operands, factors, node) or (None, HostStep, None, node)
         self._is_shared = pools is not None  # by bands, of which each has the same weights
-        self._pools = pools or (_Pool(np.float32), _Pool(np.int32), _Pool(np.uint16))
+        self._pools = pools or (Pool(np.float32), Pool(np.int32), Pool(np.uint16))
         self._constants, self._index, self._short_index = self._pools
 
     def constant(self, array):
@@ -241,9 +130,9 @@ class Builder:
         """
         entries = [band._entries for band in bands]
         self.require_instructions(self.num_threads * sum(map(len, entries)))
-        size = round_up(max(_place(_lifetimes(band, _is_own)) for band in entries))
+        size = round_up(max(place(lifetimes_of(band, is_own)) for band in entries))
         memory = Tensor((self.num_threads, size), "rows")
-        self._append((CODES["bands"], _Bands(entries, memory), (), self.node))
+        self._append((CODES["bands"], Bands(entries, memory), (), self.node))
 
     def planes(self, x):
         """The tensor with its channels first."""
@@ -273,7 +162,7 @@ class Builder:
     def finish(self, inputs, outputs):
         """The program, with a place for each tensor."""
         outputs = [self.rows(x) for x in outputs]
-        lifetimes = _lifetimes(self._entries)
+        lifetimes = lifetimes_of(self._entries)
         for tensor in inputs:
             lifetimes[tensor] = (-1, lifetimes.get(tensor, (-1, -1))[1])
         for tensor in outputs:
@@ -281,17 +170,17 @@ class Builder:
                 lifetimes.get(tensor, (len(self._entries),))[0],
                 len(self._entries),
             )
-        arena_size = _place(lifetimes)
+        arena_size = place(lifetimes)
         self.require_memory(arena_size)
 
         native = [entry for entry in self._entries if entry[0] is not None]
         rows, behind = [], []  # of the table: (code, operands, factors, node)
         for code, operands, values, node in native:
-            if isinstance(operands, _Bands):
+            if isinstance(operands, Bands):
                 more, operands = operands.resolve(len(native) + len(behind))
                 behind += more
             else:
-                operands = [_resolve(operand) for operand in operands]
+                operands = [resolve(operand) for operand in operands]
             rows.append((code, operands, values, node))
         rows += behind
         table = np.zeros((max(len(rows), 1), OPERANDS), np.int64)
@@ -321,93 +210,3 @@ class Builder:
     def pools(self):
         """The arrays of constants, int32 and uint16 indices."""
         return tuple(pool.join() for pool in (self._constants, self._index, self._short_index))
-
-
-@dataclasses.dataclass
-class _Bands:
-    """The operands of "bands".
-
-    Args:
-        bands: List of lists of entries of a `Builder`.
-        memory: `Tensor`, (threads, floats), for the tensors of their own.
-    """
-
-    bands: list
-    memory: Tensor
-
-    def resolve(self, first):
-        """The rows that it adds to the table, from `first` on, and the instruction's operands."""
-        num_threads, size = self.memory.shape
-        rows = [
-            (
-                code,
-                [_resolve(o, self.memory.offset + thread * size) for o in operands],
-                values,
-                node,
-            )
-            for thread in range(num_threads)
-            for band in self.bands
-            for code, operands, values, node in band
-        ]
-        begins = np.cumsum([0, *map(len, self.bands)])
-        return rows, [len(self.bands), first, begins[-1], 1, *begins]
-
-
-def _is_own(tensor):
-    """Whether a tensor of a band lies in the memory of a thread."""
-    return tensor.base is tensor
-
-
-def _resolve(operand, own_memory=0):
-    if isinstance(operand, Place):
-        return _resolve(operand.tensor, own_memory) + operand.offset
-    if isinstance(operand, Tensor):
-        start = operand.base.offset + operand.start
-        return start + own_memory if _is_own(operand) else start
-    return int(operand)
-
-
-def _tensors(operands):
-    """The tensors among the operands of an entry."""
-    if isinstance(operands, HostStep):
-        return [*operands.inputs, *operands.outputs]
-    if isinstance(operands, _Bands):
-        used = [x for band in operands.bands for entry in band for x in _tensors(entry[1])]
-        return [operands.memory, *(x for x in used if not _is_own(x))]
-    found = [x.tensor if isinstance(x, Place) else x for x in operands]
-    return [x for x in found if isinstance(x, Tensor)]
-
-
-def _lifetimes(entries, is_counted=lambda tensor: True):
-    """Tensor -> the numbers of the first entry that it is part of, and the last."""
-    lifetimes = {}
-    for time, (_, operands, _, _) in enumerate(entries):
-        for tensor in _tensors(operands):
-            if is_counted(tensor):
-                first, _ = lifetimes.get(tensor.base, (time, time))
-                lifetimes[tensor.base] = (first, time)
-    return lifetimes
-
-
-def _place(lifetimes):
-    """Gives each tensor the lowest place that is free while it lives, the largest tensors first."""
-    # Of those that have a place: where it begins and ends, when their life begins and ends.
-    placed = np.zeros((4, len(lifetimes)), np.int64)
-    total = 0
-    by_size = sorted(lifetimes.items(), key=lambda item: -item[0].size)
-    for count, (tensor, (first, last)) in enumerate(by_size):
-        size = round_up(tensor.size + tensor.slack)
-        start = MOST_BEFORE
-        begins, ends, births, deaths = placed[:, :count]
-        others = np.flatnonzero((births <= last) & (first <= deaths))
-        order = others[np.argsort(begins[others])]
-        for other_start, other_end in zip(
-            begins[order].tolist(), ends[order].tolist(), strict=True
-        ):
-            if start + size <= other_start:
-                break
-            start = max(start, other_end)
-        tensor.offset = start
-        placed[:, count] = start, start + size, first, last
-        total = max(total, start + size)
-    return total

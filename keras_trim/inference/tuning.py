@@ -173,7 +173,7 @@ class Tuner:
         """The variant whose program is the fastest, on one thread.
 
         Args:
-            programs: Dictionary, variant -> `plan.Program`.
+            programs: Dictionary, variant -> `program.Program`.
         """
         if len(programs) == 1:
             return next(iter(programs))

@@ -269,19 +269,3 @@ def test_no_band_sees_nothing_but_padding(in_bands):
     x = numbers(1, 6, 16, 2)
     # Of 23 rows; the first of three bands would see none of the image's.
     assert bands_of(assert_same(model, x), x) == [2]
-
-
-def test_the_fastest_way_is_kept(monkeypatch):
-    """Of the ways that are raced: the one whose instructions take the least time."""
-    from keras_trim.inference.tensors import Tensor
-
-    emitted = []
-
-    def emit(floats, builder):
-        emitted.append(floats)
-        builder.emit("fill", [Tensor((floats,), "rows"), floats], [0.0])
-
-    tuner = Tuner()
-    for _ in range(2):
-        assert tuner.fastest_together([10**6, 10, 10**5], emit, "fill", 2) == 10
-    assert emitted == [10**6, 10, 10**5]

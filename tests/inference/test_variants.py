@@ -197,10 +197,13 @@ def test_the_fastest_is_kept_and_remembered(most_bytes, monkeypatch):
         emitted.append(floats)
         builder.emit("fill", [Tensor((floats,), "rows"), floats], [0.0])
 
-    tuner = Tuner()
+    tuner, floats = Tuner(), [10**6, 10, 10**5]
     for _ in range(2):
-        assert tuner.fastest([10**6, 10, 10**5], emit, likeness="fill") == 10
-    assert emitted == [10**6, 10, 10**5]
+        assert tuner.fastest(floats, emit, likeness="fill") == 10
+    assert emitted == floats
+    for _ in range(2):
+        assert tuner.fastest_together(floats, emit, "fill", 2) == 10
+    assert emitted == 2 * floats
 
 
 @pytest.mark.parametrize(

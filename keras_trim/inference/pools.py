@@ -1,0 +1,56 @@
+"""Constants of a program, joined into one array per dtype."""
+
+import hashlib
+
+import numpy as np
+
+from keras_trim.alignment import aligned_zeros
+from keras_trim.inference.tensors import round_up
+
+
+class Pool:
+    """Arrays that are joined into one."""
+
+    def __init__(self, dtype):
+        self.parts, self.size, self.dtype = [], 0, dtype
+        self.places = {}  # digest of an array -> where it begins
+
+    def add(self, array, once=False):
+        """Returns where an array will begin, in elements, on a cache line.
+
+        Args:
+            array: Array.
+            once: Boolean. Whether it may lie where an equal one does that was added so, too.
+        """
+        array = fitting(array, self.dtype).reshape(-1)
+        digest = hashlib.blake2b(array, digest_size=16).digest() if once else None
+        if digest in self.places:
+            return self.places[digest]
+        start = self.size
+        self.parts.append((start, array))
+        self.size += round_up(
+            array.size + 1, 64 // array.itemsize
+        )  # read one past the end at times
+        if once:
+            self.places[digest] = start
+        return start
+
+    def join(self):
+        joined = aligned_zeros(max(self.size, 1), self.dtype)
+        for start, array in self.parts:
+            joined[start : start + array.size] = array
+        return joined
+
+
+def fitting(array, dtype):
+    """The array as a contiguous one of a dtype.
+
+    Raises:
+        ValueError: if that is one of integers and a number is out of its range.
+    """
+    array = np.asarray(array)
+    if np.dtype(dtype).kind in "iu" and array.dtype != dtype and array.size:
+        info = np.iinfo(dtype)
+        if array.min() < info.min or array.max() > info.max:
+            raise ValueError("an operation of a size that cannot be computed")
+    return np.ascontiguousarray(array, dtype)

@@ -1,0 +1,63 @@
+"""What the engine runs: a table of instructions, and what they work on."""
+
+import dataclasses
+
+import numpy as np
+
+from keras_trim.inference.kernels.program import CODES, FIRST_ROW, ROWS_PER_THREAD
+
+
+@dataclasses.dataclass
+class HostStep:
+    """What runs in Python: a function of arrays."""
+
+    function: object
+    inputs: list
+    outputs: list
+
+
+@dataclasses.dataclass
+class Program:
+    """What the engine runs for inputs of given shapes.
+
+    Args:
+        table: Array, int64, (instructions, OPERANDS).
+        factors: Array, float32, (instructions, FACTORS).
+        steps: List of `(begin, end)` ranges of instructions and `HostStep`s, in order.
+        nodes: List of integers: the node each instruction of the table belongs to.
+        host_nodes: List of integers: the node each `HostStep` belongs to.
+        constants, index, short_index: Arrays, float32, int32, uint16.
+        inputs, outputs: Lists of `Tensor`.
+        arena_size: Integer. Floats of memory it needs to run.
+        choices: Dictionary, node -> list of what was chosen for it, for the summary.
+        shapes: List of pairs: the shapes of the first input, if any, and output of each node.
+    """
+
+    table: np.ndarray
+    factors: np.ndarray
+    steps: list
+    nodes: list
+    host_nodes: list
+    constants: np.ndarray
+    index: np.ndarray
+    short_index: np.ndarray
+    inputs: list
+    outputs: list
+    arena_size: int
+    choices: dict
+    shapes: list
+
+    @property
+    def num_bytes(self):
+        """What it takes of memory, with all constants, for one run at a time."""
+        arrays = self.table, self.constants, self.index, self.short_index
+        return 4 * self.arena_size + sum(array.nbytes for array in arrays)
+
+    def rows_alone(self, begin, end):
+        """The rows of the table that one thread runs, from `begin` to `end`, in order."""
+        for i in range(begin, end):
+            if self.table[i, 0] == CODES["bands"]:
+                first = self.table[i, FIRST_ROW]
+                yield from range(first, first + self.table[i, ROWS_PER_THREAD])
+            else:
+                yield i
