@@ -84,7 +84,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
             if self._optimizer.built:
                 self._warn_of_misfit(self._step())
         if self._optimizer.built:  # where masks can be read, on JAX too
-            self._optimizer.scheduled_sparsity(self._step())
+            self._optimizer.read_masks(self._step())
         # With gradient accumulation, an epoch may begin and end in the middle of a step.
         self._batches_before = int(ops.convert_to_numpy(self._inner_optimizer._iterations))
         self._batches_per_step = self._accumulation()

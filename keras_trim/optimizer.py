@@ -186,6 +186,11 @@ class PruningOptimizer(keras.optimizers.Optimizer):
 
     # What it looks like from outside
 
+    def read_masks(self, step):
+        """Start `scheduled_sparsity` from what the masks hold, after `step` steps."""
+        for group in self._groups:
+            group.read_masks(step)
+
     def scheduled_sparsity(self, step):
         """Float: the fraction of all weights pruned here that is zero after `step` steps."""
         return sum(group.zeros_at(step) for group in self._groups) / self._size

@@ -1,6 +1,9 @@
 """The weights that an optimizer prunes, and how many units of each at which step."""
 
+import bisect
 import dataclasses
+import operator
+import threading
 
 import keras
 import numpy as np
@@ -11,9 +14,6 @@ from keras_trim.specs import PruningSpec
 
 # Above this many entries the table of counts is not worth its memory in the compiled step.
 MAX_TABLE_ENTRIES = 2**22
-
-# A schedule that is not known ahead is evaluated for so many steps at most to catch up.
-MAX_STEPS_WATCHED = 1000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,7 +40,9 @@ class ScheduleGroup:
         self.schedule = schedule
         self.weights = weights
         self._zeros = {}
-        self._watched = None
+        self._lock = threading.Lock()
+        self._watched = None  # the last step evaluated, of a schedule that is not known ahead
+        self._changes = []  # of it: (step, zeros in all the weights from then on)
         self._table = None
         is_stepped = isinstance(schedule, SteppedSchedule)
         if is_stepped and schedule.num_updates * len(weights) <= MAX_TABLE_ENTRIES:
@@ -117,20 +119,32 @@ class ScheduleGroup:
             self._zeros[step] = self._count_zeros(self._counts(step))
         return self._zeros[step]
 
+    def read_masks(self, step):
+        """Start `zeros_at` from what the masks hold, after `step` steps.
+
+        Where the schedule is not known ahead, this must be called where masks can be read: not
+        in a batch's callback, since JAX has handed them to the step.
+        """
+        if not isinstance(self.schedule, SteppedSchedule):
+            with self._lock:
+                self._watched, self._changes = step, [(step, self._masked_zeros())]
+
     def _watch(self, step):
         """`zeros_at` for a schedule that tells of a step only whether it is due then.
 
-        So it is evaluated step by step, from where the masks were read first.
+        So it is evaluated step by step, from where the masks were read. Keras runs callbacks of
+        several steps on several threads, in any order: earlier steps are remembered.
         """
-        last, zeros = self._watched or (None, None)
-        if last is None or not last <= step <= last + MAX_STEPS_WATCHED:
-            last, zeros = max(step - 1, 0), self._masked_zeros()
-        for now in range(last + 1, step + 1):
-            counts = self.counts_on_host(now - 1, now)
-            if counts is not None:
-                zeros = self._count_zeros(counts)
-        self._watched = step, zeros
-        return zeros
+        if not self._changes or step < self._changes[0][0]:
+            self.read_masks(max(step - 1, 0))
+        with self._lock:
+            for now in range(self._watched + 1, step + 1):
+                counts = self.counts_on_host(now - 1, now)
+                if counts is not None:
+                    self._changes.append((now, self._count_zeros(counts)))
+                self._watched = now
+            latest = bisect.bisect_right(self._changes, step, key=operator.itemgetter(0)) - 1
+            return self._changes[latest][1]
 
     def _masked_zeros(self):
         masks = (ops.convert_to_numpy(weight.mask) for weight in self.weights)
