@@ -1,4 +1,4 @@
-"""Several convolutions at a time, on one band of the image after the other.
+"""Several layers at a time, on one band of the image after the other.
 
 What lies between two layers of a large image does not fit a cache: it is written to memory and read
 again. So a chain of layers is computed for a band of the last one's rows at a time, in memory that
@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_trim.inference.kernels.program import MOST_BANDS
 from keras_trim.inference.kernels.vector import LANES
-from keras_trim.inference.operations import Convolution, DepthwiseConvolution
+from keras_trim.inference.operations import Convolution, DepthwiseConvolution, Pool
 from keras_trim.inference.operations.base import padding_of
 from keras_trim.inference.tensors import LINE, Band, Tensor, round_up
 from keras_trim.inference.tuning import Repeater
@@ -49,7 +49,7 @@ def chains(graph):
 
 def _is_linkable(node):
     operation = node.operation
-    if not (isinstance(operation, Convolution | DepthwiseConvolution) and node.inputs):
+    if not (isinstance(operation, Convolution | DepthwiseConvolution | Pool) and node.inputs):
         return False
     rows = operation.padding[0]
     return getattr(operation, "spread", (1, 1)) == (1, 1) and (
@@ -72,25 +72,29 @@ class _Link:
     shape: tuple
 
     def __post_init__(self):
-        operation, (batch, *size, _) = self.node.operation, self.shape
+        operation, (batch, *size, channels) = self.node.operation, self.shape
         axes = zip(
-            operation.padding, size, operation.kernel.shape, operation.strides, operation.dilation,
-            strict=False,
+            operation.padding, size, operation.window, operation.strides, operation.dilation,
+            strict=True,
         )  # fmt: skip
         (height, self.top, _), (width, *self.sides) = (padding_of(*axis) for axis in axes)
-        self.out_shape = (batch, height, width, len(operation.bias))
-        # Weights that are not zero, and products with them.
-        self.num_weights = np.count_nonzero(operation.kernel)
-        self.num_products = operation.multiply_adds(self.shape, self.out_shape)[1]
+        # Weights, those of them that are not zero, and products with these.
+        self.num_weights = self.num_kept = self.num_products = 0
+        if not isinstance(operation, Pool):
+            channels = len(operation.bias)
+            self.num_weights = operation.kernel.size
+            self.num_kept = np.count_nonzero(operation.kernel)
+            self.num_products = self.num_kept * height * width
+        self.out_shape = (batch, height, width, channels)
 
     @property
     def has_window(self):
-        return self.node.operation.kernel.shape[:2] != (1, 1)
+        return self.node.operation.window != (1, 1)
 
     def reads(self, first, last):
         """The first and last row read for some of the output; rows of zeros above, and below."""
         operation = self.node.operation
-        reach = (operation.kernel.shape[0] - 1) * operation.dilation[0] + 1
+        reach = (operation.window[0] - 1) * operation.dilation[0] + 1
         begin = first * operation.strides[0] - self.top
         end = (last - 1) * operation.strides[0] - self.top + reach
         height = self.shape[1]
@@ -248,8 +252,9 @@ def _copied(builder, x, y):
 def _likeness(link):
     operation = link.node.operation
     return (
-        link.shape, operation.kernel.shape, round(20 * link.num_weights / operation.kernel.size),
-        operation.strides, operation.padding, operation.dilation, len(link.node.inputs),
+        type(operation), link.shape, link.out_shape, operation.window, operation.strides,
+        operation.padding, operation.dilation, round(20 * link.num_kept / max(link.num_weights, 1)),
+        len(link.node.inputs),
     )  # fmt: skip
 
 
@@ -271,7 +276,7 @@ def _band_counts(links, num_threads):
     if len(links) < 2:
         return []
     between = [4 * math.prod(link.out_shape) for link in links[:-1]]
-    weights = _BYTES_PER_WEIGHT * sum(link.num_weights for link in links)
+    weights = _BYTES_PER_WEIGHT * sum(link.num_kept for link in links)
     products = sum(link.num_products for link in links)
     if (
         max(between) < max(weights, _LARGE if num_threads == 1 else 0)

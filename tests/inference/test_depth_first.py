@@ -1,4 +1,4 @@
-"""Chains of convolutions in bands of the image: whichever bands, the outputs are those of Keras."""
+"""Chains of layers in bands of the image: whichever bands, the outputs are those of Keras."""
 
 import math
 
@@ -41,13 +41,16 @@ def bands_of(engine, x):
 
 @st.composite
 def stacks(draw):
-    """Models of some convolutions one behind the other, and sums with what was before them."""
+    """Models of some convolutions, and poolings, one behind the other, and sums with those before
+    them.
+    """
     height, width = draw(st.integers(1, 40)), draw(st.integers(1, 40))
     x = inputs = keras.Input((height, width, draw(st.integers(1, 5))))
     if draw(st.booleans()):  # else the chain begins with the image, channels last
         x = layers.Conv2D(draw(st.integers(1, 20)), 1, activation="relu")(x)
     for _ in range(draw(st.integers(2, 4))):
-        before, kind = x, draw(st.sampled_from(["depthwise", "pointwise", "window", "grouped"]))
+        kinds = ["depthwise", "pointwise", "window", "grouped", "maximum", "mean"]
+        before, kind = x, draw(st.sampled_from(kinds))
         size = (draw(st.integers(1, 3)), draw(st.integers(1, 3)))
         strides, dilation = draw(st.sampled_from([(1, 1), (1, 1), (2, 1), (1, 2)]))
         padding = draw(st.sampled_from(["same", "valid"]))
@@ -58,6 +61,10 @@ def stacks(draw):
             size, dilation = 1, 1
         elif padding == "valid" and min(x.shape[1], x.shape[2]) <= 2 * dilation:
             padding = "same"
+        if kind in ("maximum", "mean"):
+            pool = layers.MaxPooling2D if kind == "maximum" else layers.AveragePooling2D
+            x = pool(size, strides, padding)(x)
+            continue
         arguments = {"strides": strides, "padding": padding, "dilation_rate": dilation}
         arguments["activation"] = draw(st.sampled_from(["relu", None]))
         if kind == "depthwise":
@@ -141,7 +148,7 @@ def test_one_thread_takes_what_the_other_leaves(in_bands):
     # The rows of the table for each thread name memory of its own.
     (row,) = program.table[program.table[:, 0] == CODES["bands"]]
     first, per_thread = row[2:4]
-    kinds = [CODES[name] for name in CODES if name.startswith("depthwise")]
+    kinds = [CODES[name] for name in CODES if name.startswith("windows")]
     written = [
         {r[4] for r in program.table[first + t * per_thread :][:per_thread] if r[0] in kinds}
         for t in range(4)

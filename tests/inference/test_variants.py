@@ -71,9 +71,7 @@ def test_depthwise(
     model = of_layer(layer, (*size, channels))
     assert_same(model, numbers(batch, *size, channels), num_threads=num_threads)
     by_lines = len({*kernel}) == 1 and kernel[0] == 3 and strides < 3
-    assert (
-        "depthwise_flat" if number else "depthwise_lines" if by_lines else "depthwise"
-    ) in picked
+    assert ("flat" if number else "lines" if by_lines else "padded") in picked
 
 
 @examples

@@ -1,4 +1,4 @@
-"""Depthwise convolution without a padded copy: vectors over a whole plane, and masks.
+"""Windows without a padded copy of the plane: vectors over a whole plane, and masks.
 
 Where a window reaches over the edge of the image, a mask per tap and vector leaves out the lanes
 concerned. So a plane of 7 x 7 pixels takes four vectors, not seven lines of one each, and nothing
@@ -6,43 +6,66 @@ is copied. Which is faster for a layer depends on its size, and is measured.
 """
 
 import functools
+import math
 
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 
-from keras_trim.inference.kernels.planes import BATCH, CHANNELS, OPERANDS, WIDTH, place
+from keras_trim.inference.kernels.planes import BATCH, CHANNELS, WIDTH, place
 from keras_trim.inference.kernels.threads import take
 from keras_trim.inference.kernels.vector import CLIP, I32, I64, LANES, Body, outlined
+from keras_trim.inference.kernels.windows import (
+    BIAS,
+    FLAGS,
+    HIGH,
+    KIND,
+    LOW,
+    MAXIMUM,
+    MULTIPLIER,
+    NUM_VALUES,
+    OUT_HEIGHT,
+    OUT_WIDTH,
+    OUTSIDE,
+    PRODUCT,
+    STRIDE_X,
+    STRIDE_Y,
+    TAPS,
+    VALUES,
+    WINDOW_OPERANDS,
+)
 
 _I16 = ir.IntType(16)
-_VECTORS = 8  # sums at once
+_VECTORS = 8  # at once, of a product
+_POOLED_VECTORS = 4  # of a sum or maximum
 _TOGETHER = 8  # planes that a thread takes at a time
 
 
 @functools.cache
-def flat_window(vectors):
-    """Makes `kernel(x, shifts, masks, vectors_in_plane, taps, values, y, bias, flags, low, high)`.
+def flat_window(kind, vectors):
+    """Makes `kernel(x, shifts, masks, vectors_in_plane, taps, values, y, bias, flags, low, high,
+    outside)`.
 
-    It computes `vectors` vectors of `y[i] = clip(bias + sum(values[t] * x[i + shifts[t]]))`, of
-    which a tap counts only where its mask has a one.
+    It computes `vectors` vectors of what is made of the pixels `x[i + shifts[t]]`, or of `outside`
+    where the mask of a tap has a zero. A "product" is `clip(bias + sum(values[t] * x))`, a "sum"
+    `values[i] * sum(x)`; a "maximum" takes no values.
 
     Addresses: `x`, float32; `shifts`, int32, (taps,), in floats; `masks`, uint16, (taps,
-    vectors_in_plane), lane 0 being the lowest bit; `values`, float32, (taps,); `y`, float32;
-    `bias`, one float32.
+    vectors_in_plane), lane 0 being the lowest bit; `values`, float32; `y`, float32; `bias`, one
+    float32.
     """
     address, i64, f32 = types.intp, types.int64, types.float32
-    operands = (address,) * 3 + (i64, i64) + (address,) * 3 + (i64, f32, f32)
-    return outlined(f"flat_window_{vectors}", operands, lambda f: _build(f, vectors))
+    operands = (address,) * 3 + (i64, i64) + (address,) * 3 + (i64, f32, f32, f32)
+    return outlined(f"flat_{kind}_{vectors}", operands, lambda f: _build(f, kind, vectors))
 
 
-def _build(function, vectors):
+def _build(function, kind, vectors):
     body = Body(function)
     b = body.b
-    x, shifts, masks, in_plane, taps, values, y, bias, flags, low, high = function.args
+    x, shifts, masks, in_plane, taps, values, y, bias, flags, low, high, outside = function.args
     mask_type = ir.VectorType(ir.IntType(1), LANES)
-    zeros = ir.Constant(body.vector, [0.0] * LANES)
+    others = body.splat(outside)
     # It reads memory only where the mask has a one: before the first plane there may be none.
     masked_load = cgutils.get_or_insert_function(
         function.module,
@@ -51,7 +74,10 @@ def _build(function, vectors):
         ),
         f"llvm.masked.load.v{LANES}f32.p0",
     )  # fmt: skip
-    start = body.splat(body.scalar_at(bias, I64(0)))
+    if kind == "product":
+        start = body.splat(body.scalar_at(bias, I64(0)))
+    else:
+        start = ir.Constant(body.vector, [0.0 if kind == "sum" else -math.inf] * LANES)
     entry = b.block
     head, step, done = body.blocks("head", "step", "done")
     b.branch(head)
@@ -62,16 +88,20 @@ def _build(function, vectors):
     b.cbranch(b.icmp_signed("<", tap, taps), step, done)
 
     b.position_at_end(step)
-    weight = body.splat(body.scalar_at(values, tap))
+    weight = body.splat(body.scalar_at(values, tap)) if kind == "product" else None
     where = b.add(x, b.shl(b.sext(body.scalar_at(shifts, tap, I32), I64), I64(2)))
     for i, total in enumerate(sums):
         bits = body.scalar_at(masks_now, I64(i), _I16)
         if LANES < 16:
             bits = b.trunc(bits, ir.IntType(LANES))
         mask = b.bitcast(bits, mask_type)
-        loaded = b.call(masked_load, [body.at(where, 4 * LANES * i), I32(4), mask, zeros])
+        loaded = b.call(masked_load, [body.at(where, 4 * LANES * i), I32(4), mask, others])
         total.add_incoming(start, entry)
-        total.add_incoming(body.multiply_add(weight, loaded, total), step)
+        if kind == "product":
+            joined = body.multiply_add(weight, loaded, total)
+        else:
+            joined = body.joined(kind, total, loaded)
+        total.add_incoming(joined, step)
     for value, at_first, later in (
         (tap, I64(0), b.add(tap, I64(1))),
         (masks_now, masks, b.add(masks_now, b.shl(in_plane, I64(1)))),
@@ -81,7 +111,11 @@ def _build(function, vectors):
     b.branch(head)
 
     b.position_at_end(done)
-    for i, total in enumerate(body.clipped(sums, flags, low, high)):
+    if kind == "product":
+        sums = body.clipped(sums, flags, low, high)
+    elif kind == "sum":
+        sums = [b.fmul(total, body.load(values, 4 * LANES * i)) for i, total in enumerate(sums)]
+    for i, total in enumerate(sums):
         body.store(total, y, 4 * LANES * i)
     b.ret_void()
 
@@ -107,21 +141,25 @@ def masks_of_taps(height, width, offsets, out_height):
     return offsets @ [width, 1], bits.sum(axis=2).astype(np.uint16)
 
 
-_1, _2, _3, _4, _5, _6, _7, _8 = (flat_window(vectors) for vectors in range(1, _VECTORS + 1))
+_1, _2, _3, _4, _5, _6, _7, _8 = (
+    flat_window("product", vectors) for vectors in range(1, _VECTORS + 1)
+)
+(_sum, _sum_1), (_maximum, _maximum_1) = (
+    (flat_window(kind, _POOLED_VECTORS), flat_window(kind, 1)) for kind in ("sum", "maximum")
+)
 
-(
-    MULTIPLIER, OUT_HEIGHT, OUT_WIDTH, STRIDE_Y, STRIDE_X, SHIFTS, MASKS, VECTORS, TAPS, VALUES,
-    BIAS, SCRATCH, SCRATCH_SIZE, FLAGS,
-) = range(OPERANDS + 1, OPERANDS + 15)  # fmt: skip
+SHIFTS, MASKS, VECTORS, SCRATCH, SCRATCH_SIZE = range(WINDOW_OPERANDS + 1, WINDOW_OPERANDS + 6)
 
 
 @njit(nogil=True, boundscheck=False)
-def _plane(x, shifts, masks, vectors, taps, values, y, bias, flags, low, high):
+def _products(
+    x, shifts, masks, vectors, taps, values, y, bias, flags, low, high, outside
+):  # fmt: skip
     for first in range(0, vectors, _VECTORS):
         start = 4 * LANES * first
         a = (
             x + start, shifts, masks + 2 * first, vectors, taps, values, y + start, bias, flags,
-            low, high,
+            low, high, outside,
         )  # fmt: skip
         left = min(vectors - first, _VECTORS)
         if left == 8:
@@ -143,25 +181,55 @@ def _plane(x, shifts, masks, vectors, taps, values, y, bias, flags, low, high):
 
 
 @njit(nogil=True, boundscheck=False)
-def depthwise_flat(p, f, arena, constants, index, short_index, control, thread, num_threads):
-    """y[c * multiplier + m] = clip(kernel[c, m] * x[c] + bias).
+def _pooled(kind, x, shifts, masks, vectors, taps, values, y, outside):
+    first = 0
+    while first < vectors:
+        is_whole = vectors - first >= _POOLED_VECTORS
+        start = 4 * LANES * first
+        a = (
+            x + start, shifts, masks + 2 * first, vectors, taps, values + start, y + start, 0, 0,
+            outside, outside, outside,
+        )  # fmt: skip
+        if kind == MAXIMUM:
+            if is_whole:
+                _maximum(*a)
+            else:
+                _maximum_1(*a)
+        elif is_whole:
+            _sum(*a)
+        else:
+            _sum_1(*a)
+        first += _POOLED_VECTORS if is_whole else 1
+
+
+@njit(nogil=True, boundscheck=False)
+def windows_flat(p, f, arena, constants, index, short_index, control, thread, num_threads):
+    """y[c * multiplier + m] = what is made of the windows of x[c].
 
     With a scratch buffer, windows are computed at every pixel of x, and those that the strides ask
     for are copied from there.
     """
     base, planes = arena.ctypes.data, p[BATCH] * p[CHANNELS] * p[MULTIPLIER]
+    shifts = index.ctypes.data + 4 * p[SHIFTS]
+    masks = short_index.ctypes.data + 2 * p[MASKS]
     scratch = p[SCRATCH] + thread * p[SCRATCH_SIZE]
     begin, end = take(control, planes, _TOGETHER, thread, num_threads)
     while begin < end:
         for item in range(begin, end):
             x, y, out = place(p, item, p[MULTIPLIER])
-            _plane(
-                base + 4 * x, index.ctypes.data + 4 * p[SHIFTS],
-                short_index.ctypes.data + 2 * p[MASKS], p[VECTORS], p[TAPS],
-                constants.ctypes.data + 4 * (p[VALUES] + out * p[TAPS]),
-                base + 4 * (scratch if p[SCRATCH_SIZE] else y),
-                constants.ctypes.data + 4 * (p[BIAS] + out), p[FLAGS] & CLIP, f[0], f[1],
-            )  # fmt: skip
+            values = constants.ctypes.data + 4 * (p[VALUES] + out * p[NUM_VALUES])
+            target = base + 4 * (scratch if p[SCRATCH_SIZE] else y)
+            if p[KIND] == PRODUCT:
+                _products(
+                    base + 4 * x, shifts, masks, p[VECTORS], p[TAPS], values, target,
+                    constants.ctypes.data + 4 * (p[BIAS] + out), p[FLAGS] & CLIP, f[LOW], f[HIGH],
+                    f[OUTSIDE],
+                )  # fmt: skip
+            else:
+                _pooled(
+                    p[KIND], base + 4 * x, shifts, masks, p[VECTORS], p[TAPS], values, target,
+                    f[OUTSIDE],
+                )  # fmt: skip
             if p[SCRATCH_SIZE]:
                 for i in range(p[OUT_HEIGHT]):
                     line = scratch + i * p[STRIDE_Y] * p[WIDTH]

@@ -13,14 +13,13 @@ from numba import njit
 
 from keras_trim.inference.kernels.arithmetic import binary, broadcast
 from keras_trim.inference.kernels.convolution import convolution
-from keras_trim.inference.kernels.depthwise import depthwise
 from keras_trim.inference.kernels.elementwise import unary
-from keras_trim.inference.kernels.flat import depthwise_flat
-from keras_trim.inference.kernels.lines import depthwise_lines
+from keras_trim.inference.kernels.flat import windows_flat
+from keras_trim.inference.kernels.lines import windows_lines
 from keras_trim.inference.kernels.moving import copy, gather, transpose
 from keras_trim.inference.kernels.normalization import group_norm
 from keras_trim.inference.kernels.padding import pad, unfold
-from keras_trim.inference.kernels.pooling import global_pool, pool
+from keras_trim.inference.kernels.pooling import global_pool
 from keras_trim.inference.kernels.recurrent import cell
 from keras_trim.inference.kernels.resizing import resize
 from keras_trim.inference.kernels.rows import (
@@ -38,15 +37,16 @@ from keras_trim.inference.kernels.threads import (
     take,
     wait_for_helpers,
 )
+from keras_trim.inference.kernels.windows import windows_padded
 
 OPERANDS = 40  # integers per instruction, its code the first
 FACTORS = 4  # float32 per instruction
 
 OPCODES = (
-    "convolution", "pad", "depthwise", "depthwise_flat", "depthwise_lines", "pool", "unary",
+    "convolution", "pad", "windows_padded", "windows_flat", "windows_lines", "unfold", "unary",
     "binary", "global_pool", "transpose", "copy", "gather", "sparse_rows", "dense_rows", "softmax",
     "layer_norm", "move", "fill", "constant", "scale", "broadcast", "cell", "lookup_rows", "resize",
-    "group_norm", "unfold", "bands",
+    "group_norm", "bands",
 )  # fmt: skip
 CODES = {name: code for code, name in enumerate(OPCODES)}
 
@@ -79,14 +79,12 @@ def _execute(
     elif code == 1:
         pad(p, f, arena, control, thread, num_threads)
     elif code == 2:
-        depthwise(p, f, arena, constants, index, control, thread, num_threads)
+        windows_padded(p, f, arena, constants, index, control, thread, num_threads)
     elif code == 3:
-        depthwise_flat(p, f, arena, constants, index, short_index, control, thread, num_threads)
+        windows_flat(p, f, arena, constants, index, short_index, control, thread, num_threads)
     elif code == 4:
-        depthwise_lines(p, f, arena, constants, control, thread, num_threads)
+        windows_lines(p, f, arena, constants, control, thread, num_threads)
     elif code == 5:
-        pool(p, f, arena, constants, index, control, thread, num_threads)
-    elif code == 25:
         unfold(p, f, arena, index, control, thread, num_threads)
     else:
         # A piece of the others is the share of a thread, whoever computes it.
@@ -173,7 +171,7 @@ def _make_run(fingerprint):
             else:
                 lead(control, i, num_threads)
             p = program[i]
-            if p[0] == 26:
+            if p[0] == 25:
                 _bands(
                     p, program, factors, arena, constants, index, short_index, control, thread,
                     num_threads,

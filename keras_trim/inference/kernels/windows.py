@@ -1,143 +1,99 @@
-"""Windows that move over padded planes, line by line: depthwise convolutions and pooling."""
+"""Windows that move over planes, each plane for itself: depthwise convolutions and pooling.
+
+Here any window, on a copy of each plane with its padding written out, in a scratch buffer that
+stays in cache. For the windows of most networks `lines.py` and `flat.py` are faster.
+"""
 
 from numba import njit
 
 from keras_trim.inference.kernels.copies import copy_floats
+from keras_trim.inference.kernels.padding import pad_plane
+from keras_trim.inference.kernels.planes import BATCH, CHANNELS, HEIGHT, OPERANDS, WIDTH, place
 from keras_trim.inference.kernels.register_tile import multiply_add
-from keras_trim.inference.kernels.stencil import stencil, window
-from keras_trim.inference.kernels.threads import share
-from keras_trim.inference.kernels.vector import LANES
+from keras_trim.inference.kernels.threads import take
+from keras_trim.inference.kernels.totals import window
+from keras_trim.inference.kernels.vector import CLIP, FIRST, LANES
+
+KINDS = ("product", "sum", "maximum")  # what is made of a window
+PRODUCT, SUM, MAXIMUM = range(3)
+
+# The operands of all three ways. `VALUES` are the weights of a product, `NUM_VALUES` for each
+# output, or what sums are multiplied with, one number per pixel. Factors are what the output of a
+# product is clipped to, and what is outside of the image.
+(
+    MULTIPLIER, OUT_HEIGHT, OUT_WIDTH, TOP, LEFT, STRIDE_Y, STRIDE_X, KIND, TAPS, VALUES,
+    NUM_VALUES, BIAS, FLAGS,
+) = range(OPERANDS + 1, OPERANDS + 14)  # fmt: skip
+WINDOW_OPERANDS = OPERANDS + 13
+LOW, HIGH, OUTSIDE = range(3)
 
 (
-    _max3x3s2_1, _max3x3s2_2, _max3x3s2_3, _max3x3s2_4, _max3x3s2_5, _max3x3s2_6, _max3x3s2_7,
-    _max3x3s2_8,
-) = (stencil("maximum", 3, 3, 2, 2, lines) for lines in range(1, 9))  # fmt: skip
-(
-    _max2x2s2_1, _max2x2s2_2, _max2x2s2_3, _max2x2s2_4, _max2x2s2_5, _max2x2s2_6, _max2x2s2_7,
-    _max2x2s2_8,
-) = (stencil("maximum", 2, 2, 2, 2, lines) for lines in range(1, 9))  # fmt: skip
-(
-    _sum3x3_1, _sum3x3_2, _sum3x3_3, _sum3x3_4, _sum3x3_5, _sum3x3_6, _sum3x3_7, _sum3x3_8,
-) = (stencil("sum", 3, 3, 1, 1, lines) for lines in range(1, 9))  # fmt: skip
-_any_product, _any_maximum, _any_sum = multiply_add(1, 1), window("maximum"), window("sum")
+    ROWS, ROW, OFFSETS, SCRATCH, SCRATCH_SIZE, PADDED_PLANE, PHASES_Y, PHASES_X, TOGETHER,
+) = range(WINDOW_OPERANDS + 1, WINDOW_OPERANDS + 10)  # fmt: skip
 
-MOST_LINES = 8  # at once
-_NUMBERS = {("maximum", 3, 3, 2, 2): 0, ("maximum", 2, 2, 2, 2): 1, ("sum", 3, 3, 1, 1): 2}
-_ANY = {"product": 3, "maximum": 4, "sum": 5}
-_ANY_PRODUCT, _ANY_MAXIMUM = _ANY["product"], _ANY["maximum"]
+_product, _sum, _maximum = multiply_add(1, 1), window("sum"), window("maximum")
 
 
-def window_number(kind, size, strides, dilation):
-    """The number of the kernel for a window.
+@njit(nogil=True, boundscheck=False)
+def windows_padded(p, f, arena, constants, index, control, thread, num_threads):
+    """y[c * multiplier + m] = what is made of the windows of x[c].
 
-    Args:
-        kind: String: "product", "maximum" or "sum".
-        size, strides, dilation: Pairs of integers.
+    Some channels are padded before they are computed: a load right behind a store of part of what
+    it loads would wait for it.
     """
-    if tuple(dilation) != (1, 1):
-        return _ANY[kind]
-    return _NUMBERS.get((kind, *size, *strides), _ANY[kind])
-
-
-@njit(nogil=True, boundscheck=False)
-def _lines(
-    number, lines, x, line, plane, offsets, taps, table, values, bias, y, y_line, flags, low, high
-):
-    """Computes one vector of pixels of each of some lines."""
-    a = (x, line, plane, y, y_line)
-    if number == 0:
-        if lines == 8:
-            _max3x3s2_8(*a)
-        elif lines == 7:
-            _max3x3s2_7(*a)
-        elif lines == 6:
-            _max3x3s2_6(*a)
-        elif lines == 5:
-            _max3x3s2_5(*a)
-        elif lines == 4:
-            _max3x3s2_4(*a)
-        elif lines == 3:
-            _max3x3s2_3(*a)
-        elif lines == 2:
-            _max3x3s2_2(*a)
-        else:
-            _max3x3s2_1(*a)
-    elif number == 1:
-        if lines == 8:
-            _max2x2s2_8(*a)
-        elif lines == 7:
-            _max2x2s2_7(*a)
-        elif lines == 6:
-            _max2x2s2_6(*a)
-        elif lines == 5:
-            _max2x2s2_5(*a)
-        elif lines == 4:
-            _max2x2s2_4(*a)
-        elif lines == 3:
-            _max2x2s2_3(*a)
-        elif lines == 2:
-            _max2x2s2_2(*a)
-        else:
-            _max2x2s2_1(*a)
-    elif number == 2:
-        if lines == 8:
-            _sum3x3_8(*a)
-        elif lines == 7:
-            _sum3x3_7(*a)
-        elif lines == 6:
-            _sum3x3_6(*a)
-        elif lines == 5:
-            _sum3x3_5(*a)
-        elif lines == 4:
-            _sum3x3_4(*a)
-        elif lines == 3:
-            _sum3x3_3(*a)
-        elif lines == 2:
-            _sum3x3_2(*a)
-        else:
-            _sum3x3_1(*a)
-    elif number == _ANY_PRODUCT:
-        for i in range(lines):
-            _any_product(
-                x + i * line, offsets, values, table, 1, y + i * y_line, 0, bias, 0, flags, low,
-                high,
+    planes, together = p[BATCH] * p[CHANNELS], p[TOGETHER]
+    phases = p[PHASES_Y] * p[PHASES_X] * p[PADDED_PLANE]
+    scratch = p[SCRATCH] + thread * p[SCRATCH_SIZE]
+    last_line = scratch + together * phases
+    begin, end = take(control, planes, together, thread, num_threads)
+    while begin < end:
+        for i in range(end - begin):
+            x, _, _ = place(p, begin + i, 1)
+            pad_plane(
+                arena, x, p[HEIGHT], p[WIDTH], scratch + i * phases, p[PADDED_PLANE], p[ROWS],
+                p[ROW], p[TOP], p[LEFT], p[STRIDE_Y], p[STRIDE_X], 1, 1, p[PHASES_Y], p[PHASES_X],
+                f[OUTSIDE],
             )  # fmt: skip
-    elif number == _ANY_MAXIMUM:
-        for i in range(lines):
-            _any_maximum(x + i * line, offsets, taps, y + i * y_line)
-    else:
-        for i in range(lines):
-            _any_sum(x + i * line, offsets, taps, y + i * y_line)
+        for i in range(end - begin):
+            for m in range(p[MULTIPLIER]):
+                _, y, out = place(p, (begin + i) * p[MULTIPLIER] + m, p[MULTIPLIER])
+                _plane(p, f, arena, constants, index, scratch + i * phases, y, out, last_line)
+        begin, end = take(control, planes, together, thread, num_threads)
 
 
 @njit(nogil=True, boundscheck=False)
-def window_plane(
-    arena, x, row, plane, y, width, height, number, offsets, taps, values, bias, flags, low, high,
-    last_lines,
-):  # fmt: skip
+def _plane(p, f, arena, constants, index, x, y, out, last_line):
     """Computes one plane of output from a padded plane of input.
 
-    Vectors are whole: what is too much of a line is overwritten by the next line, so columns go
-    from right to left. The last lines have none behind them: they are computed in scratch memory,
-    at `last_lines`, and copied.
-
-    `x`, `y` and `last_lines` count floats of the arena. `offsets` is the address of where each of
-    `taps` reads, with the three numbers of a group of rows behind them.
+    Vectors are whole: what is too much of a line is overwritten by the next line. The last lines
+    have none behind them: they are computed in scratch memory, and copied.
     """
-    base = arena.ctypes.data
-    pieces = (height + MOST_LINES - 1) // MOST_LINES
-    for piece in range(pieces):
-        line, end = share(height, piece, pieces)
-        # Fewer floats behind these lines than a vector may write too much.
-        is_copied = width % LANES != 0 and (height - end) * width < LANES
-        target = last_lines if is_copied else y + line * width
-        column = (width - 1) // LANES * LANES
-        while column >= 0:
-            _lines(
-                number, end - line, base + 4 * (x + line * row + column), 4 * row, 4 * plane,
-                offsets, taps, offsets + 4 * taps, values, bias, base + 4 * (target + column),
-                4 * width, flags, low, high,
+    base, width, height = arena.ctypes.data, p[OUT_WIDTH], p[OUT_HEIGHT]
+    values = constants.ctypes.data + 4 * (p[VALUES] + out * p[NUM_VALUES])
+    for line in range(height):
+        is_copied = width % LANES != 0 and (height - line - 1) * width < LANES
+        target = last_line if is_copied else y + line * width
+        for column in range(0, width, LANES):
+            _vector(
+                p[KIND], base + 4 * (x + line * p[ROW] + column),
+                index.ctypes.data + 4 * p[OFFSETS], p[TAPS], values,
+                constants.ctypes.data + 4 * (p[BIAS] + out), base + 4 * (target + column),
+                FIRST | (p[FLAGS] & CLIP), f[LOW], f[HIGH],
             )  # fmt: skip
-            column -= LANES
         if is_copied:
-            copy_floats(base + 4 * (y + line * width), base + 4 * target, (end - line) * width)
+            copy_floats(base + 4 * (y + line * width), base + 4 * target, width)
+    if p[KIND] == SUM:
+        for i in range(width * height):
+            arena[y + i] *= constants[p[VALUES] + i]
+
+
+@njit(nogil=True, boundscheck=False)
+def _vector(kind, x, offsets, taps, values, bias, y, flags, low, high):
+    if kind == PRODUCT:  # a group of one row, whose numbers lie behind the offsets
+        _product(
+            x, offsets, values, offsets + 4 * taps, 1, y, 0, bias, 0, flags, low, high,
+        )  # fmt: skip
+    elif kind == MAXIMUM:
+        _maximum(x, offsets, taps, y)
+    else:
+        _sum(x, offsets, taps, y)

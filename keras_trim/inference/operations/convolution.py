@@ -132,6 +132,11 @@ class Convolution(Operation):
     high: float = INFINITY
     residual: bool = False
 
+    @property
+    def window(self):
+        """(height, width) of the kernel."""
+        return self.kernel.shape[:2]
+
     def check(self):
         require_weights(self.kernel, None, None, None, None)
         require_weights(self.bias, self.kernel.shape[3])
@@ -148,9 +153,7 @@ class Convolution(Operation):
         require(len(x.shape) in (3, 4) and x.channels == channels, "a convolution's channels")
         require((residual is not None) == bool(self.residual), "a convolution's residual")
         x = builder.planes(x)
-        geometry = Geometry(
-            x, self.kernel.shape[:2], self.strides, self.dilation, self.padding, self.spread
-        )
+        geometry = Geometry(x, self.window, self.strides, self.dilation, self.padding, self.spread)
         y = output_tensor(x, geometry, self.kernel.shape[3])
         if out is not None:
             require(out.shape == y.shape, "an output of another shape")

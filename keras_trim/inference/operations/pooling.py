@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 
-from keras_trim.inference.kernels.windows import MOST_LINES, window_number
 from keras_trim.inference.operations.base import (
     Operation,
     require,
@@ -12,12 +11,8 @@ from keras_trim.inference.operations.base import (
     require_number,
     require_padding,
 )
-from keras_trim.inference.operations.convolution import (
-    Geometry,
-    output_tensor,
-    planes_together,
-    spatial,
-)
+from keras_trim.inference.operations.convolution import Geometry, output_tensor, spatial
+from keras_trim.inference.operations.windows import Windows
 from keras_trim.inference.tensors import Tensor
 
 _MOST_TAPS = 1 << 20  # places in a window
@@ -40,6 +35,8 @@ class Pool(Operation):
     is_max: bool
     outside: float = -np.inf
 
+    dilation = (1, 1)
+
     def check(self):
         require_integers(self.window, 2, 1)
         require(self.window[0] * self.window[1] <= _MOST_TAPS, "a window that is too large")
@@ -47,39 +44,29 @@ class Pool(Operation):
         require_padding(self.padding)
         require_number(self.outside)
 
-    def lower(self, builder, x):
+    def lower(self, builder, x, *, out=None):
         require(len(x.shape) in (3, 4), "pooling's axes")
         x = builder.planes(x)
-        geometry = Geometry(x, self.window, self.strides, (1, 1), self.padding)
+        geometry = Geometry(x, self.window, self.strides, self.dilation, self.padding)
         y = output_tensor(x, geometry, x.channels)
+        if out is not None:
+            require(out.shape == y.shape, "an output of another shape")
+            y = out
         builder.require_memory(y.size + geometry.plane)
         if y.size == 0:
             return y
-        phases = geometry.phases[0] * geometry.phases[1]
-        number = window_number(
-            "maximum" if self.is_max else "sum", self.window, self.strides, (1, 1)
-        )
-        together = planes_together(geometry)
-        scratch, scratch_size = builder.scratch(
-            together * phases * geometry.plane + MOST_LINES * geometry.out_width
-        )
-        height, width = spatial(x)
-        counts = np.outer(
-            _inside(geometry.out_height, self.strides[0], self.window[0], geometry.top, height),
-            _inside(geometry.out_width, self.strides[1], self.window[1], geometry.left, width),
-        )
-        builder.emit(
-            "pool",
-            [
-                x, x.sample_size, x.plane, y, y.sample_size, y.plane, x.batch, x.channels,
-                height, width, geometry.out_height, geometry.out_width, geometry.top,
-                geometry.left, *self.strides, geometry.rows, geometry.row,
-                builder.index(geometry.tap_offsets()), self.window[0] * self.window[1], scratch,
-                scratch_size, geometry.plane, int(self.is_max), builder.constant(1 / counts),
-                *geometry.phases, together, number,
-            ],
-            [self.outside if self.is_max else 0.0],
-        )  # fmt: skip
+        if self.is_max:
+            windows = Windows("maximum", x, y, geometry, outside=self.outside)
+        else:
+            height, width = spatial(x)
+            rows = _inside(
+                geometry.out_height, self.strides[0], self.window[0], geometry.top, height
+            )
+            columns = _inside(
+                geometry.out_width, self.strides[1], self.window[1], geometry.left, width
+            )
+            windows = Windows("sum", x, y, geometry, 1 / np.outer(rows, columns))
+        builder.choose(windows.emit(builder))
         return y
 
 

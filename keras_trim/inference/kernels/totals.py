@@ -1,4 +1,4 @@
-"""Inner loops of windows that move over planes: several lines of an image at a time."""
+"""Inner loops that make one number of many: of the pixels of a window, or of a plane."""
 
 import functools
 import math
@@ -15,53 +15,6 @@ from keras_trim.inference.kernels.vector import (
     first_lanes,
     outlined,
 )
-
-
-@functools.cache
-def stencil(kind, height, width, stride_y, stride_x, lines):
-    """Makes `kernel(x, line, plane, y, y_line)`: maxima, or sums, of windows.
-
-    It computes a vector of pixels of each of `lines` lines, from a padded input that is taken apart
-    by the strides (`padding.py`):
-
-        y[l, :] = maximum or sum of x[phase(i, j), l + i // stride_y, j // stride_x :]
-
-    A vector of the input is loaded once and serves all lines that need it.
-
-    Addresses: `x`, float32, lines `line` and phases `plane` bytes apart; `y`, float32, lines
-    `y_line` bytes apart.
-    """
-    name = f"stencil_{kind}_{height}x{width}_{stride_y}x{stride_x}_{lines}"
-    operands = (types.intp, types.int64, types.int64, types.intp, types.int64)
-    return outlined(
-        name,
-        operands,
-        lambda f: _build_stencil(f, kind, height, width, stride_y, stride_x, lines),
-    )
-
-
-def _build_stencil(function, kind, height, width, stride_y, stride_x, lines):
-    body = Body(function)
-    b = body.b
-    x, line, plane, y, y_line = function.args
-    totals = [None] * lines
-    phases_x = min(stride_x, width)
-    phases_y = min(stride_y, height)
-    for phase_y in range(phases_y):
-        taps_y = range(phase_y, height, stride_y)
-        for input_line in range(lines + len(taps_y) - 1):
-            for j in range(width):
-                phase = phase_y * phases_x + j % stride_x
-                where = b.add(x, b.mul(line, I64(input_line)))
-                where = b.add(where, b.mul(plane, I64(phase)))
-                loaded = body.load(where, 4 * (j // stride_x))
-                for i in taps_y:
-                    out = input_line - i // stride_y
-                    if 0 <= out < lines:
-                        totals[out] = body.joined(kind, totals[out], loaded)
-    for out, total in enumerate(totals):
-        body.store(total, y, b.mul(y_line, I64(out)))
-    b.ret_void()
 
 
 @functools.cache
