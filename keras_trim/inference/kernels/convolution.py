@@ -12,6 +12,8 @@ it the product runs at the speed of the second level, about half as fast.
 from numba import njit
 
 from keras_trim.inference.kernels.copies import copy_floats, pack_columns
+from keras_trim.inference.kernels.gaps import IS_AVAILABLE as HAS_TABLES
+from keras_trim.inference.kernels.gaps import close_rows
 from keras_trim.inference.kernels.register_tile import WIDEST, multiply_add
 from keras_trim.inference.kernels.threads import share, take
 from keras_trim.inference.kernels.vector import CLIP, FIRST, LANES, RESIDUAL
@@ -27,6 +29,8 @@ _6x1, _6x2, _6x3, _6x4 = (multiply_add(6, vectors) for vectors in range(1, 5))
 (
     _pack_1, _pack_2, _pack_3, _pack_4, _pack_5, _pack_6, _pack_7, _pack_8,
 ) = (pack_columns(vectors) for vectors in range(1, 9))  # fmt: skip
+
+_close_rows = close_rows() if HAS_TABLES else None
 
 
 @njit(nogil=True, boundscheck=False)
@@ -136,14 +140,16 @@ def _store_rows(arena, sums, start, count, y, other, row, width, height, flags, 
 (
     X, X_SAMPLE, Y, Y_SAMPLE, BATCH, PLANE, PIXELS, ROW, WIDTH, HEIGHT, RUNS, NUM_RUNS, TABLE,
     NUM_GROUPS, BLOCKS, OFFSETS, VALUES, BIAS, OTHER, OTHER_SAMPLE, SCRATCH, SCRATCH_SIZE, FLAGS,
-    VECTORS, BY_LINES, COLUMNS, NUM_COLUMNS, PACKED,
-) = range(1, 29)  # fmt: skip
+    VECTORS, BY_LINES, COLUMNS, NUM_COLUMNS, PACKED, STARTS, MASKS,
+) = range(1, 31)  # fmt: skip
 _WIDE = 5  # times as many inputs as outputs
 CHUNK = 16  # groups of rows whose sums wait in scratch memory to be stored
 
 
 @njit(nogil=True, boundscheck=False)
-def convolution(p, f, arena, constants, index, control, thread, num_threads):
+def convolution(
+    p, f, arena, constants, index, short_index, control, thread, num_threads
+):  # fmt: skip
     """y = clip(weights * x + bias + residual), see `operations/convolution.py` for its operands.
 
     Work is split into pieces of pixels and, where these are too few for the threads, into groups of
@@ -183,8 +189,8 @@ def convolution(p, f, arena, constants, index, control, thread, num_threads):
         while first_group < last_group:
             chunk_end = min(first_group + chunk, last_group)
             _piece(
-                p, f, arena, constants, index, thread, sample, x_pixel, y_pixel, last - first,
-                first_group, chunk_end, is_direct,
+                p, f, arena, constants, index, short_index, thread, sample, x_pixel, y_pixel,
+                last - first, first_group, chunk_end, is_direct,
             )  # fmt: skip
             first_group = chunk_end
         item, end = take(control, all_pieces * splits, 1, thread, num_threads)
@@ -192,8 +198,8 @@ def convolution(p, f, arena, constants, index, control, thread, num_threads):
 
 @njit(nogil=True, boundscheck=False)
 def _piece(
-    p, f, arena, constants, index, thread, sample, x_pixel, y_pixel, vectors, first_group,
-    last_group, is_direct,
+    p, f, arena, constants, index, short_index, thread, sample, x_pixel, y_pixel, vectors,
+    first_group, last_group, is_direct,
 ):  # fmt: skip
     """Computes some groups of rows for some vectors of pixels."""
     base = arena.ctypes.data
@@ -243,10 +249,18 @@ def _piece(
             last_row = channel + (end - group) * rows
     if not is_direct:
         for channel in range(first_row, last_row):
-            plane = channel * p[PLANE]
-            _store_rows(
-                arena, scratch + (channel - first_row) * vectors * LANES, y_pixel, vectors * LANES,
-                p[Y] + sample * p[Y_SAMPLE] + plane,
-                p[OTHER] + sample * p[OTHER_SAMPLE] + plane,
-                row, p[WIDTH], p[HEIGHT], p[FLAGS], low, high,
-            )  # fmt: skip
+            sums = scratch + (channel - first_row) * vectors * LANES
+            y = p[Y] + sample * p[Y_SAMPLE] + channel * p[PLANE]
+            other = p[OTHER] + sample * p[OTHER_SAMPLE] + channel * p[PLANE]
+            if HAS_TABLES:
+                first = y_pixel // LANES
+                _close_rows(
+                    base + 4 * y, base + 4 * sums, base + 4 * other,
+                    index.ctypes.data + 4 * (p[STARTS] + first),
+                    short_index.ctypes.data + 2 * (p[MASKS] + first), vectors, p[FLAGS], low, high,
+                )  # fmt: skip
+            else:
+                _store_rows(
+                    arena, sums, y_pixel, vectors * LANES, y, other, row, p[WIDTH], p[HEIGHT],
+                    p[FLAGS], low, high,
+                )  # fmt: skip

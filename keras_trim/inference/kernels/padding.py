@@ -13,13 +13,18 @@ from keras_trim.inference.kernels.copies import (
     deinterleave_padded,
     fill_vectors,
 )
+from keras_trim.inference.kernels.gaps import IS_AVAILABLE as HAS_TABLES
+from keras_trim.inference.kernels.gaps import spread_rows
 from keras_trim.inference.kernels.planes import BATCH, CHANNELS, HEIGHT, OPERANDS, WIDTH, place
 from keras_trim.inference.kernels.threads import take
 
 (
     PHASE_PLANE, ROW, ROWS, TOP, LEFT, STRIDE_Y, STRIDE_X, SPREAD_Y, SPREAD_X, PHASES_Y, PHASES_X,
-) = range(OPERANDS + 1, OPERANDS + 12)  # fmt: skip
+    STARTS, MASKS, VECTORS,
+) = range(OPERANDS + 1, OPERANDS + 15)  # fmt: skip
 _TOGETHER = 4  # planes that a thread takes at a time
+
+_spread_rows = spread_rows() if HAS_TABLES else None
 
 
 @njit(nogil=True, boundscheck=False)
@@ -76,13 +81,19 @@ def pad_plane(
 
 
 @njit(nogil=True, boundscheck=False)
-def pad(p, f, arena, control, thread, num_threads):
-    """Pads all planes of a batch."""
-    planes = p[BATCH] * p[CHANNELS]
+def pad(p, f, arena, index, short_index, control, thread, num_threads):
+    """Pads all planes of a batch: with tables of `gaps.py`, for `VECTORS` vectors, or without."""
+    base, planes = arena.ctypes.data, p[BATCH] * p[CHANNELS]
     begin, end = take(control, planes, _TOGETHER, thread, num_threads)
     while begin < end:
         for item in range(begin, end):
             x, y, _ = place(p, item, 1)
+            if HAS_TABLES and p[VECTORS]:
+                _spread_rows(
+                    base + 4 * y, base + 4 * x, index.ctypes.data + 4 * p[STARTS],
+                    short_index.ctypes.data + 2 * p[MASKS], p[VECTORS], f[0],
+                )  # fmt: skip
+                continue
             pad_plane(
                 arena, x, p[HEIGHT], p[WIDTH], y, p[PHASE_PLANE], p[ROWS], p[ROW], p[TOP], p[LEFT],
                 p[STRIDE_Y], p[STRIDE_X], p[SPREAD_Y], p[SPREAD_X], p[PHASES_Y], p[PHASES_X], f[0],

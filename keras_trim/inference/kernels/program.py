@@ -75,9 +75,9 @@ def _execute(
     code = p[0]
     # Those that take work in pieces of their own choice.
     if code == 0:
-        convolution(p, f, arena, constants, index, control, thread, num_threads)
+        convolution(p, f, arena, constants, index, short_index, control, thread, num_threads)
     elif code == 1:
-        pad(p, f, arena, control, thread, num_threads)
+        pad(p, f, arena, index, short_index, control, thread, num_threads)
     elif code == 2:
         windows_padded(p, f, arena, constants, index, control, thread, num_threads)
     elif code == 3:

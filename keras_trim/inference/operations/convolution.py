@@ -5,6 +5,8 @@ import math
 
 import numpy as np
 
+from keras_trim.inference.kernels.gaps import IS_AVAILABLE as HAS_TABLES
+from keras_trim.inference.kernels.gaps import gaps_of_rows
 from keras_trim.inference.kernels.vector import LANES
 from keras_trim.inference.operations.base import (
     INFINITY,
@@ -68,16 +70,26 @@ class Geometry:
         return phase * self.plane + y // self.strides[0] * self.row + x // self.strides[1]
 
     def pad(self, builder):
-        """Emits the padded copy; returns it and its floats per channel."""
+        """Emits the padded copy, if there is something to do; returns it and its floats per
+        channel.
+        """
         height, width = spatial(self.x)
+        is_plain = self.strides == self.spread == (1, 1)
+        is_unpadded = (self.top, self.left, self.row) == (0, 0, width) and self.rows <= height
+        if is_plain and is_unpadded:
+            return self.x, self.x.plane
         channel = self.phases[0] * self.phases[1] * self.plane
         padded = Tensor((self.x.batch, self.x.channels * channel), "rows")
+        tables = 0, 0, 0
+        if HAS_TABLES and is_plain and self.left >= 0 and self.row >= self.left + width:
+            starts, masks = gaps_of_rows(height, width, self.top, self.left, self.rows, self.row)
+            tables = builder.index(starts), builder.short_index(masks), len(masks)
         builder.emit(
             "pad",
             [
                 self.x, self.x.sample_size, self.x.plane, padded, padded.sample_size, channel,
                 self.x.batch, self.x.channels, height, width, self.plane, self.row, self.rows,
-                self.top, self.left, *self.strides, *self.spread, *self.phases,
+                self.top, self.left, *self.strides, *self.spread, *self.phases, *tables,
             ],
             [0.0],
         )  # fmt: skip

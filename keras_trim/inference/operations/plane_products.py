@@ -3,6 +3,8 @@
 import numpy as np
 
 from keras_trim.inference.kernels.convolution import CHUNK
+from keras_trim.inference.kernels.gaps import IS_AVAILABLE as HAS_TABLES
+from keras_trim.inference.kernels.gaps import gaps_of_rows
 from keras_trim.inference.kernels.vector import LANES, RESIDUAL
 from keras_trim.inference.operations.base import Clip
 from keras_trim.inference.operations.row_products import FEW_ROWS, emit_row_product
@@ -29,6 +31,7 @@ def emit_product(
     """
     by_lines = row > 0 and size[0] % LANES == 0
     vectors = size[0] // LANES if by_lines else -(-pixels // LANES)
+    is_direct = row == 0 or by_lines
 
     def emit(variant, builder):
         groups = row_groups(columns, variant.tile)
@@ -37,10 +40,14 @@ def emit_product(
         packed = columns.pack(groups, blocks, widest * LANES if width else None)
         per_piece = -(-vectors // -(-vectors // widest)) * LANES
         rows = len(bias) if blocks > 1 else CHUNK * int(groups[:, 1].max())
-        sums = 0 if row == 0 or by_lines else rows * per_piece
+        sums = 0 if is_direct else rows * per_piece
         needed = sums + width * widest * LANES
         scratch, scratch_size = builder.scratch(needed) if needed else (0, 0)
         flags = clip.flag | (RESIDUAL if residual is not None else 0)
+        tables = 0, 0
+        if HAS_TABLES and not is_direct:
+            starts, masks = gaps_of_rows(size[1], size[0], 0, 0, size[1], row)
+            tables = builder.index(starts), builder.short_index(masks)
         operands = [
             x, x.sample_size, y, y.sample_size, y.batch, y.plane, pixels, row, *size,
             builder.index(packed.runs), len(packed.runs), builder.index(packed.table), len(groups),
@@ -49,7 +56,7 @@ def emit_product(
             residual if residual is not None else 0,
             residual.sample_size if residual is not None else 0,
             scratch, scratch_size, flags, widest, int(by_lines),
-            builder.index(columns.offsets) if width else 0, len(columns.offsets), width,
+            builder.index(columns.offsets) if width else 0, len(columns.offsets), width, *tables,
         ]  # fmt: skip
         builder.emit("convolution", operands, [clip.low, clip.high])
 

@@ -1,0 +1,136 @@
+"""Rows of a plane that lie apart: gaps put between them, and taken out, a whole vector at a time.
+
+Row by row, the many short rows of small images take a vector and part of another each. A processor
+with AVX-512 spreads the lanes of a vector over those that a mask picks, and back, so that a vector
+may hold the end of one row and the beginning of the next. Masks and places are tables, made ahead.
+"""
+
+import functools
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from keras_trim.inference.kernels.vector import CLIP, I32, I64, LANES, RESIDUAL, Body, outlined
+
+IS_AVAILABLE = LANES == 16  # what AVX-512 machines have
+_I16 = ir.IntType(16)
+
+
+def gaps_of_rows(height, width, top, left, rows, row):
+    """Where the pixels of an image are, in vectors of a plane that it is spread over.
+
+    Args:
+        height, width: Integers, of the image.
+        top, left: Integers. The row and column of the plane where the image begins, or in front of
+            it.
+        rows, row: Integers. The rows of the plane, and the floats of each.
+
+    Returns:
+        `(starts, masks)`: for each vector of the plane, int32, which pixel of the image is the
+        first in it, and uint16, which lanes are pixels, lane 0 being the lowest bit.
+    """
+    vectors = -(-rows * row // LANES)
+    y, x = np.divmod(np.arange(vectors * LANES), row)
+    is_pixel = (y >= top) & (y < min(top + height, rows)) & (x >= left) & (x < left + width)
+    pixel = (y - top) * width + x - left
+    is_pixel = is_pixel.reshape(vectors, LANES)
+    starts = pixel.reshape(vectors, LANES)[np.arange(vectors), is_pixel.argmax(axis=1)]
+    masks = (is_pixel << np.arange(LANES)).sum(axis=1)
+    return np.where(masks, starts, 0).astype(np.int32), masks.astype(np.uint16)
+
+
+def _vector_function(body, name):
+    mask = ir.VectorType(ir.IntType(1), LANES)
+    kind = ir.FunctionType(body.vector, [body.vector, body.vector, mask])
+    full_name = f"llvm.x86.avx512.mask.{name}.v{LANES}f32"
+    return cgutils.get_or_insert_function(body.function.module, kind, full_name)
+
+
+def _loop(body, count, masks):
+    """Opens a loop over vectors: returns (vector, its mask as an integer and as lanes, close)."""
+    b = body.b
+    entry = b.block
+    head, step, done = body.blocks("head", "step", "done")
+    b.branch(head)
+    b.position_at_end(head)
+    vector = b.phi(I64)
+    vector.add_incoming(I64(0), entry)
+    b.cbranch(b.icmp_signed("<", vector, count), step, done)
+    b.position_at_end(step)
+    bits = body.scalar_at(masks, vector, _I16)
+
+    def close():
+        vector.add_incoming(b.add(vector, I64(1)), b.block)
+        b.branch(head)
+        b.position_at_end(done)
+        b.ret_void()
+
+    return vector, bits, b.bitcast(bits, ir.VectorType(ir.IntType(1), LANES)), close
+
+
+@functools.cache
+def spread_rows():
+    """Makes `kernel(y, x, starts, masks, vectors, value)`: an image with gaps between its rows.
+
+    Addresses: `y`, float32, whole vectors, `value` where there is no pixel; `x`, float32, read up
+    to LANES floats behind its end; `starts` and `masks` as `gaps_of_rows` makes them.
+    """
+
+    def build(function):
+        body = Body(function)
+        b = body.b
+        y, x, starts, masks, vectors, value = function.args
+        expand = _vector_function(body, "expand")
+        values = body.splat(value)
+        vector, _, mask, close = _loop(body, vectors, masks)
+        start = b.sext(body.scalar_at(starts, vector, I32), I64)
+        loaded = body.load(b.add(x, b.shl(start, I64(2))))
+        body.store(b.call(expand, [loaded, values, mask]), b.add(y, b.shl(vector, I64(6))))
+        close()
+
+    operands = (*(types.intp,) * 4, types.int64, types.float32)
+    return outlined("spread_rows", operands, build)
+
+
+@functools.cache
+def close_rows():
+    """Makes `kernel(y, sums, residual, starts, masks, vectors, flags, low, high)`.
+
+    It writes the pixels among `sums`, one row behind the other, with the flag `RESIDUAL` after
+    `clip(sums + residual)`.
+
+    Addresses: `y`, float32, of which only pixels are written; `sums`, float32, whole vectors;
+    `residual`, float32, which lies as y, read up to LANES floats behind its end; `starts` and
+    `masks` as `gaps_of_rows` makes them.
+    """
+
+    def build(function):
+        body = Body(function)
+        b = body.b
+        y, sums, residual, starts, masks, vectors, flags, low, high = function.args
+        zeros = ir.Constant(body.vector, [0.0] * LANES)
+        expand, compress = (_vector_function(body, name) for name in ("expand", "compress"))
+        count_ones = b.module.declare_intrinsic("llvm.ctpop", [_I16])
+        has_residual = body.has(flags, RESIDUAL)
+        flags = b.and_(flags, I64(CLIP))
+        vector, bits, mask, close = _loop(body, vectors, masks)
+        start = b.shl(b.sext(body.scalar_at(starts, vector, I32), I64), I64(2))
+        total = body.load(sums, b.shl(vector, I64(6)))
+        before = b.block
+        add, added = body.blocks("add", "added")
+        b.cbranch(has_residual, add, added)
+        b.position_at_end(add)
+        spread = b.call(expand, [body.load(residual, start), zeros, mask])
+        (clipped,) = body.clipped([b.fadd(total, spread)], flags, low, high)
+        last = b.block
+        b.branch(added)
+        b.position_at_end(added)
+        (total,) = body.merge(before, [total], last, [clipped])
+        count = b.zext(b.call(count_ones, [bits]), I64)
+        body.store_first(b.call(compress, [total, zeros, mask]), count, b.add(y, start))
+        close()
+
+    operands = (*(types.intp,) * 5, types.int64, types.int64, types.float32, types.float32)
+    return outlined("close_rows", operands, build)
