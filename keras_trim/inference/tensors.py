@@ -50,8 +50,23 @@ class Tensor:
         self.pixels = int(np.prod(self.shape[1:-1]))
         self.plane = plane_size(self.pixels) if layout == "planes" else 0
         self.other_layout = None
-        self.base, self.start = self, 0  # the tensor that it is a part of, and where there
+        self._whole, self._start = None, 0  # the tensor that it is a part of, and where there
         self.offset = None  # in the arena, in floats; known when the program is complete
+
+    def lie_in(self, whole, start):
+        """Makes it a part of another tensor, from a place in that on, in floats."""
+        self._whole, self._start = whole, start
+        self.base.slack = max(self.base.slack, self.slack)
+
+    @property
+    def base(self):
+        """The tensor whose memory it is a part of, which may be itself."""
+        return self if self._whole is None else self._whole.base
+
+    @property
+    def start(self):
+        """Where it begins in `base`."""
+        return 0 if self._whole is None else self._whole.start + self._start
 
     @property
     def batch(self):
@@ -92,9 +107,8 @@ class Band(Tensor):
     def __init__(self, tensor, first, last):
         _, _, width, channels = tensor.shape
         super().__init__((1, last - first, width, channels), tensor.layout, tensor.dtype)
-        self.base, self.plane = tensor.base, tensor.plane
-        row = width if tensor.layout == "planes" else width * channels
-        self.start = tensor.start + first * row
+        self.plane = tensor.plane
+        self.lie_in(tensor, first * (width if tensor.layout == "planes" else width * channels))
 
 
 def _row_strides(shape):

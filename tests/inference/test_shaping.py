@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from keras import layers, ops
 
 from keras_trim.inference import Engine
+from keras_trim.inference.kernels.program import CODES
 
 POOLS = {
     1: (layers.MaxPooling1D, layers.AveragePooling1D),
@@ -63,6 +64,22 @@ def test_padding_and_cropping(rows, columns, batch, format):
     cropped = layers.Cropping2D((columns, rows), data_format=format)(x)
     pooled = layers.MaxPooling2D(2)(layers.ZeroPadding2D((rows, columns))(x))
     assert_same(keras.Model(x, [padded, cropped, pooled]), numbers(batch, 7, 9, 8))
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_what_is_joined_is_made_in_its_place(batch):
+    """Parts of parts, one that is joined twice, and parts that are needed alone as well."""
+    x = keras.Input((9, 7, 4))
+    a, b = layers.Conv2D(5, 3, padding="same")(x), layers.MaxPooling2D(3, 1, padding="same")(x)
+    c = layers.DepthwiseConv2D(3, padding="same")(b)
+    inner = layers.Concatenate()([a, b])
+    outer = layers.Concatenate()([c, inner, a])
+    y = layers.Add()([layers.Conv2D(4, 3, padding="same")(outer), layers.ReLU()(c)])
+    model = randomize(keras.Model(x, [y, inner, layers.Flatten()(a)]), 0.5)
+    engine = assert_same(model, numbers(batch, 9, 7, 4), num_threads=2)
+    program = engine._runner([numbers(batch, 9, 7, 4)], skip_zeros=True).program
+    copies = np.count_nonzero(program.table[:, 0] == CODES["copy"])
+    assert copies == (1 if batch == 1 else 5)
 
 
 @pytest.mark.parametrize(

@@ -70,8 +70,11 @@ class Concatenate(Operation):
             y = Tensor(shape, "planes", inputs[0].dtype)
             start = 0
             for x in map(builder.planes, inputs):
-                if x.size:
-                    # Whole planes, one for each channel, lie behind one another.
+                # Whole planes, one for each channel, lie behind one another. Those of a single
+                # image can be made there in the first place, if they are no part of another tensor.
+                if x.size and x.batch == 1 and x.base is x:
+                    x.lie_in(y, start)
+                elif x.size:
                     builder.emit(
                         "copy",
                         [
