@@ -45,6 +45,12 @@ def is_own(tensor):
 
 
 def resolve(operand, own_memory=0):
+    """The integer that an operand is in the table.
+
+    Args:
+        operand: `Tensor`, `Place` or integer.
+        own_memory: Integer. Where the memory of a thread begins that runs a band.
+    """
     if isinstance(operand, Place):
         return resolve(operand.tensor, own_memory) + operand.offset
     if isinstance(operand, Tensor):

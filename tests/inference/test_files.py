@@ -224,6 +224,7 @@ IN_CALL = [
     ("image", field("Permute", axes=pair(0, 1, 2)), "a permutation of other axes"),
     ("image", field("Pad", amounts=pair(pair(1 << 23, 0), pair(0, 1 << 23))), TOO_LARGE),
     ("image", field("Convolution", padding=pair(pair(1 << 23, 0), pair(1 << 23, 0))), TOO_LARGE),
+    ("image", field("Convolution", padding=pair(pair(1 << 18, 0), pair(1 << 17, 0))), TOO_LARGE),
     ("image", inserted("Repeat", REPEATED, [0]), TOO_LARGE),
     ("image", inserted("Reshape", {"shape": pair(*[1 << 23] * 8)}, [0]), "cannot become"),
     ("image", inserted("SplitTime", {}, [0, 0]), "do not divide the samples"),

@@ -18,6 +18,7 @@ IS_AVAILABLE = LANES == 16  # what AVX-512 machines have
 _I16 = ir.IntType(16)
 
 
+@functools.lru_cache(maxsize=64)  # each variant of a product that is measured asks
 def gaps_of_rows(height, width, top, left, rows, row):
     """Where the pixels of an image are, in vectors of a plane that it is spread over.
 

@@ -80,6 +80,7 @@ class Geometry:
             return self.x, self.x.plane
         channel = self.phases[0] * self.phases[1] * self.plane
         padded = Tensor((self.x.batch, self.x.channels * channel), "rows")
+        builder.require_memory(padded.size)
         tables = 0, 0, 0
         if HAS_TABLES and is_plain and self.left >= 0 and self.row >= self.left + width:
             starts, masks = gaps_of_rows(height, width, self.top, self.left, self.rows, self.row)
