@@ -47,9 +47,9 @@ def flat_window(kind, vectors):
     """Makes `kernel(x, shifts, masks, vectors_in_plane, taps, values, y, bias, flags, low, high,
     outside)`.
 
-    It computes `vectors` vectors of what is made of the pixels `x[i + shifts[t]]`, or of `outside`
-    where the mask of a tap has a zero. A "product" is `clip(bias + sum(values[t] * x))`, a "sum"
-    `values[i] * sum(x)`; a "maximum" takes no values.
+    It computes `vectors` vectors of what is made of the pixels `x[i + shifts[t]]`, or of zeros, in
+    a maximum of `outside`, where the mask of a tap has a zero. A "product" is
+    `clip(bias + sum(values[t] * x))`, a "sum" `values[i] * sum(x)`; a "maximum" takes no values.
 
     Addresses: `x`, float32; `shifts`, int32, (taps,), in floats; `masks`, uint16, (taps,
     vectors_in_plane), lane 0 being the lowest bit; `values`, float32; `y`, float32; `bias`, one
@@ -65,7 +65,9 @@ def _build(function, kind, vectors):
     b = body.b
     x, shifts, masks, in_plane, taps, values, y, bias, flags, low, high, outside = function.args
     mask_type = ir.VectorType(ir.IntType(1), LANES)
-    others = body.splat(outside)
+    # A processor loads zeros where a mask has none for free.
+    zeros = ir.Constant(body.vector, [0.0] * LANES)
+    others = body.splat(outside) if kind == "maximum" else zeros
     # It reads memory only where the mask has a one: before the first plane there may be none.
     masked_load = cgutils.get_or_insert_function(
         function.module,

@@ -49,9 +49,9 @@ def line_window(kind, size, stride, lines):
     flags, low, high, outside)`.
 
     It computes `lines` lines of `count` pixels each, of what is made of the pixels
-    `x[row + stride * l + j, column + stride * i + k]`, where x is `outside` outside of its `rows` x
-    `columns` pixels. A "product" is `clip(bias + sum(values[j, k] * x))`, a "sum"
-    `values[l, i] * sum(x)`; a "maximum" takes no values. Vectors are whole: it reads up to
+    `x[row + stride * l + j, column + stride * i + k]`, where x is zero, for a maximum `outside`,
+    outside of its `rows` x `columns` pixels. A "product" is `clip(bias + sum(values[j, k] * x))`,
+    a "sum" `values[l, i] * sum(x)`; a "maximum" takes no values. Vectors are whole: it reads up to
     `3 * LANES` floats behind a line of x and one of values, and `-column` in front of x.
 
     Addresses: `x`, float32, a plane with lines `x_line` bytes apart; `others`, float32, in place of
@@ -76,7 +76,9 @@ def _build(function, kind, size, stride, lines):
         totals = [body.splat(body.scalar_at(bias, I64(0)))] * lines
     else:
         totals = [None] * lines
-    outside = body.splat(outside)
+    # A processor loads zeros where a mask has none for free.
+    zeros = ir.Constant(body.vector, [0.0] * LANES)
+    outside = body.splat(outside) if kind == "maximum" else zeros
     sources = []
     for i in range((lines - 1) * stride + size):
         this = b.add(row, I64(i))
