@@ -98,6 +98,14 @@ def test_convolution(pick, number, kernel, strides, padding, size, filters, batc
     assert_same(model, numbers(batch, *size, 5))
 
 
+@pytest.mark.parametrize("kernel", [(2, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_padding_on_one_side_only(kernel, padding):
+    """Below or on the right, where the next row or plane lies in memory, without a gap."""
+    model = of_layer(keras.layers.Conv2D(3, kernel, padding=padding), (4, 8, 4), 0.5)
+    assert_same(model, numbers(2, 4, 8, 4))
+
+
 @pytest.mark.parametrize("kernel", [1, 2, 3])
 @pytest.mark.parametrize("left", range(4))
 @pytest.mark.parametrize("right", [0, 1])
