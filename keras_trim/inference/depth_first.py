@@ -92,7 +92,7 @@ class _Link:
         return self.node.operation.window != (1, 1)
 
     def reads(self, first, last):
-        """The first and last row read for some of the output; rows of zeros above, and below."""
+        """The first and last row read for some of the output; rows of padding above, and below."""
         operation = self.node.operation
         reach = (operation.window[0] - 1) * operation.dilation[0] + 1
         begin = first * operation.strides[0] - self.top

@@ -13,29 +13,11 @@ from keras_trim.inference.kernels.vector import (
     LANES,
     Body,
     first_lanes,
+    loop,
     outlined,
     splat,
     store_first,
 )
-
-
-def _loop(b, count):
-    """Opens a loop over 0, LANES, 2 * LANES ... below `count`; returns (index, close)."""
-    before = b.block
-    head, body, done = (b.function.append_basic_block(name) for name in ("head", "body", "done"))
-    b.branch(head)
-    b.position_at_end(head)
-    i = b.phi(I64)
-    i.add_incoming(I64(0), before)
-    b.cbranch(b.icmp_signed("<", i, count), body, done)
-    b.position_at_end(body)
-
-    def close():
-        i.add_incoming(b.add(i, I64(LANES)), b.block)
-        b.branch(head)
-        b.position_at_end(done)
-
-    return i, close
 
 
 def _vector_at(b, base, index):
@@ -55,7 +37,7 @@ def copy_padded(typing_context, target, source, count, padded, value):
         b = builder
         target, source, count, padded, value = arguments
         values = splat(b, value)
-        i, close = _loop(b, padded)
+        i, close = loop(b, padded)
         loaded = b.load(_vector_at(b, source, i), align=4)
         kept = b.select(first_lanes(b, b.sub(count, i)), loaded, values)
         b.store(kept, _vector_at(b, target, i), align=4)
@@ -74,7 +56,7 @@ def fill_vectors(typing_context, target, count, value):
         b = builder
         target, count, value = arguments
         values = splat(b, value)
-        i, close = _loop(b, count)
+        i, close = loop(b, count)
         b.store(values, _vector_at(b, target, i), align=4)
         close()
         return context.get_dummy_value()
@@ -126,7 +108,7 @@ def copy_floats(typing_context, target, source, count):
         b = builder
         target, source, count = arguments
         whole = b.and_(count, I64(-LANES))
-        i, close = _loop(b, whole)
+        i, close = loop(b, whole)
         b.store(b.load(_vector_at(b, source, i), align=4), _vector_at(b, target, i), align=4)
         close()
         with b.if_then(b.icmp_signed("<", whole, count)):
@@ -151,7 +133,7 @@ def deinterleave_padded(typing_context, even, odd, source, even_count, odd_count
         b = builder
         even, odd, source, even_count, odd_count, padded, value = arguments
         values = splat(b, value)
-        i, close = _loop(b, padded)
+        i, close = loop(b, padded)
         first = b.load(_vector_at(b, source, b.shl(i, I64(1))), align=4)
         second = b.load(_vector_at(b, source, b.add(b.shl(i, I64(1)), I64(LANES))), align=4)
         for target, count, start in ((odd, odd_count, 1), (even, even_count, 0)):

@@ -12,7 +12,16 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from keras_trim.inference.kernels.vector import CLIP, I32, I64, LANES, RESIDUAL, Body, outlined
+from keras_trim.inference.kernels.vector import (
+    CLIP,
+    I32,
+    I64,
+    LANES,
+    RESIDUAL,
+    Body,
+    loop,
+    outlined,
+)
 
 IS_AVAILABLE = LANES == 16  # what AVX-512 machines have
 _I16 = ir.IntType(16)
@@ -49,26 +58,10 @@ def _vector_function(body, name):
     return cgutils.get_or_insert_function(body.function.module, kind, full_name)
 
 
-def _loop(body, count, masks):
-    """Opens a loop over vectors: returns (vector, its mask as an integer and as lanes, close)."""
-    b = body.b
-    entry = b.block
-    head, step, done = body.blocks("head", "step", "done")
-    b.branch(head)
-    b.position_at_end(head)
-    vector = b.phi(I64)
-    vector.add_incoming(I64(0), entry)
-    b.cbranch(b.icmp_signed("<", vector, count), step, done)
-    b.position_at_end(step)
+def _mask_at(body, masks, vector):
+    """The mask of a vector, as an integer and as lanes."""
     bits = body.scalar_at(masks, vector, _I16)
-
-    def close():
-        vector.add_incoming(b.add(vector, I64(1)), b.block)
-        b.branch(head)
-        b.position_at_end(done)
-        b.ret_void()
-
-    return vector, bits, b.bitcast(bits, ir.VectorType(ir.IntType(1), LANES)), close
+    return bits, body.b.bitcast(bits, ir.VectorType(ir.IntType(1), LANES))
 
 
 @functools.cache
@@ -85,11 +78,13 @@ def spread_rows():
         y, x, starts, masks, vectors, value = function.args
         expand = _vector_function(body, "expand")
         values = body.splat(value)
-        vector, _, mask, close = _loop(body, vectors, masks)
+        vector, close = loop(b, vectors, 1)
+        _, mask = _mask_at(body, masks, vector)
         start = b.sext(body.scalar_at(starts, vector, I32), I64)
         loaded = body.load(b.add(x, b.shl(start, I64(2))))
         body.store(b.call(expand, [loaded, values, mask]), b.add(y, b.shl(vector, I64(6))))
         close()
+        b.ret_void()
 
     operands = (*(types.intp,) * 4, types.int64, types.float32)
     return outlined("spread_rows", operands, build)
@@ -116,7 +111,8 @@ def close_rows():
         count_ones = b.module.declare_intrinsic("llvm.ctpop", [_I16])
         has_residual = body.has(flags, RESIDUAL)
         flags = b.and_(flags, I64(CLIP))
-        vector, bits, mask, close = _loop(body, vectors, masks)
+        vector, close = loop(b, vectors, 1)
+        bits, mask = _mask_at(body, masks, vector)
         start = b.shl(b.sext(body.scalar_at(starts, vector, I32), I64), I64(2))
         total = body.load(sums, b.shl(vector, I64(6)))
         before = b.block
@@ -132,6 +128,7 @@ def close_rows():
         count = b.zext(b.call(count_ones, [bits]), I64)
         body.store_first(b.call(compress, [total, zeros, mask]), count, b.add(y, start))
         close()
+        b.ret_void()
 
     operands = (*(types.intp,) * 5, types.int64, types.int64, types.float32, types.float32)
     return outlined("close_rows", operands, build)

@@ -140,6 +140,25 @@ class Body:
         return self.merge(before, values, clip, bounded)
 
 
+def loop(b, count, step=LANES):
+    """Opens a loop over 0, step, 2 * step ... below `count`; returns (index, close)."""
+    before = b.block
+    head, body, done = (b.function.append_basic_block(name) for name in ("head", "body", "done"))
+    b.branch(head)
+    b.position_at_end(head)
+    i = b.phi(I64)
+    i.add_incoming(I64(0), before)
+    b.cbranch(b.icmp_signed("<", i, count), body, done)
+    b.position_at_end(body)
+
+    def close():
+        i.add_incoming(b.add(i, I64(step)), b.block)
+        b.branch(head)
+        b.position_at_end(done)
+
+    return i, close
+
+
 def splat(b, scalar, kind=F32):
     vector = ir.VectorType(kind, LANES)
     undefined = ir.Constant(vector, ir.Undefined)
