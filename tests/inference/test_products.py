@@ -64,6 +64,29 @@ def test_convolution_2d(convolution, groups, width, filters, batch, sparsity):
 
 
 @given(
+    convolutions(2), st.sampled_from([layers.Conv2D, layers.Conv2DTranspose]), channels, batches,
+    st.integers(0, 50), st.integers(1, 3),
+)  # fmt: skip
+@examples
+def test_convolution_of_an_image_in_color(convolution, cls, filters, batch, more, num_threads):
+    """The channels of a pixel lie together in what is handed to the engine."""
+    settings, (height, width) = convolution
+    assume(batch < 33 or height < 9)
+    shape = height, width + more, 3
+    model = of_layer(cls(filters, **settings), shape)
+    assert_same(model, numbers(batch, *shape), num_threads=num_threads)
+
+
+def test_color_that_two_layers_see():
+    """One of them takes whole planes, the other pixels."""
+    x = keras.Input((37, 41, 3))
+    strided = layers.Conv2D(4, 3, strides=2, padding="same")(x)
+    pooled = layers.DepthwiseConv2D(3, padding="same")(x)
+    again = layers.Conv2D(4, 3, strides=2, padding="same")(x)
+    assert_same(keras.Model(x, [strided, pooled, again]), numbers(2, 37, 41, 3))
+
+
+@given(
     convolutions(1, ("valid", "same", "causal")), st.integers(1, 3), st.integers(1, 5), channels,
     batches, sparsities,
 )  # fmt: skip

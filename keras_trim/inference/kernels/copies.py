@@ -26,28 +26,6 @@ def _vector_at(b, base, index):
 
 
 @intrinsic
-def copy_padded(typing_context, target, source, count, padded, value):
-    """Copies `count` floats between addresses, then `value` up to `padded` floats.
-
-    It reads and writes whole vectors, up to LANES - 1 floats more.
-    """
-    signature = types.void(types.intp, types.intp, types.int64, types.int64, types.float32)
-
-    def codegen(context, builder, signature, arguments):
-        b = builder
-        target, source, count, padded, value = arguments
-        values = splat(b, value)
-        i, close = loop(b, padded)
-        loaded = b.load(_vector_at(b, source, i), align=4)
-        kept = b.select(first_lanes(b, b.sub(count, i)), loaded, values)
-        b.store(kept, _vector_at(b, target, i), align=4)
-        close()
-        return context.get_dummy_value()
-
-    return signature, codegen
-
-
-@intrinsic
 def fill_vectors(typing_context, target, count, value):
     """Sets `count` floats at an address, and on to the next multiple of LANES."""
     signature = types.void(types.intp, types.int64, types.float32)
@@ -119,35 +97,62 @@ def copy_floats(typing_context, target, source, count):
     return signature, codegen
 
 
-@intrinsic
-def deinterleave_padded(typing_context, even, odd, source, even_count, odd_count, padded, value):
-    """Copies floats 0, 2, 4 ... of a source to `even`, 1, 3, 5 ... to `odd`, `value` behind them.
+@functools.cache
+def split_pixels(channels, stride):
+    """Makes `kernel(even, odd, distance, source, even_count, odd_count, padded, value)`.
 
-    Of each, `padded` floats are written, and up to LANES - 1 more. If both have the same place, the
-    even ones stay.
+    It takes a row of pixels, each of `channels` floats, apart into a row for each channel. With a
+    `stride` of 2 pixels 0, 2, 4 ... go to `even` and 1, 3, 5 ... to `odd`; else all go to `even`.
+    Behind `even_count` and `odd_count` pixels stands `value`.
+
+    Of each row `padded` floats are written, and up to LANES - 1 more; as many pixels are read. If
+    `even` and `odd` are the same place, the even ones stay.
+
+    Addresses: `even` and `odd`, of the first channel, the others lie `distance` bytes apart;
+    `source`, float32.
     """
-    address, i64 = types.intp, types.int64
-    signature = types.void(address, address, address, i64, i64, i64, types.float32)
+    parts = channels * stride
 
-    def codegen(context, builder, signature, arguments):
-        b = builder
-        even, odd, source, even_count, odd_count, padded, value = arguments
-        values = splat(b, value)
+    def build(function):
+        body = Body(function)
+        b = body.b
+        even, odd, distance, source, even_count, odd_count, padded, value = function.args
+        values = body.splat(value)
         i, close = loop(b, padded)
-        first = b.load(_vector_at(b, source, b.shl(i, I64(1))), align=4)
-        second = b.load(_vector_at(b, source, b.add(b.shl(i, I64(1)), I64(LANES))), align=4)
-        for target, count, start in ((odd, odd_count, 1), (even, even_count, 0)):
-            picked = ir.Constant(ir.VectorType(I32, LANES), list(range(start, 2 * LANES, 2)))
-            kept = b.select(
-                first_lanes(b, b.sub(count, i)),
-                b.shuffle_vector(first, second, picked),
-                values,
-            )
-            b.store(kept, _vector_at(b, target, i), align=4)
+        start = b.add(source, b.mul(i, I64(4 * parts)))
+        vectors = [body.load(start, 4 * LANES * k) for k in range(parts)]
+        at = b.shl(i, I64(2))
+        for phase, (target, count) in reversed(
+            [*enumerate(((even, even_count), (odd, odd_count)))]
+        ):
+            if phase >= stride:
+                continue
+            is_pixel = first_lanes(b, b.sub(count, i))
+            for channel in range(channels):
+                picked = _every(b, vectors, channels * phase + channel)
+                where = b.add(target, b.mul(distance, I64(channel)))
+                body.store(b.select(is_pixel, picked, values), where, at)
         close()
-        return context.get_dummy_value()
+        b.ret_void()
 
-    return signature, codegen
+    address, i64 = types.intp, types.int64
+    operands = (address, address, i64, address, i64, i64, i64, types.float32)
+    return outlined(f"split_pixels_{channels}_{stride}", operands, build)
+
+
+def _every(b, vectors, first):
+    """One vector of the floats `first`, and then each as many further as there are vectors."""
+    result = None
+    for k in range(0, len(vectors), 2):
+        pair = vectors[k], vectors[min(k + 1, len(vectors) - 1)]
+        lanes = [first + len(vectors) * lane - k * LANES for lane in range(LANES)]
+        is_here = [0 <= lane < 2 * LANES for lane in lanes]
+        # What is not here is any lane: another pair has it.
+        picked = ir.Constant(ir.VectorType(I32, LANES), [lane % (2 * LANES) for lane in lanes])
+        here = b.shuffle_vector(*pair, picked)
+        mask = ir.Constant(ir.VectorType(ir.IntType(1), LANES), is_here)
+        result = here if result is None else b.select(mask, here, result)
+    return result
 
 
 @functools.cache

@@ -3,22 +3,14 @@
 import numpy as np
 from numba import njit
 
-from keras_trim.inference.kernels.copies import copy_floats, transpose_tile
+from keras_trim.inference.kernels.copies import copy_floats, split_pixels, transpose_tile
 from keras_trim.inference.kernels.threads import share
 from keras_trim.inference.kernels.vector import LANES
 
 X, Y, BATCH, X_SAMPLE, Y_SAMPLE, ROWS, COLUMNS, X_ROW, Y_ROW = range(1, 10)
 _IMAGE_TILE = 8 * LANES
 
-_transpose_tile = transpose_tile()
-
-
-@njit(nogil=True, boundscheck=False)
-def _split_three(x, a, b, c):
-    for i in range(a.size):
-        a[i] = x[3 * i]
-        b[i] = x[3 * i + 1]
-        c[i] = x[3 * i + 2]
+_transpose_tile, _split_image = transpose_tile(), split_pixels(3, 1)
 
 
 @njit(nogil=True, boundscheck=False)
@@ -33,19 +25,20 @@ def transpose(p, arena, thread, num_threads):
         sample, tile = item // tiles, item % tiles
         first, last = tile * tile_rows, min((tile + 1) * tile_rows, rows)
         x, y = p[X] + sample * p[X_SAMPLE], p[Y] + sample * p[Y_SAMPLE]
+        base = arena.ctypes.data
         if is_image:
-            _split_three(
-                arena[x + 3 * first : x + 3 * last],
-                arena[y + first : y + last],
-                arena[y + p[Y_ROW] + first : y + p[Y_ROW] + last],
-                arena[y + 2 * p[Y_ROW] + first : y + 2 * p[Y_ROW] + last],
-            )
-            continue
-        whole = columns - columns % LANES if last - first == LANES else 0
+            whole = (last - first) // LANES * LANES
+            _split_image(
+                base + 4 * (y + first), 0, 4 * p[Y_ROW], base + 4 * (x + 3 * first), whole, 0,
+                whole, np.float32(0),
+            )  # fmt: skip
+            first, whole = first + whole, 0
+        else:
+            whole = columns - columns % LANES if last - first == LANES else 0
         for j in range(0, whole, LANES):
             _transpose_tile(
-                arena.ctypes.data + 4 * (y + j * p[Y_ROW] + first),
-                arena.ctypes.data + 4 * (x + first * p[X_ROW] + j),
+                base + 4 * (y + j * p[Y_ROW] + first),
+                base + 4 * (x + first * p[X_ROW] + j),
                 4 * p[Y_ROW],
                 4 * p[X_ROW],
             )

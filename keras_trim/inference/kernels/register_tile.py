@@ -24,6 +24,7 @@ from keras_trim.inference.kernels.vector import (
 WIDEST = 8  # vectors of activations that one sparse row is multiplied with at once
 ROW_GROUPS = (6, 4, 2)  # rows that share their columns, most first; others go one by one
 WIDEST_GROUP = 4 if REGISTERS == 32 else 2  # vectors of activations for such a group
+_FEW = 32  # columns, in which the time goes into bringing the lines of y to the first-level cache
 
 
 @functools.cache
@@ -79,6 +80,14 @@ def _build_multiply_add(function, rows, vectors):
 
     b.cbranch(body.has(flags, FIRST), from_bias, from_y)
     b.position_at_end(from_bias)
+    # `from_y` has them in the cache.
+    fetch, fetched = body.blocks("fetch", "fetched")
+    b.cbranch(b.icmp_signed("<", count, I64(_FEW)), fetch, fetched)
+    b.position_at_end(fetch)
+    for r, i in tile:
+        body.fetch_to_write(row(y_now, r), i)
+    b.branch(fetched)
+    b.position_at_end(fetched)
     biases = [body.splat(body.scalar_at(bias_now, I64(r))) for r in range(rows)]
     b.branch(head)
     b.position_at_end(from_y)
@@ -87,9 +96,9 @@ def _build_multiply_add(function, rows, vectors):
 
     b.position_at_end(head)
     k = b.phi(I64)
-    k.add_incoming(I64(0), from_bias)
+    k.add_incoming(I64(0), fetched)
     k.add_incoming(I64(0), from_y)
-    sums = body.merge(from_bias, [biases[r] for r, _ in tile], from_y, loaded)
+    sums = body.merge(fetched, [biases[r] for r, _ in tile], from_y, loaded)
     b.cbranch(b.icmp_signed("<", k, count), step, done)
 
     b.position_at_end(step)

@@ -98,6 +98,13 @@ class Body:
         """Stores the first `count` lanes, all if it is more than there are."""
         store_first(self.b, value, count, self.at(base, offset))
 
+    def fetch_to_write(self, base, offset=0):
+        """Asks for a cache line that will be written."""
+        kind = ir.FunctionType(ir.VoidType(), [self.vector.as_pointer(), I32, I32, I32])
+        prefetch = cgutils.get_or_insert_function(self.b.module, kind, "llvm.prefetch.p0")
+        to_write, all_levels, data = I32(1), I32(3), I32(1)
+        self.b.call(prefetch, [self.at(base, offset), to_write, all_levels, data])
+
     def multiply_add(self, a, b, c):
         return self.b.call(self._fma, [a, b, c])
 

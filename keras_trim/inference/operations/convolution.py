@@ -21,7 +21,7 @@ from keras_trim.inference.operations.base import (
 )
 from keras_trim.inference.operations.plane_products import emit_pointwise, emit_product
 from keras_trim.inference.packing import Columns
-from keras_trim.inference.tensors import SLACK, Tensor, plane_size
+from keras_trim.inference.tensors import SLACK, Tensor, plane_size, round_up
 
 
 @dataclasses.dataclass
@@ -29,6 +29,8 @@ class Geometry:
     """How a window moves over planes, with padding written out and strides taken apart.
 
     The padded input has `phases` planes per channel, of `rows` x `row` pixels each.
+
+    `x` may be in the layout "rows" where `pad` takes it, `can_split`.
     """
 
     x: Tensor
@@ -52,15 +54,24 @@ class Geometry:
         self.row = self.out_width + reach[1] // self.strides[1]
         # Room for whole vectors behind the last row, which may begin `left` pixels late.
         self.plane = plane_size(self.rows * self.row + max(left, 0) + LANES)
-        # The copy of each row reads on to the end of its padding.
-        overrun = self.row * min(self.strides[1], 2) - width
-        self.x.base.slack = max(self.x.base.slack, SLACK + overrun)
+        is_plain = self.strides == self.spread == (1, 1)
+        is_unpadded = (self.top, self.left, self.row) == (0, 0, width) and self.rows <= height
+        self.is_copied = not (is_plain and is_unpadded)
         self.is_pointwise = (
             self.kernel == (1, 1)
             and self.strides == (1, 1)
             and (top, left) == (0, 0)
             and (self.out_height, self.out_width) == (height, width)
         )
+        # The copy of each row reads on to the end of its padding.
+        pixel = 1 if self.x.layout == "planes" else self.x.channels  # in floats
+        overrun = round_up(self.row) * min(self.strides[1], 2) - width
+        self.x.base.slack = max(self.x.base.slack, SLACK + pixel * overrun)
+
+    @property
+    def can_split(self):
+        """Whether padding takes the input pixel by pixel, as images in color often come."""
+        return self.is_copied and self.x.channels == 3 and self.x.other_layout is None
 
     def tap_offsets(self):
         """Where each tap of the kernel reads, (taps,), within the planes of a channel."""
@@ -73,15 +84,14 @@ class Geometry:
         """Emits the padded copy, if there is something to do; returns it and its floats per
         channel.
         """
-        height, width = spatial(self.x)
-        is_plain = self.strides == self.spread == (1, 1)
-        is_unpadded = (self.top, self.left, self.row) == (0, 0, width) and self.rows <= height
-        if is_plain and is_unpadded:
+        if not self.is_copied:
             return self.x, self.x.plane
+        height, width = spatial(self.x)
         channel = self.phases[0] * self.phases[1] * self.plane
         padded = Tensor((self.x.batch, self.x.channels * channel), "rows")
         builder.require_memory(padded.size)
         tables = 0, 0, 0
+        is_plain = self.x.layout == "planes" and self.strides == self.spread == (1, 1)
         if HAS_TABLES and is_plain and self.left >= 0 and self.row >= self.left + width:
             starts, masks = gaps_of_rows(height, width, self.top, self.left, self.rows, self.row)
             tables = builder.index(starts), builder.short_index(masks), len(masks)
@@ -165,8 +175,10 @@ class Convolution(Operation):
         channels = self.kernel.shape[2] * self.groups
         require(len(x.shape) in (3, 4) and x.channels == channels, "a convolution's channels")
         require((residual is not None) == bool(self.residual), "a convolution's residual")
-        x = builder.planes(x)
         geometry = Geometry(x, self.window, self.strides, self.dilation, self.padding, self.spread)
+        if not geometry.can_split:
+            x = builder.planes(x)
+            geometry = dataclasses.replace(geometry, x=x)
         y = output_tensor(x, geometry, self.kernel.shape[3])
         if out is not None:
             require(out.shape == y.shape, "an output of another shape")
@@ -195,7 +207,7 @@ class Convolution(Operation):
             list(ways),
             emit,
             likeness=(
-                "ways", self.kernel.shape, round(20 * np.mean(self.kernel != 0)), x.shape,
+                "ways", self.kernel.shape, round(20 * np.mean(self.kernel != 0)), x.shape, x.layout,
                 self.strides, self.padding, self.dilation, self.spread, residual is not None,
             ),
         )  # fmt: skip
