@@ -21,11 +21,11 @@ class _OneKind(Tuner):
         super().__init__()
         self._is_dense = is_dense
 
-    def variants(self, columns, vectors):
+    def variants(self, columns, vectors, size=(0, 0)):
         # At densities where both kinds are tried.
         columns = copy.copy(columns)
         columns.__class__ = type("Columns", (type(columns),), {"density": 0.5})
-        variants = super().variants(columns, vectors)
+        variants = super().variants(columns, vectors, size)
         return [variant for variant in variants if (variant.tile > 1) == self._is_dense]
 
     def _measure(self, variant, emit):

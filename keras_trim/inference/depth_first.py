@@ -137,11 +137,14 @@ def _links(nodes, values):
 
 
 def _groups(links):
-    """Splits a chain where little lies between two layers."""
+    """Splits a chain where little lies between two layers, unless the second one takes the input of
+    the group once more: a band of that is in a cache.
+    """
     groups, sizes = [], []
     for link in links:
         size = math.prod(link.out_shape)
-        if not sizes or (size > sizes[-1] and 2 * sizes[-1] <= max(sizes)):
+        is_narrow = sizes and size > sizes[-1] and 2 * sizes[-1] <= max(sizes)
+        if not sizes or (is_narrow and groups[-1][0].node.inputs[0] not in link.node.inputs):
             groups.append([])
             sizes = [math.prod(link.shape)]
         groups[-1].append(link)

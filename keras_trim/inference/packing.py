@@ -36,15 +36,22 @@ class Columns:
         values: Array, float32, (non-zeros,).
         offsets: Array of integers, (number of columns,). Where each column reads, in floats.
         num_rows: Integer.
-        is_grouped: Boolean. Whether rows differ in the columns they may have (grouped convolution).
+        row_sets: Integer. Sets of rows that differ in the columns they may have (grouped
+            convolution).
+        tops: Array of integers, (number of columns,), or None. As `offsets`, of the first line of
+            the window, in the same column of the image.
+        lines: Array of integers, (number of columns,), or None. How many lines below that.
     """
 
-    def __init__(self, rows, columns, values, offsets, num_rows, row_sets=1):
+    def __init__(
+        self, rows, columns, values, offsets, num_rows, row_sets=1, tops=None, lines=None
+    ):  # fmt: skip
         self.rows, self.columns, self.values = rows, columns, values
         self.offsets, self.num_rows, self.row_sets = offsets, num_rows, row_sets
+        self.tops, self.lines = tops, lines
 
     @classmethod
-    def of_kernel(cls, kernel, groups, channel, taps, skip_zeros=True):
+    def of_kernel(cls, kernel, groups, channel, taps, skip_zeros=True, lines=None, row=0):
         """The columns of a convolution.
 
         Args:
@@ -53,6 +60,9 @@ class Columns:
             channel: Integer. Floats from one channel of the input to the next.
             taps: Array of integers, (height * width,). Where each tap reads within a channel.
             skip_zeros: Boolean. Whether weights that are zero are left out.
+            lines: Array of integers, (height * width,), or None. How many lines of its plane each
+                tap lies below the first one.
+            row: Integer. Floats from one line to the next.
         """
         height, width, inputs, outputs = kernel.shape
         matrix = kernel.reshape(height * width, inputs, outputs).transpose(2, 1, 0)
@@ -61,7 +71,10 @@ class Columns:
         first_channel = rows // (outputs // groups) * inputs
         columns = (first_channel + channels) * len(taps) + tap
         offsets = (np.arange(inputs * groups)[:, None] * channel + taps).reshape(-1)
-        return cls(rows, columns, values, offsets, outputs, groups)
+        if lines is None:
+            return cls(rows, columns, values, offsets, outputs, groups)
+        lines = np.tile(lines, inputs * groups)
+        return cls(rows, columns, values, offsets, outputs, groups, offsets - lines * row, lines)
 
     @classmethod
     def of_matrix(cls, matrix, stride, skip_zeros=True):
@@ -87,23 +100,38 @@ class Columns:
         tiles = np.sort(self.rows // tile * len(self.offsets) + self.columns)
         return len(self.values) / (tile * (1 + np.count_nonzero(np.diff(tiles))))
 
-    def block_width(self, blocks):
-        """Columns per block."""
-        return -(-len(self.offsets) // blocks)
+    @property
+    def reach(self):
+        """How many lines lie between the first and last of a window; 0 if that is not known."""
+        return 0 if self.lines is None else int(self.lines.max(initial=0))
 
-    def pack(self, groups, blocks, stride=None):
+    def copies(self, is_stacked):
+        """What is copied to one place before it is multiplied.
+
+        Args:
+            is_stacked: Boolean. Whether columns that are the same but for the line share a copy.
+
+        Returns:
+            `(starts, copy, lines)`: where each copy reads, in floats, as `offsets`; for each column
+            the number of its copy, and how many lines it begins below it.
+        """
+        if not is_stacked:
+            return self.offsets, np.arange(len(self.offsets)), np.zeros_like(self.offsets)
+        starts, copy = np.unique(self.tops, return_inverse=True)
+        return starts, copy, self.lines
+
+    def pack(self, groups, blocks, block, offsets):
         """Packs the weights.
 
         Args:
             groups: Array of integers, (groups, 2): the first row of each group, its number of rows.
             blocks: Integer. The number of blocks that the columns are split into.
-            stride: Integer. If given, columns of a block lie behind one another, that many floats
-                apart.
+            block: Array of integers, (columns,). The block of each.
+            offsets: Array of integers, (columns,). Where the kernel reads each.
         """
         group_of_row = np.repeat(np.arange(len(groups)), groups[:, 1])
         group = group_of_row[self.rows]
-        width = self.block_width(blocks)
-        block = self.columns // width
+        block = block[self.columns]
         # One key per (block, group, column); rows of a group share it.
         key = (block * len(groups) + group) * len(self.offsets) + self.columns
         if len(groups) == self.num_rows:  # single rows share nothing
@@ -120,11 +148,10 @@ class Columns:
         values[starts[where] + self.rows - groups[group, 0]] = self.values
         first = np.searchsorted(block_and_group, np.arange(blocks * len(groups) + 1))
         table = np.stack([first[:-1], np.diff(first), starts[first[:-1]]], axis=1)
-        offsets = self.offsets[columns] if stride is None else columns % width * stride
         return Packed(
             _runs(groups),
             fitting(table, np.int32),
-            fitting(offsets, np.int32),
+            fitting(offsets[columns], np.int32),
             values,
         )
 

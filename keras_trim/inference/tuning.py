@@ -13,6 +13,7 @@ from keras_trim.inference.kernels.register_tile import ROW_GROUPS, WIDEST_GROUP
 from keras_trim.inference.kernels.threads import make_control
 from keras_trim.inference.kernels.vector import LANES
 from keras_trim.inference.plan import Builder
+from keras_trim.inference.tensors import round_up
 
 _KIB = 1024
 _DENSE_CACHE = 24 * _KIB  # bytes of first-level cache for activations
@@ -27,6 +28,9 @@ _EXCHANGE = 1.1
 _BEHIND, _CLOSELY_BEHIND = 1.3, 1.1  # times the fastest
 _ALIKE = 1.05  # times as long, where the other way takes more threads
 _MOST_BYTES = 1 << 28  # of weights, of the variants that are in one race
+_STACKED_CACHES = (24 * _KIB, 40 * _KIB)  # bytes of first-level cache, as above
+_MOST_STACKED = 8  # lines
+_LEAST_FULL = 0.85  # part of the vectors of stacked lines that are pixels
 _IN_BLOCKS = 0.75  # how full blocks of rows must be to be worth measuring
 _ALWAYS_SPARSE, _ALWAYS_DENSE = 0.3, 0.8  # densities beyond which only one kind is tried
 
@@ -41,12 +45,15 @@ class Variant:
         blocks: Integer. The parts that the reduction is split into.
         vectors: Integer. Vectors of pixels per pass over the weights.
         is_packed: Boolean. Activations are first copied to one place, aligned.
+        is_stacked: Boolean. The vectors are of as many lines of the image, one below the other, so
+            that taps of a window that lie below each other share most of what is copied.
     """
 
     tile: int
     blocks: int
     vectors: int
     is_packed: bool = False
+    is_stacked: bool = False
 
     @property
     def is_dense(self):
@@ -56,6 +63,8 @@ class Variant:
         kind = "dense" if self.is_dense else "sparse"
         kind = kind if self.is_dense or self.tile == 1 else f"tiles of {self.tile} rows"
         blocks = f", {self.blocks} blocks" if self.blocks > 1 else ""
+        if self.is_stacked:
+            return f"{kind}, {LANES} pixels of {self.vectors} lines{blocks}"
         packed = ", packed" if self.is_packed else ""
         return f"{kind}, {self.vectors * LANES} pixels{blocks}{packed}"
 
@@ -72,9 +81,15 @@ class Tuner:
         self.most_floats = math.inf  # the memory that an instruction may take
         self._known = {}  # what the layer is like -> the fastest variant
 
-    def variants(self, columns, vectors):
-        """The variants worth measuring for a product."""
-        found = []
+    def variants(self, columns, vectors, size=(0, 0)):
+        """The variants worth measuring for a product.
+
+        Args:
+            columns: `packing.Columns`.
+            vectors: Integer. How many there are of pixels; of those of a line, if it is whole ones.
+            size: (width, height) of the output.
+        """
+        found = _stacked(columns, *size) if columns.density < _ALWAYS_DENSE else []
         tiles = []
         if columns.density < _ALWAYS_DENSE:
             # Zeros that come in blocks leave tiles out as a whole.
@@ -99,7 +114,7 @@ class Tuner:
                         if blocks in fitting:
                             found.append(Variant(1, blocks, width, True))
         if columns.is_aligned:
-            found = [variant for variant in found if not variant.is_packed]
+            found = [variant for variant in found if not variant.is_packed or variant.is_stacked]
         return sorted(set(found), key=dataclasses.astuple)
 
     def fastest(self, variants, emit, likeness):
@@ -210,6 +225,17 @@ class Tuner:
                 if len(left) == 1 or spent > limit:
                     break
         return best
+
+
+def _stacked(columns, width, height):
+    """Variants whose vectors are of lines below each other."""
+    if columns.reach == 0 or width < _LEAST_FULL * round_up(width):
+        return []
+    lines = -(-height // -(-height // _MOST_STACKED))
+    starts, _, _ = columns.copies(is_stacked=True)
+    bytes_needed = len(starts) * (lines + columns.reach) * LANES * 4
+    blocks = {-(-bytes_needed // cache) for cache in _STACKED_CACHES}
+    return [Variant(1, count, lines, True, True) for count in blocks]
 
 
 class Repeater:

@@ -119,6 +119,26 @@ def test_inverted_residuals(in_bands, size, stride, num_threads):
     assert bands_of(engine, x) == [min(3, -(-size[0] // stride))]
 
 
+@pytest.mark.parametrize("is_new", [False, True])  # what is added at the end: a new one, or x
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_bottlenecks(in_bands, is_new, num_threads):
+    """The block that ResNets are made of: narrow within, and its input is added at the end."""
+    in_bands(3)
+    inputs = keras.Input((32, 16, 3))
+    x = layers.Conv2D(12, 1)(inputs)
+    other = layers.Conv2D(12, 1)(x) if is_new else x
+    y = layers.ReLU()(layers.Conv2D(3, 1)(x))
+    y = layers.ReLU()(layers.Conv2D(3, 3, padding="same")(y))
+    y = layers.Add()([other, layers.Conv2D(12, 1)(y)])
+    model, x = randomize(keras.Model(inputs, layers.Flatten()(y)), 0.5), numbers(1, 32, 16, 3)
+    engine = assert_same(model, x, num_threads=num_threads)
+    assert bands_of(engine, x) == [3]
+    # What is in a cache anyway is worth a band: the sum with the block's input, not with another.
+    program = engine._runner([x], skip_zeros=True).program
+    alone = program.table[slice(*program.steps[0]), 0] == CODES["convolution"]
+    assert np.count_nonzero(alone) == (3 if is_new else 1)
+
+
 def test_what_is_not_finite_goes_through_bands_as_without_them(in_bands):
     """Not as in Keras: TensorFlow's `relu6` makes numbers of some NaNs."""
     model, x = inverted_residual(24, 24), numbers(1, 24, 24, 3)

@@ -98,6 +98,64 @@ def test_convolution(pick, number, kernel, strides, padding, size, filters, batc
     assert_same(model, numbers(batch, *size, 5))
 
 
+@examples
+@given(
+    blocks=st.integers(0, 1),
+    kernel=st.tuples(st.integers(2, 5), st.integers(1, 4)),
+    strides=st.integers(1, 2),
+    dilation=st.integers(1, 2),
+    groups=st.integers(1, 2),
+    size=st.tuples(st.integers(1, 20), st.sampled_from([14, 15, 16, 29, 32])),
+    batch=st.sampled_from([1, 3]),
+    sparsity=sparsities.filter(bool),
+    has_residual=st.booleans(),
+    num_threads=st.integers(1, 3),
+)
+def test_convolution_of_stacked_lines(
+    monkeypatch, blocks, kernel, strides, dilation, groups, size, batch, sparsity, has_residual,
+    num_threads,
+):  # fmt: skip
+    """Images whose lines are about whole vectors, several of them at a time."""
+    picked = []
+
+    def fastest(tuner, variants, instruction, likeness):
+        stacked = [v for v in variants if getattr(v, "is_stacked", False)]
+        picked.extend(stacked)
+        return stacked[blocks % len(stacked)] if stacked else variants[0]
+
+    monkeypatch.setattr(Tuner, "fastest", fastest)
+    monkeypatch.setattr(tuning, "_STACKED_CACHES", (1 << 16, 1 << 11))
+    x = keras.Input((*(n * strides for n in size), 4))
+    y = keras.layers.Conv2D(
+        6 * groups, kernel, strides, "same", groups=groups,
+        dilation_rate=dilation if strides == 1 else 1,
+    )(x)  # fmt: skip
+    if has_residual:
+        other = keras.layers.Conv2D(6 * groups, 1, strides)(x)
+        y = keras.layers.ReLU()(keras.layers.Add()([y, other]))
+    model = randomize(keras.Model(x, y), sparsity)
+    assert_same(model, numbers(batch, *x.shape[1:]), num_threads=num_threads)
+    reach = (kernel[0] - 1) * (dilation if strides == 1 else 1) // strides
+    assert bool(picked) == (reach > 0)
+
+
+def test_lines_are_stacked_where_they_fill_vectors():
+    def widths(kernel):
+        kernel = np.eye(3)[None, None] * np.ones((*kernel, 1, 1))
+        taps = kernel.shape[0] * kernel.shape[1]
+        lines = np.arange(taps) // kernel.shape[1]
+        columns = Columns.of_kernel(kernel, 1, 640, np.arange(taps), True, lines, 20)
+        return [
+            width
+            for width in range(1, 4 * LANES)
+            if any(v.is_stacked for v in Tuner().variants(columns, 20, (width, 20)))
+        ]
+
+    full = [w for w in range(1, 4 * LANES) if w >= 0.85 * LANES * -(-w // LANES)]
+    assert widths((3, 3)) == widths((2, 1)) == full
+    assert widths((1, 3)) == []
+
+
 @pytest.mark.parametrize("kernel", [(2, 1), (1, 2), (2, 2)])
 @pytest.mark.parametrize("padding", ["valid", "same"])
 def test_padding_on_one_side_only(kernel, padding):

@@ -11,9 +11,9 @@ it the product runs at the speed of the second level, about half as fast.
 
 from numba import njit
 
-from keras_trim.inference.kernels.copies import copy_floats, pack_columns
+from keras_trim.inference.kernels.copies import copy_floats, pack_columns, pack_lines
 from keras_trim.inference.kernels.gaps import IS_AVAILABLE as HAS_TABLES
-from keras_trim.inference.kernels.gaps import close_rows
+from keras_trim.inference.kernels.gaps import close_rows, store_lines
 from keras_trim.inference.kernels.register_tile import WIDEST, multiply_add
 from keras_trim.inference.kernels.threads import share, take
 from keras_trim.inference.kernels.vector import CLIP, FIRST, LANES, RESIDUAL
@@ -30,6 +30,7 @@ _6x1, _6x2, _6x3, _6x4 = (multiply_add(6, vectors) for vectors in range(1, 5))
     _pack_1, _pack_2, _pack_3, _pack_4, _pack_5, _pack_6, _pack_7, _pack_8,
 ) = (pack_columns(vectors) for vectors in range(1, 9))  # fmt: skip
 
+_pack_lines, _store_lines = pack_lines(), store_lines()
 _close_rows = close_rows() if HAS_TABLES else None
 
 
@@ -140,8 +141,12 @@ def _store_rows(arena, sums, start, count, y, other, row, width, height, flags, 
 (
     X, X_SAMPLE, Y, Y_SAMPLE, BATCH, PLANE, PIXELS, ROW, WIDTH, HEIGHT, RUNS, NUM_RUNS, TABLE,
     NUM_GROUPS, BLOCKS, OFFSETS, VALUES, BIAS, OTHER, OTHER_SAMPLE, SCRATCH, SCRATCH_SIZE, FLAGS,
-    VECTORS, BY_LINES, COLUMNS, NUM_COLUMNS, PACKED, STARTS, MASKS,
-) = range(1, 31)  # fmt: skip
+    VECTORS, WAY, COPIES, NUM_COPIES, PACKED, LENGTH, STARTS, MASKS,
+) = range(1, 32)  # fmt: skip
+# How vectors of pixels lie. One behind the other, in x as in y; the same for each line, a whole
+# number of them; one behind the other in x, where lines are longer than in y; or those that are
+# worked on at once below each other, each of another line.
+DIRECT, LINES, GAPPED, STACKED = range(4)
 _WIDE = 5  # times as many inputs as outputs
 CHUNK = 16  # groups of rows whose sums wait in scratch memory to be stored
 
@@ -153,24 +158,28 @@ def convolution(
     """y = clip(weights * x + bias + residual), see `operations/convolution.py` for its operands.
 
     Work is split into pieces of pixels and, where these are too few for the threads, into groups of
-    rows. With BY_LINES a piece is part of one line of the output, whose width is a multiple of
-    LANES.
+    rows. With `LINES` a piece is part of one line of the output, with `STACKED` of some lines, a
+    vector each.
     """
-    lines = p[HEIGHT] if p[BY_LINES] else 1
-    vectors = (p[WIDTH] if p[BY_LINES] else p[PIXELS]) // -LANES * -1
-    parts = (vectors + p[VECTORS] - 1) // p[VECTORS]
+    way, lines, most = p[WAY], 1, p[VECTORS]
+    vectors = (p[WIDTH] if way in (LINES, STACKED) else p[PIXELS]) // -LANES * -1
+    if way == LINES:
+        lines = p[HEIGHT]
+    elif way == STACKED:
+        lines, most = (p[HEIGHT] + most - 1) // most, 1
+    parts = (vectors + most - 1) // most
     pieces = lines * parts
     all_pieces = p[BATCH] * pieces
     # Threads have rows of their own if there are few pieces: half of the weights fit more caches
     # than all of them. But then each needs all of x, much of which is in the cache of another
     # core; if x is far larger than y they have pixels of their own. What is packed, each of them
     # would have to pack.
-    is_direct = p[ROW] == 0 or p[BY_LINES] != 0
+    is_direct = way < GAPPED
     is_wide = all_pieces >= num_threads and p[X_SAMPLE] >= _WIDE * p[Y_SAMPLE]
     is_split = all_pieces < (num_threads if p[PACKED] or is_wide else 8 * num_threads)
     if is_wide and is_direct and all_pieces < 8 * num_threads:
         # As many pieces for each thread.
-        widest = WIDEST if index[p[RUNS] + 2] == 1 and not p[PACKED] else p[VECTORS]
+        widest = WIDEST if index[p[RUNS] + 2] == 1 and not p[PACKED] else most
         parts = (vectors + widest - 1) // widest
         parts = min((parts + num_threads - 1) // num_threads * num_threads, vectors)
         pieces = lines * parts
@@ -184,13 +193,16 @@ def convolution(
         sample = item % all_pieces // pieces
         line, part = piece // parts, piece % parts
         first, last = share(vectors, part, parts)
-        x_pixel, y_pixel = line * p[ROW] + first * LANES, line * p[WIDTH] + first * LANES
+        column, count = first * LANES, last - first
+        if way == STACKED:
+            line, last_line = share(p[HEIGHT], line, lines)
+            count = last_line - line
         first_group, last_group = share(p[NUM_GROUPS], split, splits)
         while first_group < last_group:
             chunk_end = min(first_group + chunk, last_group)
             _piece(
-                p, f, arena, constants, index, short_index, thread, sample, x_pixel, y_pixel,
-                last - first, first_group, chunk_end, is_direct,
+                p, f, arena, constants, index, short_index, thread, sample, line, column, count,
+                first_group, chunk_end,
             )  # fmt: skip
             first_group = chunk_end
         item, end = take(control, all_pieces * splits, 1, thread, num_threads)
@@ -198,26 +210,30 @@ def convolution(
 
 @njit(nogil=True, boundscheck=False)
 def _piece(
-    p, f, arena, constants, index, short_index, thread, sample, x_pixel, y_pixel, vectors,
-    first_group, last_group, is_direct,
+    p, f, arena, constants, index, short_index, thread, sample, line, column, vectors, first_group,
+    last_group,
 ):  # fmt: skip
-    """Computes some groups of rows for some vectors of pixels."""
-    base = arena.ctypes.data
-    x = base + 4 * (p[X] + sample * p[X_SAMPLE] + x_pixel)
-    blocks, row, low, high = p[BLOCKS], p[ROW], f[0], f[1]
+    """Computes some groups of rows for some vectors of pixels, from a pixel of a line on."""
+    base, blocks, way, low, high = arena.ctypes.data, p[BLOCKS], p[WAY], f[0], f[1]
+    is_direct = way < GAPPED
+    pixels = base + 4 * (p[X] + sample * p[X_SAMPLE] + line * p[ROW] + column)
+    y_pixel = line * p[WIDTH] + column
     packed = p[SCRATCH] + thread * p[SCRATCH_SIZE]
-    scratch = packed + p[PACKED] * p[VECTORS] * LANES
+    scratch = packed + p[PACKED] * p[LENGTH]
     first_row = -1
     for block in range(blocks):
+        x = pixels
         if p[PACKED]:
-            # Columns one after the other, on cache lines, of the few pixels at hand.
-            first = block * p[PACKED]
-            _pack(
-                vectors, base + 4 * packed, base + 4 * (p[X] + sample * p[X_SAMPLE] + x_pixel),
-                index.ctypes.data + 4 * (p[COLUMNS] + first),
-                min(p[PACKED], p[NUM_COLUMNS] - first), 4 * p[VECTORS] * LANES,
-            )  # fmt: skip
+            # One copy after the other, on cache lines, of the few pixels at hand.
             x = base + 4 * packed
+            first = block * p[PACKED]
+            starts = index.ctypes.data + 4 * (p[COPIES] + first)
+            count, size = min(p[PACKED], p[NUM_COPIES] - first), 4 * p[LENGTH]
+            if way == STACKED:
+                rows = vectors + p[LENGTH] // LANES - p[VECTORS]
+                _pack_lines(x, pixels, starts, count, size, rows, 4 * p[ROW])
+            else:
+                _pack(vectors, x, pixels, starts, count, size)
         flags = FIRST if block == 0 else 0
         if block == blocks - 1:
             # Where rows are taken apart, the residual is added, and then the sum clipped, there.
@@ -252,7 +268,12 @@ def _piece(
             sums = scratch + (channel - first_row) * vectors * LANES
             y = p[Y] + sample * p[Y_SAMPLE] + channel * p[PLANE]
             other = p[OTHER] + sample * p[OTHER_SAMPLE] + channel * p[PLANE]
-            if HAS_TABLES:
+            if way == STACKED:
+                _store_lines(
+                    base + 4 * (y + y_pixel), base + 4 * sums, base + 4 * (other + y_pixel),
+                    4 * p[WIDTH], vectors, p[WIDTH] - column, p[FLAGS], low, high,
+                )  # fmt: skip
+            elif HAS_TABLES:
                 first = y_pixel // LANES
                 _close_rows(
                     base + 4 * y, base + 4 * sums, base + 4 * other,
@@ -261,6 +282,6 @@ def _piece(
                 )  # fmt: skip
             else:
                 _store_rows(
-                    arena, sums, y_pixel, vectors * LANES, y, other, row, p[WIDTH], p[HEIGHT],
+                    arena, sums, y_pixel, vectors * LANES, y, other, p[ROW], p[WIDTH], p[HEIGHT],
                     p[FLAGS], low, high,
                 )  # fmt: skip

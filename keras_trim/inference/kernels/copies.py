@@ -77,6 +77,28 @@ def pack_columns(vectors):
     return outlined(f"pack_columns_{vectors}", operands, build)
 
 
+@functools.cache
+def pack_lines():
+    """Makes `kernel(target, x, offsets, count, stride, lines, row)`: as `pack_columns`, but copies
+    are of `lines` vectors, which lie `row` bytes apart in x.
+    """
+
+    def build(function):
+        body = Body(function)
+        b = body.b
+        target, x, offsets, count, stride, lines, row = function.args
+        k, close = loop(b, count, 1)
+        offset = b.sext(body.scalar_at(offsets, k, I32), I64)
+        start, to = b.add(x, b.shl(offset, I64(2))), b.add(target, b.mul(k, stride))
+        line, close_line = loop(b, lines, 1)
+        body.store(body.load(start, b.mul(line, row)), to, b.mul(line, I64(4 * LANES)))
+        close_line()
+        close()
+        b.ret_void()
+
+    return outlined("pack_lines", (types.intp,) * 3 + (types.int64,) * 4, build)
+
+
 @intrinsic
 def copy_floats(typing_context, target, source, count):
     """Copies `count` floats between two addresses; reads up to LANES - 1 behind them."""

@@ -132,3 +132,40 @@ def close_rows():
 
     operands = (*(types.intp,) * 5, types.int64, types.int64, types.float32, types.float32)
     return outlined("close_rows", operands, build)
+
+
+@functools.cache
+def store_lines():
+    """Makes `kernel(y, sums, residual, row, lines, count, flags, low, high)`.
+
+    Of each of `lines` vectors it writes the first `count` floats, the vectors `row` bytes apart,
+    with the flag `RESIDUAL` after `clip(sums + residual)`.
+
+    Addresses: `y`, float32, of which no more is written; `sums`, float32, whole vectors;
+    `residual`, float32, which lies as y, read up to LANES floats behind its end.
+    """
+
+    def build(function):
+        body = Body(function)
+        b = body.b
+        y, sums, residual, row, lines, count, flags, low, high = function.args
+        has_residual = body.has(flags, RESIDUAL)
+        flags = b.and_(flags, I64(CLIP))
+        line, close = loop(b, lines, 1)
+        start = b.mul(line, row)
+        total = body.load(sums, b.mul(line, I64(4 * LANES)))
+        before = b.block
+        add, added = body.blocks("add", "added")
+        b.cbranch(has_residual, add, added)
+        b.position_at_end(add)
+        (clipped,) = body.clipped([b.fadd(total, body.load(residual, start))], flags, low, high)
+        last = b.block
+        b.branch(added)
+        b.position_at_end(added)
+        (total,) = body.merge(before, [total], last, [clipped])
+        body.store_first(total, count, y, start)
+        close()
+        b.ret_void()
+
+    operands = (*(types.intp,) * 3, *(types.int64,) * 4, types.float32, types.float32)
+    return outlined("store_lines", operands, build)

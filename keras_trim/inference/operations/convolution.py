@@ -73,10 +73,18 @@ class Geometry:
         """Whether padding takes the input pixel by pixel, as images in color often come."""
         return self.is_copied and self.x.channels == 3 and self.x.other_layout is None
 
+    def _taps(self):
+        """How far each tap of the kernel reaches, (taps,), down and to the right."""
+        y, x = np.divmod(np.arange(self.kernel[0] * self.kernel[1]), self.kernel[1])
+        return y * self.dilation[0], x * self.dilation[1]
+
+    def tap_lines(self):
+        """How many lines of its plane each tap reads below the first one, (taps,)."""
+        return self._taps()[0] // self.strides[0]
+
     def tap_offsets(self):
         """Where each tap of the kernel reads, (taps,), within the planes of a channel."""
-        y, x = np.divmod(np.arange(self.kernel[0] * self.kernel[1]), self.kernel[1])
-        y, x = y * self.dilation[0], x * self.dilation[1]
+        y, x = self._taps()
         phase = y % self.strides[0] * self.phases[1] + x % self.strides[1]
         return phase * self.plane + y // self.strides[0] * self.row + x // self.strides[1]
 
@@ -227,8 +235,9 @@ class Convolution(Operation):
         row = 0 if geometry.row == geometry.out_width else geometry.row
         pixels = (geometry.out_height - 1) * geometry.row + geometry.out_width
         columns = Columns.of_kernel(
-            self.kernel, self.groups, channel, geometry.tap_offsets(), builder.skip_zeros
-        )
+            self.kernel, self.groups, channel, geometry.tap_offsets(), builder.skip_zeros,
+            geometry.tap_lines(), geometry.row,
+        )  # fmt: skip
         size = geometry.out_width, geometry.out_height
         emit_product(builder, columns, self.bias, padded, y, pixels, row, size, clip, residual)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_trim.inference.kernels.convolution import CHUNK
+from keras_trim.inference.kernels.convolution import CHUNK, DIRECT, GAPPED, LINES, STACKED
 from keras_trim.inference.kernels.gaps import IS_AVAILABLE as HAS_TABLES
 from keras_trim.inference.kernels.gaps import gaps_of_rows
 from keras_trim.inference.kernels.vector import LANES, RESIDUAL
@@ -29,38 +29,44 @@ def emit_product(
         clip: `Clip`.
         residual: `Tensor` or None. In planes of the shape of y.
     """
-    by_lines = row > 0 and size[0] % LANES == 0
-    vectors = size[0] // LANES if by_lines else -(-pixels // LANES)
-    is_direct = row == 0 or by_lines
+    way_of_rows = DIRECT if row == 0 else LINES if size[0] % LANES == 0 else GAPPED
+    vectors = size[0] // LANES if way_of_rows == LINES else -(-pixels // LANES)
 
     def emit(variant, builder):
         groups = row_groups(columns, variant.tile)
         blocks, widest = variant.blocks, min(variant.vectors, vectors)
-        width = columns.block_width(blocks) if variant.is_packed else 0
-        packed = columns.pack(groups, blocks, widest * LANES if width else None)
-        per_piece = -(-vectors // -(-vectors // widest)) * LANES
+        way, most = way_of_rows, -(-vectors // -(-vectors // widest))
+        if variant.is_stacked:
+            way, widest, most = STACKED, variant.vectors, variant.vectors
+        starts, copy, lines = columns.copies(variant.is_stacked)
+        copies = -(-len(starts) // blocks)
+        offsets, length = columns.offsets, 0  # of a copy, in floats
+        if variant.is_packed:
+            length = (widest + (columns.reach if variant.is_stacked else 0)) * LANES
+            offsets = copy % copies * length + lines * LANES
+        packed = columns.pack(groups, blocks, copy // copies, offsets)
         rows = len(bias) if blocks > 1 else CHUNK * int(groups[:, 1].max())
-        sums = 0 if is_direct else rows * per_piece
-        needed = sums + width * widest * LANES
+        needed = copies * length + (rows * most * LANES if way >= GAPPED else 0)
         scratch, scratch_size = builder.scratch(needed) if needed else (0, 0)
         flags = clip.flag | (RESIDUAL if residual is not None else 0)
         tables = 0, 0
-        if HAS_TABLES and not is_direct:
-            starts, masks = gaps_of_rows(size[1], size[0], 0, 0, size[1], row)
-            tables = builder.index(starts), builder.short_index(masks)
+        if HAS_TABLES and way == GAPPED:
+            firsts, masks = gaps_of_rows(size[1], size[0], 0, 0, size[1], row)
+            tables = builder.index(firsts), builder.short_index(masks)
         operands = [
-            x, x.sample_size, y, y.sample_size, y.batch, y.plane, pixels, row, *size,
+            x, x.sample_size, y, y.sample_size, y.batch, y.plane, pixels, row or size[0], *size,
             builder.index(packed.runs), len(packed.runs), builder.index(packed.table), len(groups),
             blocks, builder.index(packed.offsets),
             builder.constant(packed.values), builder.constant(np.append(bias, np.zeros(8))),
             residual if residual is not None else 0,
             residual.sample_size if residual is not None else 0,
-            scratch, scratch_size, flags, widest, int(by_lines),
-            builder.index(columns.offsets) if width else 0, len(columns.offsets), width, *tables,
+            scratch, scratch_size, flags, widest, way,
+            *((builder.index(starts), len(starts), copies, length) if length else (0, 0, 0, 0)),
+            *tables,
         ]  # fmt: skip
         builder.emit("convolution", operands, [clip.low, clip.high])
 
-    variants = builder.tuner.variants(columns, vectors)
+    variants = builder.tuner.variants(columns, vectors, size)
     best = builder.tuner.fastest(
         variants,
         emit,
