@@ -6,7 +6,9 @@ offsets. It needs an input with its padding written out (`padding.py`) and compu
 between two rows of the output for nothing.
 
 The reduction is split into blocks of columns whose activations fit the first-level cache. Without
-it the product runs at the speed of the second level, about half as fast.
+it the product runs at the speed of the second level, about half as fast. What a block reads may be
+copied to one place first. If its vectors are of lines below each other, taps below each other share
+most of their copy, and blocks hold more columns.
 """
 
 from numba import njit

@@ -144,11 +144,9 @@ def split_pixels(channels, stride):
         start = b.add(source, b.mul(i, I64(4 * parts)))
         vectors = [body.load(start, 4 * LANES * k) for k in range(parts)]
         at = b.shl(i, I64(2))
-        for phase, (target, count) in reversed(
-            [*enumerate(((even, even_count), (odd, odd_count)))]
-        ):
-            if phase >= stride:
-                continue
+        targets = ((even, even_count), (odd, odd_count))
+        for phase in reversed(range(stride)):
+            target, count = targets[phase]
             is_pixel = first_lanes(b, b.sub(count, i))
             for channel in range(channels):
                 picked = _every(b, vectors, channels * phase + channel)

@@ -3,6 +3,7 @@
 Row by row, the many short rows of small images take a vector and part of another each. A processor
 with AVX-512 spreads the lanes of a vector over those that a mask picks, and back, so that a vector
 may hold the end of one row and the beginning of the next. Masks and places are tables, made ahead.
+Where vectors hold pixels of one row each, `store_lines` does without, on any processor.
 """
 
 import functools
@@ -13,7 +14,6 @@ from numba import types
 from numba.core import cgutils
 
 from keras_trim.inference.kernels.vector import (
-    CLIP,
     I32,
     I64,
     LANES,
@@ -64,6 +64,21 @@ def _mask_at(body, masks, vector):
     return bits, body.b.bitcast(bits, ir.VectorType(ir.IntType(1), LANES))
 
 
+def _with_residual(body, total, load, flags, low, high):
+    """`clip(total + load())` with the flag `RESIDUAL`, else `total`, which is clipped already."""
+    b = body.b
+    before = b.block
+    add, added = body.blocks("add", "added")
+    b.cbranch(body.has(flags, RESIDUAL), add, added)
+    b.position_at_end(add)
+    (clipped,) = body.clipped([b.fadd(total, load())], flags, low, high)
+    last = b.block
+    b.branch(added)
+    b.position_at_end(added)
+    (total,) = body.merge(before, [total], last, [clipped])
+    return total
+
+
 @functools.cache
 def spread_rows():
     """Makes `kernel(y, x, starts, masks, vectors, value)`: an image with gaps between its rows.
@@ -109,22 +124,14 @@ def close_rows():
         zeros = ir.Constant(body.vector, [0.0] * LANES)
         expand, compress = (_vector_function(body, name) for name in ("expand", "compress"))
         count_ones = b.module.declare_intrinsic("llvm.ctpop", [_I16])
-        has_residual = body.has(flags, RESIDUAL)
-        flags = b.and_(flags, I64(CLIP))
         vector, close = loop(b, vectors, 1)
         bits, mask = _mask_at(body, masks, vector)
         start = b.shl(b.sext(body.scalar_at(starts, vector, I32), I64), I64(2))
         total = body.load(sums, b.shl(vector, I64(6)))
-        before = b.block
-        add, added = body.blocks("add", "added")
-        b.cbranch(has_residual, add, added)
-        b.position_at_end(add)
-        spread = b.call(expand, [body.load(residual, start), zeros, mask])
-        (clipped,) = body.clipped([b.fadd(total, spread)], flags, low, high)
-        last = b.block
-        b.branch(added)
-        b.position_at_end(added)
-        (total,) = body.merge(before, [total], last, [clipped])
+        total = _with_residual(
+            body, total, lambda: b.call(expand, [body.load(residual, start), zeros, mask]),
+            flags, low, high,
+        )  # fmt: skip
         count = b.zext(b.call(count_ones, [bits]), I64)
         body.store_first(b.call(compress, [total, zeros, mask]), count, b.add(y, start))
         close()
@@ -149,20 +156,10 @@ def store_lines():
         body = Body(function)
         b = body.b
         y, sums, residual, row, lines, count, flags, low, high = function.args
-        has_residual = body.has(flags, RESIDUAL)
-        flags = b.and_(flags, I64(CLIP))
         line, close = loop(b, lines, 1)
         start = b.mul(line, row)
         total = body.load(sums, b.mul(line, I64(4 * LANES)))
-        before = b.block
-        add, added = body.blocks("add", "added")
-        b.cbranch(has_residual, add, added)
-        b.position_at_end(add)
-        (clipped,) = body.clipped([b.fadd(total, body.load(residual, start))], flags, low, high)
-        last = b.block
-        b.branch(added)
-        b.position_at_end(added)
-        (total,) = body.merge(before, [total], last, [clipped])
+        total = _with_residual(body, total, lambda: body.load(residual, start), flags, low, high)
         body.store_first(total, count, y, start)
         close()
         b.ret_void()
