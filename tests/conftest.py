@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 import keras_trim
+from keras_trim.inference.choices import Choices
 
 # Tests of what is computed within a compiled training step, which optimizations change.
 OPTIMIZED = (
@@ -28,6 +29,12 @@ def _reset_keras():
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(autouse=True)
+def _choose_anew(monkeypatch):
+    """Engines neither rely on choices of other tests nor leave theirs, some of them forced."""
+    monkeypatch.setattr(Choices, "of_this_machine", classmethod(lambda cls: cls()))
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ import time
 import numpy as np
 
 from keras_trim.inference import files
+from keras_trim.inference.choices import Choices
 from keras_trim.inference.dtypes import as_numpy
 from keras_trim.inference.execution import ProgramRunner, states_kept
 from keras_trim.inference.fusion import fuse
@@ -33,8 +34,9 @@ class Engine:
     sparse and dense, are measured on this machine and the fastest is kept. A layer without a kernel
     runs as the Keras layer that it is.
 
-    A program is made for each shape of inputs that it meets, which takes a second or so; the first
-    engine on a machine compiles the kernels, which takes about a minute, once.
+    A program is made for each shape of inputs that it meets, which takes a few seconds, and less
+    than one in later processes, as the choices of kernels are kept on disk; the first engine on a
+    machine compiles the kernels, which takes about a minute, once.
 
     Calls from several Python threads run at the same time, each with `num_threads` threads.
 
@@ -68,7 +70,7 @@ class Engine:
         self._source, self._max_bytes = source, max_bytes  # the file of an engine that was loaded
         self.num_threads = num_threads
         self._runners = {}  # the least recently planned first
-        self._tuner = Tuner()
+        self._tuner = Tuner(Choices.of_this_machine())
         self._lock = threading.Lock()
 
     def __call__(self, x):
@@ -232,6 +234,7 @@ class Engine:
             with self._lock:
                 if key not in self._runners:
                     self._runners[key] = self._plan_fastest(shapes, skip_zeros)
+                    self._tuner.choices.save()
                     if len(self._runners) > _MOST_PROGRAMS:
                         del self._runners[next(iter(self._runners))]
                 runner = self._runners[key]

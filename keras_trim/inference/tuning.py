@@ -7,6 +7,7 @@ import math
 import time
 
 from keras_trim.alignment import aligned_zeros
+from keras_trim.inference.choices import Choices
 from keras_trim.inference.execution import Execution
 from keras_trim.inference.kernels.program import run
 from keras_trim.inference.kernels.register_tile import ROW_GROUPS, WIDEST_GROUP
@@ -73,13 +74,14 @@ class Tuner:
     """Measures variants of an instruction and remembers the fastest for layers alike.
 
     Args:
+        choices: `Choices`, where the fastest variants are noted, and known ones looked up.
         seconds: Float. How long to measure, times the number of variants.
     """
 
-    def __init__(self, seconds=0.005):
+    def __init__(self, choices=None, seconds=0.005):
+        self.choices = choices or Choices()
         self.seconds = seconds
         self.most_floats = math.inf  # the memory that an instruction may take
-        self._known = {}  # what the layer is like -> the fastest variant
 
     def variants(self, columns, vectors, size=(0, 0)):
         """The variants worth measuring for a product.
@@ -123,20 +125,22 @@ class Tuner:
         Args:
             variants: List.
             emit: Function `(variant, builder)` that emits its instructions.
-            likeness: What layers have in common that are measured once for all of them: hashable.
+            likeness: What layers have in common that are measured once for all of them, as
+                `Choices.find` has it.
         """
         if len(variants) == 1:
             return variants[0]
-        key = (likeness, tuple(variants))
-        if key not in self._known:
+        fastest = self.choices.find(likeness, variants)
+        if fastest is None:
             programs = {}
             for variant in variants:
                 programs[variant] = self._program(variant, emit)
                 if sum(map(_num_bytes, programs.values())) > _MOST_BYTES:
                     fastest = self._fastest_alone(programs)
                     programs = {fastest: programs[fastest]}
-            self._known[key] = self._fastest_alone(programs)
-        return self._known[key]
+            fastest = self._fastest_alone(programs)
+            self.choices.add(likeness, variants, fastest)
+        return fastest
 
     def fastest_together(self, ways, emit, likeness, num_threads):
         """The way that is the fastest for some layers, on all threads.
@@ -145,8 +149,9 @@ class Tuner:
             ways, emit, likeness: As `fastest`'s. The first way is layer by layer.
             num_threads: Integer.
         """
-        key = (likeness, tuple(ways), num_threads)
-        if key not in self._known:
+        likeness = (*likeness, num_threads)
+        fastest = self.choices.find(likeness, ways)
+        if fastest is None:
             builder = Builder(num_threads, self, most_floats=self.most_floats)
             ends = [0]
             try:
@@ -162,8 +167,9 @@ class Tuner:
             times = self._race(runs, _MOST_TURNS)
             if num_threads > 1:
                 times[0] *= _EXCHANGE
-            self._known[key] = ways[times.index(min(times))]
-        return self._known[key]
+            fastest = ways[times.index(min(times))]
+            self.choices.add(likeness, ways, fastest)
+        return fastest
 
     def time(self, runner):
         """How long a run of a program takes, in seconds, with inputs of zero."""
