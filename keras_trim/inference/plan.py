@@ -32,6 +32,7 @@ class Builder:
         self.choices = {}
         self.shapes = {}
         self.node = None
+        self.padded = {}  # an image and how it is padded -> the copy of it
         self._entries = []  # (code, operands, factors, node) or (None, HostStep, None, node)
         self._is_shared = pools is not None  # by bands, of which each has the same weights
         self._pools = pools or (Pool(np.float32), Pool(np.int32), Pool(np.uint16))

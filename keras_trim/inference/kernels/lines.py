@@ -1,8 +1,9 @@
-"""Windows without a padded copy of the plane: some lines at a time, from edge to edge.
+"""Windows without a padded copy of the plane: down its lines, a vector of columns at a time.
 
-A line of the input is loaded once for all lines of the output that need it. Where a window reaches
-over the left or right edge of the image, lanes are set to what is outside of it (zero, or the least
-of numbers); above and below it, a line of these takes the place of one of the image.
+A line of the input is loaded once for all lines of the output whose windows have it: their sums
+stay in registers until they are complete. Where a window reaches over the left or right edge of the
+image, lanes are left out, or set to what is outside of it (zero, or the least of numbers); above
+and below it, a line of these takes the place of one of the image.
 """
 
 import functools
@@ -13,7 +14,17 @@ from numba import njit, types
 from keras_trim.inference.kernels.copies import fill_vectors
 from keras_trim.inference.kernels.planes import BATCH, CHANNELS, HEIGHT, WIDTH, place
 from keras_trim.inference.kernels.threads import share, take
-from keras_trim.inference.kernels.vector import CLIP, I32, I64, LANES, Body, outlined, splat
+from keras_trim.inference.kernels.vector import (
+    CLIP,
+    I32,
+    I64,
+    LANES,
+    Body,
+    first_lanes,
+    loop,
+    outlined,
+    splat,
+)
 from keras_trim.inference.kernels.windows import (
     BIAS,
     FLAGS,
@@ -35,20 +46,20 @@ from keras_trim.inference.kernels.windows import (
 
 WINDOWS = (  # (kind, size, stride), by their numbers
     ("product", 3, 1), ("product", 3, 2), ("product", 5, 1), ("product", 5, 2),
-    ("maximum", 3, 2), ("maximum", 2, 2), ("sum", 3, 2), ("sum", 2, 2),
+    ("maximum", 3, 2), ("maximum", 2, 2), ("sum", 3, 1), ("sum", 3, 2), ("sum", 2, 2),
 )  # fmt: skip
 MOST_BEFORE = 16  # columns of padding on the left: what may be read in front of a plane
-_LINES = 4  # at once
+_PIXELS, _LEAST_LINES = 2048, 16  # of a plane that are computed before those below
 _TOGETHER = 4  # planes that a thread takes at a time
 _BAND = 1024  # pixels of an image that are worth a thread of its own
 
 
 @functools.cache
-def line_window(kind, size, stride, lines):
-    """Makes `kernel(x, others, row, rows, x_line, column, columns, values, bias, y, y_line, count,
-    flags, low, high, outside)`.
+def line_window(kind, size, stride):
+    """Makes `kernel(x, others, row, lines, rows, x_line, column, columns, values, bias, y, y_line,
+    count, flags, low, high, outside)`.
 
-    It computes `lines` lines of `count` pixels each, of what is made of the pixels
+    It computes `lines` lines, one at least, of `count` pixels each, of what is made of the pixels
     `x[row + stride * l + j, column + stride * i + k]`, where x is zero, for a maximum `outside`,
     outside of its `rows` x `columns` pixels. A "product" is `clip(bias + sum(values[j, k] * x))`,
     a "sum" `values[l, i] * sum(x)`; a "maximum" takes no values. Vectors are whole: it reads up to
@@ -59,198 +70,150 @@ def line_window(kind, size, stride, lines):
     float32; `y`, float32, lines `y_line` bytes apart.
     """
     address, i64, f32 = types.intp, types.int64, types.float32
-    operands = (address, address, *(i64,) * 5, *(address,) * 3, i64, i64, i64, f32, f32, f32)
-    name = f"lines_{kind}_{size}_{stride}_{lines}"
-    return outlined(name, operands, lambda f: _build(f, kind, size, stride, lines))
+    operands = (address, address, *(i64,) * 6, *(address,) * 3, i64, i64, i64, f32, f32, f32)
+    name = f"lines_{kind}_{size}_{stride}"
+    return outlined(name, operands, lambda f: _build(f, kind, size, stride))
 
 
-def _build(function, kind, size, stride, lines):
+def _build(function, kind, size, stride):
     body = Body(function)
     b = body.b
     (
-        x, others, row, rows, x_line, column, columns, values, bias, y, y_line, count, flags, low,
-        high, outside,
+        x, others, row, lines, rows, x_line, column, columns, values, bias, y, y_line, count, flags,
+        low, high, outside,
     ) = function.args  # fmt: skip
+    start = None
+    # AVX-512 adds to some lanes as fast as to all; others set what is outside of the image to zero.
+    adds_some = kind == "product" and LANES == 16
+    outside = body.splat(outside)
     if kind == "product":
         weights = [body.splat(body.scalar_at(values, I64(i))) for i in range(size * size)]
-        totals = [body.splat(body.scalar_at(bias, I64(0)))] * lines
-    else:
-        totals = [None] * lines
-    # A processor loads zeros where a mask has none for free.
-    zeros = ir.Constant(body.vector, [0.0] * LANES)
-    outside = body.splat(outside) if kind == "maximum" else zeros
-    sources = []
-    for i in range((lines - 1) * stride + size):
-        this = b.add(row, I64(i))
-        is_inside = b.icmp_unsigned("<", this, rows)  # not negative either
-        sources.append(b.select(is_inside, b.add(x, b.mul(x_line, this)), others))
+        start = body.splat(body.scalar_at(bias, I64(0)))
     columns = splat(b, b.trunc(columns, I32), I32)
-    entry = b.block
-    loop, whole, part, following, done = body.blocks("loop", "whole", "part", "following", "done")
-    b.branch(loop)
+    at, next_columns = loop(b, count)  # the first pixel of a vector
 
-    b.position_at_end(loop)
-    at = b.phi(I64)  # the first pixel of this vector
-    at.add_incoming(I64(0), entry)
     first = b.add(column, b.mul(at, I64(stride)))
-    masks = {}
-
-    def load(source, offset):
-        """A vector from the column `first + offset` on."""
-        if offset not in masks:
-            lanes = [offset + lane for lane in range(LANES)]
-            places = b.add(
-                splat(b, b.trunc(first, I32), I32), ir.Constant(ir.VectorType(I32, LANES), lanes)
-            )
-            masks[offset] = b.icmp_unsigned("<", places, columns)
-        loaded = body.load(b.add(source, b.shl(first, I64(2))), 4 * offset)
-        return b.select(masks[offset], loaded, outside)
+    x, others = (b.add(base, b.shl(first, I64(2))) for base in (x, others))
+    masks = []  # which lanes of each column of the window are inside
+    for tap in range(size):
+        lanes = [tap + stride * lane for lane in range(LANES)]
+        places = b.add(
+            splat(b, b.trunc(first, I32), I32), ir.Constant(ir.VectorType(I32, LANES), lanes)
+        )
+        masks.append(b.icmp_unsigned("<", places, columns))
+    is_stored = first_lanes(b, b.sub(count, at))
 
     def taps(source):
         """What each column of the window sees of a line."""
         if stride == 1:
-            return [load(source, i) for i in range(size)]
-        seen = []
-        for i in range(0, size, 2):
-            halves = load(source, i), load(source, i + LANES)
-            for remainder in range(min(2, size - i)):
-                picked = range(remainder, 2 * LANES, 2)
-                picked = ir.Constant(ir.VectorType(I32, LANES), list(picked))
-                seen.append(b.shuffle_vector(*halves, picked))
-        return seen
+            seen = [body.load(source, 4 * i) for i in range(size)]
+        else:
+            seen = []
+            for i in range(0, size, 2):
+                halves = body.load(source, 4 * i), body.load(source, 4 * (i + LANES))
+                for remainder in range(min(2, size - i)):
+                    picked = range(remainder, 2 * LANES, 2)
+                    picked = ir.Constant(ir.VectorType(I32, LANES), list(picked))
+                    seen.append(b.shuffle_vector(*halves, picked))
+        if adds_some:
+            return seen
+        return [b.select(mask, tap, outside) for mask, tap in zip(masks, seen, strict=True)]
 
-    for i, source in enumerate(sources):
+    def add_line(totals, at_line, number):
+        """Adds a line of x to the totals of all outputs whose windows have it.
+
+        Args:
+            totals: List of vectors, one per output; `None` where nothing was added yet.
+            at_line: Its number in x.
+            number: Integer. Which line of the first output's window it is.
+        """
+        is_inside = b.icmp_unsigned("<", at_line, rows)  # not negative either
+        source = b.select(is_inside, b.add(x, b.mul(x_line, at_line)), others)
         seen = taps(source)
+        for i in range(stride):  # what the next vectors see and these do not
+            body.fetch(source, 4 * (size - 2 + (stride + 1 + i) * LANES))
         if kind != "product":  # of a line, whatever line of the window it is
             joined = functools.reduce(functools.partial(body.joined, kind), seen)
-        for out in range(lines):
-            line = i - stride * out  # of the window
+        for out in range(len(totals)):
+            line = number - stride * out  # of the window
             if not 0 <= line < size:
                 continue
-            if kind == "product":
-                for j, tap in enumerate(seen):
-                    totals[out] = body.multiply_add(weights[line * size + j], tap, totals[out])
-            else:
+            if kind != "product":
                 totals[out] = body.joined(kind, totals[out], joined)
-    here = b.shl(at, I64(2))
+                continue
+            for j, tap in enumerate(seen):
+                total = start if totals[out] is None else totals[out]
+                totals[out] = body.multiply_add(weights[line * size + j], tap, total)
+                if adds_some:
+                    totals[out] = b.select(masks[j], totals[out], total)
+
+    # Outputs whose windows have begun when the first one's is complete, but for the newest lines.
+    ahead = -(-size // stride) - 1
+    begun = [None] * ahead
+    for number in range(size - stride):
+        add_line(begun, b.add(row, I64(number)), number)
+    entry = b.block
+    each_line, end = body.blocks("line", "end")
+    b.branch(each_line)
+
+    b.position_at_end(each_line)
+    line, totals = b.phi(I64), [b.phi(body.vector) for _ in begun]
+    here = b.mul(y_line, line)
+    now = [*totals, None]
+    for number in range(size - stride, size):
+        add_line(now, b.add(b.add(row, b.mul(line, I64(stride))), I64(number)), number)
+    done = now[0]
     if kind == "product":
-        totals = body.clipped(totals, flags, low, high)
+        (done,) = body.clipped([done], flags, low, high)
     elif kind == "sum":
-        for out in range(lines):
-            factors = body.load(b.add(values, here), b.mul(y_line, I64(out)))
-            totals[out] = b.fmul(totals[out], factors)
-    target = b.add(y, here)
-    left = b.sub(count, at)
-    b.cbranch(b.icmp_signed(">=", left, I64(LANES)), whole, part)
-    b.position_at_end(whole)
-    for out, total in enumerate(totals):
-        body.store(total, target, b.mul(y_line, I64(out)))
-    b.branch(following)
-    b.position_at_end(part)
-    for out, total in enumerate(totals):
-        body.store_first(total, left, target, b.mul(y_line, I64(out)))
-    b.branch(following)
-    b.position_at_end(following)
-    after = b.add(at, I64(LANES))
-    at.add_incoming(after, following)
-    b.cbranch(b.icmp_signed("<", after, count), loop, done)
-    b.position_at_end(done)
+        done = b.fmul(done, body.load(b.add(values, b.shl(at, I64(2))), here))
+    body.store_where(is_stored, done, b.add(y, b.shl(at, I64(2))), here)
+    following = b.add(line, I64(1))
+    begun, now = [I64(0), *begun], [following, *now[1:]]
+    for value, at_first, later in zip([line, *totals], begun, now, strict=True):
+        value.add_incoming(at_first, entry)
+        value.add_incoming(later, b.block)
+    b.cbranch(b.icmp_signed("<", following, lines), each_line, end)
+
+    b.position_at_end(end)
+    next_columns()
     b.ret_void()
 
 
 (
-    (_3_1, _3_2, _3_3, _3_4), (_3s2_1, _3s2_2, _3s2_3, _3s2_4),
-    (_5_1, _5_2, _5_3, _5_4), (_5s2_1, _5s2_2, _5s2_3, _5s2_4),
-    (_max3_1, _max3_2, _max3_3, _max3_4), (_max2_1, _max2_2, _max2_3, _max2_4),
-    (_sum3_1, _sum3_2, _sum3_3, _sum3_4), (_sum2_1, _sum2_2, _sum2_3, _sum2_4),
-) = (
-    tuple(line_window(*window, lines) for lines in range(1, _LINES + 1)) for window in WINDOWS
-)  # fmt: skip
+    _3, _3s2, _5, _5s2, _max3s2, _max2s2, _sum3, _sum3s2, _sum2s2,
+) = (line_window(*window) for window in WINDOWS)  # fmt: skip
 
 NUMBER, OTHERS, OTHERS_SIZE = range(WINDOW_OPERANDS + 1, WINDOW_OPERANDS + 4)
 
 
 @njit(nogil=True, boundscheck=False)
 def _lines(
-    number, lines, x, others, row, rows, x_line, column, columns, values, bias, y, y_line, count,
+    number, x, others, row, lines, rows, x_line, column, columns, values, bias, y, y_line, count,
     flags, low, high, outside,
 ):  # fmt: skip
     a = (
-        x, others, row, rows, x_line, column, columns, values, bias, y, y_line, count, flags, low,
-        high, outside,
+        x, others, row, lines, rows, x_line, column, columns, values, bias, y, y_line, count, flags,
+        low, high, outside,
     )  # fmt: skip
     if number == 0:
-        if lines == 4:
-            _3_4(*a)
-        elif lines == 3:
-            _3_3(*a)
-        elif lines == 2:
-            _3_2(*a)
-        else:
-            _3_1(*a)
+        _3(*a)
     elif number == 1:
-        if lines == 4:
-            _3s2_4(*a)
-        elif lines == 3:
-            _3s2_3(*a)
-        elif lines == 2:
-            _3s2_2(*a)
-        else:
-            _3s2_1(*a)
+        _3s2(*a)
     elif number == 2:
-        if lines == 4:
-            _5_4(*a)
-        elif lines == 3:
-            _5_3(*a)
-        elif lines == 2:
-            _5_2(*a)
-        else:
-            _5_1(*a)
+        _5(*a)
     elif number == 3:
-        if lines == 4:
-            _5s2_4(*a)
-        elif lines == 3:
-            _5s2_3(*a)
-        elif lines == 2:
-            _5s2_2(*a)
-        else:
-            _5s2_1(*a)
+        _5s2(*a)
     elif number == 4:
-        if lines == 4:
-            _max3_4(*a)
-        elif lines == 3:
-            _max3_3(*a)
-        elif lines == 2:
-            _max3_2(*a)
-        else:
-            _max3_1(*a)
+        _max3s2(*a)
     elif number == 5:
-        if lines == 4:
-            _max2_4(*a)
-        elif lines == 3:
-            _max2_3(*a)
-        elif lines == 2:
-            _max2_2(*a)
-        else:
-            _max2_1(*a)
+        _max2s2(*a)
     elif number == 6:
-        if lines == 4:
-            _sum3_4(*a)
-        elif lines == 3:
-            _sum3_3(*a)
-        elif lines == 2:
-            _sum3_2(*a)
-        else:
-            _sum3_1(*a)
+        _sum3(*a)
+    elif number == 7:
+        _sum3s2(*a)
     else:
-        if lines == 4:
-            _sum2_4(*a)
-        elif lines == 3:
-            _sum2_3(*a)
-        elif lines == 2:
-            _sum2_2(*a)
-        else:
-            _sum2_1(*a)
+        _sum2s2(*a)
 
 
 @njit(nogil=True, boundscheck=False)
@@ -259,9 +222,8 @@ def windows_lines(p, f, arena, constants, control, thread, num_threads):
     base, planes = arena.ctypes.data, p[BATCH] * p[CHANNELS] * p[MULTIPLIER]
     others = base + 4 * (p[OTHERS] + thread * p[OTHERS_SIZE])
     values_line = p[OUT_WIDTH] if p[KIND] == SUM else 0
-    # The first pieces of a plane have one line more than the others.
-    pieces = (p[OUT_HEIGHT] + _LINES - 1) // _LINES
-    least, longer = p[OUT_HEIGHT] // pieces, p[OUT_HEIGHT] % pieces
+    # What is read again for the next vectors of the same lines stays in the first-level cache.
+    most = max(_PIXELS // max(p[WIDTH], 1), _LEAST_LINES)
     # Products part large images by pixels. So each thread keeps to some lines of all planes: what
     # it reads is in the cache of its own core, and what it writes will be.
     is_large = p[BATCH] == 1 and p[HEIGHT] * p[WIDTH] >= _BAND * num_threads
@@ -273,19 +235,17 @@ def windows_lines(p, f, arena, constants, control, thread, num_threads):
         for item in range(begin, end):
             band = item // planes if item >= planes else 0
             x, y, out = place(p, item - band * planes, p[MULTIPLIER])
-            piece, last_piece = share(pieces, band, bands) if bands > 1 else (0, pieces)
-            line = piece * least + min(piece, longer)
-            while piece < last_piece:
-                lines = least + 1 if piece < longer else least
+            line, last = share(p[OUT_HEIGHT], band, bands) if bands > 1 else (0, p[OUT_HEIGHT])
+            while line < last:
+                lines = min(most, last - line)
                 values = p[VALUES] + out * p[NUM_VALUES] + line * values_line
                 _lines(
-                    p[NUMBER], lines, base + 4 * x, others + 4 * MOST_BEFORE,
-                    line * p[STRIDE_Y] - p[TOP], p[HEIGHT], 4 * p[WIDTH], -p[LEFT], p[WIDTH],
-                    constants.ctypes.data + 4 * values,
+                    p[NUMBER], base + 4 * x, others + 4 * MOST_BEFORE,
+                    line * p[STRIDE_Y] - p[TOP], lines, p[HEIGHT], 4 * p[WIDTH], -p[LEFT],
+                    p[WIDTH], constants.ctypes.data + 4 * values,
                     constants.ctypes.data + 4 * (p[BIAS] + out),
                     base + 4 * (y + line * p[OUT_WIDTH]), 4 * p[OUT_WIDTH], p[OUT_WIDTH],
                     p[FLAGS] & CLIP, f[LOW], f[HIGH], f[OUTSIDE],
                 )  # fmt: skip
                 line += lines
-                piece += 1
         begin, end = take(control, bands * planes, _TOGETHER, thread, num_threads)

@@ -85,7 +85,7 @@ def _build_multiply_add(function, rows, vectors):
     b.cbranch(b.icmp_signed("<", count, I64(_FEW)), fetch, fetched)
     b.position_at_end(fetch)
     for r, i in tile:
-        body.fetch_to_write(row(y_now, r), i)
+        body.fetch(row(y_now, r), i, to_write=True)
     b.branch(fetched)
     b.position_at_end(fetched)
     biases = [body.splat(body.scalar_at(bias_now, I64(r))) for r in range(rows)]

@@ -95,15 +95,19 @@ class Body:
         self.b.store(value, self.at(base, offset), align=4)
 
     def store_first(self, value, count, base, offset=0):
-        """Stores the first `count` lanes, all if it is more than there are."""
+        """As the function of that name."""
         store_first(self.b, value, count, self.at(base, offset))
 
-    def fetch_to_write(self, base, offset=0):
-        """Asks for a cache line that will be written."""
+    def store_where(self, lanes, value, base, offset=0):
+        """As the function of that name."""
+        store_where(self.b, lanes, value, self.at(base, offset))
+
+    def fetch(self, base, offset=0, to_write=False):
+        """Asks for a cache line that will be read, or written."""
         kind = ir.FunctionType(ir.VoidType(), [self.vector.as_pointer(), I32, I32, I32])
         prefetch = cgutils.get_or_insert_function(self.b.module, kind, "llvm.prefetch.p0")
-        to_write, all_levels, data = I32(1), I32(3), I32(1)
-        self.b.call(prefetch, [self.at(base, offset), to_write, all_levels, data])
+        all_levels, data = I32(3), I32(1)
+        self.b.call(prefetch, [self.at(base, offset), I32(int(to_write)), all_levels, data])
 
     def multiply_add(self, a, b, c):
         return self.b.call(self._fma, [a, b, c])
@@ -178,15 +182,22 @@ def splat(b, scalar, kind=F32):
 
 def first_lanes(b, count):
     """A mask of the first `count` lanes; none if it is negative."""
-    lanes = ir.Constant(ir.VectorType(I64, LANES), list(range(LANES)))
-    return b.icmp_signed("<", lanes, splat(b, count, I64))
+    lanes = ir.Constant(ir.VectorType(I32, LANES), list(range(LANES)))
+    count = b.select(b.icmp_signed("<", count, I64(LANES)), count, I64(LANES))
+    return b.icmp_signed("<", lanes, splat(b, b.trunc(count, I32), I32))
 
 
 def store_first(b, value, count, pointer):
+    """Stores the first `count` lanes, all if it is more than there are."""
+    store_where(b, first_lanes(b, count), value, pointer)
+
+
+def store_where(b, lanes, value, pointer):
+    """Stores the lanes of a mask."""
     mask = ir.VectorType(ir.IntType(1), LANES)
     store = cgutils.get_or_insert_function(
         b.module,
         ir.FunctionType(ir.VoidType(), [value.type, pointer.type, I32, mask]),
         f"llvm.masked.store.v{LANES}f32.p0",
     )
-    b.call(store, [value, pointer, I32(4), first_lanes(b, count)])
+    b.call(store, [value, pointer, I32(4), lanes])

@@ -89,14 +89,21 @@ class Geometry:
         return phase * self.plane + y // self.strides[0] * self.row + x // self.strides[1]
 
     def pad(self, builder):
-        """Emits the padded copy, if there is something to do; returns it and its floats per
-        channel.
+        """Emits the padded copy, if there is something to do and no layer before had the same;
+        returns it and its floats per channel.
         """
         if not self.is_copied:
             return self.x, self.x.plane
         height, width = spatial(self.x)
         channel = self.phases[0] * self.phases[1] * self.plane
+        likeness = (
+            self.x, self.plane, self.rows, self.row, self.top, self.left, self.strides, self.spread,
+            self.phases,
+        )  # fmt: skip
+        if likeness in builder.padded:
+            return builder.padded[likeness], channel
         padded = Tensor((self.x.batch, self.x.channels * channel), "rows")
+        builder.padded[likeness] = padded
         builder.require_memory(padded.size)
         tables = 0, 0, 0
         is_plain = self.x.layout == "planes" and self.strides == self.spread == (1, 1)
