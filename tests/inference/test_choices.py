@@ -8,11 +8,11 @@ import keras
 import numba
 import numpy as np
 import pytest
+from helpers import numbers, randomize
 
 from keras_trim.inference import Engine, choices
 from keras_trim.inference.choices import Choices
 from keras_trim.inference.tuning import Tuner
-from tests.inference.helpers import numbers, randomize
 
 WAYS = ["one", "another", "a third"]
 

@@ -1,11 +1,14 @@
 """Products with weights: dense layers and convolutions of all kinds, over their settings."""
 
 import keras
+import numpy as np
 import pytest
 from helpers import assert_same, batches, examples, kinds, numbers, of_layer, randomize, sparsities
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from keras import layers
+
+from keras_trim.inference.kernels.program import CODES
 
 channels = st.integers(1, 13)
 
@@ -84,6 +87,16 @@ def test_color_that_two_layers_see():
     pooled = layers.DepthwiseConv2D(3, padding="same")(x)
     again = layers.Conv2D(4, 3, strides=2, padding="same")(x)
     assert_same(keras.Model(x, [strided, pooled, again]), numbers(2, 37, 41, 3))
+
+
+def test_layers_that_pad_an_image_alike_share_the_copy():
+    x = keras.Input((12, 14, 5))
+    y = layers.Conv2D(5, 1, activation="relu")(x)
+    alike = [layers.Conv2D(4, 1, strides=2)(y), layers.Conv2D(6, 1, strides=2)(y)]
+    model = keras.Model(x, [*alike, layers.Conv2D(4, 3, strides=2)(y)])
+    engine = assert_same(randomize(model), numbers(2, 12, 14, 5))
+    (runner,) = engine._runners.values()
+    assert np.count_nonzero(runner.program.table[:, 0] == CODES["pad"]) == 2
 
 
 @given(

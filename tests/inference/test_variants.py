@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_trim.inference import tuning
-from keras_trim.inference.kernels import lookup
+from keras_trim.inference.kernels import lines, lookup
 from keras_trim.inference.kernels.vector import LANES
 from keras_trim.inference.packing import Columns, row_groups
 from keras_trim.inference.tensors import Tensor, plane_size
@@ -75,6 +75,37 @@ def test_depthwise(
     assert_same(model, numbers(batch, *size, channels), num_threads=num_threads)
     by_lines = len({*kernel}) == 1 and kernel[0] == 3 and strides < 3
     assert ("flat" if number else "lines" if by_lines else "padded") in picked
+
+
+@examples
+@given(
+    window=st.sampled_from(lines.WINDOWS),
+    padding=st.sampled_from(["valid", "same"]),
+    height=st.sampled_from([5, 6, 7, 14, 40, 150, 1000]),
+    width=st.integers(5, 40),
+    channels=st.integers(1, 40),
+    batch=st.sampled_from([1, 3]),
+    special=st.sampled_from([None, np.nan, np.inf]),
+    num_threads=st.integers(1, 4),
+)
+def test_windows_by_lines(
+    pick, window, padding, height, width, channels, batch, special, num_threads
+):  # fmt: skip
+    """What is next to an edge, on the line before, is not within a window, even if it is NaN."""
+    picked = pick(0)
+    kind, size, stride = window
+    if kind == "product":
+        layer = keras.layers.DepthwiseConv2D(size, stride, padding, bias_initializer="ones")
+    else:
+        pool = keras.layers.MaxPooling2D if kind == "maximum" else keras.layers.AveragePooling2D
+        layer = pool(size, stride, padding)
+    shape = height, width if height < 100 else 5 + width % 12, channels
+    x = numbers(batch, *shape)
+    # A maximum on TensorFlow leaves NaN out.
+    if special is not None and (kind != "maximum" or keras.backend.backend() != "tensorflow"):
+        x[:, :: size + 2, [0, -1]] = special
+    assert_same(of_layer(layer, shape, 0.0), x, num_threads=num_threads)
+    assert "lines" in picked
 
 
 @examples

@@ -12,7 +12,15 @@ from llvmlite import ir
 from numba import njit, types
 
 from keras_trim.inference.kernels.copies import fill_vectors
-from keras_trim.inference.kernels.planes import BATCH, CHANNELS, HEIGHT, WIDTH, place
+from keras_trim.inference.kernels.planes import (
+    BATCH,
+    CHANNELS,
+    HEIGHT,
+    WIDTH,
+    X_PLANE,
+    Y_PLANE,
+    place,
+)
 from keras_trim.inference.kernels.threads import share, take
 from keras_trim.inference.kernels.vector import (
     CLIP,
@@ -50,27 +58,32 @@ WINDOWS = (  # (kind, size, stride), by their numbers
 )  # fmt: skip
 MOST_BEFORE = 16  # columns of padding on the left: what may be read in front of a plane
 _PIXELS, _LEAST_LINES = 2048, 16  # of a plane that are computed before those below
-_TOGETHER = 4  # planes that a thread takes at a time
+_TOGETHER, _NARROW_TOGETHER = 4, 16  # planes that a thread takes at a time
 _BAND = 1024  # pixels of an image that are worth a thread of its own
 
 
 @functools.cache
 def line_window(kind, size, stride):
-    """Makes `kernel(x, others, row, lines, rows, x_line, column, columns, values, bias, y, y_line,
-    count, flags, low, high, outside)`.
+    """Makes `kernel(planes, x, x_plane, others, row, lines, rows, x_line, column, columns, values,
+    num_values, bias, y, y_plane, y_line, count, flags, low, high, outside)`.
 
-    It computes `lines` lines, one at least, of `count` pixels each, of what is made of the pixels
-    `x[row + stride * l + j, column + stride * i + k]`, where x is zero, for a maximum `outside`,
-    outside of its `rows` x `columns` pixels. A "product" is `clip(bias + sum(values[j, k] * x))`,
-    a "sum" `values[l, i] * sum(x)`; a "maximum" takes no values. Vectors are whole: it reads up to
-    `3 * LANES` floats behind a line of x and one of values, and `-column` in front of x.
+    For each of some planes it computes `lines` lines, one at least, of `count` pixels each, of what
+    is made of the pixels `x[row + stride * l + j, column + stride * i + k]`, where x is zero, for a
+    maximum `outside`, outside of its `rows` x `columns` pixels. A "product" is
+    `clip(bias + sum(values[j, k] * x))`, a "sum" `values[l, i] * sum(x)`; a "maximum" takes no
+    values. Vectors are whole: it reads up to `3 * LANES` floats behind a line of x and one of
+    values, and `-column` in front of x.
 
-    Addresses: `x`, float32, a plane with lines `x_line` bytes apart; `others`, float32, in place of
-    a line of x; `values`, float32, (size * size,), or lines `y_line` bytes apart; `bias`, one
-    float32; `y`, float32, lines `y_line` bytes apart.
+    Addresses: `x`, float32, planes `x_plane` bytes apart with lines `x_line` bytes apart; `others`,
+    float32, in place of a line of x; `values`, float32, (planes, size * size), those of planes
+    `num_values` bytes apart, or lines `y_line` bytes apart; `bias`, float32, (planes,); `y`,
+    float32, planes `y_plane` bytes apart with lines `y_line` bytes apart.
     """
     address, i64, f32 = types.intp, types.int64, types.float32
-    operands = (address, address, *(i64,) * 6, *(address,) * 3, i64, i64, i64, f32, f32, f32)
+    operands = (
+        i64, address, i64, address, *(i64,) * 6, address, i64, address, address, *(i64,) * 4, f32,
+        f32, f32,
+    )  # fmt: skip
     name = f"lines_{kind}_{size}_{stride}"
     return outlined(name, operands, lambda f: _build(f, kind, size, stride))
 
@@ -79,21 +92,24 @@ def _build(function, kind, size, stride):
     body = Body(function)
     b = body.b
     (
-        x, others, row, lines, rows, x_line, column, columns, values, bias, y, y_line, count, flags,
-        low, high, outside,
+        planes, x, x_plane, others, row, lines, rows, x_line, column, columns, values, num_values,
+        bias, y, y_plane, y_line, count, flags, low, high, outside,
     ) = function.args  # fmt: skip
-    start = None
     # AVX-512 adds to some lanes as fast as to all; others set what is outside of the image to zero.
     adds_some = kind == "product" and LANES == 16
     outside = body.splat(outside)
+    columns = splat(b, b.trunc(columns, I32), I32)
+    plane, next_plane = loop(b, planes, 1)
+    x, y = b.add(x, b.mul(plane, x_plane)), b.add(y, b.mul(plane, y_plane))
+    values, start = b.add(values, b.mul(plane, num_values)), None
     if kind == "product":
         weights = [body.splat(body.scalar_at(values, I64(i))) for i in range(size * size)]
-        start = body.splat(body.scalar_at(bias, I64(0)))
-    columns = splat(b, b.trunc(columns, I32), I32)
+        start = body.splat(body.scalar_at(bias, plane))
     at, next_columns = loop(b, count)  # the first pixel of a vector
 
     first = b.add(column, b.mul(at, I64(stride)))
     x, others = (b.add(base, b.shl(first, I64(2))) for base in (x, others))
+    y = b.add(y, b.shl(at, I64(2)))
     masks = []  # which lanes of each column of the window are inside
     for tap in range(size):
         lanes = [tap + stride * lane for lane in range(LANES)]
@@ -167,7 +183,7 @@ def _build(function, kind, size, stride):
         (done,) = body.clipped([done], flags, low, high)
     elif kind == "sum":
         done = b.fmul(done, body.load(b.add(values, b.shl(at, I64(2))), here))
-    body.store_where(is_stored, done, b.add(y, b.shl(at, I64(2))), here)
+    body.store_where(is_stored, done, y, here)
     following = b.add(line, I64(1))
     begun, now = [I64(0), *begun], [following, *now[1:]]
     for value, at_first, later in zip([line, *totals], begun, now, strict=True):
@@ -177,6 +193,7 @@ def _build(function, kind, size, stride):
 
     b.position_at_end(end)
     next_columns()
+    next_plane()
     b.ret_void()
 
 
@@ -189,12 +206,12 @@ NUMBER, OTHERS, OTHERS_SIZE = range(WINDOW_OPERANDS + 1, WINDOW_OPERANDS + 4)
 
 @njit(nogil=True, boundscheck=False)
 def _lines(
-    number, x, others, row, lines, rows, x_line, column, columns, values, bias, y, y_line, count,
-    flags, low, high, outside,
+    number, planes, x, x_plane, others, row, lines, rows, x_line, column, columns, values,
+    num_values, bias, y, y_plane, y_line, count, flags, low, high, outside,
 ):  # fmt: skip
     a = (
-        x, others, row, lines, rows, x_line, column, columns, values, bias, y, y_line, count, flags,
-        low, high, outside,
+        planes, x, x_plane, others, row, lines, rows, x_line, column, columns, values, num_values,
+        bias, y, y_plane, y_line, count, flags, low, high, outside,
     )  # fmt: skip
     if number == 0:
         _3(*a)
@@ -228,24 +245,29 @@ def windows_lines(p, f, arena, constants, control, thread, num_threads):
     # it reads is in the cache of its own core, and what it writes will be.
     is_large = p[BATCH] == 1 and p[HEIGHT] * p[WIDTH] >= _BAND * num_threads
     bands = num_threads if is_large else 1
-    begin, end = take(control, bands * planes, _TOGETHER, thread, num_threads)
+    # A call takes as long as some lines of one vector.
+    is_narrow = bands == p[MULTIPLIER] == 1 and p[OUT_WIDTH] <= LANES
+    together = _NARROW_TOGETHER if is_narrow else _TOGETHER
+    begin, end = take(control, bands * planes, together, thread, num_threads)
     if begin < end:  # else its scratch memory may be another instruction's by now
         fill_vectors(others, p[OTHERS_SIZE], f[OUTSIDE])
     while begin < end:
-        for item in range(begin, end):
-            band = item // planes if item >= planes else 0
-            x, y, out = place(p, item - band * planes, p[MULTIPLIER])
+        while begin < end:
+            band = begin // planes if begin >= planes else 0
+            x, y, out = place(p, begin - band * planes, p[MULTIPLIER])
+            count = min(end - begin, p[CHANNELS] - out) if is_narrow else 1
             line, last = share(p[OUT_HEIGHT], band, bands) if bands > 1 else (0, p[OUT_HEIGHT])
             while line < last:
                 lines = min(most, last - line)
                 values = p[VALUES] + out * p[NUM_VALUES] + line * values_line
                 _lines(
-                    p[NUMBER], base + 4 * x, others + 4 * MOST_BEFORE,
+                    p[NUMBER], count, base + 4 * x, 4 * p[X_PLANE], others + 4 * MOST_BEFORE,
                     line * p[STRIDE_Y] - p[TOP], lines, p[HEIGHT], 4 * p[WIDTH], -p[LEFT],
-                    p[WIDTH], constants.ctypes.data + 4 * values,
+                    p[WIDTH], constants.ctypes.data + 4 * values, 4 * p[NUM_VALUES],
                     constants.ctypes.data + 4 * (p[BIAS] + out),
-                    base + 4 * (y + line * p[OUT_WIDTH]), 4 * p[OUT_WIDTH], p[OUT_WIDTH],
-                    p[FLAGS] & CLIP, f[LOW], f[HIGH], f[OUTSIDE],
+                    base + 4 * (y + line * p[OUT_WIDTH]), 4 * p[Y_PLANE], 4 * p[OUT_WIDTH],
+                    p[OUT_WIDTH], p[FLAGS] & CLIP, f[LOW], f[HIGH], f[OUTSIDE],
                 )  # fmt: skip
                 line += lines
-        begin, end = take(control, bands * planes, _TOGETHER, thread, num_threads)
+            begin += count
+        begin, end = take(control, bands * planes, together, thread, num_threads)
