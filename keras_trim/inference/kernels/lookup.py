@@ -17,7 +17,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 
-from keras_trim.inference.kernels.vector import I32, I64, LANES, Body, outlined
+from keras_trim.inference.kernels.vector import AHEAD, I32, I64, LANES, Body, outlined
 
 _I8 = ir.IntType(8)
 ROWS = 16
@@ -79,7 +79,9 @@ def _build(function):
         where = b.inttoptr(b.add(lanes, b.shl(now, I64(4))), ir.VectorType(_I8, ROWS).as_pointer())
         place = b.zext(b.load(where, align=16), places)
         weights = body.load(values, b.shl(now, I64(6)))
+        body.fetch(values, b.add(b.shl(now, I64(6)), I64(AHEAD)))
         products.append(body.multiply_add(weights, b.call(pick, [one, place, other]), total))
+    body.fetch(lanes, b.add(b.shl(slot, I64(4)), I64(AHEAD // 4)))
     for total, product, at_first in zip(sums, products, (start, zeros), strict=True):
         total.add_incoming(at_first, head)
         total.add_incoming(product, step)

@@ -10,7 +10,16 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from keras_trim.inference.kernels.vector import CLIP, F32, I32, I64, LANES, Body, outlined
+from keras_trim.inference.kernels.vector import (
+    AHEAD,
+    CLIP,
+    F32,
+    I32,
+    I64,
+    LANES,
+    Body,
+    outlined,
+)
 
 _I16 = ir.IntType(16)
 _QUAD = 4  # products that one small vector holds
@@ -64,6 +73,8 @@ def _build_sparse_dots(function):
     b.cbranch(b.icmp_signed("<", k, whole), step, reduced)
 
     b.position_at_end(step)
+    body.fetch(values, b.add(b.shl(k, I64(2)), I64(AHEAD)))
+    body.fetch(columns, b.add(b.shl(k, I64(1)), I64(AHEAD // 2)))
     for i, total in enumerate(sums):
         at = b.add(k, I64(i * _QUAD))
         weights = b.load(b.bitcast(b.gep(floats, [at]), quad.as_pointer()), align=4)

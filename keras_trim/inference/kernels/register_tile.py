@@ -11,6 +11,7 @@ import functools
 from numba import types
 
 from keras_trim.inference.kernels.vector import (
+    AHEAD,
     FIRST,
     I32,
     I64,
@@ -75,6 +76,11 @@ def _build_multiply_add(function, rows, vectors):
     count = b.sext(body.scalar_at(table_now, I64(1), I32), I64)
     from_bias, from_y, head, step, done = body.blocks("from_bias", "from_y", "head", "step", "done")
 
+    if rows == 1:  # of 32 columns, about a row of them; the hardware fetches what more there is
+        for line in (0, 64):
+            body.fetch(values_now, AHEAD + line)
+            body.fetch(offsets_now, AHEAD + line)
+
     def row(base, r):
         return b.add(base, b.mul(stride, I64(r))) if r else base
 
@@ -110,6 +116,8 @@ def _build_multiply_add(function, rows, vectors):
         body.splat(body.scalar_at(values_now, b.add(first_weight, I64(r)) if r else first_weight))
         for r in range(rows)
     ]
+    if rows > 1:
+        body.fetch(values_now, b.add(b.shl(first_weight, I64(2)), I64(AHEAD)))
     for total, (r, i) in zip(sums, tile, strict=True):
         total.add_incoming(body.multiply_add(weights[r], inputs[i // (LANES * 4)], total), step)
     k.add_incoming(b.add(k, I64(1)), step)

@@ -31,6 +31,9 @@ def _vector_shape():
 
 
 LANES, REGISTERS = _vector_shape()
+AHEAD = (
+    4096  # bytes: where a stream of weights is asked for, as hardware stops at the end of a page
+)
 FIRST, CLIP, RESIDUAL = 1, 2, 4  # flags: start from the bias; clip the sums; add a residual
 
 
