@@ -10,16 +10,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from keras_trim.inference.kernels.vector import (
-    AHEAD,
-    CLIP,
-    F32,
-    I32,
-    I64,
-    LANES,
-    Body,
-    outlined,
-)
+from keras_trim.inference.kernels.vector import AHEAD, CLIP, F32, I32, I64, LANES, Body, outlined
 
 _I16 = ir.IntType(16)
 _QUAD = 4  # products that one small vector holds

@@ -76,7 +76,7 @@ def _build_multiply_add(function, rows, vectors):
     count = b.sext(body.scalar_at(table_now, I64(1), I32), I64)
     from_bias, from_y, head, step, done = body.blocks("from_bias", "from_y", "head", "step", "done")
 
-    if rows == 1:  # of 32 columns, about a row of them; the hardware fetches what more there is
+    if rows == 1:  # those of 32 columns, about as many as a row has
         for line in (0, 64):
             body.fetch(values_now, AHEAD + line)
             body.fetch(offsets_now, AHEAD + line)

@@ -31,9 +31,10 @@ def _vector_shape():
 
 
 LANES, REGISTERS = _vector_shape()
-AHEAD = (
-    4096  # bytes: where a stream of weights is asked for, as hardware stops at the end of a page
-)
+# Bytes from the weights at hand to those that are asked for: a processor fetches ahead of a stream
+# on its own, but stops at the end of each page. Dense rows need so many lines that asking for them
+# takes longer than it saves.
+AHEAD = 4096
 FIRST, CLIP, RESIDUAL = 1, 2, 4  # flags: start from the bias; clip the sums; add a residual
 
 
