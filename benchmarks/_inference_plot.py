@@ -13,7 +13,7 @@ def draw(path, image):
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     results = json.loads(path.read_text())["results"]
     columns = 4
@@ -30,6 +30,9 @@ def draw(path, image):
             title = f"{title}: {found:.0%}"
         axis.set(title=title, yscale="log", xlabel="zeros, %", ylabel="ms")
         axis.title.set_fontsize(10)
+        axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 3, 5)))
+        axis.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+        axis.yaxis.set_minor_formatter(ticker.NullFormatter())
     for axis in axes.flat[len(results) :]:
         axis.axis("off")
     handles, labels = axes[0, 0].get_legend_handles_labels()

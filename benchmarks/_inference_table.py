@@ -9,6 +9,7 @@ from benchmarks._inference_models import NETWORKS
 FOLDER = RESULTS / "inference"
 OTHERS = "inference-*"  # folders of results from other processors
 OURS, DENSE, PEER = "keras-trim", ("LiteRT", "ONNX Runtime"), "DeepSparse"
+NEW = "warm, a new network"
 _BYTES_PER_WEIGHT = 6  # of a sparse row: a float32 and a column in 16 bits
 
 
@@ -156,8 +157,9 @@ def _compile():
         imports = result["warm, from a file"]["imports"]
         parts.append(
             f"{NETWORKS[name].title} at {result['sparsity']:.0%}: {seconds['cold']} on a machine's "
-            f"first use, {seconds['warm']} after that, {seconds['warm, from a file']} from a file "
-            f"of the engine's own (and {imports:.1f} s to import it)"
+            f"first use; {seconds[NEW]} if it has run other networks, {seconds['warm']} if it has "
+            f"run this one; {seconds['warm, from a file']} from a file of the engine's own (and "
+            f"{imports:.1f} s to import it)"
         )
     yield f"From a Keras model to its first answer: {'; '.join(parts)}."
 
