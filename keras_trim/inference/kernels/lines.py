@@ -97,7 +97,8 @@ def _build(function, kind, size, stride):
     ) = function.args  # fmt: skip
     # AVX-512 adds to some lanes as fast as to all; others set what is outside of the image to zero.
     adds_some = kind == "product" and LANES == 16
-    outside = body.splat(outside)
+    zeros = ir.Constant(body.vector, [0.0] * LANES)
+    outside = body.splat(outside) if kind == "maximum" else zeros
     columns = splat(b, b.trunc(columns, I32), I32)
     plane, next_plane = loop(b, planes, 1)
     x, y = b.add(x, b.mul(plane, x_plane)), b.add(y, b.mul(plane, y_plane))
