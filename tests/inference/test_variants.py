@@ -77,9 +77,9 @@ def test_depthwise(
     assert ("flat" if number else "lines" if by_lines else "padded") in picked
 
 
+@pytest.mark.parametrize("window", lines.WINDOWS)
 @examples
 @given(
-    window=st.sampled_from(lines.WINDOWS),
     padding=st.sampled_from(["valid", "same"]),
     height=st.sampled_from([5, 6, 7, 14, 40, 150, 1000]),
     width=st.integers(5, 40),
