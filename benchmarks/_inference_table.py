@@ -9,7 +9,7 @@ from benchmarks._inference_models import NETWORKS
 FOLDER = RESULTS / "inference"
 OTHERS = "inference-*"  # folders of results from other processors
 OURS, DENSE, PEER = "keras-trim", ("LiteRT", "ONNX Runtime"), "DeepSparse"
-NEW = "warm, a new network"
+NEW = "warm, a new network"  # whose kernels have to be chosen
 _BYTES_PER_WEIGHT = 6  # of a sparse row: a float32 and a column in 16 bits
 
 

@@ -34,6 +34,7 @@ from benchmarks._common import (
     write_result,
 )
 from benchmarks._inference_models import NETWORKS
+from benchmarks._inference_table import NEW
 
 OURS, PEER = "keras-trim", "DeepSparse"
 DENSE = ("LiteRT", "ONNX Runtime")
@@ -44,7 +45,6 @@ PACKAGES = {
     "ONNX Runtime": ("onnxruntime",),
     PEER: ("deepsparse", "numpy"),
 }
-NEW = "warm, a new network"  # whose kernels have to be chosen
 TOLERANCE = 1e-3  # of the largest output; a hundred layers of float32 differ by up to 2e-4
 PAUSE = 0.05  # seconds in which threads of the runtime before stop to spin
 

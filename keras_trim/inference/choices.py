@@ -26,10 +26,8 @@ class Choices:
 
     def __init__(self, path=None):
         self._path = pathlib.Path(path) if path else None
-        self._found = _read(
-            self._path
-        )  # digest of what is computed and of the ways -> number of a way
-        self._new = {}
+        # Digest of what is computed and of the ways -> number of a way.
+        self._found, self._new = _read(self._path), {}
 
     @classmethod
     def of_this_machine(cls):
@@ -67,12 +65,14 @@ class Choices:
 
 
 def _read(path):
+    if path is None:
+        return {}
     try:
         if path.stat().st_size > _MOST_BYTES:
             return {}
         found = json.loads(path.read_bytes())
         return {key: i for key, i in found.items() if type(i) is int and i >= 0}
-    except (AttributeError, OSError, RecursionError, ValueError):  # no path, or no such file
+    except (AttributeError, OSError, RecursionError, ValueError):  # no file, or nothing of ours
         return {}
 
 

@@ -34,8 +34,8 @@ class Engine:
     sparse and dense, are measured on this machine and the fastest is kept. A layer without a kernel
     runs as the Keras layer that it is.
 
-    A program is made for each shape of inputs that it meets, which takes a few seconds, and less
-    than one in later processes, as the choices of kernels are kept on disk; the first engine on a
+    A program is made for each shape of inputs that it meets, which takes a few seconds, and about
+    one in later processes, as the choices of kernels are kept on disk; the first engine on a
     machine compiles the kernels, which takes about a minute, once.
 
     Calls from several Python threads run at the same time, each with `num_threads` threads.
