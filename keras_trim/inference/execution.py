@@ -1,7 +1,6 @@
 """Runs a program: the memory it works in, and the threads that share the work."""
 
 import contextlib
-import math
 import os
 import queue
 import threading
@@ -12,7 +11,6 @@ import numpy as np
 
 from keras_trim.alignment import aligned_zeros
 from keras_trim.inference.kernels.program import run
-from keras_trim.inference.kernels.sums import sum_of
 from keras_trim.inference.kernels.threads import (
     begin_run,
     end_run,
@@ -21,6 +19,7 @@ from keras_trim.inference.kernels.threads import (
     note_woken,
 )
 from keras_trim.inference.program import HostStep
+from keras_trim.inference.tensors import LINE
 
 
 @contextlib.contextmanager
@@ -50,29 +49,28 @@ class ProgramRunner:
         self.program, self.num_threads = program, num_threads
         self._free = []  # what a list does is atomic
 
-    @property
-    def is_native(self):
-        """Whether nothing of it runs in Python."""
-        return not any(isinstance(step, HostStep) for step in self.program.steps)
-
     def __call__(self, inputs, only_finite=False):
         """Outputs, or None if inputs have to be finite and are not."""
-        with self.execution() as execution:
-            if not execution.set_inputs(inputs) and only_finite:
-                return None
-            return execution.run()
+        execution = self._take()
+        try:
+            return execution(inputs, only_finite)
+        finally:
+            self._free.append(execution)
 
     @contextlib.contextmanager
     def execution(self):
         """An `Execution` that nobody else uses meanwhile."""
-        try:
-            execution = self._free.pop()
-        except IndexError:
-            execution = Execution(self.program, self.num_threads)
+        execution = self._take()
         try:
             yield execution
         finally:
             self._free.append(execution)
+
+    def _take(self):
+        try:
+            return self._free.pop()
+        except IndexError:
+            return Execution(self.program, self.num_threads)
 
 
 class Execution:
@@ -86,20 +84,51 @@ class Execution:
             program.short_index,
         )  # fmt: skip
         self._inputs = [self.view(tensor) for tensor in program.inputs]
+        self._sources = self.view(program.sources).view(np.int64)[:, 0]
+        self._checks = self.view(program.checks).reshape(-1, LINE)[:, 0]
         self._outputs = [self.view(tensor) for tensor in program.outputs]
+        self._is_one_step = program.is_native and len(program.steps) == 1
         self._team = _Team(num_threads, self._arguments)
+
+    def __call__(self, inputs, only_finite):
+        """Outputs for inputs, as `ProgramRunner`'s."""
+        if not self._is_one_step:
+            return self.run() if self.set_inputs(inputs) or not only_finite else None
+        taken = self._note(inputs)
+        self._team.run(0, self.program.steps[0][1])
+        del taken
+        return self._new_outputs() if not only_finite or self._are_finite() else None
 
     def set_inputs(self, inputs):
         """Takes a list of arrays of the planned shapes; returns whether all of them are finite."""
-        are_finite = True
+        taken = self._note(inputs)
+        if taken:
+            self._team.run(*self.program.taking)
+        return self._are_finite()
+
+    def _note(self, inputs):
+        """Notes where inputs are; returns arrays that have to live until they are taken."""
+        taken = []
         for place, x in zip(self._inputs, inputs, strict=True):
-            are_finite &= _copy(place, x)
-        return are_finite
+            if place.dtype == np.int32:
+                with np.errstate(invalid="ignore"):  # as Keras
+                    np.copyto(place, x, casting="unsafe")
+            else:
+                x = _readable(x)
+                self._sources[len(taken)] = x.ctypes.data
+                taken.append(x)
+        return taken
+
+    def _are_finite(self):
+        return not any(self._checks.tolist())
 
     def run(self):
         """Outputs for the inputs that were set, a list of new arrays."""
         for step in self.program.steps:
             self.run_step(step)
+        return self._new_outputs()
+
+    def _new_outputs(self):
         return [place.copy() for place in self._outputs]
 
     def run_step(self, step):
@@ -142,15 +171,12 @@ class Execution:
         return totals
 
 
-def _copy(place, x):
-    """Copies an array into the memory of a program; returns whether it is finite there."""
-    if x.dtype == place.dtype:
-        np.copyto(place, x)
-    else:
-        with np.errstate(over="ignore", invalid="ignore"):  # as Keras
-            np.copyto(place, x, casting="unsafe")
-    # The sum in float64 of numbers in float32 does not overflow.
-    return place.dtype != np.float32 or math.isfinite(sum_of(place.reshape(-1)))
+def _readable(x):
+    """The array if its memory is one piece of float32, as kernels read it, else such a copy."""
+    if x.dtype == np.float32 and x.flags.c_contiguous and x.flags.aligned:
+        return x
+    with np.errstate(over="ignore", invalid="ignore"):  # as Keras
+        return np.array(x, np.float32, order="C")
 
 
 class _Team:

@@ -8,7 +8,7 @@ from keras_trim.inference.kernels.program import CODES, FACTORS, OPERANDS
 from keras_trim.inference.placement import Bands, is_own, lifetimes_of, place, resolve
 from keras_trim.inference.pools import Pool
 from keras_trim.inference.program import HostStep, Program
-from keras_trim.inference.tensors import SLACK, Tensor, round_up
+from keras_trim.inference.tensors import LINE, SLACK, Place, Tensor, round_up
 
 _MOST_INSTRUCTIONS = 1 << 19  # where memory is limited; planning them takes some seconds
 
@@ -163,18 +163,27 @@ class Builder:
     def finish(self, inputs, outputs):
         """The program, with a place for each tensor."""
         outputs = [self.rows(x) for x in outputs]
-        lifetimes = lifetimes_of(self._entries)
-        for tensor in inputs:
-            lifetimes[tensor] = (-1, lifetimes.get(tensor, (-1, -1))[1])
-        for tensor in outputs:
-            lifetimes[tensor] = (
-                lifetimes.get(tensor, (len(self._entries),))[0],
-                len(self._entries),
+        taken = [x for x in inputs if x.dtype == "float32"]
+        sources = Tensor((len(taken), LINE), "rows")
+        checks = Tensor((len(taken), self.num_threads, LINE), "rows")
+        takes = [
+            (
+                CODES["take_input"],
+                [Place(sources, i * LINE), x, x.size, Place(checks, i * self.num_threads * LINE)],
+                (), None,
             )
+            for i, x in enumerate(taken)
+        ]  # fmt: skip
+        entries = takes + self._entries
+        lifetimes = lifetimes_of(entries)
+        for tensor in (*inputs, sources):
+            lifetimes[tensor] = (-1, lifetimes.get(tensor, (-1, -1))[1])
+        for tensor in (*outputs, checks):
+            lifetimes[tensor] = (lifetimes.get(tensor, (len(entries),))[0], len(entries))
         arena_size = place(lifetimes)
         self.require_memory(arena_size)
 
-        native = [entry for entry in self._entries if entry[0] is not None]
+        native = [entry for entry in entries if entry[0] is not None]
         rows, behind = [], []  # of the table: (code, operands, factors, node)
         for code, operands, values, node in native:
             if isinstance(operands, Bands):
@@ -191,7 +200,7 @@ class Builder:
             table[row, 1 : 1 + len(operands)] = operands
             with np.errstate(over="ignore"):
                 factors[row, : len(values)] = values
-        steps, row = [], 0
+        steps, row = [], len(takes)
         for code, operands, _, _ in self._entries:
             if code is None:
                 steps.append(operands)
@@ -202,9 +211,9 @@ class Builder:
                 steps.append((row, row + 1))
             row += 1
         return Program(
-            table, factors, steps, [row[-1] for row in rows],
+            table, factors, (0, len(takes)), steps, [row[-1] for row in rows],
             [node for code, _, _, node in self._entries if code is None], *self.pools(),
-            list(inputs), outputs, arena_size, self.choices,
+            list(inputs), sources, checks, outputs, arena_size, self.choices,
             [self.shapes[node] for node in sorted(self.shapes)],
         )  # fmt: skip
 

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from keras_trim.inference.kernels.program import CODES, FIRST_ROW, ROWS_PER_THREAD
+from keras_trim.inference.tensors import Tensor
 
 
 @dataclasses.dataclass
@@ -23,11 +24,14 @@ class Program:
     Args:
         table: Array, int64, (instructions, OPERANDS).
         factors: Array, float32, (instructions, FACTORS).
+        taking: Pair. The range of instructions that take the inputs.
         steps: List of `(begin, end)` ranges of instructions and `HostStep`s, in order.
         nodes: List of integers: the node each instruction of the table belongs to.
         host_nodes: List of integers: the node each `HostStep` belongs to.
         constants, index, short_index: Arrays, float32, int32, uint16.
         inputs, outputs: Lists of `Tensor`.
+        sources: `Tensor`, (inputs of float32, LINE): where the address of each stands, as int64.
+        checks: `Tensor`, (inputs of float32, threads, LINE), which tells whether they are finite.
         arena_size: Integer. Floats of memory it needs to run.
         choices: Dictionary, node -> list of what was chosen for it, for the summary.
         shapes: List of pairs: the shapes of the first input, if any, and output of each node.
@@ -35,6 +39,7 @@ class Program:
 
     table: np.ndarray
     factors: np.ndarray
+    taking: tuple
     steps: list
     nodes: list
     host_nodes: list
@@ -42,10 +47,17 @@ class Program:
     index: np.ndarray
     short_index: np.ndarray
     inputs: list
+    sources: Tensor
+    checks: Tensor
     outputs: list
     arena_size: int
     choices: dict
     shapes: list
+
+    @property
+    def is_native(self):
+        """Whether nothing of it runs in Python."""
+        return not any(isinstance(step, HostStep) for step in self.steps)
 
     @property
     def num_bytes(self):

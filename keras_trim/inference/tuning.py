@@ -23,9 +23,6 @@ _DENSE_CACHE = 24 * _KIB  # bytes of first-level cache for activations
 _SPARSE_CACHES = {8: (24 * _KIB, 56 * _KIB), 6: (48 * _KIB,), 4: (24 * _KIB, 48 * _KIB)}
 _TURNS, _LEAST_TURNS = 20, 2
 _MOST_TURNS = 60  # where several threads run, which is less steady
-# How much longer layers take one by one than in a race of several threads, where what they read was
-# not written by another core just before.
-_EXCHANGE = 1.1
 _BEHIND, _CLOSELY_BEHIND = 1.3, 1.1  # times the fastest
 _ALIKE = 1.05  # times as long, where the other way takes more threads
 _MOST_BYTES = 1 << 28  # of weights, of the variants that are in one race
@@ -142,12 +139,14 @@ class Tuner:
             self.choices.add(likeness, variants, fastest)
         return fastest
 
-    def fastest_together(self, ways, emit, likeness, num_threads):
+    def fastest_together(self, ways, emit, likeness, num_threads, handicap=1.0):
         """The way that is the fastest for some layers, on all threads.
 
         Args:
-            ways, emit, likeness: As `fastest`'s. The first way is layer by layer.
+            ways, emit, likeness: As `fastest`'s.
             num_threads: Integer.
+            handicap: Float. What the time of the first way is multiplied with, if threads are more
+                than one.
         """
         likeness = (*likeness, num_threads)
         fastest = self.choices.find(likeness, ways)
@@ -166,7 +165,7 @@ class Tuner:
             ]
             times = self._race(runs, _MOST_TURNS)
             if num_threads > 1:
-                times[0] *= _EXCHANGE
+                times[0] *= handicap
             fastest = ways[times.index(min(times))]
             self.choices.add(likeness, ways, fastest)
         return fastest
@@ -182,7 +181,8 @@ class Tuner:
     def faster(self, runner, other):
         """The `ProgramRunner` that is the faster one of two, the first one if they are alike."""
         with runner.execution() as execution, other.execution() as other_execution:
-            times = self._race([execution.run, other_execution.run], _MOST_TURNS)
+            # Helpers sleep while the other one runs, and wake with the first of two runs.
+            times = self._race([execution.run, other_execution.run], _MOST_TURNS, repeats=2)
         return runner if times[0] <= _ALIKE * times[1] else other
 
     def _program(self, variant, emit):
@@ -205,7 +205,7 @@ class Tuner:
         )
         return list(programs)[times.index(min(times))]
 
-    def _race(self, runs, most_turns):
+    def _race(self, runs, most_turns, repeats=1):
         """How long each of some functions takes, in seconds; those far behind may not have run.
 
         They run in turns, so that a moment in which something else slows the machine down is one
@@ -214,15 +214,17 @@ class Tuner:
         Args:
             runs: List of functions.
             most_turns: Integer.
+            repeats: Integer. How often each runs in a turn, the last time timed.
         """
         best = [math.inf] * len(runs)
         left, spent, limit = range(len(runs)), 0.0, self.seconds * len(runs) * most_turns / _TURNS
         for turn in range(most_turns):
             for i in left:
-                start = time.perf_counter()
-                runs[i]()
-                elapsed = time.perf_counter() - start
-                spent += elapsed
+                for _ in range(repeats):
+                    start = time.perf_counter()
+                    runs[i]()
+                    elapsed = time.perf_counter() - start
+                    spent += elapsed
                 if turn:  # the first brings weights into caches
                     best[i] = min(best[i], elapsed)
             if turn >= _LEAST_TURNS:

@@ -61,21 +61,24 @@ def test_threads_compute_what_one_does(model, engine):
 
 
 class Sleeper:
-    """In the place of a `ProgramRunner`: its runs take some seconds."""
+    """In the place of a `ProgramRunner`: its runs take some seconds, and more to wake up."""
 
-    def __init__(self, seconds):
-        self.seconds = seconds
+    latest = None  # to have run
+
+    def __init__(self, seconds, to_wake=0.0):
+        self.seconds, self.to_wake = seconds, to_wake
 
     @contextlib.contextmanager
     def execution(self):
         yield self
 
     def run(self):
-        time.sleep(self.seconds)
+        time.sleep(self.seconds + (0 if Sleeper.latest is self else self.to_wake))
+        Sleeper.latest = self
 
 
 def test_the_faster_runner():
-    slow, fast = Sleeper(0.003), Sleeper(0.001)
+    slow, fast = Sleeper(0.003), Sleeper(0.001, to_wake=0.004)
     assert Tuner().faster(slow, fast) is fast
     assert Tuner().faster(fast, slow) is fast
     assert Tuner().time(slow) >= 0.003

@@ -1,5 +1,9 @@
 """Numbers that are not ordinary: extremes of sparsity, NaN, infinities; and numbers of threads."""
 
+import ctypes
+import mmap
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -89,6 +93,66 @@ def test_an_overflowing_sum_of_inputs_is_no_infinity():
     x = keras.Input((4,))
     model = randomize(keras.Model(x, layers.Dense(3)(x)))
     assert_same(model, np.full((2, 4), 3e38, "float32") * np.float32([1, 1, 1, 0.1]))
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+@pytest.mark.parametrize("size", [1, 15, 17, 100])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_seen_wherever_it_is(size, value, num_threads):
+    x = keras.Input((size,))
+    model = keras.Model(x, layers.Dense(1)(x))
+    model.layers[-1].kernel.assign(np.zeros((size, 1)))  # times infinity it is NaN
+    engine = Engine(model, num_threads=num_threads)
+    data = numbers(1, size)
+    for place in range(size):
+        assert engine(data) == 0
+        changed = data.copy()
+        changed[0, place] = value
+        assert np.isnan(engine(changed))
+
+
+def _at_the_end_of_its_page(x):
+    """A copy behind which no memory may be read."""
+    page = mmap.PAGESIZE
+    memory = mmap.mmap(-1, 2 * page)
+    copy = np.frombuffer(memory, np.uint8)[page - x.nbytes : page].view(x.dtype).reshape(x.shape)
+    copy[...] = x
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mprotect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    assert libc.mprotect(copy.ctypes.data + x.nbytes, page, 0) == 0, ctypes.get_errno()
+    return copy
+
+
+def _unaligned(x):
+    return np.frombuffer(b"." + x.tobytes(), np.uint8)[1:].view(x.dtype).reshape(x.shape)
+
+
+LYING = {
+    "in columns": np.asfortranarray,
+    "in every other place": lambda x: np.repeat(x, 2, axis=1)[:, ::2],
+    "backwards": lambda x: x[:, ::-1].copy()[:, ::-1],
+    "between numbers": _unaligned,
+    "as big ends": lambda x: x.astype(">f4"),
+    "as float64": lambda x: x.astype("float64"),
+    "as a subclass": lambda x: x.view(np.ma.MaskedArray),
+    "as a list": lambda x: x.tolist(),
+    "at the end of a page": _at_the_end_of_its_page,
+}
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize("how", LYING)
+def test_however_inputs_lie(how, num_threads):
+    if how == "at the end of a page" and sys.platform == "win32":
+        pytest.skip("Windows protects pages otherwise")
+    x = keras.Input((23, 3))
+    model = randomize(keras.Model(x, layers.Conv1D(4, 3)(x)), 0.5)
+    data = numbers(2, 23, 3)
+    engine = Engine(model, num_threads=num_threads)
+    expected, given = engine(data), LYING[how](data)
+    for _ in range(3):
+        np.testing.assert_array_equal(engine(given), expected)
+        np.testing.assert_array_equal(engine(data), expected)
 
 
 @pytest.mark.parametrize("make", [np.asfortranarray, lambda x: np.frombuffer(x).reshape(2, 4)])

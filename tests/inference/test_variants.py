@@ -27,11 +27,12 @@ def pick(monkeypatch):
     def choose(number):
         picked.clear()
 
-        def fastest(tuner, variants, instruction, likeness):
+        def fastest(tuner, variants, emit, *rest, **others):
             picked.append(variants[number % len(variants)])
             return picked[-1]
 
         monkeypatch.setattr(Tuner, "fastest", fastest)
+        monkeypatch.setattr(Tuner, "fastest_together", fastest)
         return picked
 
     return choose
@@ -247,10 +248,11 @@ def test_threads_share_out_pixels_of_many_channels(pick, kernel, num_threads):
 
 @pytest.mark.parametrize("number", [0, 1])
 @pytest.mark.parametrize("batch", [1, 3, 5])
-def test_convolution_of_one_pixel(pick, number, batch):
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_convolution_of_one_pixel(pick, number, batch, num_threads):
     picked = pick(number)
     model = of_layer(keras.layers.Conv2D(20, 1, activation="relu"), (1, 1, 40), 0.8)
-    assert_same(model, numbers(batch, 1, 1, 40))
+    assert_same(model, numbers(batch, 1, 1, 40), num_threads=num_threads)
     assert ("split" in picked) == (number == 1 and batch <= 3)
 
 

@@ -120,6 +120,47 @@ def copy_floats(typing_context, target, source, count):
 
 
 @functools.cache
+def copy_checked():
+    """Makes `kernel(target, source, count, check)`: copies `count` floats, reading no others, and
+    sets `check` to NaN if one of them is not finite, else to zero.
+
+    Addresses; `check` of one float32.
+    """
+
+    def build(function):
+        body = Body(function)
+        b = body.b
+        target, source, count, check = function.args
+        zeros = ir.Constant(body.vector, [0.0] * LANES)
+        whole = b.and_(count, I64(-LANES))
+        entry = b.block
+        head, step, done = body.blocks("head", "step", "done")
+        b.branch(head)
+        b.position_at_end(head)
+        i, total = b.phi(I64), b.phi(body.vector)
+        i.add_incoming(I64(0), entry)
+        total.add_incoming(zeros, entry)
+        b.cbranch(b.icmp_signed("<", i, whole), step, done)
+        b.position_at_end(step)
+        at = b.shl(i, I64(2))
+        values = body.load(source, at)
+        body.store(values, target, at)
+        total.add_incoming(body.multiply_add(values, zeros, total), step)
+        i.add_incoming(b.add(i, I64(LANES)), step)
+        b.branch(head)
+        b.position_at_end(done)
+        lanes, at = first_lanes(b, b.sub(count, whole)), b.shl(whole, I64(2))
+        values = body.load_where(lanes, source, at)
+        body.store_where(lanes, values, target, at)
+        total = body.multiply_add(values, zeros, total)
+        b.store(body.reduced("sum", total), b.inttoptr(check, F32.as_pointer()))
+        b.ret_void()
+
+    address = types.intp
+    return outlined("copy_checked", (address, address, types.int64, address), build)
+
+
+@functools.cache
 def split_pixels(channels, stride):
     """Makes `kernel(even, odd, distance, source, even_count, odd_count, padded, value)`.
 

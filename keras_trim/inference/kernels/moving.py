@@ -3,14 +3,19 @@
 import numpy as np
 from numba import njit
 
-from keras_trim.inference.kernels.copies import copy_floats, split_pixels, transpose_tile
+from keras_trim.inference.kernels.copies import (
+    copy_checked,
+    copy_floats,
+    split_pixels,
+    transpose_tile,
+)
 from keras_trim.inference.kernels.threads import share
 from keras_trim.inference.kernels.vector import LANES
 
 X, Y, BATCH, X_SAMPLE, Y_SAMPLE, ROWS, COLUMNS, X_ROW, Y_ROW = range(1, 10)
 _IMAGE_TILE = 8 * LANES
 
-_transpose_tile, _split_image = transpose_tile(), split_pixels(3, 1)
+_transpose_tile, _split_image, _copy_checked = transpose_tile(), split_pixels(3, 1), copy_checked()
 
 
 @njit(nogil=True, boundscheck=False)
@@ -57,6 +62,27 @@ def copy(p, arena, thread, num_threads):
         x = p[X] + sample * p[X_SAMPLE] + i * p[X_ROW]
         y = p[Y] + sample * p[Y_SAMPLE] + i * p[Y_ROW]
         copy_floats(base + 4 * y, base + 4 * x, columns)
+
+
+SOURCE, TARGET, COUNT, CHECKS = range(1, 5)
+LINE = 16  # floats, as `tensors.LINE`
+
+
+@njit(nogil=True, boundscheck=False)
+def take_input(p, arena, thread, num_threads):
+    """y = x, whose address stands at `SOURCE`.
+
+    `CHECKS` has a cache line for each thread, which begins with NaN if not all it took is finite,
+    else with zero.
+    """
+    source = arena[p[SOURCE] : p[SOURCE] + 2].view(np.int64)[0]
+    first, last = share((p[COUNT] + LINE - 1) // LINE, thread, num_threads)
+    first, last = first * LINE, min(last * LINE, p[COUNT])
+    base = arena.ctypes.data
+    _copy_checked(
+        base + 4 * (p[TARGET] + first), source + 4 * first, last - first,
+        base + 4 * (p[CHECKS] + LINE * thread),
+    )  # fmt: skip
 
 
 TABLE, LENGTH, WIDTH, SIZE, OUT = range(1, 6)

@@ -16,7 +16,7 @@ from keras_trim.inference.kernels.convolution import convolution
 from keras_trim.inference.kernels.elementwise import unary
 from keras_trim.inference.kernels.flat import windows_flat
 from keras_trim.inference.kernels.lines import windows_lines
-from keras_trim.inference.kernels.moving import copy, gather, transpose
+from keras_trim.inference.kernels.moving import copy, gather, take_input, transpose
 from keras_trim.inference.kernels.normalization import group_norm
 from keras_trim.inference.kernels.padding import pad, unfold
 from keras_trim.inference.kernels.pooling import global_pool
@@ -46,7 +46,7 @@ OPCODES = (
     "convolution", "pad", "windows_padded", "windows_flat", "windows_lines", "unfold", "unary",
     "binary", "global_pool", "transpose", "copy", "gather", "sparse_rows", "dense_rows", "softmax",
     "layer_norm", "move", "fill", "constant", "scale", "broadcast", "cell", "lookup_rows", "resize",
-    "group_norm", "bands",
+    "group_norm", "take_input", "bands",
 )  # fmt: skip
 CODES = {name: code for code, name in enumerate(OPCODES)}
 
@@ -128,6 +128,8 @@ def _execute(
                 resize(p, arena, constants, index, short_index, part, num_threads)
             elif code == 24:
                 group_norm(p, f, arena, constants, part, num_threads)
+            elif code == 25:
+                take_input(p, arena, part, num_threads)
             part, _ = take(control, num_threads, 1, thread, num_threads)
 
 
@@ -171,7 +173,7 @@ def _make_run(fingerprint):
             else:
                 lead(control, i, num_threads)
             p = program[i]
-            if p[0] == 25:
+            if p[0] == 26:
                 _bands(
                     p, program, factors, arena, constants, index, short_index, control, thread,
                     num_threads,

@@ -3,7 +3,7 @@
 from numba import njit
 
 
-@njit(nogil=True, boundscheck=False, cache=True, fastmath={"reassoc"})
+@njit(nogil=True, boundscheck=False, fastmath={"reassoc"})
 def sum_of(x):
     total = 0.0
     for i in range(x.size):

@@ -83,12 +83,7 @@ def plane_total(kind):
         total.add_incoming(joined, head)
         b.cbranch(b.icmp_signed("<", following, pixels), head, done)
         b.position_at_end(done)
-        half = LANES // 2
-        while half:
-            lanes = ir.Constant(ir.VectorType(I32, LANES), [i ^ half for i in range(LANES)])
-            joined = body.joined(kind, joined, b.shuffle_vector(joined, joined, lanes))
-            half //= 2
-        b.store(b.extract_element(joined, I32(0)), b.inttoptr(y, F32.as_pointer()))
+        b.store(body.reduced(kind, joined), b.inttoptr(y, F32.as_pointer()))
         b.ret_void()
 
     return outlined(f"plane_{kind}", (types.intp, types.int64, types.intp), build)

@@ -95,6 +95,16 @@ class Body:
     def load(self, base, offset=0):
         return self.b.load(self.at(base, offset), align=4)
 
+    def load_where(self, lanes, base, offset=0):
+        """Zero in lanes that are not of the mask, whose memory is not touched."""
+        mask = ir.VectorType(ir.IntType(1), LANES)
+        pointer = self.at(base, offset)
+        kind = ir.FunctionType(self.vector, [pointer.type, I32, mask, self.vector])
+        load = cgutils.get_or_insert_function(
+            self.b.module, kind, f"llvm.masked.load.v{LANES}f32.p0"
+        )
+        return self.b.call(load, [pointer, I32(4), lanes, ir.Constant(self.vector, [0.0] * LANES)])
+
     def store(self, value, base, offset=0):
         self.b.store(value, self.at(base, offset), align=4)
 
@@ -126,6 +136,15 @@ class Body:
         picked = self.b.select(larger, value, total)
         is_nan = self.b.fcmp_unordered("uno", total, total)
         return self.b.select(is_nan, total, picked)
+
+    def reduced(self, kind, value):
+        """The "sum" or "maximum" of the lanes of a vector."""
+        half = LANES // 2
+        while half:
+            lanes = ir.Constant(ir.VectorType(I32, LANES), [i ^ half for i in range(LANES)])
+            value = self.joined(kind, value, self.b.shuffle_vector(value, value, lanes))
+            half //= 2
+        return self.b.extract_element(value, I32(0))
 
     def has(self, flags, flag):
         return self.b.icmp_unsigned("!=", self.b.and_(flags, I64(flag)), I64(0))

@@ -105,11 +105,12 @@ def emit_pointwise(builder, kernel, bias, x, y, clip=Clip(), residual=None):  # 
         if way == "split":
             _emit_last_pixels(builder, kernel, bias, x, y, split, clip)
 
-    way = builder.tuner.fastest(
-        ["whole", "split"] if can_split else ["whole"],
-        emit,
-        likeness=("pointwise", kernel.shape, round(20 * columns.density), x.batch, pixels),
-    )
+    ways = ["whole", "split"] if can_split else ["whole"]
+    likeness = ("pointwise", kernel.shape, round(20 * columns.density), x.batch, pixels)
+    if builder.num_threads > 1:  # which have to wait for each other with each instruction
+        way = builder.tuner.fastest_together(ways, emit, likeness, builder.num_threads)
+    else:
+        way = builder.tuner.fastest(ways, emit, likeness)
     emit(way, builder)
 
 
