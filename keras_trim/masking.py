@@ -105,11 +105,20 @@ class Masking:
         but XLA has a loop work in place where it copies what goes through a conditional; and the
         masking outside the loops, which spares weights that are due, it fuses with the optimizer's
         own update, so that it costs no pass over the weights.
+
+        A GPU is idle at each loop until the host has read whether it runs. So there is one only,
+        of the masks: weights it would copy, and their masking behind it takes next to no time.
         """
         from jax import lax
 
         # As if it were unknown: programs that differ only in constants XLA compiles one by one.
         counts, _ = lax.optimization_barrier((counts, due))
+        if _platform() == "gpu":
+            masks = [weight.mask for weight in weights]
+            kernels = [weight.variable for weight in weights]
+            _run_if(due, lambda: self._update_masks(weights, counts), masks, kernels)
+            self._mask(weights)
+            return
         self._mask(weights, unless=due)
         for i, weight in enumerate(weights):
             # A loop for each: within one, XLA copies weights before it changes them.
@@ -159,11 +168,18 @@ class Masking:
             variable.assign(function(*values))
 
 
-def _run_if(due, function, changed):
-    """Runs a function once or not at all; which variables it changes is known to XLA."""
+def _platform():
+    import jax
+
+    return jax.default_backend()
+
+
+def _run_if(due, function, changed, read=()):
+    """Runs a function once or not at all; which variables it changes or reads is known to XLA."""
+    constants = [(variable, ops.convert_to_tensor(variable)) for variable in read]
 
     def body(i, values):
-        state = list(zip(changed, values, strict=True))
+        state = [*zip(changed, values, strict=True), *constants]
         with keras.StatelessScope(state_mapping=state) as scope:
             function()
         return [scope.get_current_value(variable) for variable in changed]

@@ -180,6 +180,42 @@ def test_masks_equal_the_oracle_on_every_step(rng):
         assert not np.signbit(kernel[~mask]).any()
 
 
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="a path of JAX")
+@pytest.mark.parametrize(("platform", "loops"), [("cpu", 2), ("gpu", 1)])
+def test_compiled_steps_of_a_platform(platform, loops, rng, monkeypatch):
+    """On a GPU one loop makes all masks, as the host waits for each; they equal the oracle's."""
+    import jax
+
+    monkeypatch.setattr("keras_trim.masking._platform", lambda: platform)
+    schedule = PolynomialDecay(0.1, 0.9, 1, 6, frequency=2)
+    model = marked(schedule)
+    optimizer = PruningOptimizer(keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.5))
+    optimizer.build(model.trainable_variables)
+    state = [variable.value for variable in optimizer.variables]
+    trainable = [variable.value for variable in model.trainable_variables]
+    step = jax.make_jaxpr(optimizer.stateless_apply)(state, trainable, trainable)
+    assert [equation.primitive.name for equation in step.eqns].count("while") == loops
+    kernels = [np.array(value) for value in trainable]
+    masks = [np.ones_like(kernel, bool) for kernel in kernels]
+    compiled = jax.jit(optimizer.stateless_apply)
+    for after in range(1, 9):
+        gradients = [(rng.integers(-8, 8, k.shape) / 16).astype("float32") for k in kernels]
+        trainable, state = compiled(state, gradients, trainable)
+        due, sparsity = schedule(after)
+        for i in (0, 2):
+            kernels[i] = kernels[i] - np.float32(0.5) * gradients[i]
+            if due:
+                masks[i] = oracle.keep_largest(kernels[i], round(kernels[i].size * sparsity))
+            kernels[i] = np.where(masks[i], kernels[i], np.float32(0))
+            np.testing.assert_array_equal(trainable[i], kernels[i])
+    for variable, value in zip(optimizer.variables, state, strict=True):
+        variable.assign(value)
+    for weight in optimizer.pruned_weights:
+        np.testing.assert_array_equal(values(weight.mask), masks[weight.index])
+        average = optimizer._moving_averages()[weight.index]
+        assert not values(average)[~masks[weight.index]].any()
+
+
 def test_pruned_positions_hide_no_nan_and_are_positive_zero(mlp):
     keras_trim.prune_low_magnitude(mlp, ConstantSparsity(0.5, 0, end_step=0))
     optimizer = PruningOptimizer(keras.optimizers.SGD(1.0))
