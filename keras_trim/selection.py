@@ -7,7 +7,8 @@ exact for any size (counts are integers) and is the same on every backend. The i
 selection; see Knuth, The Art of Computer Programming, vol. 3, section 5.2.5.
 
 XLA runs all passes in one loop, and three candidates in each: they fix two bits at once. On PyTorch
-a pass is a call, with one candidate; on its CPU NumPy's quickselect is faster than the passes.
+a pass is a call, with one candidate; on its CPU NumPy's quickselect is faster than the passes, and
+on a GPU a sort, unless a weight is so large that the memory for it matters.
 """
 
 import functools
@@ -21,6 +22,9 @@ BACKEND = keras.backend.backend()
 # Bits, mask of the sign, and the smallest NaN of each integer type that floats are read as.
 _INT32 = ("int32", 31, 0x7FFF_FFFF, 0x7F80_0001)
 _INT64 = ("int64", 63, 0x7FFF_FFFF_FFFF_FFFF, 0x7FF0_0000_0000_0001)
+
+# Sorting more than that takes more memory on a GPU than the time it saves is worth.
+_MAX_SORTED = 2**22
 
 # For any size: what is the same for all weights is compiled once.
 _TIE_BITS = 31
@@ -207,7 +211,8 @@ def _keep_largest_eager(values, num_pruned):
             bits = magnitude_bits(values).reshape(-1)
         else:
             bits = magnitude_bits(values).reshape(-1)
-            threshold = _bisect(bits, num_pruned)
+            find = _sort if bits.is_cuda and bits.numel() <= _MAX_SORTED else _bisect
+            threshold = find(bits, num_pruned)
         keep = bits >= threshold
         surplus = num_pruned - (bits.numel() - int(torch.count_nonzero(keep)))
         if surplus:  # the last `surplus` of those equal to the threshold go
@@ -220,6 +225,13 @@ def _partition(array, index):
     """The value that would stand at `index` if the array were sorted; changes its order."""
     array.partition(index)
     return int(array[index])
+
+
+def _sort(bits, index):
+    """The same by sorting: takes several times the memory, but one number leaves the device."""
+    import torch
+
+    return int(torch.sort(bits).values[index])
 
 
 def _bisect(bits, index):
