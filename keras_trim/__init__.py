@@ -63,8 +63,8 @@ __all__ = [
 
 
 def __getattr__(name):
-    if name == "inference":  # imported when it is used: it takes Numba a second
-        return importlib.import_module("keras_trim.inference")
+    if name in ("inference", "plots"):  # imported when they are used, as they need extras
+        return importlib.import_module(f"keras_trim.{name}")
     if _no_keras is not None and name in __all__:
         raise ImportError(
             f"`keras_trim.{name}` needs Keras and the backend that it runs on: "

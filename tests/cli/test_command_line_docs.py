@@ -9,7 +9,6 @@ import pytest
 from commands import ROOT, fill, run, run_json
 
 import keras_trim
-import keras_trim.plots
 from keras_trim_cli.app import app
 
 TEXT = (ROOT / "docs" / "command_line.md").read_text(encoding="utf-8")
@@ -61,7 +60,8 @@ def test_every_command_and_key_is_documented(folder):
             assert f"`{key}`" in TEXT, key
 
 
-def test_python(folder):
+def test_python(folder, monkeypatch):
+    monkeypatch.delattr(keras_trim, "plots", raising=False)  # imported by another test
     model = keras.models.load_model("model.keras")
     (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     exec(code, {"keras": keras, "keras_trim": keras_trim, "model": model})
