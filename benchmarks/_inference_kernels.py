@@ -129,9 +129,10 @@ def time_product(shape, sparsities, seconds, rounds):
 
 
 def _products(execution):
-    """Runs all instructions but those that change the layout of the input and the output."""
+    """Runs all but what takes the input, and what changes its and the output's layout."""
     codes = execution.program.table[:, 0]
-    rows = [i for i, code in enumerate(codes) if OPCODES[code] != "transpose"]
+    (step,) = execution.program.steps
+    rows = [i for i in range(*step) if OPCODES[codes[i]] != "transpose"]
 
     def run():
         execution.run_step((rows[0], rows[-1] + 1))

@@ -14,10 +14,10 @@ import math
 import numpy as np
 
 from keras_trim.inference.kernels.program import MOST_BANDS
-from keras_trim.inference.kernels.vector import LANES
+from keras_trim.inference.kernels.vector import LANES, LINE
 from keras_trim.inference.operations import Convolution, DepthwiseConvolution, Pool
 from keras_trim.inference.operations.base import padding_of
-from keras_trim.inference.tensors import LINE, Band, Tensor, round_up
+from keras_trim.inference.tensors import Band, Tensor, round_up
 from keras_trim.inference.tuning import Repeater
 
 # What is worth measuring. Less than this between two layers stays in a cache anyway, of one thread.

@@ -18,8 +18,8 @@ from keras_trim.inference.kernels.threads import (
     make_control,
     note_woken,
 )
+from keras_trim.inference.kernels.vector import LINE
 from keras_trim.inference.program import HostStep
-from keras_trim.inference.tensors import LINE
 
 
 @contextlib.contextmanager

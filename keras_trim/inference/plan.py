@@ -5,10 +5,11 @@ import math
 import numpy as np
 
 from keras_trim.inference.kernels.program import CODES, FACTORS, OPERANDS
+from keras_trim.inference.kernels.vector import LINE
 from keras_trim.inference.placement import Bands, is_own, lifetimes_of, place, resolve
 from keras_trim.inference.pools import Pool
 from keras_trim.inference.program import HostStep, Program
-from keras_trim.inference.tensors import LINE, SLACK, Place, Tensor, round_up
+from keras_trim.inference.tensors import SLACK, Place, Tensor, round_up
 
 _MOST_INSTRUCTIONS = 1 << 19  # where memory is limited; planning them takes some seconds
 

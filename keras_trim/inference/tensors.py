@@ -5,10 +5,9 @@ import math
 
 import numpy as np
 
-from keras_trim.inference.kernels.vector import LANES
+from keras_trim.inference.kernels.vector import LANES, LINE
 
 SLACK = 2 * LANES  # floats behind each tensor that a kernel may read, and write, past its end
-LINE = 16  # floats, of a cache and, at most, of a vector
 _CROWDED = 16  # lines
 _MOST_AXES = 16
 _MOST_PLACES = 1 << 44  # in a tensor, empty axes not counted; products of sizes fit 64 bits

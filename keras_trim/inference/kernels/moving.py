@@ -10,7 +10,7 @@ from keras_trim.inference.kernels.copies import (
     transpose_tile,
 )
 from keras_trim.inference.kernels.threads import share
-from keras_trim.inference.kernels.vector import LANES
+from keras_trim.inference.kernels.vector import LANES, LINE
 
 X, Y, BATCH, X_SAMPLE, Y_SAMPLE, ROWS, COLUMNS, X_ROW, Y_ROW = range(1, 10)
 _IMAGE_TILE = 8 * LANES
@@ -65,7 +65,6 @@ def copy(p, arena, thread, num_threads):
 
 
 SOURCE, TARGET, COUNT, CHECKS = range(1, 5)
-LINE = 16  # floats, as `tensors.LINE`
 
 
 @njit(nogil=True, boundscheck=False)

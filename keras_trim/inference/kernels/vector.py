@@ -31,6 +31,7 @@ def _vector_shape():
 
 
 LANES, REGISTERS = _vector_shape()
+LINE = 16  # floats, of a cache and, at most, of a vector
 # Bytes from the weights at hand to those that are asked for: a processor fetches ahead of a stream
 # on its own, but stops at the end of each page. Dense rows need so many lines that asking for them
 # takes longer than it saves.
