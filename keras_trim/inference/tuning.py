@@ -148,6 +148,8 @@ class Tuner:
             handicap: Float. What the time of the first way is multiplied with, if threads are more
                 than one.
         """
+        if len(ways) == 1:
+            return ways[0]
         likeness = (*likeness, num_threads)
         fastest = self.choices.find(likeness, ways)
         if fastest is None:

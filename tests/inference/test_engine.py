@@ -84,6 +84,11 @@ def test_the_faster_runner():
     assert Tuner().time(slow) >= 0.003
 
 
+def test_one_way_alone_is_not_measured():
+    assert Tuner().fastest(["way"], emit=None, likeness=()) == "way"
+    assert Tuner().fastest_together(["way"], emit=None, likeness=(), num_threads=2) == "way"
+
+
 @pytest.mark.parametrize(("small", "num_threads"), [(60.0, 1), (0.0, 3)])
 def test_a_small_network_runs_on_one_thread_if_that_is_faster(
     model, engine, small, num_threads, monkeypatch
