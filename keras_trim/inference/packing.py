@@ -41,6 +41,12 @@ class Columns:
         tops: Array of integers, (number of columns,), or None. As `offsets`, of the first line of
             the window, in the same column of the image.
         lines: Array of integers, (number of columns,), or None. How many lines below that.
+
+    Attributes:
+        masks: Pair of arrays, uint16, (copies of a channel, vectors), or None. Which lanes of a
+            copy's vectors are inside of the image, where it is not padded: of those that columns
+            have for themselves, and of those they share, as `copies` has them. Such columns can
+            only be read from copies.
     """
 
     def __init__(
@@ -49,6 +55,7 @@ class Columns:
         self.rows, self.columns, self.values = rows, columns, values
         self.offsets, self.num_rows, self.row_sets = offsets, num_rows, row_sets
         self.tops, self.lines = tops, lines
+        self.masks = None
 
     @classmethod
     def of_kernel(cls, kernel, groups, channel, taps, skip_zeros=True, lines=None, row=0):
@@ -117,6 +124,10 @@ class Columns:
         """
         if not is_stacked:
             return self.offsets, np.arange(len(self.offsets)), np.zeros_like(self.offsets)
+        if self.masks:  # columns of two channels have masks of their own
+            taps, widths = map(len, self.masks)
+            channel, tap = np.divmod(np.arange(len(self.tops)), taps)
+            return self.tops[tap < widths], channel * widths + tap % widths, self.lines
         starts, copy = np.unique(self.tops, return_inverse=True)
         return starts, copy, self.lines
 

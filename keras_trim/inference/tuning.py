@@ -110,9 +110,11 @@ class Tuner:
                     # Blocks shorter than a few non-zeros per row only store and load sums.
                     if blocks == 1 or len(columns.values) / columns.num_rows / blocks >= 4:
                         found.append(Variant(1, blocks, width))
-                        if blocks in fitting:
+                        if blocks in fitting or columns.masks:
                             found.append(Variant(1, blocks, width, True))
-        if columns.is_aligned:
+        if columns.masks:
+            found = [variant for variant in found if variant.is_packed]
+        elif columns.is_aligned:
             found = [variant for variant in found if not variant.is_packed or variant.is_stacked]
         return sorted(set(found), key=dataclasses.astuple)
 

@@ -93,7 +93,7 @@ def test_layers_that_pad_an_image_alike_share_the_copy():
     x = keras.Input((12, 14, 5))
     y = layers.Conv2D(5, 1, activation="relu")(x)
     alike = [layers.Conv2D(4, 1, strides=2)(y), layers.Conv2D(6, 1, strides=2)(y)]
-    others = [layers.Conv2D(4, size, padding="same")(y) for size in (3, 5)]
+    others = [layers.Conv2D(4, size, 2, "same")(y) for size in (3, 5)]
     engine = assert_same(
         randomize(keras.Model(x, [*alike, *others, layers.Conv2D(4, 3, strides=2)(y)])),
         numbers(2, 12, 14, 5),

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import assert_same, batches, examples, numbers, of_layer, randomize, sparsities
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from keras_trim.inference import tuning
@@ -130,6 +130,7 @@ def test_convolution(pick, number, kernel, strides, padding, size, filters, batc
     assert_same(model, numbers(batch, *size, 5))
 
 
+@pytest.mark.parametrize("way", ["shifted", "masked"])
 @examples
 @given(
     blocks=st.integers(0, 1),
@@ -143,16 +144,23 @@ def test_convolution(pick, number, kernel, strides, padding, size, filters, batc
     has_residual=st.booleans(),
     num_threads=st.integers(1, 3),
 )
+@example(  # the last column of a window is where the next channel's first one is
+    blocks=0, kernel=(2, 11), strides=1, dilation=8, groups=1, size=(5, 14), batch=1, sparsity=0.5,
+    has_residual=False, num_threads=1,
+)  # fmt: skip
 def test_convolution_of_stacked_lines(
-    monkeypatch, blocks, kernel, strides, dilation, groups, size, batch, sparsity, has_residual,
-    num_threads,
+    monkeypatch, way, blocks, kernel, strides, dilation, groups, size, batch, sparsity,
+    has_residual, num_threads,
 ):  # fmt: skip
     """Images whose lines are about whole vectors, several of them at a time."""
-    picked = []
+    picked, ways = [], []
 
     def fastest(tuner, variants, instruction, likeness):
         stacked = [v for v in variants if getattr(v, "is_stacked", False)]
         picked.extend(stacked)
+        if way in variants:
+            ways.append(way)
+            return way
         return stacked[blocks % len(stacked)] if stacked else variants[0]
 
     monkeypatch.setattr(Tuner, "fastest", fastest)
@@ -169,6 +177,7 @@ def test_convolution_of_stacked_lines(
     assert_same(model, numbers(batch, *x.shape[1:]), num_threads=num_threads)
     reach = (kernel[0] - 1) * (dilation if strides == 1 else 1) // strides
     assert bool(picked) == (reach > 0)
+    assert way == "shifted" or bool(ways) == (strides == 1)
 
 
 def test_lines_are_stacked_where_they_fill_vectors():

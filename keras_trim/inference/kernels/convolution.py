@@ -2,18 +2,22 @@
 
 Every weight of a convolution multiplies a shifted copy of one input plane. Laid out flat, a shift
 is an offset into the buffer, so a k x k convolution is a sparse matrix product whose "columns" are
-offsets. It needs an input with its padding written out (`padding.py`) and computes the few sums
-between two rows of the output for nothing.
+offsets.
 
 The reduction is split into blocks of columns whose activations fit the first-level cache. Without
 it the product runs at the speed of the second level, about half as fast. What a block reads may be
 copied to one place first. If its vectors are of lines below each other, taps below each other share
 most of their copy, and blocks hold more columns.
+
+Copies may leave out what lies outside of the image (`edges.py`). Otherwise the input needs its
+padding written out (`padding.py`), and the few sums between two rows of the output are computed for
+nothing.
 """
 
 from numba import njit
 
-from keras_trim.inference.kernels.copies import copy_floats, pack_columns, pack_lines
+from keras_trim.inference.kernels.copies import copy_floats, pack
+from keras_trim.inference.kernels.edges import pack_inside
 from keras_trim.inference.kernels.gaps import IS_AVAILABLE as HAS_TABLES
 from keras_trim.inference.kernels.gaps import close_rows, store_lines
 from keras_trim.inference.kernels.register_tile import WIDEST, multiply_add
@@ -28,34 +32,8 @@ _4x1, _4x2, _4x3, _4x4 = (multiply_add(4, vectors) for vectors in range(1, 5))
 _6x1, _6x2, _6x3, _6x4 = (multiply_add(6, vectors) for vectors in range(1, 5))
 
 
-(
-    _pack_1, _pack_2, _pack_3, _pack_4, _pack_5, _pack_6, _pack_7, _pack_8,
-) = (pack_columns(vectors) for vectors in range(1, 9))  # fmt: skip
-
-_pack_lines, _store_lines = pack_lines(), store_lines()
+_pack, _pack_inside, _store_lines = pack(), pack_inside(), store_lines()
 _close_rows = close_rows() if HAS_TABLES else None
-
-
-@njit(nogil=True, boundscheck=False)
-def _pack(vectors, target, x, offsets, count, stride):
-    """Copies `vectors` vectors of each of `count` columns to one place."""
-    a = (target, x, offsets, count, stride)
-    if vectors == 8:
-        _pack_8(*a)
-    elif vectors == 7:
-        _pack_7(*a)
-    elif vectors == 6:
-        _pack_6(*a)
-    elif vectors == 5:
-        _pack_5(*a)
-    elif vectors == 4:
-        _pack_4(*a)
-    elif vectors == 3:
-        _pack_3(*a)
-    elif vectors == 2:
-        _pack_2(*a)
-    else:
-        _pack_1(*a)
 
 
 @njit(nogil=True, boundscheck=False)
@@ -143,8 +121,8 @@ def _store_rows(arena, sums, start, count, y, other, row, width, height, flags, 
 (
     X, X_SAMPLE, Y, Y_SAMPLE, BATCH, PLANE, PIXELS, ROW, WIDTH, HEIGHT, RUNS, NUM_RUNS, TABLE,
     NUM_GROUPS, BLOCKS, OFFSETS, VALUES, BIAS, OTHER, OTHER_SAMPLE, SCRATCH, SCRATCH_SIZE, FLAGS,
-    VECTORS, WAY, COPIES, NUM_COPIES, PACKED, LENGTH, STARTS, MASKS,
-) = range(1, 32)  # fmt: skip
+    VECTORS, WAY, COPIES, NUM_COPIES, PACKED, LENGTH, STARTS, MASKS, INSIDE, TAPS, PER_TAP,
+) = range(1, 35)  # fmt: skip
 # How vectors of pixels lie. One behind the other, in x as in y; the same for each line, a whole
 # number of them; one behind the other in x, where lines are longer than in y; or those that are
 # worked on at once below each other, each of another line.
@@ -231,11 +209,19 @@ def _piece(
             first = block * p[PACKED]
             starts = index.ctypes.data + 4 * (p[COPIES] + first)
             count, size = min(p[PACKED], p[NUM_COPIES] - first), 4 * p[LENGTH]
+            lines, apart, parts = vectors, 4 * LANES, 1
             if way == STACKED:
-                rows = vectors + p[LENGTH] // LANES - p[VECTORS]
-                _pack_lines(x, pixels, starts, count, size, rows, 4 * p[ROW])
+                lines, apart = vectors + p[LENGTH] // LANES - p[VECTORS], 4 * p[ROW]
+                parts = (p[WIDTH] + LANES - 1) // LANES
+            if p[TAPS]:
+                masks = p[INSIDE] + line * parts + column // LANES
+                _pack_inside(
+                    x, pixels, starts, count, size, lines, apart,
+                    short_index.ctypes.data + 2 * masks, p[TAPS], p[PER_TAP], parts,
+                    first % p[TAPS],
+                )  # fmt: skip
             else:
-                _pack(vectors, x, pixels, starts, count, size)
+                _pack(x, pixels, starts, count, size, lines, apart)
         flags = FIRST if block == 0 else 0
         if block == blocks - 1:
             # Where rows are taken apart, the residual is added, and then the sum clipped, there.

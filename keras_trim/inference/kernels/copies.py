@@ -43,60 +43,28 @@ def fill_vectors(typing_context, target, count, value):
 
 
 @functools.cache
-def pack_columns(vectors):
-    """Makes `kernel(target, x, offsets, count, stride)`: copies columns to one place.
+def pack():
+    """Makes `kernel(target, x, starts, count, stride, vectors, row)`: copies columns to one place.
 
-    Addresses: `target`, where columns of `vectors * LANES` floats are written `stride` bytes apart;
-    `x`, float32; `offsets`, int32, (count,), where each column begins in x, in floats.
+    Addresses: `target`, where columns of `vectors` vectors are written `stride` bytes apart; `x`,
+    float32; `starts`, int32, (count,), where each column begins in x, in floats, its vectors being
+    `row` bytes apart.
     """
 
     def build(function):
         body = Body(function)
         b = body.b
-        target, x, offsets, count, stride = function.args
-        entry = b.block
-        head, step, done = body.blocks("head", "step", "done")
-        b.branch(head)
-        b.position_at_end(head)
-        k, to = b.phi(I64), b.phi(I64)
-        k.add_incoming(I64(0), entry)
-        to.add_incoming(target, entry)
-        b.cbranch(b.icmp_signed("<", k, count), step, done)
-        b.position_at_end(step)
-        offset = b.sext(body.scalar_at(offsets, k, I32), I64)
-        start = b.add(x, b.shl(offset, I64(2)))
-        for i in range(vectors):
-            body.store(body.load(start, i * LANES * 4), to, i * LANES * 4)
-        k.add_incoming(b.add(k, I64(1)), step)
-        to.add_incoming(b.add(to, stride), step)
-        b.branch(head)
-        b.position_at_end(done)
-        b.ret_void()
-
-    operands = (types.intp, types.intp, types.intp, types.int64, types.int64)
-    return outlined(f"pack_columns_{vectors}", operands, build)
-
-
-@functools.cache
-def pack_lines():
-    """Makes `kernel(target, x, offsets, count, stride, lines, row)`: as `pack_columns`, but copies
-    are of `lines` vectors, which lie `row` bytes apart in x.
-    """
-
-    def build(function):
-        body = Body(function)
-        b = body.b
-        target, x, offsets, count, stride, lines, row = function.args
+        target, x, starts, count, stride, vectors, row = function.args
         k, close = loop(b, count, 1)
-        offset = b.sext(body.scalar_at(offsets, k, I32), I64)
-        start, to = b.add(x, b.shl(offset, I64(2))), b.add(target, b.mul(k, stride))
-        line, close_line = loop(b, lines, 1)
-        body.store(body.load(start, b.mul(line, row)), to, b.mul(line, I64(4 * LANES)))
-        close_line()
+        start = b.sext(body.scalar_at(starts, k, I32), I64)
+        start, to = b.add(x, b.shl(start, I64(2))), b.add(target, b.mul(k, stride))
+        i, close_column = loop(b, vectors, 1)
+        body.store(body.load(start, b.mul(i, row)), to, b.mul(i, I64(4 * LANES)))
+        close_column()
         close()
         b.ret_void()
 
-    return outlined("pack_lines", (types.intp,) * 3 + (types.int64,) * 4, build)
+    return outlined("pack", (types.intp,) * 3 + (types.int64,) * 4, build)
 
 
 @intrinsic

@@ -8,11 +8,11 @@ is copied. Which is faster for a layer depends on its size, and is measured.
 import functools
 import math
 
-import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 
+from keras_trim.inference.kernels.edges import mask_at
 from keras_trim.inference.kernels.planes import BATCH, CHANNELS, WIDTH, place
 from keras_trim.inference.kernels.threads import take
 from keras_trim.inference.kernels.vector import CLIP, I32, I64, LANES, Body, outlined
@@ -36,7 +36,6 @@ from keras_trim.inference.kernels.windows import (
     WINDOW_OPERANDS,
 )
 
-_I16 = ir.IntType(16)
 _VECTORS = 8  # at once, of a product
 _POOLED_VECTORS = 4  # of a sum or maximum
 _TOGETHER = 8  # planes that a thread takes at a time
@@ -93,10 +92,7 @@ def _build(function, kind, vectors):
     weight = body.splat(body.scalar_at(values, tap)) if kind == "product" else None
     where = b.add(x, b.shl(b.sext(body.scalar_at(shifts, tap, I32), I64), I64(2)))
     for i, total in enumerate(sums):
-        bits = body.scalar_at(masks_now, I64(i), _I16)
-        if LANES < 16:
-            bits = b.trunc(bits, ir.IntType(LANES))
-        mask = b.bitcast(bits, mask_type)
+        mask = mask_at(body, masks_now, I64(i))
         loaded = b.call(masked_load, [body.at(where, 4 * LANES * i), I32(4), mask, others])
         total.add_incoming(start, entry)
         if kind == "product":
@@ -120,27 +116,6 @@ def _build(function, kind, vectors):
     for i, total in enumerate(sums):
         body.store(total, y, 4 * LANES * i)
     b.ret_void()
-
-
-def masks_of_taps(height, width, offsets, out_height):
-    """Which lanes of a plane's vectors read inside of the image, for each tap.
-
-    Args:
-        height, width: Integers, of the image.
-        offsets: Array of integers, (taps, 2): how many rows and columns from a pixel a tap reads.
-        out_height: Integer. The rows of the output, which is as wide as the image.
-
-    Returns:
-        `(shifts, masks)`, as `flat_window` reads them.
-    """
-    pixels = out_height * width
-    vectors = -(-pixels // LANES)
-    y, x = np.divmod(np.arange(vectors * LANES), width)
-    rows, columns = y + offsets[:, :1], x + offsets[:, 1:]
-    is_inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    is_inside &= np.arange(vectors * LANES) < pixels
-    bits = is_inside.reshape(len(offsets), vectors, LANES) << np.arange(LANES)
-    return offsets @ [width, 1], bits.sum(axis=2).astype(np.uint16)
 
 
 _1, _2, _3, _4, _5, _6, _7, _8 = (

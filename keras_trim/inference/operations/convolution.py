@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 
+from keras_trim.inference.kernels.edges import MOST_MASKS, masks_of_taps
 from keras_trim.inference.kernels.gaps import IS_AVAILABLE as HAS_TABLES
 from keras_trim.inference.kernels.gaps import gaps_of_rows
 from keras_trim.inference.kernels.vector import LANES
@@ -87,6 +88,25 @@ class Geometry:
         y, x = self._taps()
         phase = y % self.strides[0] * self.phases[1] + x % self.strides[1]
         return phase * self.plane + y // self.strides[0] * self.row + x // self.strides[1]
+
+    @property
+    def can_mask(self):
+        """Whether lines of the output are as long as those of the input, and masks not many."""
+        is_plain = self.strides == self.spread == (1, 1)
+        bits = self.rows * round_up(self.out_width) * math.prod(self.kernel)
+        return is_plain and self.out_width == spatial(self.x)[1] and bits <= MOST_MASKS
+
+    def masked(self):
+        """Where each tap reads, as `tap_offsets`, of an image that is not padded.
+
+        Returns:
+            `(shifts, masks)`; `masks` as `packing.Columns` has them.
+        """
+        taps = np.stack(self._taps(), axis=1) - (self.top, self.left)
+        image, lines, line = spatial(self.x), self.rows, round_up(self.out_width)
+        shifts, masks = masks_of_taps(*image, taps, self.out_height)
+        _, stacked = masks_of_taps(*image, taps[: self.kernel[1]], lines, line)
+        return shifts, (masks, stacked)
 
     def pad(self, builder):
         """Emits the padded copy, if there is something to do and no layer before had the same;
@@ -214,6 +234,8 @@ class Convolution(Operation):
         columns = self.kernel[..., 0].size
         if is_gapped and self.groups == 1 and columns <= self.kernel.shape[3]:
             ways["unfolded"] = self._unfolded
+        if geometry.is_copied and geometry.can_mask and x.layout == "planes":
+            ways["masked"] = self._masked
 
         def emit(way, builder):
             ways[way](builder, geometry, x, y, clip, residual)
@@ -247,6 +269,17 @@ class Convolution(Operation):
         )  # fmt: skip
         size = geometry.out_width, geometry.out_height
         emit_product(builder, columns, self.bias, padded, y, pixels, row, size, clip, residual)
+
+    def _masked(self, builder, geometry, x, y, clip, residual):
+        """Emits a product whose columns are shifted copies of the input as it is."""
+        shifts, masks = geometry.masked()
+        columns = Columns.of_kernel(
+            self.kernel, self.groups, x.plane, shifts, builder.skip_zeros, geometry.tap_lines(),
+            geometry.out_width,
+        )  # fmt: skip
+        columns.masks = masks
+        size = geometry.out_width, geometry.out_height
+        emit_product(builder, columns, self.bias, x, y, math.prod(size), 0, size, clip, residual)
 
     def _unfolded(self, builder, geometry, x, y, clip, residual):
         """Emits the copies and a product with them, of whole planes."""

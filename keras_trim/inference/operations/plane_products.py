@@ -53,6 +53,10 @@ def emit_product(
         if HAS_TABLES and way == GAPPED:
             firsts, masks = gaps_of_rows(size[1], size[0], 0, 0, size[1], row)
             tables = builder.index(firsts), builder.short_index(masks)
+        inside = 0, 0, 0
+        if columns.masks:
+            masks = columns.masks[variant.is_stacked]
+            inside = builder.short_index(masks), *masks.shape
         operands = [
             x, x.sample_size, y, y.sample_size, y.batch, y.plane, pixels, row or size[0], *size,
             builder.index(packed.runs), len(packed.runs), builder.index(packed.table), len(groups),
@@ -62,7 +66,7 @@ def emit_product(
             residual.sample_size if residual is not None else 0,
             scratch, scratch_size, flags, widest, way,
             *((builder.index(starts), len(starts), copies, length) if length else (0, 0, 0, 0)),
-            *tables,
+            *tables, *inside,
         ]  # fmt: skip
         builder.emit("convolution", operands, [clip.low, clip.high])
 
@@ -73,9 +77,10 @@ def emit_product(
         likeness=(
             "convolution", columns.num_rows, len(columns.offsets), columns.row_sets,
             round(20 * columns.density), pixels, row, y.batch, residual is not None,
+            columns.masks is not None,
         ),
     )  # fmt: skip
-    builder.choose(str(best))
+    builder.choose(f"{best}, masked" if columns.masks else str(best))
     emit(best, builder)
 
 

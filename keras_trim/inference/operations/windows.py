@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_trim.inference.kernels.flat import masks_of_taps
+from keras_trim.inference.kernels.edges import MOST_MASKS, masks_of_taps
 from keras_trim.inference.kernels.lines import MOST_BEFORE
 from keras_trim.inference.kernels.lines import WINDOWS as WINDOWS_OF_LINES
 from keras_trim.inference.kernels.vector import LANES
@@ -12,8 +12,6 @@ from keras_trim.inference.kernels.windows import KINDS
 from keras_trim.inference.operations.base import Clip
 from keras_trim.inference.operations.convolution import Geometry, planes_together, spatial
 from keras_trim.inference.tensors import SLACK, Tensor, round_up
-
-_MOST_MASKS = 1 << 22  # bits
 
 
 @dataclasses.dataclass
@@ -81,7 +79,7 @@ class Windows:
         geometry, image = self.geometry, spatial(self.x)
         outputs = geometry.out_height, geometry.out_width
         pixels = max(np.prod(image), np.prod(outputs))
-        if pixels * geometry.kernel[0] * geometry.kernel[1] > _MOST_MASKS:
+        if pixels * geometry.kernel[0] * geometry.kernel[1] > MOST_MASKS:
             return False
         axes = zip(outputs, geometry.strides, image, strict=True)
         return self._is_direct or (

@@ -1,0 +1,94 @@
+"""Windows that reach over the edges of an image: masks in place of padding.
+
+A mask per tap and vector leaves out the lanes that read outside of the image. So nothing has to be
+padded, and lines of the image may lie one behind the other, without gaps between them.
+"""
+
+import functools
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+
+from keras_trim.inference.kernels.vector import I32, I64, LANES, Body, loop, outlined
+
+MOST_MASKS = 1 << 22  # bits, of an instruction
+_I16 = ir.IntType(16)
+
+
+def masks_of_taps(height, width, offsets, lines, line=None):
+    """Which lanes of the vectors of a plane read inside of the image, for each tap.
+
+    Args:
+        height, width: Integers, of the image.
+        offsets: Array of integers, (taps, 2): how many lines and columns from a pixel a tap reads.
+        lines: Integer. How many lines the plane has.
+        line: Integer. Pixels from one line of the plane to the next, as many as those of the image
+            if `None`.
+
+    Returns:
+        `(shifts, masks)`: int64, (taps,), how many pixels from a pixel of the image a tap reads;
+        uint16, (taps, vectors), lane 0 being the lowest bit.
+    """
+    line = line or width
+    vectors = -(-lines * line // LANES)
+    y, x = np.divmod(np.arange(vectors * LANES), line)
+    rows, columns = y + offsets[:, :1], x + offsets[:, 1:]
+    is_inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width) & (y < lines)
+    bits = is_inside.reshape(len(offsets), vectors, LANES) << np.arange(LANES)
+    return offsets @ [width, 1], bits.sum(axis=2).astype(np.uint16)
+
+
+def mask_at(body, masks, number):
+    """The lanes of a mask among those at an address."""
+    bits = body.scalar_at(masks, number, _I16)
+    if LANES < 16:
+        bits = body.b.trunc(bits, ir.IntType(LANES))
+    return body.b.bitcast(bits, ir.VectorType(ir.IntType(1), LANES))
+
+
+@functools.cache
+def pack_inside():
+    """Makes `kernel(target, x, starts, count, stride, vectors, row, masks, taps, per_tap, step,
+    tap)`: copies columns to one place, zeros where they are outside of the image.
+
+    Addresses: `target`, where columns of `vectors` vectors are written `stride` bytes apart; `x`,
+    float32, read only inside; `starts`, int32, (count,), where each column begins in x, in floats,
+    its vectors being `row` bytes apart; `masks`, uint16, `per_tap` of them for each of `taps` taps,
+    those of a column `step` apart. Columns are of one tap after the other, the first of `tap`.
+    """
+
+    def build(function):
+        body = Body(function)
+        b = body.b
+        (
+            target, x, starts, count, stride, vectors, row, masks, taps, per_tap, step, tap,
+        ) = function.args  # fmt: skip
+        entry = b.block
+        head, column, done = body.blocks("columns", "column", "packed")
+        b.branch(head)
+        b.position_at_end(head)
+        k, to, tap_now = b.phi(I64), b.phi(I64), b.phi(I64)
+        b.cbranch(b.icmp_signed("<", k, count), column, done)
+        b.position_at_end(column)
+        offset = b.sext(body.scalar_at(starts, k, I32), I64)
+        start = b.add(x, b.shl(offset, I64(2)))
+        first = b.mul(tap_now, per_tap)
+        i, close = loop(b, vectors, 1)
+        lanes = mask_at(body, masks, b.add(first, b.mul(i, step)))
+        pixels = body.load_where(lanes, start, b.mul(i, row))
+        body.store(pixels, to, b.mul(i, I64(4 * LANES)))
+        close()
+        next_tap = b.add(tap_now, I64(1))
+        next_tap = b.select(b.icmp_signed("<", next_tap, taps), next_tap, I64(0))
+        for value, at_first, later in (
+            (k, I64(0), b.add(k, I64(1))), (to, target, b.add(to, stride)), (tap_now, tap, next_tap)
+        ):  # fmt: skip
+            value.add_incoming(at_first, entry)
+            value.add_incoming(later, b.block)
+        b.branch(head)
+        b.position_at_end(done)
+        b.ret_void()
+
+    return outlined("pack_inside", (types.intp,) * 3 + (types.int64,) * 4 + (types.intp,)
+                    + (types.int64,) * 4, build)  # fmt: skip
