@@ -38,10 +38,14 @@ _close_rows = close_rows() if HAS_TABLES else None
 
 @njit(nogil=True, boundscheck=False)
 def _groups(
-    rows, vectors, x, offsets, values, table, groups, y, stride, bias, residual, flags, low, high
-):
+    rows, vectors, x, offsets, values, table, groups, sums, sums_stride, y, stride, bias, residual,
+    flags, low, high,
+):  # fmt: skip
     """Calls the kernel for groups of `rows` rows and `vectors` vectors of activations."""
-    a = (x, offsets, values, table, groups, y, stride, bias, residual, flags, low, high)
+    a = (
+        x, offsets, values, table, groups, sums, sums_stride, y, stride, bias, residual, flags, low,
+        high,
+    )  # fmt: skip
     if rows == 1:
         if vectors == 8:
             _1x8(*a)
@@ -235,20 +239,20 @@ def _piece(
                 continue
             channel = index[at + 3] + (group - index[at]) * rows
             first_row = channel if first_row < 0 else first_row
-            if is_direct:
-                y = p[Y] + sample * p[Y_SAMPLE] + channel * p[PLANE] + y_pixel
-                stride = p[PLANE]
-            else:
-                y = scratch + (channel - first_row) * vectors * LANES
-                stride = vectors * LANES
+            # Of several blocks, the last one's are written to y. Until then, lines that another
+            # thread writes to are not near, where its core's prefetcher would take them away.
+            sums, apart = scratch + (channel - first_row) * vectors * LANES, vectors * LANES
+            y, stride = sums, apart
+            if is_direct and block == blocks - 1:
+                y, stride = p[Y] + sample * p[Y_SAMPLE] + channel * p[PLANE] + y_pixel, p[PLANE]
             other = p[OTHER] + sample * p[OTHER_SAMPLE] + channel * p[PLANE] + y_pixel
             table = p[TABLE] + 3 * (block * p[NUM_GROUPS] + group)
             _groups(
                 rows, vectors, x, index.ctypes.data + 4 * (p[OFFSETS] + index[table]),
                 constants.ctypes.data + 4 * (p[VALUES] + index[table + 2]),
-                index.ctypes.data + 4 * table, end - group, base + 4 * y, 4 * stride,
-                constants.ctypes.data + 4 * (p[BIAS] + channel), base + 4 * other, flags, low,
-                high,
+                index.ctypes.data + 4 * table, end - group, base + 4 * sums, 4 * apart,
+                base + 4 * y, 4 * stride, constants.ctypes.data + 4 * (p[BIAS] + channel),
+                base + 4 * other, flags, low, high,
             )  # fmt: skip
             last_row = channel + (end - group) * rows
     if not is_direct:

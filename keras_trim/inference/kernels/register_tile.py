@@ -30,26 +30,28 @@ _FEW = 32  # columns, in which the time goes into bringing the lines of y to the
 
 @functools.cache
 def multiply_add(rows, vectors):
-    """Makes `kernel(x, offsets, values, table, groups, y, stride, bias, residual, flags, low,
-    high)`.
+    """Makes `kernel(x, offsets, values, table, groups, sums, sums_stride, y, stride, bias,
+    residual, flags, low, high)`.
 
     It goes through `groups` groups of `rows` rows each, and for `vectors * LANES` activations
     computes, for a group with `count` columns,
 
         y[r, :] = clip(start[r, :] + sum(values[k, r] * x[offsets[k] :] for k in range(count)))
 
-    where `start` is `bias[r]` with the flag `FIRST` and `y[r, :]` without it.
+    where `start` is `bias[r]` with the flag `FIRST` and `sums[r, :]` without it.
 
     The kernel takes addresses of: `x`, float32, the first activation; `offsets`, int32, counted in
     floats; `values`, float32, (columns, rows); `table`, int32, (groups, 3), whose second column is
-    `count`; `y`, float32, whose rows are `stride` bytes apart; `bias`, float32; `residual`, as `y`,
-    added with the flag `RESIDUAL`. Columns, values and rows of one group lie behind those of the
+    `count`; `sums`, float32, whose rows are `sums_stride` bytes apart; `y`, float32, whose rows are
+    `stride` bytes apart, which may be the same; `bias`, float32; `residual`, as `y`, added with the
+    flag `RESIDUAL`. Columns, values and rows of one group lie behind those of the
     group before it. `low` and `high` are float32, used with the flag `CLIP`; NaN passes through a
     clip, as in Keras.
     """
     address, i64, f32 = types.intp, types.int64, types.float32
     operands = (
-        address, address, address, address, i64, address, i64, address, address, i64, f32, f32,
+        address, address, address, address, i64, address, i64, address, i64, address, address, i64,
+        f32, f32,
     )  # fmt: skip
     name = f"multiply_add_{rows}x{vectors}"
     return outlined(name, operands, lambda f: _build_multiply_add(f, rows, vectors))
@@ -59,52 +61,58 @@ def _build_multiply_add(function, rows, vectors):
     body = Body(function)
     b = body.b
     (
-        x, offsets, values, table, groups, y, stride, bias, residual, flags, low, high,
+        x, offsets, values, table, groups, sums_at, sums_stride, y, stride, bias, residual, flags,
+        low, high,
     ) = function.args  # fmt: skip
     entry = b.block
     tile = [(r, i * LANES * 4) for r in range(rows) for i in range(vectors)]
-    group_stride = b.mul(stride, I64(rows))
+    group_stride, sums_step = (b.mul(step, I64(rows)) for step in (stride, sums_stride))
+    is_apart = b.icmp_signed("!=", y, sums_at)
 
     (group_head,) = body.blocks("group")
     b.branch(group_head)
     b.position_at_end(group_head)
-    pointers = [b.phi(I64) for _ in range(7)]
-    group, offsets_now, values_now, table_now, y_now, bias_now, residual_now = pointers
-    starts = (I64(0), offsets, values, table, y, bias, residual)
+    pointers = [b.phi(I64) for _ in range(8)]
+    (
+        group, offsets_now, values_now, table_now, sums_now, y_now, bias_now, residual_now,
+    ) = pointers  # fmt: skip
+    starts = (I64(0), offsets, values, table, sums_at, y, bias, residual)
     for pointer, start in zip(pointers, starts, strict=True):
         pointer.add_incoming(start, entry)
     count = b.sext(body.scalar_at(table_now, I64(1), I32), I64)
-    from_bias, from_y, head, step, done = body.blocks("from_bias", "from_y", "head", "step", "done")
+    from_bias, from_sums, head, step, done = body.blocks(
+        "from_bias", "from_sums", "head", "step", "done"
+    )
 
     if rows == 1:  # those of 32 columns, about as many as a row has
         for line in (0, 64):
             body.fetch(values_now, AHEAD + line)
             body.fetch(offsets_now, AHEAD + line)
 
-    def row(base, r):
-        return b.add(base, b.mul(stride, I64(r))) if r else base
+    def row(base, r, apart=stride):
+        return b.add(base, b.mul(apart, I64(r))) if r else base
 
-    b.cbranch(body.has(flags, FIRST), from_bias, from_y)
-    b.position_at_end(from_bias)
-    # `from_y` has them in the cache.
+    # Sums are in the cache, other lines may not be.
     fetch, fetched = body.blocks("fetch", "fetched")
-    b.cbranch(b.icmp_signed("<", count, I64(_FEW)), fetch, fetched)
+    b.cbranch(b.and_(is_apart, b.icmp_signed("<", count, I64(_FEW))), fetch, fetched)
     b.position_at_end(fetch)
     for r, i in tile:
         body.fetch(row(y_now, r), i, to_write=True)
     b.branch(fetched)
     b.position_at_end(fetched)
+    b.cbranch(body.has(flags, FIRST), from_bias, from_sums)
+    b.position_at_end(from_bias)
     biases = [body.splat(body.scalar_at(bias_now, I64(r))) for r in range(rows)]
     b.branch(head)
-    b.position_at_end(from_y)
-    loaded = [body.load(row(y_now, r), i) for r, i in tile]
+    b.position_at_end(from_sums)
+    loaded = [body.load(row(sums_now, r, sums_stride), i) for r, i in tile]
     b.branch(head)
 
     b.position_at_end(head)
     k = b.phi(I64)
-    k.add_incoming(I64(0), fetched)
-    k.add_incoming(I64(0), from_y)
-    sums = body.merge(fetched, [biases[r] for r, _ in tile], from_y, loaded)
+    k.add_incoming(I64(0), from_bias)
+    k.add_incoming(I64(0), from_sums)
+    sums = body.merge(from_bias, [biases[r] for r, _ in tile], from_sums, loaded)
     b.cbranch(b.icmp_signed("<", k, count), step, done)
 
     b.position_at_end(step)
@@ -138,7 +146,7 @@ def _build_multiply_add(function, rows, vectors):
         body.store(total, row(y_now, r), i)
 
     steps = (
-        I64(1), b.shl(count, I64(2)), b.mul(count, I64(4 * rows)), I64(12), group_stride,
+        I64(1), b.shl(count, I64(2)), b.mul(count, I64(4 * rows)), I64(12), sums_step, group_stride,
         I64(4 * rows), group_stride,
     )  # fmt: skip
     for pointer, step_size in zip(pointers, steps, strict=True):

@@ -91,7 +91,7 @@ def _plane(p, f, arena, constants, index, x, y, out, last_line):
 def _vector(kind, x, offsets, taps, values, bias, y, flags, low, high):
     if kind == PRODUCT:  # a group of one row, whose numbers lie behind the offsets
         _product(
-            x, offsets, values, offsets + 4 * taps, 1, y, 0, bias, 0, flags, low, high,
+            x, offsets, values, offsets + 4 * taps, 1, 0, 0, y, 0, bias, 0, flags, low, high,
         )  # fmt: skip
     elif kind == MAXIMUM:
         _maximum(x, offsets, taps, y)

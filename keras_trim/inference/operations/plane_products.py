@@ -5,6 +5,7 @@ import numpy as np
 from keras_trim.inference.kernels.convolution import CHUNK, DIRECT, GAPPED, LINES, STACKED
 from keras_trim.inference.kernels.gaps import IS_AVAILABLE as HAS_TABLES
 from keras_trim.inference.kernels.gaps import gaps_of_rows
+from keras_trim.inference.kernels.register_tile import WIDEST
 from keras_trim.inference.kernels.vector import LANES, RESIDUAL
 from keras_trim.inference.operations.base import Clip
 from keras_trim.inference.operations.row_products import FEW_ROWS, emit_row_product
@@ -46,7 +47,10 @@ def emit_product(
             offsets = copy % copies * length + lines * LANES
         packed = columns.pack(groups, blocks, copy // copies, offsets)
         rows = len(bias) if blocks > 1 else CHUNK * int(groups[:, 1].max())
-        needed = copies * length + (rows * most * LANES if way >= GAPPED else 0)
+        if way < GAPPED and variant.tile == 1 and not variant.is_packed:
+            most = WIDEST  # where threads share out pixels
+        has_sums = way >= GAPPED or blocks > 1
+        needed = copies * length + (rows * most * LANES if has_sums else 0)
         scratch, scratch_size = builder.scratch(needed) if needed else (0, 0)
         flags = clip.flag | (RESIDUAL if residual is not None else 0)
         tables = 0, 0
