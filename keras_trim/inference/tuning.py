@@ -118,7 +118,7 @@ class Tuner:
             found = [variant for variant in found if not variant.is_packed or variant.is_stacked]
         return sorted(set(found), key=dataclasses.astuple)
 
-    def fastest(self, variants, emit, likeness):
+    def fastest(self, variants, emit, likeness, handicap=lambda variant: 1.0):
         """The variant that runs fastest, alone, on one thread.
 
         Args:
@@ -126,6 +126,7 @@ class Tuner:
             emit: Function `(variant, builder)` that emits its instructions.
             likeness: What layers have in common that are measured once for all of them, as
                 `Choices.find` has it.
+            handicap: Function of a variant: what its time is multiplied with.
         """
         if len(variants) == 1:
             return variants[0]
@@ -135,9 +136,9 @@ class Tuner:
             for variant in variants:
                 programs[variant] = self._program(variant, emit)
                 if sum(map(_num_bytes, programs.values())) > _MOST_BYTES:
-                    fastest = self._fastest_alone(programs)
+                    fastest = self._fastest_alone(programs, handicap)
                     programs = {fastest: programs[fastest]}
-            fastest = self._fastest_alone(programs)
+            fastest = self._fastest_alone(programs, handicap)
             self.choices.add(likeness, variants, fastest)
         return fastest
 
@@ -167,9 +168,8 @@ class Tuner:
             runs = [
                 functools.partial(execution.run_step, step) for step in itertools.pairwise(ends)
             ]
-            times = self._race(runs, _MOST_TURNS)
-            if num_threads > 1:
-                times[0] *= handicap
+            handicaps = [handicap if num_threads > 1 else 1.0, *[1.0] * (len(ways) - 1)]
+            times = self._race(runs, _MOST_TURNS, handicaps)
             fastest = ways[times.index(min(times))]
             self.choices.add(likeness, ways, fastest)
         return fastest
@@ -194,23 +194,27 @@ class Tuner:
         emit(variant, builder)
         return builder.finish([], [])
 
-    def _fastest_alone(self, programs):
-        """The variant whose program is the fastest, on one thread.
+    def _fastest_alone(self, programs, handicap):
+        """The variant whose program is the fastest, on one thread, times its handicap.
 
         Args:
             programs: Dictionary, variant -> `program.Program`.
+            handicap: Function of a variant.
         """
         if len(programs) == 1:
             return next(iter(programs))
         arena = aligned_zeros(max(program.arena_size for program in programs.values()))
         control = make_control(1)
         times = self._race(
-            [functools.partial(_run_alone, p, arena, control) for p in programs.values()], _TURNS
+            [functools.partial(_run_alone, p, arena, control) for p in programs.values()],
+            _TURNS,
+            [handicap(variant) for variant in programs],
         )
         return list(programs)[times.index(min(times))]
 
-    def _race(self, runs, most_turns, repeats=1):
-        """How long each of some functions takes, in seconds; those far behind may not have run.
+    def _race(self, runs, most_turns, handicaps=None, repeats=1):
+        """How long each of some functions takes, in seconds, times its handicap; those far behind
+        may not have run.
 
         They run in turns, so that a moment in which something else slows the machine down is one
         for all of them. Those that fall behind leave.
@@ -218,9 +222,10 @@ class Tuner:
         Args:
             runs: List of functions.
             most_turns: Integer.
+            handicaps: List of floats, or None for 1 each.
             repeats: Integer. How often each runs in a turn, the last time timed.
         """
-        best = [math.inf] * len(runs)
+        best, handicaps = [math.inf] * len(runs), handicaps or [1.0] * len(runs)
         left, spent, limit = range(len(runs)), 0.0, self.seconds * len(runs) * most_turns / _TURNS
         for turn in range(most_turns):
             for i in left:
@@ -230,7 +235,7 @@ class Tuner:
                     elapsed = time.perf_counter() - start
                     spent += elapsed
                 if turn:  # the first brings weights into caches
-                    best[i] = min(best[i], elapsed)
+                    best[i] = min(best[i], elapsed * handicaps[i])
             if turn >= _LEAST_TURNS:
                 slowest = min(best) * (_BEHIND if turn < most_turns // 2 else _CLOSELY_BEHIND)
                 left = [i for i in left if best[i] <= slowest]
@@ -266,13 +271,13 @@ class Repeater:
         """Begins with the next band."""
         self._count = 0
 
-    def fastest(self, variants, emit, likeness):
+    def fastest(self, variants, emit, likeness, **options):
         """As `Tuner.fastest`."""
         self._count += 1
         known = self._choices[self._count - 1 : self._count]
         if known and known[0] in variants:
             return known[0]
-        fastest = self._tuner.fastest(variants, emit, likeness)
+        fastest = self._tuner.fastest(variants, emit, likeness, **options)
         if not known:
             self._choices.append(fastest)
         return fastest

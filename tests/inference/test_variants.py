@@ -11,7 +11,8 @@ from helpers import assert_same, batches, examples, numbers, of_layer, randomize
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from keras_trim.inference import tuning
+from keras_trim.inference import Engine, tuning
+from keras_trim.inference.choices import Choices
 from keras_trim.inference.kernels import lines, lookup
 from keras_trim.inference.kernels.vector import LANES
 from keras_trim.inference.packing import Columns, row_groups
@@ -155,7 +156,7 @@ def test_convolution_of_stacked_lines(
     """Images whose lines are about whole vectors, several of them at a time."""
     picked, ways = [], []
 
-    def fastest(tuner, variants, instruction, likeness):
+    def fastest(tuner, variants, *rest, **options):
         stacked = [v for v in variants if getattr(v, "is_stacked", False)]
         picked.extend(stacked)
         if way in variants:
@@ -178,6 +179,32 @@ def test_convolution_of_stacked_lines(
     reach = (kernel[0] - 1) * (dilation if strides == 1 else 1) // strides
     assert bool(picked) == (reach > 0)
     assert way == "shifted" or bool(ways) == (strides == 1)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 3, 4, 5])
+def test_pieces_of_an_image_are_about_as_many_for_each_thread(monkeypatch, num_threads):
+    """If all variants take as long on one thread, one that keeps all threads busy is chosen."""
+
+    def race(tuner, runs, most_turns, handicaps=None, repeats=1):
+        assert handicaps is None or len(handicaps) == len(runs)
+        return [handicap - 1e-9 * i for i, handicap in enumerate(handicaps or [1.0] * len(runs))]
+
+    monkeypatch.setattr(Tuner, "_race", race)
+    monkeypatch.setattr(Choices, "of_this_machine", classmethod(lambda cls: cls()))
+    layer = keras.layers.Conv2D(8, 3, padding="same")
+    model = of_layer(layer, (17, 17, 64), 0.9)
+    (row,) = Engine(model, num_threads).summary().rows
+    assert "masked" in row.kernel
+    pixels = int(row.kernel.split()[1])
+    assert _most_of_a_thread(pixels, num_threads) == min(
+        _most_of_a_thread(LANES * vectors, num_threads) for vectors in (4, 6, 8)
+    )
+
+
+def _most_of_a_thread(pixels, num_threads):
+    """The pieces of the thread that has the most of them, over those of each if they were even."""
+    pieces = -(-289 // pixels)
+    return -(-pieces // num_threads) * num_threads / pieces if pieces >= num_threads else 1
 
 
 def test_lines_are_stacked_where_they_fill_vectors():
