@@ -185,8 +185,8 @@ def convolution(
         while first_group < last_group:
             chunk_end = min(first_group + chunk, last_group)
             _piece(
-                p, f, arena, constants, index, short_index, thread, sample, line, column, count,
-                first_group, chunk_end,
+                p, f, arena, constants, index, short_index, thread, num_threads > 1, sample, line,
+                column, count, first_group, chunk_end,
             )  # fmt: skip
             first_group = chunk_end
         item, end = take(control, all_pieces * splits, 1, thread, num_threads)
@@ -194,10 +194,14 @@ def convolution(
 
 @njit(nogil=True, boundscheck=False)
 def _piece(
-    p, f, arena, constants, index, short_index, thread, sample, line, column, vectors, first_group,
-    last_group,
+    p, f, arena, constants, index, short_index, thread, is_shared, sample, line, column, vectors,
+    first_group, last_group,
 ):  # fmt: skip
-    """Computes some groups of rows for some vectors of pixels, from a pixel of a line on."""
+    """Computes some groups of rows for some vectors of pixels, from a pixel of a line on.
+
+    If the work is shared among threads, sums wait for their last block in memory of the thread: of
+    lines next to those that it writes to, another core's prefetcher would take them away.
+    """
     base, blocks, way, low, high = arena.ctypes.data, p[BLOCKS], p[WAY], f[0], f[1]
     is_direct = way < GAPPED
     pixels = base + 4 * (p[X] + sample * p[X_SAMPLE] + line * p[ROW] + column)
@@ -239,12 +243,12 @@ def _piece(
                 continue
             channel = index[at + 3] + (group - index[at]) * rows
             first_row = channel if first_row < 0 else first_row
-            # Of several blocks, the last one's are written to y. Until then, lines that another
-            # thread writes to are not near, where its core's prefetcher would take them away.
             sums, apart = scratch + (channel - first_row) * vectors * LANES, vectors * LANES
             y, stride = sums, apart
-            if is_direct and block == blocks - 1:
+            if is_direct and (block == blocks - 1 or not is_shared):
                 y, stride = p[Y] + sample * p[Y_SAMPLE] + channel * p[PLANE] + y_pixel, p[PLANE]
+            if is_direct and not is_shared:
+                sums, apart = y if block else 0, stride
             other = p[OTHER] + sample * p[OTHER_SAMPLE] + channel * p[PLANE] + y_pixel
             table = p[TABLE] + 3 * (block * p[NUM_GROUPS] + group)
             _groups(
