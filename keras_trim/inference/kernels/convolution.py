@@ -131,7 +131,7 @@ def _store_rows(arena, sums, start, count, y, other, row, width, height, flags, 
 # number of them; one behind the other in x, where lines are longer than in y; or those that are
 # worked on at once below each other, each of another line.
 DIRECT, LINES, GAPPED, STACKED = range(4)
-_WIDE = 5  # times as many inputs as outputs
+_WIDE = 3  # times as many inputs as outputs
 CHUNK = 16  # groups of rows whose sums wait in scratch memory to be stored
 
 
