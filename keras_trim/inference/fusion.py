@@ -25,11 +25,12 @@ def fuse(graph):
     - Padding becomes that of the convolution or maximum behind it.
     - A scale and shift (batch normalization, or of all numbers) goes into the weights before it.
     - A sum with another tensor, and a clip (ReLU), go into the convolution before them.
+    - A mean over windows and a 1x1 convolution change places if that leaves less to compute.
     - Axes that are moved and moved back stay where they are.
     """
     graph = dataclasses.replace(graph, nodes=[dataclasses.replace(n) for n in graph.nodes])
     graph = cancel_permutations(drop_unused(graph))
-    for rewrite in (_fold_padding, _fold_scale, _fold_residual, _fold_clip):
+    for rewrite in (_fold_padding, _fold_scale, _order_means, _fold_residual, _fold_clip):
         graph = rewrite(graph)
     return graph
 
@@ -125,6 +126,54 @@ def _fold_scale(graph):
 
 def _is_clipped(operation):
     return operation.low > -np.inf or operation.high < np.inf
+
+
+def _order_means(graph):
+    uses = graph.uses()
+    for first in graph.nodes:
+        second = _only_use(uses, first.outputs[0])
+        if second is None:
+            continue
+        is_mean_first = _is_mean(first.operation) and _is_pointwise(second.operation)
+        if not is_mean_first and not (
+            _is_pointwise(first.operation) and _is_mean(second.operation)
+        ):
+            continue
+        mean, convolution = (first, second) if is_mean_first else (second, first)
+        *_, inputs, outputs = convolution.operation.kernel.shape
+        has_strides = tuple(mean.operation.strides) != (1, 1)
+        user = _only_use(uses, second.outputs[0])
+        takes_sum = user is not None and isinstance(user.operation, Binary)
+        if is_mean_first:  # of fewer channels, but a sum can go into the convolution
+            changes = not has_strides and inputs * convolution.operation.groups > outputs
+            changes = changes and not takes_sum
+        else:  # products of fewer pixels
+            changes = has_strides
+        if changes:
+            first.operation, second.operation = second.operation, first.operation
+            first.name, second.name = second.name, first.name
+    return graph
+
+
+def _is_mean(operation):
+    """Whether it is the mean of windows, each of which has a pixel."""
+    return (
+        isinstance(operation, Pool)
+        and not operation.is_max
+        and set(operation.padding) <= {"valid", "same"}
+    )
+
+
+def _is_pointwise(operation):
+    """Whether it is a linear function of each pixel for itself."""
+    return (
+        isinstance(operation, Convolution)
+        and tuple(operation.window) == (1, 1)
+        and operation.strides == operation.spread == (1, 1)
+        and all(padding in ("valid", "same", "causal", (0, 0)) for padding in operation.padding)
+        and not operation.residual
+        and not _is_clipped(operation)
+    )
 
 
 def _fold_residual(graph):

@@ -229,6 +229,44 @@ def test_nothing_is_folded_into_a_convolution_whose_sums_are_used_elsewhere():
     assert_same(randomize(model), numbers(2, 9, 9, 3))
 
 
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        # Fewer channels, fewer pixels.
+        ([layers.AveragePooling2D(3, 1), layers.Conv2D(4, 1, activation="relu")], "CPA"),
+        ([layers.Conv2D(4, 1), layers.AveragePooling2D(2)], "PC"),
+        ([layers.Conv2D(40, 1, groups=4), layers.AveragePooling2D((2, 3), (1, 2))], "PC"),
+        # In order already.
+        ([layers.AveragePooling2D(3, 1), layers.Conv2D(16, 1)], "PC"),
+        ([layers.AveragePooling2D(3, 2), layers.Conv2D(4, 1)], "PC"),
+        ([layers.Conv2D(4, 1), layers.AveragePooling2D(3, 1)], "CP"),
+        # They may not change places.
+        ([layers.AveragePooling2D(3, 1), layers.Conv2D(4, 2)], "PC"),
+        ([layers.AveragePooling2D(3, 1), layers.Conv2D(4, 1, strides=2)], "PC"),
+        ([layers.MaxPooling2D(3, 1), layers.Conv2D(4, 1)], "PC"),
+        ([layers.Conv2D(4, 1, activation="relu"), layers.AveragePooling2D(2)], "CP"),
+    ],
+)
+def test_means_and_pointwise_products_in_the_cheaper_order(order, expected, padding):
+    x = y = keras.Input((9, 8, 16))
+    for layer in order:
+        config = layer.get_config()
+        if "pool_size" in config:
+            config["padding"] = padding
+        y = type(layer).from_config(config)(y)
+    engine = assert_same(randomize(keras.Model(x, y), 0.5), numbers(2, 9, 8, 16))
+    assert "".join(kind[0] for kind in kinds(engine)) == expected
+
+
+def test_a_sum_goes_into_a_convolution_behind_a_mean():
+    x = keras.Input((9, 8, 16))
+    y = layers.Conv2D(4, 1)(layers.AveragePooling2D(3, 1, "same")(x))
+    model = randomize(keras.Model(x, layers.Add()([y, layers.Conv2D(4, 3, padding="same")(x)])))
+    engine = assert_same(model, numbers(2, 9, 8, 16))
+    assert sorted(kinds(engine)) == ["Convolution", "Convolution", "Pool"]
+
+
 # Kernels write whole vectors: nothing may be left of them in a plane that another thread computes.
 @pytest.mark.parametrize("num_threads", [1, 2, 4])
 @pytest.mark.parametrize("size", [(9, 1), (13, 5), (28, 28)])

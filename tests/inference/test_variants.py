@@ -282,6 +282,16 @@ def test_threads_share_out_pixels_of_many_channels(pick, kernel, num_threads):
         assert_same(image, numbers(2, 4, 16, 60), num_threads=num_threads)
 
 
+@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9])
+def test_threads_have_room_for_sums_of_one_channel(pick, sparsity):
+    """Whose pixels they share out in other pieces than those of several channels."""
+    model = of_layer(keras.layers.Conv2D(1, 1), (16, 20, 1700), sparsity)
+    for number in range(12):
+        picked = pick(number)
+        assert_same(model, numbers(1, 16, 20, 1700), num_threads=3)
+        assert picked
+
+
 @pytest.mark.parametrize("number", [0, 1])
 @pytest.mark.parametrize("batch", [1, 3, 5])
 @pytest.mark.parametrize("num_threads", [1, 2])

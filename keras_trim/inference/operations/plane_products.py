@@ -47,7 +47,7 @@ def emit_product(
             offsets = copy % copies * length + lines * LANES
         packed = columns.pack(groups, blocks, copy // copies, offsets)
         rows = len(bias) if blocks > 1 else CHUNK * int(groups[:, 1].max())
-        if way < GAPPED and variant.tile == 1 and not variant.is_packed:
+        if way < GAPPED and groups[0, 1] == 1 and not variant.is_packed:
             most = WIDEST  # where threads share out pixels
         has_sums = way >= GAPPED or blocks > 1
         needed = copies * length + (rows * most * LANES if has_sums else 0)
