@@ -252,7 +252,8 @@ def test_means_and_pointwise_products_in_the_cheaper_order(order, expected, padd
     x = y = keras.Input((9, 8, 16))
     for layer in order:
         config = layer.get_config()
-        if "pool_size" in config:
+        # PyTorch repeats the image's edge where strides leave more padding behind than in front.
+        if "pool_size" in config and set(config["strides"]) == {1}:
             config["padding"] = padding
         y = type(layer).from_config(config)(y)
     engine = assert_same(randomize(keras.Model(x, y), 0.5), numbers(2, 9, 8, 16))
