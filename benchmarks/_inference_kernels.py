@@ -28,10 +28,13 @@ class _OneKind(Tuner):
         variants = super().variants(columns, vectors, size)
         return [variant for variant in variants if (variant.tile > 1) == self._is_dense]
 
-    def fastest(self, variants, emit, likeness):
+    def tries_sparse(self, density):
+        return True
+
+    def fastest(self, variants, emit, likeness, **options):
         if "dense_rows" in variants:  # of the instructions for single rows
             variants = [way for way in variants if (way == "dense_rows") == self._is_dense]
-        return super().fastest(variants, emit, likeness)
+        return super().fastest(variants, emit, likeness, **options)
 
 
 def _layer(shape, sparsity):

@@ -80,6 +80,10 @@ class Tuner:
         self.seconds = seconds
         self.most_floats = math.inf  # the memory that an instruction may take
 
+    def tries_sparse(self, density):
+        """Whether sparse kernels are worth measuring for weights of a density."""
+        return density < _ALWAYS_DENSE
+
     def variants(self, columns, vectors, size=(0, 0)):
         """The variants worth measuring for a product.
 
@@ -88,9 +92,9 @@ class Tuner:
             vectors: Integer. How many there are of pixels; of those of a line, if it is whole ones.
             size: (width, height) of the output.
         """
-        found = _stacked(columns, *size) if columns.density < _ALWAYS_DENSE else []
+        found = _stacked(columns, *size) if self.tries_sparse(columns.density) else []
         tiles = []
-        if columns.density < _ALWAYS_DENSE:
+        if self.tries_sparse(columns.density):
             # Zeros that come in blocks leave tiles out as a whole.
             tiles = [rows for rows in ROW_GROUPS[1:] if columns.filled(rows) >= _IN_BLOCKS]
         if columns.density > _ALWAYS_SPARSE:
@@ -101,7 +105,7 @@ class Tuner:
                 bytes_needed = len(columns.offsets) * width * LANES * 4
                 found.append(Variant(tile, max(1, round(bytes_needed / (8 * _DENSE_CACHE))), width))
                 found.append(Variant(tile, max(1, -(-bytes_needed // _DENSE_CACHE)), width, True))
-        if columns.density < _ALWAYS_DENSE:
+        if self.tries_sparse(columns.density):
             for widest, caches in _SPARSE_CACHES.items():
                 width = min(vectors, widest)
                 bytes_needed = len(columns.offsets) * width * LANES * 4
@@ -265,7 +269,7 @@ class Repeater:
 
     def __init__(self, tuner):
         self._tuner, self._choices, self._count = tuner, [], 0
-        self.variants = tuner.variants
+        self.variants, self.tries_sparse = tuner.variants, tuner.tries_sparse
 
     def restart(self):
         """Begins with the next band."""

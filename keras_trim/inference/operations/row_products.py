@@ -10,7 +10,6 @@ from keras_trim.inference.tensors import round_up
 
 FEW_ROWS = 3  # up to here each row is a product of its own, as reading the weights is not the limit
 _LARGEST_SHORT = 1 << 16
-_ALWAYS_DENSE = 0.8  # the density from which on sparse kernels only read more
 
 
 def sparse_matrix(builder, matrix):
@@ -78,7 +77,8 @@ def emit_row_product(builder, kernel, bias, x, y, num_rows, clip=Clip()):  # noq
 
     density = np.mean(kernel != 0)
     candidates = ["dense_rows"]
-    if inputs <= _LARGEST_SHORT and builder.skip_zeros and density < _ALWAYS_DENSE:
+    can_skip = inputs <= _LARGEST_SHORT and builder.skip_zeros
+    if can_skip and builder.tuner.tries_sparse(density):
         candidates += ["sparse_rows"] + ["lookup_rows"] * lookup.IS_AVAILABLE
     opcode = builder.tuner.fastest(
         candidates,
