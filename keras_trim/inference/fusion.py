@@ -24,7 +24,8 @@ def fuse(graph):
 
     - Padding becomes that of the convolution or maximum behind it.
     - A scale and shift (batch normalization, or of all numbers) goes into the weights before it.
-    - A sum with another tensor, and a clip (ReLU), go into the convolution before them.
+    - A sum with another tensor goes into the convolution before it.
+    - A clip (ReLU) goes into the product, or the pooling, before it.
     - A mean over windows and a 1x1 convolution change places if that leaves less to compute.
     - Axes that are moved and moved back stay where they are.
     """
@@ -220,7 +221,7 @@ def _fold_clip(graph):
         source = producers.get(value)
         if (
             source is None
-            or not isinstance(source.operation, _PRODUCTS)
+            or not isinstance(source.operation, (*_PRODUCTS, Pool))
             or _only_use(uses, node.inputs[0]) is None
             or _is_clipped(source.operation)
         ):

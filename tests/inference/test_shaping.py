@@ -19,14 +19,17 @@ POOLS = {
 
 @given(
     st.sampled_from([1, 2]), st.booleans(), st.integers(1, 4), st.integers(1, 3),
-    st.sampled_from(["valid", "same"]), st.data(), batches,
+    st.sampled_from(["valid", "same"]), st.sampled_from([None, 0.3]), st.data(), batches,
 )  # fmt: skip
 @examples
-def test_pooling(rank, is_mean, window, stride, padding, data, batch):
+def test_pooling(rank, is_mean, window, stride, padding, clip, data, batch):
     size = [data.draw(st.integers(window, 20)) for _ in range(rank)]
-    layer = POOLS[rank][is_mean](window, strides=stride, padding=padding)
-    shape = (*size, data.draw(st.integers(1, 5)))
-    assert_same(of_layer(layer, shape), numbers(batch, *shape))
+    x = keras.Input((*size, data.draw(st.integers(1, 5))))
+    y = POOLS[rank][is_mean](window, strides=stride, padding=padding)(x)
+    if clip is not None:
+        y = layers.ReLU(clip)(y)
+    engine = assert_same(keras.Model(x, y), numbers(batch, *x.shape[1:]))
+    assert "Activation" not in kinds(engine)
 
 
 @pytest.mark.parametrize("size", [(6, 6), (6, 7), (7, 7), (1, 8)])

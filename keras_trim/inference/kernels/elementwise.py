@@ -11,12 +11,6 @@ _ZERO, _ONE, _HALF = _F(0), _F(1), _F(0.5)
 
 
 @njit(nogil=True, inline="always")
-def _clip(x, a, b):
-    x = a if x < a else x
-    return b if x > b else x
-
-
-@njit(nogil=True, inline="always")
 def _leaky_relu(x, a, b):
     return a * x if x < _ZERO else x
 
@@ -60,12 +54,12 @@ def _gelu_tanh(x, a, b):
 
 @njit(nogil=True, inline="always")
 def _hard_sigmoid(x, a, b):
-    return _clip(x / _F(6) + _HALF, _ZERO, _ONE)
+    return scalars.clip(x / _F(6) + _HALF, _ZERO, _ONE)
 
 
 @njit(nogil=True, inline="always")
 def _hard_silu(x, a, b):
-    return x * _clip(x / _F(6) + _HALF, _ZERO, _ONE)
+    return x * scalars.clip(x / _F(6) + _HALF, _ZERO, _ONE)
 
 
 @njit(nogil=True, inline="always")
@@ -166,7 +160,7 @@ def _power(x, a, b):
 
 
 _FUNCTIONS = {
-    "clip": _clip,
+    "clip": scalars.clip,
     "leaky_relu": _leaky_relu,
     "elu": _elu,
     "selu": _selu,

@@ -48,7 +48,8 @@ def flat_window(kind, vectors):
 
     It computes `vectors` vectors of what is made of the pixels `x[i + shifts[t]]`, or of zeros, in
     a maximum of `outside`, where the mask of a tap has a zero. A "product" is
-    `clip(bias + sum(values[t] * x))`, a "sum" `values[i] * sum(x)`; a "maximum" takes no values.
+    `bias + sum(values[t] * x)`, a "sum" `values[i] * sum(x)`; a "maximum" takes no values. All are
+    clipped.
 
     Addresses: `x`, float32; `shifts`, int32, (taps,), in floats; `masks`, uint16, (taps,
     vectors_in_plane), lane 0 being the lowest bit; `values`, float32; `y`, float32; `bias`, one
@@ -109,10 +110,9 @@ def _build(function, kind, vectors):
     b.branch(head)
 
     b.position_at_end(done)
-    if kind == "product":
-        sums = body.clipped(sums, flags, low, high)
-    elif kind == "sum":
+    if kind == "sum":
         sums = [b.fmul(total, body.load(values, 4 * LANES * i)) for i, total in enumerate(sums)]
+    sums = body.clipped(sums, flags, low, high)
     for i, total in enumerate(sums):
         body.store(total, y, 4 * LANES * i)
     b.ret_void()
@@ -158,14 +158,16 @@ def _products(
 
 
 @njit(nogil=True, boundscheck=False)
-def _pooled(kind, x, shifts, masks, vectors, taps, values, y, outside):
+def _pooled(
+    kind, x, shifts, masks, vectors, taps, values, y, flags, low, high, outside
+):  # fmt: skip
     first = 0
     while first < vectors:
         is_whole = vectors - first >= _POOLED_VECTORS
         start = 4 * LANES * first
         a = (
-            x + start, shifts, masks + 2 * first, vectors, taps, values + start, y + start, 0, 0,
-            outside, outside, outside,
+            x + start, shifts, masks + 2 * first, vectors, taps, values + start, y + start, 0,
+            flags, low, high, outside,
         )  # fmt: skip
         if kind == MAXIMUM:
             if is_whole:
@@ -205,7 +207,7 @@ def windows_flat(p, f, arena, constants, index, short_index, control, thread, nu
             else:
                 _pooled(
                     p[KIND], base + 4 * x, shifts, masks, p[VECTORS], p[TAPS], values, target,
-                    f[OUTSIDE],
+                    p[FLAGS] & CLIP, f[LOW], f[HIGH], f[OUTSIDE],
                 )  # fmt: skip
             if p[SCRATCH_SIZE]:
                 for i in range(p[OUT_HEIGHT]):

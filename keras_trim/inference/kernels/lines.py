@@ -70,9 +70,9 @@ def line_window(kind, size, stride):
     For each of some planes it computes `lines` lines, one at least, of `count` pixels each, of what
     is made of the pixels `x[row + stride * l + j, column + stride * i + k]`, where x is zero, for a
     maximum `outside`, outside of its `rows` x `columns` pixels. A "product" is
-    `clip(bias + sum(values[j, k] * x))`, a "sum" `values[l, i] * sum(x)`; a "maximum" takes no
-    values. Vectors are whole: it reads up to `3 * LANES` floats behind a line of x and one of
-    values, and `-column` in front of x.
+    `bias + sum(values[j, k] * x)`, a "sum" `values[l, i] * sum(x)`; a "maximum" takes no values.
+    All are clipped. Vectors are whole: it reads up to `3 * LANES` floats behind a line of x and one
+    of values, and `-column` in front of x.
 
     Addresses: `x`, float32, planes `x_plane` bytes apart with lines `x_line` bytes apart; `others`,
     float32, in place of a line of x; `values`, float32, (planes, size * size), those of planes
@@ -180,10 +180,9 @@ def _build(function, kind, size, stride):
     for number in range(size - stride, size):
         add_line(now, b.add(b.add(row, b.mul(line, I64(stride))), I64(number)), number)
     done = now[0]
-    if kind == "product":
-        (done,) = body.clipped([done], flags, low, high)
-    elif kind == "sum":
+    if kind == "sum":
         done = b.fmul(done, body.load(b.add(values, b.shl(at, I64(2))), here))
+    (done,) = body.clipped([done], flags, low, high)
     body.store_where(is_stored, done, y, here)
     following = b.add(line, I64(1))
     begun, now = [I64(0), *begun], [following, *now[1:]]

@@ -24,6 +24,13 @@ def _float_from_bits(typing_context, bits):
 
 
 @njit(nogil=True, inline="always")
+def clip(x, low, high):
+    """NaN for NaN."""
+    x = low if x < low else x
+    return high if x > high else x
+
+
+@njit(nogil=True, inline="always")
 def exp(x):
     """e to the x; 0 below -87.3, infinity above 88.7, NaN for NaN."""
     bounded = _F(-87.33) if x < _F(-87.33) else x

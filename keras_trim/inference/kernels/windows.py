@@ -10,6 +10,7 @@ from keras_trim.inference.kernels.copies import copy_floats
 from keras_trim.inference.kernels.padding import pad_plane
 from keras_trim.inference.kernels.planes import BATCH, CHANNELS, HEIGHT, OPERANDS, WIDTH, place
 from keras_trim.inference.kernels.register_tile import multiply_add
+from keras_trim.inference.kernels.scalars import clip
 from keras_trim.inference.kernels.threads import take
 from keras_trim.inference.kernels.totals import window
 from keras_trim.inference.kernels.vector import CLIP, FIRST, LANES
@@ -18,8 +19,8 @@ KINDS = ("product", "sum", "maximum")  # what is made of a window
 PRODUCT, SUM, MAXIMUM = range(3)
 
 # The operands of all three ways. `VALUES` are the weights of a product, `NUM_VALUES` for each
-# output, or what sums are multiplied with, one number per pixel. Factors are what the output of a
-# product is clipped to, and what is outside of the image.
+# output, or what sums are multiplied with, one number per pixel. Factors are what the output is
+# clipped to, and what is outside of the image.
 (
     MULTIPLIER, OUT_HEIGHT, OUT_WIDTH, TOP, LEFT, STRIDE_Y, STRIDE_X, KIND, TAPS, VALUES,
     NUM_VALUES, BIAS, FLAGS,
@@ -83,8 +84,11 @@ def _plane(p, f, arena, constants, index, x, y, out, last_line):
         if is_copied:
             copy_floats(base + 4 * (y + line * width), base + 4 * target, width)
     if p[KIND] == SUM:
-        for i in range(width * height):
-            arena[y + i] *= constants[p[VALUES] + i]
+        for i in range(y, y + width * height):
+            arena[i] *= constants[p[VALUES] + i - y]
+    if p[KIND] != PRODUCT and p[FLAGS] & CLIP:
+        for i in range(y, y + width * height):
+            arena[i] = clip(arena[i], f[LOW], f[HIGH])
 
 
 @njit(nogil=True, boundscheck=False)

@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 
 from keras_trim.inference.operations.base import (
+    INFINITY,
+    Clip,
     Operation,
     require,
     require_integers,
@@ -20,20 +22,23 @@ _MOST_TAPS = 1 << 20  # places in a window
 
 @dataclasses.dataclass
 class Pool(Operation):
-    """Maximum or mean over windows; the mean is over the pixels that are inside of the image.
+    """Clipped maximum or mean over windows; the mean is over the pixels inside of the image.
 
     Args:
         window, strides: Pairs of integers.
         padding: Pair, as `Convolution`'s.
         is_max: Boolean.
         outside: Float. What a maximum finds outside of the image.
+        low, high: Floats, as `Convolution`'s.
     """
 
     window: tuple
     strides: tuple
     padding: tuple
     is_max: bool
-    outside: float = -np.inf
+    outside: float = -INFINITY
+    low: float = -INFINITY
+    high: float = INFINITY
 
     dilation = (1, 1)
 
@@ -43,6 +48,8 @@ class Pool(Operation):
         require_integers(self.strides, 2, 1)
         require_padding(self.padding)
         require_number(self.outside)
+        require_number(self.low)
+        require_number(self.high)
 
     def lower(self, builder, x, *, out=None):
         require(len(x.shape) in (3, 4), "pooling's axes")
@@ -55,8 +62,9 @@ class Pool(Operation):
         builder.require_memory(y.size + geometry.plane)
         if y.size == 0:
             return y
+        clip = Clip(self.low, self.high)
         if self.is_max:
-            windows = Windows("maximum", x, y, geometry, outside=self.outside)
+            windows = Windows("maximum", x, y, geometry, clip=clip, outside=self.outside)
         else:
             height, width = spatial(x)
             rows = _inside(
@@ -65,7 +73,7 @@ class Pool(Operation):
             columns = _inside(
                 geometry.out_width, self.strides[1], self.window[1], geometry.left, width
             )
-            windows = Windows("sum", x, y, geometry, 1 / np.outer(rows, columns))
+            windows = Windows("sum", x, y, geometry, 1 / np.outer(rows, columns), clip=clip)
         builder.choose(windows.emit(builder))
         return y
 

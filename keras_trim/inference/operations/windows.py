@@ -25,7 +25,7 @@ class Windows:
         values: Array, float32: of a product the weights, (outputs, taps); what sums are multiplied
             with, (pixels,).
         bias: Array, float32, (outputs,), of a product.
-        clip: `Clip`, of a product.
+        clip: `Clip`.
         outside: Float. What is outside of the image.
     """
 
