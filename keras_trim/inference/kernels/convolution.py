@@ -182,11 +182,14 @@ def convolution(
             line, last_line = share(p[HEIGHT], line, lines)
             count = last_line - line
         first_group, last_group = share(p[NUM_GROUPS], split, splits)
+        # A thread that has some rows of y often made as many channels of x: begun with these, it
+        # need not wait right away for what lies in the cache of another core.
+        first_block = p[BLOCKS] * split // splits
         while first_group < last_group:
             chunk_end = min(first_group + chunk, last_group)
             _piece(
                 p, f, arena, constants, index, short_index, thread, num_threads > 1, sample, line,
-                column, count, first_group, chunk_end,
+                column, count, first_group, chunk_end, first_block,
             )  # fmt: skip
             first_group = chunk_end
         item, end = take(control, all_pieces * splits, 1, thread, num_threads)
@@ -195,7 +198,7 @@ def convolution(
 @njit(nogil=True, boundscheck=False)
 def _piece(
     p, f, arena, constants, index, short_index, thread, is_shared, sample, line, column, vectors,
-    first_group, last_group,
+    first_group, last_group, first_block,
 ):  # fmt: skip
     """Computes some groups of rows for some vectors of pixels, from a pixel of a line on.
 
@@ -209,7 +212,8 @@ def _piece(
     packed = p[SCRATCH] + thread * p[SCRATCH_SIZE]
     scratch = packed + p[PACKED] * p[LENGTH]
     first_row = -1
-    for block in range(blocks):
+    for turn in range(blocks):
+        block = (first_block + turn) % blocks
         x = pixels
         if p[PACKED]:
             # One copy after the other, on cache lines, of the few pixels at hand.
@@ -230,8 +234,8 @@ def _piece(
                 )  # fmt: skip
             else:
                 _pack(x, pixels, starts, count, size, lines, apart)
-        flags = FIRST if block == 0 else 0
-        if block == blocks - 1:
+        flags = FIRST if turn == 0 else 0
+        if turn == blocks - 1:
             # Where rows are taken apart, the residual is added, and then the sum clipped, there.
             flags |= p[FLAGS] if is_direct or not p[FLAGS] & RESIDUAL else 0
         for run in range(p[NUM_RUNS]):
@@ -245,10 +249,10 @@ def _piece(
             first_row = channel if first_row < 0 else first_row
             sums, apart = scratch + (channel - first_row) * vectors * LANES, vectors * LANES
             y, stride = sums, apart
-            if is_direct and (block == blocks - 1 or not is_shared):
+            if is_direct and (turn == blocks - 1 or not is_shared):
                 y, stride = p[Y] + sample * p[Y_SAMPLE] + channel * p[PLANE] + y_pixel, p[PLANE]
             if is_direct and not is_shared:
-                sums, apart = y if block else 0, stride
+                sums, apart = y if turn else 0, stride
             other = p[OTHER] + sample * p[OTHER_SAMPLE] + channel * p[PLANE] + y_pixel
             table = p[TABLE] + 3 * (block * p[NUM_GROUPS] + group)
             _groups(
