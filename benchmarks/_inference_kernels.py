@@ -31,10 +31,10 @@ class _OneKind(Tuner):
     def tries_sparse(self, density):
         return True
 
-    def fastest(self, variants, emit, likeness, **options):
+    def fastest(self, variants, *rest, **options):
         if "dense_rows" in variants:  # of the instructions for single rows
             variants = [way for way in variants if (way == "dense_rows") == self._is_dense]
-        return super().fastest(variants, emit, likeness, **options)
+        return super().fastest(variants, *rest, **options)
 
 
 def _layer(shape, sparsity):

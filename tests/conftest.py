@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 import keras_trim
+from keras_trim.inference import tuning
 from keras_trim.inference.choices import Choices
 
 # Tests of what is computed within a compiled training step, which optimizations change.
@@ -33,8 +34,12 @@ def _reset_keras():
 
 @pytest.fixture(autouse=True)
 def _choose_anew(monkeypatch):
-    """Engines neither rely on choices of other tests nor leave theirs, some of them forced."""
+    """Engines neither rely on choices of other tests nor leave theirs, some of them forced.
+
+    Nor do they take the time to empty caches before each run that they measure.
+    """
     monkeypatch.setattr(Choices, "of_this_machine", classmethod(lambda cls: cls()))
+    monkeypatch.setattr(tuning, "_OTHERS", tuning.LANES)
 
 
 @pytest.fixture(autouse=True)

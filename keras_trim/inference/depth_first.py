@@ -26,9 +26,6 @@ _LEAST_BYTES = 0.05  # between layers, per product with a weight that is not zer
 _BYTES_PER_WEIGHT = 8  # that is not zero: its value and its place. Each band reads all of them.
 _MOST_TWICE = 0.25  # of what is computed, for the second time
 _CACHES = (512 * 1024, 1024 * 1024)  # bytes that a layer of a band may read and write
-# How much longer layers take one by one than in a race of several threads, where what they read was
-# not written by another core just before.
-_EXCHANGE = 1.1
 _UNEVEN = 1.2  # rows of the largest band over the mean of all, so that each is whole cache lines
 
 
@@ -187,8 +184,9 @@ def _lower_group(builder, links, values):
         x = values[source]
         emit(count, builder, {**values, source: Band(x, 0, x.shape[1])})
 
-    count = builder.tuner.fastest_together(
-        [1, *counts], measured, ("chain", *map(_likeness, links)), builder.num_threads, _EXCHANGE
+    likeness = ("chain", *map(_likeness, links))
+    count = builder.tuner.fastest(
+        [1, *counts], measured, likeness, values[source], builder.num_threads
     )
     emit(count, builder, values)
 

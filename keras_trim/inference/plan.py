@@ -121,6 +121,11 @@ class Builder:
     def num_instructions(self):
         return len(self._entries)
 
+    @property
+    def num_bytes(self):
+        """Of constants and indices."""
+        return sum(pool.nbytes for pool in self._pools)
+
     def alone(self, tuner):
         """A builder of instructions that one thread runs alone, for `emit_bands`."""
         return Builder(1, tuner, self.skip_zeros, self.most_floats, self._pools)

@@ -35,6 +35,10 @@ class Pool:
             self.places[digest] = start
         return start
 
+    @property
+    def nbytes(self):
+        return self.size * np.dtype(self.dtype).itemsize
+
     def join(self):
         joined = aligned_zeros(max(self.size, 1), self.dtype)
         for start, array in self.parts:

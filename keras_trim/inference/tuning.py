@@ -6,15 +6,12 @@ import itertools
 import math
 import time
 
-from keras_trim.alignment import aligned_zeros
 from keras_trim.inference.choices import Choices
 from keras_trim.inference.execution import Execution
-from keras_trim.inference.kernels.program import run
 from keras_trim.inference.kernels.register_tile import ROW_GROUPS, WIDEST_GROUP
-from keras_trim.inference.kernels.threads import make_control
 from keras_trim.inference.kernels.vector import LANES
 from keras_trim.inference.plan import Builder
-from keras_trim.inference.tensors import round_up
+from keras_trim.inference.tensors import Tensor, round_up
 
 _KIB = 1024
 _DENSE_CACHE = 24 * _KIB  # bytes of first-level cache for activations
@@ -25,6 +22,7 @@ _TURNS, _LEAST_TURNS = 20, 2
 _MOST_TURNS = 60  # where several threads run, which is less steady
 _BEHIND, _CLOSELY_BEHIND = 1.3, 1.1  # times the fastest
 _ALIKE = 1.05  # times as long, where the other way takes more threads
+_OTHERS = 1 << 20  # floats, more than the caches of a core hold
 _MOST_BYTES = 1 << 28  # of weights, of the variants that are in one race
 _STACKED_CACHES = (24 * _KIB, 40 * _KIB)  # bytes of first-level cache, as above
 _MOST_STACKED = 8  # lines
@@ -75,7 +73,7 @@ class Tuner:
         seconds: Float. How long to measure, times the number of variants.
     """
 
-    def __init__(self, choices=None, seconds=0.005):
+    def __init__(self, choices=None, seconds=0.008):
         self.choices = choices or Choices()
         self.seconds = seconds
         self.most_floats = math.inf  # the memory that an instruction may take
@@ -122,61 +120,52 @@ class Tuner:
             found = [variant for variant in found if not variant.is_packed or variant.is_stacked]
         return sorted(set(found), key=dataclasses.astuple)
 
-    def fastest(self, variants, emit, likeness, handicap=lambda variant: 1.0):
-        """The variant that runs fastest, alone, on one thread.
+    def fastest(self, ways, emit, likeness, x, num_threads):
+        """The way that is the fastest for a layer, or for some layers, as within a network.
+
+        There the caches of a core hold few of the weights, and of the input what this core made.
 
         Args:
-            variants: List.
-            emit: Function `(variant, builder)` that emits its instructions.
-            likeness: What layers have in common that are measured once for all of them, as
+            ways: List.
+            emit: Function `(way, builder)` that emits its instructions.
+            likeness: Tuple. What layers have in common that are measured once for all of them, as
                 `Choices.find` has it.
-            handicap: Function of a variant: what its time is multiplied with.
-        """
-        if len(variants) == 1:
-            return variants[0]
-        fastest = self.choices.find(likeness, variants)
-        if fastest is None:
-            programs = {}
-            for variant in variants:
-                programs[variant] = self._program(variant, emit)
-                if sum(map(_num_bytes, programs.values())) > _MOST_BYTES:
-                    fastest = self._fastest_alone(programs, handicap)
-                    programs = {fastest: programs[fastest]}
-            fastest = self._fastest_alone(programs, handicap)
-            self.choices.add(likeness, variants, fastest)
-        return fastest
-
-    def fastest_together(self, ways, emit, likeness, num_threads, handicap=1.0):
-        """The way that is the fastest for some layers, on all threads.
-
-        Args:
-            ways, emit, likeness: As `fastest`'s.
-            num_threads: Integer.
-            handicap: Float. What the time of the first way is multiplied with, if threads are more
-                than one.
+            x: `Tensor`, the input.
+            num_threads: Integer. Threads that share the work.
         """
         if len(ways) == 1:
             return ways[0]
         likeness = (*likeness, num_threads)
         fastest = self.choices.find(likeness, ways)
         if fastest is None:
-            builder = Builder(num_threads, self, most_floats=self.most_floats)
-            ends = [0]
-            try:
-                for way in ways:
-                    emit(way, builder)
-                    ends.append(builder.num_instructions)
-                execution = Execution(builder.finish([], []), num_threads)
-            except ValueError:  # not all of them fit into the memory that is allowed
-                return ways[0]
-            runs = [
-                functools.partial(execution.run_step, step) for step in itertools.pairwise(ends)
-            ]
-            handicaps = [handicap if num_threads > 1 else 1.0, *[1.0] * (len(ways) - 1)]
-            times = self._race(runs, _MOST_TURNS, handicaps)
-            fastest = ways[times.index(min(times))]
+            left = list(ways)
+            while len(left) > 1:
+                left = self._without_slower(left, emit, x, num_threads)
+            (fastest,) = left
             self.choices.add(likeness, ways, fastest)
         return fastest
+
+    def _without_slower(self, ways, emit, x, num_threads):
+        """The fastest of the first ways, as many as are in one race, and those behind them."""
+        others = Tensor((1, _OTHERS, num_threads), "planes")
+        builder = Builder(num_threads, self, most_floats=self.most_floats + others.size)
+        ends = [*_emit_network(builder, others, x)]
+        try:
+            for way in ways:
+                if len(ends) > 3 and builder.num_bytes > _MOST_BYTES:
+                    break
+                builder.padded.clear()  # each makes its copy
+                emit(way, builder)
+                ends.append(builder.num_instructions)
+            execution = Execution(builder.finish([], []), num_threads)
+        except ValueError:  # not all of them fit into the memory that is allowed
+            return ways[:1]
+        execution.run_step((0, ends[0]))
+        network, *runs = (
+            functools.partial(execution.run_step, step) for step in itertools.pairwise(ends)
+        )
+        times = self._race(runs, _MOST_TURNS if num_threads > 1 else _TURNS, network)
+        return [ways[times.index(min(times))], *ways[len(runs) :]]
 
     def time(self, runner):
         """How long a run of a program takes, in seconds, with inputs of zero."""
@@ -193,32 +182,8 @@ class Tuner:
             times = self._race([execution.run, other_execution.run], _MOST_TURNS, repeats=2)
         return runner if times[0] <= _ALIKE * times[1] else other
 
-    def _program(self, variant, emit):
-        builder = Builder(1, self, most_floats=self.most_floats)
-        emit(variant, builder)
-        return builder.finish([], [])
-
-    def _fastest_alone(self, programs, handicap):
-        """The variant whose program is the fastest, on one thread, times its handicap.
-
-        Args:
-            programs: Dictionary, variant -> `program.Program`.
-            handicap: Function of a variant.
-        """
-        if len(programs) == 1:
-            return next(iter(programs))
-        arena = aligned_zeros(max(program.arena_size for program in programs.values()))
-        control = make_control(1)
-        times = self._race(
-            [functools.partial(_run_alone, p, arena, control) for p in programs.values()],
-            _TURNS,
-            [handicap(variant) for variant in programs],
-        )
-        return list(programs)[times.index(min(times))]
-
-    def _race(self, runs, most_turns, handicaps=None, repeats=1):
-        """How long each of some functions takes, in seconds, times its handicap; those far behind
-        may not have run.
+    def _race(self, runs, most_turns, before=None, repeats=1):
+        """How long each of some functions takes, in seconds; those far behind may not have run.
 
         They run in turns, so that a moment in which something else slows the machine down is one
         for all of them. Those that fall behind leave.
@@ -226,26 +191,52 @@ class Tuner:
         Args:
             runs: List of functions.
             most_turns: Integer.
-            handicaps: List of floats, or None for 1 each.
+            before: Function that runs before each of them, or None.
             repeats: Integer. How often each runs in a turn, the last time timed.
         """
-        best, handicaps = [math.inf] * len(runs), handicaps or [1.0] * len(runs)
-        left, spent, limit = range(len(runs)), 0.0, self.seconds * len(runs) * most_turns / _TURNS
+        best, left, began = [math.inf] * len(runs), range(len(runs)), time.perf_counter()
+        limit = self.seconds * len(runs) * most_turns / _TURNS
         for turn in range(most_turns):
             for i in left:
+                if before is not None:
+                    before()
                 for _ in range(repeats):
                     start = time.perf_counter()
                     runs[i]()
                     elapsed = time.perf_counter() - start
-                    spent += elapsed
-                if turn:  # the first brings weights into caches
-                    best[i] = min(best[i], elapsed * handicaps[i])
+                if turn:  # the first brings weights into the last cache
+                    best[i] = min(best[i], elapsed)
             if turn >= _LEAST_TURNS:
                 slowest = min(best) * (_BEHIND if turn < most_turns // 2 else _CLOSELY_BEHIND)
                 left = [i for i in left if best[i] <= slowest]
-                if len(left) == 1 or spent > limit:
+                if len(left) == 1 or time.perf_counter() - began > limit:
                     break
         return best
+
+
+def _emit_network(builder, others, x):
+    """Emits what a network does to the caches before a layer, in two steps.
+
+    Args:
+        builder: `plan.Builder`.
+        others: `Tensor`, in planes, one for each thread: more than a core's own caches hold.
+        x: `Tensor`, the layer's input.
+
+    Returns:
+        Where the steps end: the first runs once, the second before each run of the layer.
+    """
+    builder.emit("fill", [others, others.size], [1.0])
+    yield builder.num_instructions
+    totals, threads = Tensor((others.channels,), "rows"), others.channels
+    builder.emit(
+        "global_pool", [others, others.size, others.plane, totals, 1, threads, others.pixels, 1]
+    )
+    if x.layout == "planes":  # each thread writes as many channels
+        places = x.batch, x.sample_size, x.sample_size, x.channels, x.pixels, x.plane, x.plane
+    else:
+        places = 1, 0, 0, x.batch, x.sample_size, x.sample_size, x.sample_size
+    builder.emit("copy", [x, x, *places])
+    yield builder.num_instructions
 
 
 def _stacked(columns, width, height):
@@ -275,24 +266,13 @@ class Repeater:
         """Begins with the next band."""
         self._count = 0
 
-    def fastest(self, variants, emit, likeness, **options):
+    def fastest(self, variants, *rest, **options):
         """As `Tuner.fastest`."""
         self._count += 1
         known = self._choices[self._count - 1 : self._count]
         if known and known[0] in variants:
             return known[0]
-        fastest = self._tuner.fastest(variants, emit, likeness, **options)
+        fastest = self._tuner.fastest(variants, *rest, **options)
         if not known:
             self._choices.append(fastest)
         return fastest
-
-
-def _num_bytes(program):
-    return program.constants.nbytes + program.index.nbytes + program.short_index.nbytes
-
-
-def _run_alone(program, arena, control):
-    run(
-        program.table, program.factors, arena, program.constants, program.index,
-        program.short_index, control, 0, 1, *program.steps[0],
-    )  # fmt: skip

@@ -11,8 +11,8 @@ from helpers import assert_same, batches, examples, numbers, of_layer, randomize
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from keras_trim.inference import Engine, tuning
-from keras_trim.inference.choices import Choices
+from keras_trim.inference import tuning
+from keras_trim.inference.execution import Execution
 from keras_trim.inference.kernels import lines, lookup
 from keras_trim.inference.kernels.vector import LANES
 from keras_trim.inference.packing import Columns, row_groups
@@ -28,12 +28,11 @@ def pick(monkeypatch):
     def choose(number):
         picked.clear()
 
-        def fastest(tuner, variants, emit, *rest, **others):
+        def fastest(tuner, variants, *rest, **options):
             picked.append(variants[number % len(variants)])
             return picked[-1]
 
         monkeypatch.setattr(Tuner, "fastest", fastest)
-        monkeypatch.setattr(Tuner, "fastest_together", fastest)
         return picked
 
     return choose
@@ -181,32 +180,6 @@ def test_convolution_of_stacked_lines(
     assert way == "shifted" or bool(ways) == (strides == 1)
 
 
-@pytest.mark.parametrize("num_threads", [1, 2, 3, 4, 5])
-def test_pieces_of_an_image_are_about_as_many_for_each_thread(monkeypatch, num_threads):
-    """If all variants take as long on one thread, one that keeps all threads busy is chosen."""
-
-    def race(tuner, runs, most_turns, handicaps=None, repeats=1):
-        assert handicaps is None or len(handicaps) == len(runs)
-        return [handicap - 1e-9 * i for i, handicap in enumerate(handicaps or [1.0] * len(runs))]
-
-    monkeypatch.setattr(Tuner, "_race", race)
-    monkeypatch.setattr(Choices, "of_this_machine", classmethod(lambda cls: cls()))
-    layer = keras.layers.Conv2D(8, 3, padding="same")
-    model = of_layer(layer, (17, 17, 64), 0.9)
-    (row,) = Engine(model, num_threads).summary().rows
-    assert "masked" in row.kernel
-    pixels = int(row.kernel.split()[1])
-    assert _most_of_a_thread(pixels, num_threads) == min(
-        _most_of_a_thread(LANES * vectors, num_threads) for vectors in (4, 6, 8)
-    )
-
-
-def _most_of_a_thread(pixels, num_threads):
-    """The pieces of the thread that has the most of them, over those of each if they were even."""
-    pieces = -(-289 // pixels)
-    return -(-pieces // num_threads) * num_threads / pieces if pieces >= num_threads else 1
-
-
 def test_lines_are_stacked_where_they_fill_vectors():
     def widths(kernel):
         kernel = np.eye(3)[None, None] * np.ones((*kernel, 1, 1))
@@ -335,22 +308,42 @@ def test_blocks_of_rows_are_found():
     assert {variant.tile for variant in Tuner().variants(scattered, 4)} == {1}
 
 
-@pytest.mark.parametrize("most_bytes", [0, 1 << 28])  # one against one, or all at once
-def test_the_fastest_is_kept_and_remembered(most_bytes, monkeypatch):
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize("layout", ["planes", "rows"])
+@pytest.mark.parametrize(
+    ("most_bytes", "in_races"), [(1 << 28, [10**6, 10, 10**5]), (0, [10**6, 10, 10, 10**5])]
+)
+def test_the_fastest_is_kept_and_remembered(most_bytes, in_races, layout, num_threads, monkeypatch):
     monkeypatch.setattr(tuning, "_MOST_BYTES", most_bytes)
     emitted = []
 
     def emit(floats, builder):
         emitted.append(floats)
+        builder.constant(np.zeros(floats))
         builder.emit("fill", [Tensor((floats,), "rows"), floats], [0.0])
 
-    tuner, floats = Tuner(), [10**6, 10, 10**5]
+    tuner, x = Tuner(), Tensor((2, 5, 5, 3), layout)
     for _ in range(2):
-        assert tuner.fastest(floats, emit, likeness="fill") == 10
-    assert emitted == floats
-    for _ in range(2):
-        assert tuner.fastest_together(floats, emit, "fill", 2) == 10
-    assert emitted == 2 * floats
+        assert tuner.fastest([10**6, 10, 10**5], emit, ("fill",), x, num_threads) == 10
+    assert emitted == in_races
+
+
+def test_before_each_run_of_a_race_the_input_is_written_and_other_memory_read(monkeypatch):
+    run_step, steps = Execution.run_step, []
+    monkeypatch.setattr(
+        Execution, "run_step", lambda self, step: steps.append(step) or run_step(self, step)
+    )
+
+    def emit(way, builder):
+        for _ in range(way):
+            builder.emit("fill", [x, x.size], [0.0])
+
+    x = Tensor((1, 5, 5, 3), "planes")
+    Tuner().fastest([1, 2], emit, ("fill",), x, num_threads=2)
+    first, *others = steps
+    assert first == (0, 1)
+    assert set(others[::2]) == {(1, 3)}
+    assert set(others[1::2]) == {(3, 4), (4, 6)}
 
 
 @pytest.mark.parametrize(

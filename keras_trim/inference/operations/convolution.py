@@ -247,6 +247,7 @@ class Convolution(Operation):
                 "ways", self.kernel.shape, round(20 * np.mean(self.kernel != 0)), x.shape, x.layout,
                 self.strides, self.padding, self.dilation, self.spread, residual is not None,
             ),
+            x=x, num_threads=builder.num_threads,
         )  # fmt: skip
         emit(way, builder)
         return y

@@ -74,14 +74,6 @@ def emit_product(
         ]  # fmt: skip
         builder.emit("convolution", operands, [clip.low, clip.high])
 
-    def handicap(variant):
-        pieces = y.batch * (size[1] if way_of_rows == LINES else 1) * -(-vectors // variant.vectors)
-        if variant.is_stacked:
-            pieces = y.batch * -(-size[1] // variant.vectors) * -(-size[0] // LANES)
-        # Threads share out rows where these are fewer, and of what is not copied smaller pieces.
-        is_shared = variant.is_packed and pieces >= builder.num_threads
-        return -(-pieces // builder.num_threads) * builder.num_threads / pieces if is_shared else 1
-
     variants = builder.tuner.variants(columns, vectors, size)
     best = builder.tuner.fastest(
         variants,
@@ -89,9 +81,9 @@ def emit_product(
         likeness=(
             "convolution", columns.num_rows, len(columns.offsets), columns.row_sets,
             round(20 * columns.density), pixels, row, y.batch, residual is not None,
-            columns.masks is not None, builder.num_threads,
+            columns.masks is not None,
         ),
-        handicap=handicap,
+        x=x, num_threads=builder.num_threads,
     )  # fmt: skip
     builder.choose(f"{best}, masked" if columns.masks else str(best))
     emit(best, builder)
@@ -125,10 +117,7 @@ def emit_pointwise(builder, kernel, bias, x, y, clip=Clip(), residual=None):  # 
 
     ways = ["whole", "split"] if can_split else ["whole"]
     likeness = ("pointwise", kernel.shape, round(20 * columns.density), x.batch, pixels)
-    if builder.num_threads > 1:  # which have to wait for each other with each instruction
-        way = builder.tuner.fastest_together(ways, emit, likeness, builder.num_threads)
-    else:
-        way = builder.tuner.fastest(ways, emit, likeness)
+    way = builder.tuner.fastest(ways, emit, likeness, x, builder.num_threads)
     emit(way, builder)
 
 

@@ -84,6 +84,8 @@ def emit_row_product(builder, kernel, bias, x, y, num_rows, clip=Clip()):  # noq
         candidates,
         emit,
         likeness=("rows", num_rows, kernel.shape, round(20 * density)),
+        x=x,
+        num_threads=builder.num_threads,
     )
     builder.choose(opcode.replace("_", " "))
     emit(opcode, builder)

@@ -55,6 +55,7 @@ class Windows:
                 self.kind, self.x.shape, self.y.shape, geometry.kernel, geometry.strides,
                 geometry.dilation, geometry.padding,
             ),
+            x=self.x, num_threads=builder.num_threads,
         )  # fmt: skip
         ways[way](builder)
         return way
