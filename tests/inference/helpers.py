@@ -53,6 +53,13 @@ def kinds(engine):
     return [type(node.operation).__name__ for node in engine._graph.nodes]
 
 
+def assert_survives_a_file(engine, data, folder):
+    """Asserts that an engine saved and loaded computes the same, if perhaps by other kernels."""
+    engine.save(folder / "model.engine")
+    loaded = Engine.load(folder / "model.engine")
+    np.testing.assert_allclose(loaded(data), engine(data), rtol=1e-5, atol=1e-6)
+
+
 def assert_same(model, x, tolerance=1e-4, num_threads=1, native=True):
     """Asserts that the engine computes what Keras does; returns the engine.
 

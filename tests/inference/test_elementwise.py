@@ -3,7 +3,16 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_same, batches, examples, kinds, numbers, of_layer, randomize
+from helpers import (
+    assert_same,
+    assert_survives_a_file,
+    batches,
+    examples,
+    kinds,
+    numbers,
+    of_layer,
+    randomize,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers, ops
@@ -160,9 +169,8 @@ def test_normalization_survives_a_file(tmp_path):
     model = randomize(keras.Model(x, y))
     engine = assert_same(model, numbers(2, 9, 12, 6))
     assert_same(model, numbers(3, 4, 5, 6))
-    engine.save(tmp_path / "model.engine")
     data = numbers(1, 6, 5, 6)
-    np.testing.assert_array_equal(Engine.load(tmp_path / "model.engine")(data), engine(data))
+    assert_survives_a_file(engine, data, tmp_path)
 
 
 def test_normalization_of_zeros():

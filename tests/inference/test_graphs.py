@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_same, kinds, numbers, randomize
+from helpers import assert_same, assert_survives_a_file, kinds, numbers, randomize
 from keras import layers, ops
 
 from keras_trim.inference import Engine
@@ -234,5 +234,4 @@ def test_every_operation_survives_a_file(tmp_path):
     model = randomize(keras.Model([x, tokens], layers.LayerNormalization()(y)))
     data = [numbers(2, 6, 8), np.arange(12).reshape(2, 6).astype("int32") % 9]
     engine = assert_same(model, data)
-    engine.save(tmp_path / "model.engine")
-    np.testing.assert_array_equal(Engine.load(tmp_path / "model.engine")(data), engine(data))
+    assert_survives_a_file(engine, data, tmp_path)

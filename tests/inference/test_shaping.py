@@ -3,12 +3,20 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_same, batches, examples, kinds, numbers, of_layer, randomize
+from helpers import (
+    assert_same,
+    assert_survives_a_file,
+    batches,
+    examples,
+    kinds,
+    numbers,
+    of_layer,
+    randomize,
+)
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from keras import layers, ops
 
-from keras_trim.inference import Engine
 from keras_trim.inference.kernels.program import CODES
 
 POOLS = {
@@ -146,9 +154,8 @@ def test_resizing_images_of_free_size(tmp_path):
     model = randomize(keras.Model(x, y))
     engine = assert_same(model, numbers(2, 9, 12, 3))
     assert_same(model, numbers(3, 4, 5, 3))
-    engine.save(tmp_path / "model.engine")
     data = numbers(1, 6, 5, 3)
-    np.testing.assert_array_equal(Engine.load(tmp_path / "model.engine")(data), engine(data))
+    assert_survives_a_file(engine, data, tmp_path)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
