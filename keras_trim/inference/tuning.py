@@ -139,8 +139,11 @@ class Tuner:
         fastest = self.choices.find(likeness, ways)
         if fastest is None:
             left = list(ways)
-            while len(left) > 1:
-                left = self._without_slower(left, emit, x, num_threads)
+            try:
+                while len(left) > 1:
+                    left = self._without_slower(left, emit, x, num_threads)
+            except ValueError:  # not all of them fit into the memory that is allowed
+                return ways[0]
             (fastest,) = left
             self.choices.add(likeness, ways, fastest)
         return fastest
@@ -150,16 +153,13 @@ class Tuner:
         others = Tensor((1, _OTHERS, num_threads), "planes")
         builder = Builder(num_threads, self, most_floats=self.most_floats + others.size)
         ends = [*_emit_network(builder, others, x)]
-        try:
-            for way in ways:
-                if len(ends) > 3 and builder.num_bytes > _MOST_BYTES:
-                    break
-                builder.padded.clear()  # each makes its copy
-                emit(way, builder)
-                ends.append(builder.num_instructions)
-            execution = Execution(builder.finish([], []), num_threads)
-        except ValueError:  # not all of them fit into the memory that is allowed
-            return ways[:1]
+        for way in ways:
+            if len(ends) > 3 and builder.num_bytes > _MOST_BYTES:
+                break
+            builder.padded.clear()  # each makes its copy
+            emit(way, builder)
+            ends.append(builder.num_instructions)
+        execution = Execution(builder.finish([], []), num_threads)
         execution.run_step((0, ends[0]))
         network, *runs = (
             functools.partial(execution.run_step, step) for step in itertools.pairwise(ends)
@@ -222,8 +222,9 @@ def _emit_network(builder, others, x):
         others: `Tensor`, in planes, one for each thread: more than a core's own caches hold.
         x: `Tensor`, the layer's input.
 
-    Returns:
-        Where the steps end: the first runs once, the second before each run of the layer.
+    Yields:
+        Where a step ends: of the first, which runs once, and of the second, which runs before each
+        run of the layer.
     """
     builder.emit("fill", [others, others.size], [1.0])
     yield builder.num_instructions

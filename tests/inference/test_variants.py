@@ -1,5 +1,6 @@
 """Which kernel a layer gets is measured; whichever it is, the outputs are those of Keras."""
 
+import math
 import os
 import subprocess
 import sys
@@ -326,6 +327,17 @@ def test_the_fastest_is_kept_and_remembered(most_bytes, in_races, layout, num_th
     for _ in range(2):
         assert tuner.fastest([10**6, 10, 10**5], emit, ("fill",), x, num_threads) == 10
     assert emitted == in_races
+
+
+def test_what_was_not_measured_for_lack_of_memory_is_not_remembered():
+    def emit(floats, builder):
+        builder.emit("fill", [Tensor((floats,), "rows"), floats], [0.0])
+
+    tuner, x = Tuner(), Tensor((2, 5, 5, 3), "planes")
+    tuner.most_floats = 10**5
+    assert tuner.fastest([10**6, 10], emit, ("fill",), x, num_threads=1) == 10**6
+    tuner.most_floats = math.inf
+    assert tuner.fastest([10**6, 10], emit, ("fill",), x, num_threads=1) == 10
 
 
 def test_before_each_run_of_a_race_the_input_is_written_and_other_memory_read(monkeypatch):
