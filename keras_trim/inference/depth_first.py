@@ -7,16 +7,14 @@ al., "Fused-layer CNN accelerators", MICRO 2016). A thread computes whole bands,
 between the layers goes from one core to another.
 """
 
-import dataclasses
 import itertools
 import math
 
 import numpy as np
 
+from keras_trim.inference.chains import links_of
 from keras_trim.inference.kernels.program import MOST_BANDS
 from keras_trim.inference.kernels.vector import LANES, LINE
-from keras_trim.inference.operations import Convolution, DepthwiseConvolution, Pool
-from keras_trim.inference.operations.base import padding_of
 from keras_trim.inference.tensors import Band, Tensor, round_up
 from keras_trim.inference.tuning import Repeater
 
@@ -29,84 +27,6 @@ _CACHES = (512 * 1024, 1024 * 1024)  # bytes that a layer of a band may read and
 _UNEVEN = 1.2  # rows of the largest band over the mean of all, so that each is whole cache lines
 
 
-def chains(graph):
-    """Nodes that run together: lists of their numbers, in an order in which they can run.
-
-    Each takes what the one before it made, and nothing else does.
-    """
-    uses, chain_to, found = graph.uses(), {}, []
-    for number, node in enumerate(graph.nodes):
-        chain = []
-        if _is_linkable(node) and len(uses[node.inputs[0]]) == 1:
-            chain = chain_to.get(node.inputs[0], chain)
-        if not chain:
-            found.append(chain)
-        chain.append(number)
-        if _is_linkable(node):
-            chain_to[node.outputs[0]] = chain
-    return sorted(found, key=lambda chain: chain[-1])
-
-
-def _is_linkable(node):
-    operation = node.operation
-    if not (isinstance(operation, Convolution | DepthwiseConvolution | Pool) and node.inputs):
-        return False
-    rows = operation.padding[0]
-    return getattr(operation, "spread", (1, 1)) == (1, 1) and (
-        isinstance(rows, str) or min(rows) >= 0
-    )
-
-
-@dataclasses.dataclass
-class _Link:
-    """A layer of a chain: what it makes, and which rows it needs for it.
-
-    Args:
-        node: `graph.Node`.
-        number: Integer, the node's.
-        shape: Tuple of integers, of its input.
-    """
-
-    node: object
-    number: int
-    shape: tuple
-
-    def __post_init__(self):
-        operation, (batch, *size, channels) = self.node.operation, self.shape
-        axes = zip(
-            operation.padding, size, operation.window, operation.strides, operation.dilation,
-            strict=True,
-        )  # fmt: skip
-        (height, self.top, _), (width, *self.sides) = (padding_of(*axis) for axis in axes)
-        # Weights, those of them that are not zero, and products with these.
-        self.num_weights = self.num_kept = self.num_products = 0
-        if not isinstance(operation, Pool):
-            channels = len(operation.bias)
-            self.num_weights = operation.kernel.size
-            self.num_kept = np.count_nonzero(operation.kernel)
-            self.num_products = self.num_kept * height * width
-        self.out_shape = (batch, height, width, channels)
-
-    @property
-    def has_window(self):
-        return self.node.operation.window != (1, 1)
-
-    def reads(self, first, last):
-        """The first and last row read for some of the output; rows of padding above, and below."""
-        operation = self.node.operation
-        reach = (operation.window[0] - 1) * operation.dilation[0] + 1
-        begin = first * operation.strides[0] - self.top
-        end = (last - 1) * operation.strides[0] - self.top + reach
-        height = self.shape[1]
-        return max(begin, 0), min(end, height), max(-begin, 0), max(end - height, 0)
-
-    def rows(self, first, last):
-        """The operation for some rows of the output, and the rows of the input it takes."""
-        begin, end, above, below = self.reads(first, last)
-        padding = ((above, below), tuple(self.sides))
-        return dataclasses.replace(self.node.operation, padding=padding), begin, end
-
-
 def lower_chain(builder, nodes, values):
     """Appends the instructions of some nodes, each of which but the first takes the one before.
 
@@ -115,25 +35,12 @@ def lower_chain(builder, nodes, values):
         nodes: List of pairs: the number of a node, the node.
         values: Dictionary, value -> `Tensor`; it gets those of the nodes.
     """
-    links = _links(nodes, values) if len(nodes) > 1 else []
+    links = links_of(nodes, values) if len(nodes) > 1 else []
     if not links:
         for number, node in nodes:
             builder.lower(number, node, values)
     for group in _groups(links):
         _lower_group(builder, group, values)
-
-
-def _links(nodes, values):
-    """The links of a chain; none if its values are not images, one by one."""
-    shape, links = values[nodes[0][1].inputs[0]].shape, []
-    if len(shape) != 4 or shape[0] != 1:
-        return []
-    for number, node in nodes:
-        links.append(_Link(node, number, shape))
-        shape = links[-1].out_shape
-        if min(shape) < 1 or any(values[other].shape != shape for other in node.inputs[1:]):
-            return []
-    return links
 
 
 def _groups(links):
@@ -150,6 +57,11 @@ def _groups(links):
         groups[-1].append(link)
         sizes.append(size)
     return groups
+
+
+def may_take_bands(links, num_threads):
+    """Whether the first layer of a chain is one of those that bands are measured for."""
+    return bool(links) and bool(_band_counts(_groups(links)[0], num_threads))
 
 
 def _parts(links):
@@ -184,7 +96,7 @@ def _lower_group(builder, links, values):
         x = values[source]
         emit(count, builder, {**values, source: Band(x, 0, x.shape[1])})
 
-    likeness = ("chain", *map(_likeness, links))
+    likeness = ("chain", *(link.likeness for link in links))
     count = builder.tuner.fastest(
         [1, *counts], measured, likeness, values[source], builder.num_threads
     )
@@ -251,15 +163,6 @@ def _copied(builder, x, y):
     """Emits a copy of planes to where they lie differently; returns it."""
     builder.emit("copy", [x, y, 1, 0, 0, x.channels, x.pixels, x.plane, y.plane])
     return y
-
-
-def _likeness(link):
-    operation = link.node.operation
-    return (
-        type(operation), link.shape, link.out_shape, operation.window, operation.strides,
-        operation.padding, operation.dilation, round(20 * link.num_kept / max(link.num_weights, 1)),
-        len(link.node.inputs),
-    )  # fmt: skip
 
 
 def _bands(link, count):

@@ -2,7 +2,7 @@
 
 import math
 
-from keras_trim.inference.depth_first import chains, lower_chain
+from keras_trim.inference.branches import forks, lower_fork
 from keras_trim.inference.dtypes import stored
 from keras_trim.inference.plan import Builder
 from keras_trim.inference.tensors import Tensor
@@ -30,7 +30,7 @@ def make_program(graph, input_shapes, num_threads, tuner, skip_zeros=True, most_
     for value, shape, spec in zip(graph.inputs, input_shapes, graph.input_specs, strict=True):
         values[value] = Tensor(shape, "rows", stored(spec["dtype"]))
     inputs = [values[value] for value in graph.inputs]
-    for chain in chains(graph):
-        lower_chain(builder, [(number, graph.nodes[number]) for number in chain], values)
+    for fork in forks(graph):
+        lower_fork(builder, fork, graph, values)
     builder.node = None
     return builder.finish(inputs, [values[value] for value in graph.outputs])

@@ -50,12 +50,28 @@ class Tensor:
         self.plane = plane_size(self.pixels) if layout == "planes" else 0
         self.other_layout = None
         self._whole, self._start = None, 0  # the tensor that it is a part of, and where there
+        self._is_continued = False
         self.offset = None  # in the arena, in floats; known when the program is complete
 
     def lie_in(self, whole, start):
         """Makes it a part of another tensor, from a place in that on, in floats."""
         self._whole, self._start = whole, start
-        self.base.slack = max(self.base.slack, self.slack)
+        self.require_slack(self.slack)
+
+    def continue_as(self, tensor):
+        """Makes a tensor begin where this one does, and reach on behind it, if this one is the end
+        of another and none does so yet; returns whether it could.
+        """
+        base = self.base
+        if base is self or base._is_continued or self.end != base.size:
+            return False
+        base._is_continued = True
+        tensor.lie_in(self, 0)
+        return True
+
+    def require_slack(self, floats):
+        """Keeps so much memory free behind it."""
+        self.base.slack = max(self.base.slack, self.end + floats - self.base.size)
 
     @property
     def base(self):
@@ -66,6 +82,11 @@ class Tensor:
     def start(self):
         """Where it begins in `base`."""
         return 0 if self._whole is None else self._whole.start + self._start
+
+    @property
+    def end(self):
+        """Where it ends in `base`, or behind that."""
+        return self.start + self.size
 
     @property
     def batch(self):
@@ -108,6 +129,10 @@ class Band(Tensor):
         super().__init__((1, last - first, width, channels), tensor.layout, tensor.dtype)
         self.plane = tensor.plane
         self.lie_in(tensor, first * (width if tensor.layout == "planes" else width * channels))
+
+    @property
+    def end(self):
+        return self._whole.end
 
 
 def _row_strides(shape):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers
 
-from keras_trim.inference import Engine, depth_first
+from keras_trim.inference import Engine, chains, depth_first
 from keras_trim.inference.graph import Graph
 from keras_trim.inference.kernels.program import CODES
 from keras_trim.inference.operations import Activation, Convolution, DepthwiseConvolution
@@ -209,7 +209,7 @@ def depthwise(size, strides=(1, 1), padding="same"):
 def link(operation, height=10, width=16):
     graph = Graph()
     graph.add(operation, [graph.new_value()], "layer")
-    return depth_first._Link(graph.nodes[0], 0, (1, height, width, 4))
+    return chains.Link(graph.nodes[0], 0, (1, height, width, 4))
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_chains_end_where_something_else_needs_a_value():
     (e,) = graph.add(Activation("affine", 1.0, 0.0), [c], "e")
     (f,) = graph.add(convolution(1, residual=True), [e, d], "f")
     graph.outputs = [f]
-    assert depth_first.chains(graph) == [[0, 1, 2], [3], [4], [5]]
+    assert chains.chains(graph) == [[0, 1, 2], [3], [4], [5]]
 
 
 def test_chains_run_when_all_that_they_take_is_there():
@@ -263,7 +263,7 @@ def test_chains_run_when_all_that_they_take_is_there():
     (b,) = graph.add(Activation("affine", 1.0, 0.0), [0], "b")
     (c,) = graph.add(convolution(1, residual=True), [a, b], "c")
     graph.outputs = [c]
-    assert depth_first.chains(graph) == [[1], [0, 2]]
+    assert chains.chains(graph) == [[1], [0, 2]]
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_what_is_worth_measuring(size, outputs, num_threads, counts):
         (value,) = graph.add(operation, [value], "layer")
     links, shape = [], (1, size, size, 16)
     for node in graph.nodes[: 3 if size == 6 else 2]:
-        links.append(depth_first._Link(node, 0, shape))
+        links.append(chains.Link(node, 0, shape))
         shape = links[-1].out_shape
     assert depth_first._band_counts(links, num_threads) == counts
 

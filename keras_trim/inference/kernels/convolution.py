@@ -161,9 +161,9 @@ def convolution(
     is_direct = way < GAPPED
     is_wide = all_pieces >= num_threads and p[X_SAMPLE] >= _WIDE * p[Y_SAMPLE]
     is_split = all_pieces < (num_threads if p[PACKED] or is_wide else 8 * num_threads)
-    if is_wide and is_direct and all_pieces < 8 * num_threads:
+    if not is_split and way != STACKED and all_pieces < 8 * num_threads:
         # As many pieces for each thread.
-        widest = WIDEST if index[p[RUNS] + 2] == 1 and not p[PACKED] else most
+        widest = WIDEST if is_direct and index[p[RUNS] + 2] == 1 and not p[PACKED] else most
         parts = (vectors + widest - 1) // widest
         parts = min((parts + num_threads - 1) // num_threads * num_threads, vectors)
         pieces = lines * parts

@@ -67,7 +67,7 @@ class Geometry:
         # The copy of each row reads on to the end of its padding.
         pixel = 1 if self.x.layout == "planes" else self.x.channels  # in floats
         overrun = round_up(self.row) * min(self.strides[1], 2) - width
-        self.x.base.slack = max(self.x.base.slack, SLACK + pixel * overrun)
+        self.x.require_slack(SLACK + pixel * overrun)
 
     @property
     def can_split(self):

@@ -71,10 +71,11 @@ class Concatenate(Operation):
             start = 0
             for x in map(builder.planes, inputs):
                 # Whole planes, one for each channel, lie behind one another. Those of a single
-                # image can be made there in the first place, if they are no part of another tensor.
+                # image can be made there in the first place, if they are no part of another tensor;
+                # or y lies behind the other parts of that.
                 if x.size and x.batch == 1 and x.base is x:
                     x.lie_in(y, start)
-                elif x.size:
+                elif x.size and not (x.batch == 1 and start == 0 and x.continue_as(y)):
                     builder.emit(
                         "copy",
                         [

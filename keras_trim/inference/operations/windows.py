@@ -108,7 +108,7 @@ class Windows:
         """Emits the instruction that works line by line on the image itself."""
         x, (_, _, stride) = self.x, self._window
         reach = stride * round_up(self.geometry.out_width) + 3 * LANES  # from a line's first column
-        x.base.slack = max(x.base.slack, SLACK + reach - spatial(x)[1])
+        x.require_slack(SLACK + reach - spatial(x)[1])
         others, others_size = builder.scratch(MOST_BEFORE + reach)
         number = WINDOWS_OF_LINES.index(self._window)
         self._emit(builder, "lines", [number, others, others_size])

@@ -1,0 +1,282 @@
+"""Branches of a network: chains of layers that take the same tensor.
+
+In the modules of Inception (Szegedy et al., "Going deeper with convolutions", CVPR 2015), branches
+begin with 1x1 convolutions, which become one of the channels of all of them: it reads the tensor
+once, and threads wait for each other once.
+
+Or threads share out the branches in place of the work of each layer. What lies between the layers
+of a branch then stays in the caches of one core, and one core reads their weights.
+"""
+
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+
+from keras_trim.inference.chains import chains, is_linkable, links_of
+from keras_trim.inference.depth_first import lower_chain, may_take_bands
+from keras_trim.inference.graph import Node
+from keras_trim.inference.kernels.program import MOST_BANDS
+from keras_trim.inference.operations import Concatenate, Convolution, Pool
+from keras_trim.inference.tensors import Tensor
+
+_LEAST_WORK = 1 << 20  # products; of fewer, threads have done their parts before they could share
+_POOL = 2  # products that take as long as a pixel of a window of a pooling
+_SHARED = 1.15  # times as long, if threads have parts of a layer and not a layer
+_WORTH = 0.99  # of the time for layers that threads have parts of, to be worth measuring
+_MOST_REST = 8  # layers at the ends of branches that threads do together
+
+
+@dataclasses.dataclass
+class Fork:
+    """Chains that begin with the same value, and those that follow from them alone.
+
+    Args:
+        chains: List of lists of numbers of nodes, in an order in which they can run.
+        branches: List of lists of numbers of nodes, in an order in which they can run.
+        users: Dictionary, value -> numbers of the nodes that take it; None stands for an output.
+    """
+
+    chains: list
+    branches: list
+    users: dict
+
+
+def forks(graph):
+    """The nodes of a graph, as `Fork`s in an order in which they can run.
+
+    Most are chains of nodes that are alone in theirs.
+    """
+    found, done, heads, users = [], set(), {}, {}
+    for number, node in enumerate(graph.nodes):
+        for value in node.inputs:
+            users.setdefault(value, []).append(number)
+    for value in graph.outputs:
+        users.setdefault(value, []).append(None)
+    all_chains = chains(graph)
+    for chain in all_chains:
+        nodes = [graph.nodes[number] for number in chain]
+        if all(is_linkable(node) and len(node.inputs) == 1 for node in nodes):
+            heads.setdefault(nodes[0].inputs[0], []).append(chain)
+    for chain in all_chains:
+        if chain[0] in done:
+            continue
+        first = graph.nodes[chain[0]]
+        together = heads.get(first.inputs[0], []) if first.inputs else []
+        is_fork = len(together) > 1 and chain in together
+        branches = [_branch(head, graph, heads) for head in together] if is_fork else [[chain]]
+        members = sorted((c for branch in branches for c in branch), key=lambda c: c[-1])
+        numbers = [sorted(number for c in branch for number in c) for branch in branches]
+        found.append(Fork(members, numbers, users))
+        done.update(c[0] for c in members)
+    return found
+
+
+def _branch(chain, graph, heads):
+    """A chain and all that follow from it."""
+    branch = [chain]
+    for chain in branch:
+        branch += heads.get(graph.nodes[chain[-1]].outputs[0], [])
+    return branch
+
+
+def lower_fork(builder, fork, graph, values):
+    """Appends the instructions of a fork, in the faster of two ways.
+
+    Args:
+        builder: `plan.Builder`.
+        fork: `Fork`.
+        graph: `graph.Graph`.
+        values: Dictionary, value -> `Tensor`; it gets those of the nodes.
+    """
+    links = _links(fork, graph, values) if len(fork.branches) > 1 else {}
+    shares, rest = _shares(fork.branches, links, min(builder.num_threads, MOST_BANDS))
+    if not shares:
+        _lower_together(builder, links, fork, graph, values)
+        return
+    source = graph.nodes[fork.chains[0][0]].inputs[0]
+
+    def emit(way, builder, values):
+        if way == "apart":
+            _lower_apart(builder, shares, rest, fork, graph, values)
+        else:
+            _lower_together(builder, links, fork, graph, values)
+
+    def measured(way, builder):
+        # A copy in another layout that this makes of x is not one of the program's.
+        emit(way, builder, {**values, source: _same(values[source])})
+
+    likeness = tuple(tuple(links[n].likeness for n in branch) for branch in fork.branches)
+    way = builder.tuner.fastest(
+        ["together", "apart"], measured, ("fork", likeness), values[source], builder.num_threads
+    )
+    emit(way, builder, values)
+
+
+def _same(x):
+    """A tensor for what lies in another one."""
+    y = Tensor(x.shape, x.layout, x.dtype)
+    y.lie_in(x, 0)
+    return y
+
+
+def _links(fork, graph, values):
+    """Number of a node -> its link; none if the values are not images, one by one."""
+    values, links = dict(values), {}
+    for chain in fork.chains:
+        found = links_of([(number, graph.nodes[number]) for number in chain], values)
+        if not found:
+            return {}
+        links.update(zip(chain, found, strict=True))
+        values[found[-1].node.outputs[0]] = Tensor(found[-1].out_shape, "planes")
+    return links
+
+
+def _shares(branches, links, num_threads):
+    """Which nodes each thread computes alone, and which ones all of them compute together then.
+
+    Returns:
+        `(shares, rest)`: for each of some threads a list of numbers, and a list of numbers; no
+        shares if they are not worth measuring.
+    """
+    work = {number: _work(link) for number, link in links.items()}
+    total = sum(work.values())
+    if num_threads < 2 or not links or total < _LEAST_WORK:
+        return [], []
+    branches, rest, tried = [list(branch) for branch in branches], [], []
+    while any(branches) and len(rest) <= _MOST_REST:
+        # The largest first, each to the thread that has least (Graham, "Bounds on multiprocessing
+        # timing anomalies", 1969).
+        shares, loads = [[] for _ in range(num_threads)], [0] * num_threads
+        for branch in sorted(branches, key=lambda branch: -sum(work[n] for n in branch)):
+            least = loads.index(min(loads))
+            shares[least] += branch
+            loads[least] += sum(work[n] for n in branch)
+        time = max(loads) + _SHARED * sum(work[n] for n in rest) / num_threads
+        tried.append((time, [share for share in shares if share], sorted(rest)))
+        # What the busiest thread does last, threads might do together.
+        busiest = shares[loads.index(max(loads))]
+        branch = max((b for b in branches if b and b[0] in busiest), key=lambda b: work[b[-1]])
+        rest.append(branch.pop())
+    time, shares, rest = min(tried, key=lambda one: one[0])
+    is_worth = len(shares) > 1 and time < _WORTH * _SHARED * total / num_threads
+    return (shares, rest) if is_worth else ([], [])
+
+
+def _work(link):
+    """About how long a layer takes, in products with weights."""
+    if isinstance(link.node.operation, Pool):
+        return _POOL * math.prod((*link.out_shape, *link.node.operation.window))
+    return link.num_products
+
+
+def _lower_together(builder, links, fork, graph, values):
+    """Appends the instructions of all chains, each of which threads share out."""
+    joined = set()
+    for numbers in _siblings(builder, links, fork, graph):
+        _lower_joined(builder, numbers, graph, values)
+        joined.update(numbers)
+    for chain in fork.chains:
+        nodes = [(number, graph.nodes[number]) for number in chain if number not in joined]
+        if nodes:
+            lower_chain(builder, nodes, values)
+
+
+def _siblings(builder, links, fork, graph):
+    """The layers at the beginning of branches that can be one: lists of numbers of two or more.
+
+    What is joined with other tensors can be made where these are if it is the first of them and the
+    last of its list; what could otherwise be made there is in no list.
+    """
+    found = {}
+    for branch in fork.branches:
+        number = branch[0]
+        operation = graph.nodes[number].operation
+        if not (
+            number in links
+            and isinstance(operation, Convolution)
+            and operation.window == (1, 1)
+            and operation.groups == 1
+        ):
+            continue
+        chain = next(chain for chain in fork.chains if chain[0] == number)
+        if may_take_bands([links[n] for n in chain], builder.num_threads):
+            continue
+        # Of weights as dense, as there is one kernel for all of them.
+        density = round(math.log2(max(links[number].num_kept, 1) / operation.kernel.size))
+        likeness = (
+            operation.strides, operation.padding, operation.dilation, operation.low,
+            operation.high, density,
+        )  # fmt: skip
+        found.setdefault(likeness, []).append(number)
+    for numbers in found.values():
+        places = {number: _places_joined(number, fork, graph) for number in numbers}
+        inner = [number for number in numbers if not places[number]]
+        first = [number for number in numbers if places[number] == {0}]
+        if len(inner + first[:1]) > 1:
+            yield inner + first[:1]
+
+
+def _places_joined(number, fork, graph):
+    """Where the output of a node stands among what is concatenated with it."""
+    (value,) = graph.nodes[number].outputs
+    users = (graph.nodes[user] for user in fork.users.get(value, []) if user is not None)
+    return {
+        place
+        for user in users
+        if isinstance(user.operation, Concatenate)
+        for place, other in enumerate(user.inputs)
+        if other == value
+    }
+
+
+def _lower_joined(builder, numbers, graph, values):
+    """Appends the instructions of several convolutions as those of one."""
+    nodes = [graph.nodes[number] for number in numbers]
+    operations = [node.operation for node in nodes]
+    joined = dataclasses.replace(
+        operations[0],
+        kernel=np.concatenate([operation.kernel for operation in operations], axis=3),
+        bias=np.concatenate([operation.bias for operation in operations]),
+    )
+    builder.lower(numbers[0], Node(joined, nodes[0].inputs, nodes[0].outputs, ""), values)
+    (value,) = nodes[0].outputs
+    whole, x = values[value], values[nodes[0].inputs[0]]
+    ends = itertools.accumulate(len(operation.bias) for operation in operations)
+    for number, node, end in zip(numbers, nodes, ends, strict=True):
+        channels = len(node.operation.bias)
+        (value,) = node.outputs
+        values[value] = Tensor((*whole.shape[:-1], channels), "planes")
+        values[value].lie_in(whole, (end - channels) * whole.plane)
+        builder.shapes[number] = x.shape, values[value].shape
+        builder.node = number
+        if number != numbers[0]:
+            builder.choose(f"with {nodes[0].name}")
+
+
+def _lower_apart(builder, shares, rest, fork, graph, values):
+    """Appends one instruction for the shares of threads, and those of the rest."""
+    source = graph.nodes[fork.chains[0][0]].inputs[0]
+    threads = []
+    for share in shares:
+        alone, own = builder.alone(builder.tuner), {source: _same(values[source])}
+        for number in share:
+            alone.lower(number, graph.nodes[number], own)
+        inside = set(share)
+        for number in share:
+            (value,) = graph.nodes[number].outputs
+            if not inside.issuperset(fork.users.get(value, [])):  # it is made in memory of all
+                values[value] = Tensor(own[value].shape, own[value].layout)
+                own[value].lie_in(values[value], 0)
+        threads.append(alone)
+    builder.node = fork.chains[0][0]
+    builder.emit_bands(threads)
+    for thread, alone in enumerate(threads):
+        builder.shapes.update(alone.shapes)
+        for number, choices in alone.choices.items():
+            builder.node = number
+            for choice in choices:
+                builder.choose(f"{choice}; by thread {thread + 1}")
+    for number in rest:
+        builder.lower(number, graph.nodes[number], values)
