@@ -19,7 +19,7 @@ from keras_trim.inference.depth_first import lower_chain, may_take_bands
 from keras_trim.inference.graph import Node
 from keras_trim.inference.kernels.program import MOST_BANDS
 from keras_trim.inference.operations import Concatenate, Convolution, Pool
-from keras_trim.inference.tensors import Tensor
+from keras_trim.inference.tensors import Tensor, channels_of
 
 _LEAST_WORK = 1 << 20  # products; of fewer, threads have done their parts before they could share
 _POOL = 2  # products that take as long as a pixel of a window of a pooling
@@ -245,10 +245,8 @@ def _lower_joined(builder, numbers, graph, values):
     whole, x = values[value], values[nodes[0].inputs[0]]
     ends = itertools.accumulate(len(operation.bias) for operation in operations)
     for number, node, end in zip(numbers, nodes, ends, strict=True):
-        channels = len(node.operation.bias)
         (value,) = node.outputs
-        values[value] = Tensor((*whole.shape[:-1], channels), "planes")
-        values[value].lie_in(whole, (end - channels) * whole.plane)
+        values[value] = channels_of(whole, end - len(node.operation.bias), end)
         builder.shapes[number] = x.shape, values[value].shape
         builder.node = number
         if number != numbers[0]:

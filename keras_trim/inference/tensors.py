@@ -135,6 +135,14 @@ class Band(Tensor):
         return self._whole.end
 
 
+def channels_of(x, first=0, last=None):
+    """Some channels of an image in planes, the only one in its batch: a part of its tensor."""
+    last = x.channels if last is None else last
+    y = Tensor((*x.shape[:-1], last - first), "planes")
+    y.lie_in(x, first * x.plane)
+    return y
+
+
 def _row_strides(shape):
     return tuple(int(np.prod(shape[axis + 1 :])) for axis in range(len(shape)))
 

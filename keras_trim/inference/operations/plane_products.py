@@ -6,11 +6,15 @@ from keras_trim.inference.kernels.convolution import CHUNK, DIRECT, GAPPED, LINE
 from keras_trim.inference.kernels.gaps import IS_AVAILABLE as HAS_TABLES
 from keras_trim.inference.kernels.gaps import gaps_of_rows
 from keras_trim.inference.kernels.register_tile import WIDEST
+from keras_trim.inference.kernels.threads import share
 from keras_trim.inference.kernels.vector import LANES, RESIDUAL
 from keras_trim.inference.operations.base import Clip
 from keras_trim.inference.operations.row_products import FEW_ROWS, emit_row_product
 from keras_trim.inference.packing import Columns, row_groups
-from keras_trim.inference.tensors import Place, Tensor
+from keras_trim.inference.tensors import Place, Tensor, channels_of
+
+_WIDE = 2  # times as many inputs as outputs
+_MOST_TURNS = 4  # of sums in a ring; threads wait for each other after each
 
 
 def emit_product(
@@ -96,6 +100,9 @@ def emit_pointwise(builder, kernel, bias, x, y, clip=Clip(), residual=None):  # 
     are three vectors and one pixel, which would take as long as a vector. So can be the few pixels
     that there are behind global pooling.
 
+    Where there are several threads and more inputs than outputs, sums can go from one to the next
+    in place of activations.
+
     Args:
         builder: `plan.Builder`.
         kernel: Array, (inputs, outputs).
@@ -107,18 +114,58 @@ def emit_pointwise(builder, kernel, bias, x, y, clip=Clip(), residual=None):  # 
     columns = Columns.of_matrix(kernel, x.plane, builder.skip_zeros)
     pixels, left = x.pixels, x.pixels % LANES
     can_split = residual is None and 0 < x.batch * left <= FEW_ROWS
+    inputs, outputs = kernel.shape
+    is_wide = inputs >= _WIDE * outputs and outputs >= builder.num_threads
+    can_pass_on = is_wide and residual is None and x.batch == 1
+    can_pass_on = can_pass_on and 1 < builder.num_threads <= _MOST_TURNS
 
     def emit(way, builder):
+        if way == "columns":
+            _emit_columns(builder, kernel, bias, x, y, clip)
+            return
         split = pixels - left if way == "split" else pixels
         if split:
             emit_product(builder, columns, bias, x, y, split, 0, (split, 1), clip, residual)
         if way == "split":
             _emit_last_pixels(builder, kernel, bias, x, y, split, clip)
 
-    ways = ["whole", "split"] if can_split else ["whole"]
+    ways = ["whole"] + ["split"] * can_split + ["columns"] * can_pass_on
     likeness = ("pointwise", kernel.shape, round(20 * columns.density), x.batch, pixels)
     way = builder.tuner.fastest(ways, emit, likeness, x, builder.num_threads)
     emit(way, builder)
+
+
+def _emit_columns(builder, kernel, bias, x, y, clip):
+    """Emits the product of an image, of which each thread takes the channels that it made itself.
+
+    The rows of weights are in as many parts as there are threads. A thread adds its channels to the
+    sums of one part, and the next thread adds its own to these, until all have: a reduction in a
+    ring. No channel of x goes from one core to another, but sums do, which are fewer.
+    """
+    threads, (inputs, outputs) = builder.num_threads, kernel.shape
+    sums = [None] * threads  # of each part
+    for turn in range(threads):
+        is_last, bands = turn == threads - 1, []
+        for thread in range(threads):
+            part = (thread + turn + 1) % threads  # in the last turn, the one of the same number
+            first, last = share(inputs, thread, threads)
+            begin, end = share(outputs, part, threads)
+            columns = Columns.of_matrix(kernel[first:last, begin:end], x.plane, builder.skip_zeros)
+            residual = channels_of(sums[part]) if turn else None
+            if not is_last:
+                sums[part] = Tensor((*y.shape[:-1], end - begin), "planes")
+            alone = builder.alone(builder.tuner)
+            alone.node = builder.node
+            emit_product(
+                alone, columns, np.zeros(end - begin, np.float32) if turn else bias[begin:end],
+                channels_of(x, first, last),
+                channels_of(y, begin, end) if is_last else channels_of(sums[part]),
+                x.pixels, 0, (x.pixels, 1), clip if is_last else Clip(), residual,
+            )  # fmt: skip
+            bands.append(alone)
+        builder.emit_bands(bands)
+    for choice in bands[0].choices[builder.node]:
+        builder.choose(f"{choice}; each thread its channels")
 
 
 def _emit_last_pixels(builder, kernel, bias, x, y, first, clip):
