@@ -124,6 +124,20 @@ def test_pointwise_layers_of_one_tensor_are_one_layer(take):
     assert "with" in rows["a"].kernel
 
 
+def test_a_tensor_that_begins_two_others_lies_in_one_of_them(take):
+    take("together")
+    x = keras.Input((9, 9, 12))
+    a, b = layers.Conv2D(4, 1)(x), layers.Conv2D(4, 3)(layers.Conv2D(4, 1)(x))
+    largest, mean = (
+        kind(3, 1, "same")(x) for kind in (layers.MaxPooling2D, layers.AveragePooling2D)
+    )
+    outputs = [layers.Concatenate()([a, largest]), layers.Concatenate()([a, mean]), b]
+    data = numbers(1, 9, 9, 12)
+    engine = assert_same(randomize(keras.Model(x, outputs)), data)
+    assert count(engine, data, "convolution") == 2
+    assert count(engine, data, "copy") == 1
+
+
 def test_several_images_are_not_joined(take):
     take("together")
     x = numbers(2, 9, 9, 12)
