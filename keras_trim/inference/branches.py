@@ -19,7 +19,7 @@ from keras_trim.inference.depth_first import lower_chain, may_take_bands
 from keras_trim.inference.graph import Node
 from keras_trim.inference.kernels.program import MOST_BANDS
 from keras_trim.inference.operations import Concatenate, Convolution, Pool
-from keras_trim.inference.tensors import Tensor, channels_of
+from keras_trim.inference.tensors import Tensor, channels_of, view_of
 
 _LEAST_WORK = 1 << 20  # products; of fewer, threads have done their parts before they could share
 _POOL = 2  # products that take as long as a pixel of a window of a pooling
@@ -48,7 +48,7 @@ def forks(graph):
 
     Most are chains of nodes that are alone in theirs.
     """
-    found, done, heads, users = [], set(), {}, {}
+    found, done, heads, users, branchable = [], set(), {}, {}, set()
     for number, node in enumerate(graph.nodes):
         for value in node.inputs:
             users.setdefault(value, []).append(number)
@@ -59,13 +59,15 @@ def forks(graph):
         nodes = [graph.nodes[number] for number in chain]
         if all(is_linkable(node) and len(node.inputs) == 1 for node in nodes):
             heads.setdefault(nodes[0].inputs[0], []).append(chain)
+            branchable.add(chain[0])
     for chain in all_chains:
         if chain[0] in done:
             continue
-        first = graph.nodes[chain[0]]
-        together = heads.get(first.inputs[0], []) if first.inputs else []
-        is_fork = len(together) > 1 and chain in together
-        branches = [_branch(head, graph, heads) for head in together] if is_fork else [[chain]]
+        branches = [[chain]]
+        if chain[0] in branchable:
+            together = heads[graph.nodes[chain[0]].inputs[0]]
+            if len(together) > 1:
+                branches = [_branch(head, graph, heads) for head in together]
         members = sorted((c for branch in branches for c in branch), key=lambda c: c[-1])
         numbers = [sorted(number for c in branch for number in c) for branch in branches]
         found.append(Fork(members, numbers, users))
@@ -105,20 +107,13 @@ def lower_fork(builder, fork, graph, values):
 
     def measured(way, builder):
         # A copy in another layout that this makes of x is not one of the program's.
-        emit(way, builder, {**values, source: _same(values[source])})
+        emit(way, builder, {**values, source: view_of(values[source])})
 
     likeness = tuple(tuple(links[n].likeness for n in branch) for branch in fork.branches)
     way = builder.tuner.fastest(
         ["together", "apart"], measured, ("fork", likeness), values[source], builder.num_threads
     )
     emit(way, builder, values)
-
-
-def _same(x):
-    """A tensor for what lies in another one."""
-    y = Tensor(x.shape, x.layout, x.dtype)
-    y.lie_in(x, 0)
-    return y
 
 
 def _links(fork, graph, values):
@@ -156,7 +151,7 @@ def _shares(branches, links, num_threads):
         time = max(loads) + _SHARED * sum(work[n] for n in rest) / num_threads
         tried.append((time, [share for share in shares if share], sorted(rest)))
         # What the busiest thread does last, threads might do together.
-        busiest = shares[loads.index(max(loads))]
+        busiest = set(shares[loads.index(max(loads))])
         branch = max((b for b in branches if b and b[0] in busiest), key=lambda b: work[b[-1]])
         rest.append(branch.pop())
     time, shares, rest = min(tried, key=lambda one: one[0])
@@ -189,9 +184,8 @@ def _siblings(builder, links, fork, graph):
     What is joined with other tensors can be made where these are if it is the first of them and the
     last of its list; what could otherwise be made there is in no list.
     """
-    found = {}
-    for branch in fork.branches:
-        number = branch[0]
+    found, chain_of = {}, {chain[0]: chain for chain in fork.chains}
+    for number, *_ in fork.branches:
         operation = graph.nodes[number].operation
         if not (
             number in links
@@ -200,8 +194,7 @@ def _siblings(builder, links, fork, graph):
             and operation.groups == 1
         ):
             continue
-        chain = next(chain for chain in fork.chains if chain[0] == number)
-        if may_take_bands([links[n] for n in chain], builder.num_threads):
+        if may_take_bands([links[n] for n in chain_of[number]], builder.num_threads):
             continue
         # Of weights as dense, as there is one kernel for all of them.
         density = round(math.log2(max(links[number].num_kept, 1) / operation.kernel.size))
@@ -258,7 +251,7 @@ def _lower_apart(builder, shares, rest, fork, graph, values):
     source = graph.nodes[fork.chains[0][0]].inputs[0]
     threads = []
     for share in shares:
-        alone, own = builder.alone(builder.tuner), {source: _same(values[source])}
+        alone, own = builder.alone(builder.tuner), {source: view_of(values[source])}
         for number in share:
             alone.lower(number, graph.nodes[number], own)
         inside = set(share)

@@ -7,7 +7,7 @@ import numpy as np
 from keras_trim.inference.operations import Convolution, DepthwiseConvolution, Pool
 from keras_trim.inference.operations.base import padding_of
 
-WINDOWS = Convolution, DepthwiseConvolution, Pool
+_WINDOWS = Convolution, DepthwiseConvolution, Pool
 
 
 def chains(graph):
@@ -31,7 +31,7 @@ def chains(graph):
 def is_linkable(node):
     """Whether a layer can be computed for some rows of an image at a time."""
     operation = node.operation
-    if not (isinstance(operation, WINDOWS) and node.inputs):
+    if not (isinstance(operation, _WINDOWS) and node.inputs):
         return False
     rows = operation.padding[0]
     return getattr(operation, "spread", (1, 1)) == (1, 1) and (

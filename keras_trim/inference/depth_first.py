@@ -15,7 +15,7 @@ import numpy as np
 from keras_trim.inference.chains import links_of
 from keras_trim.inference.kernels.program import MOST_BANDS
 from keras_trim.inference.kernels.vector import LANES, LINE
-from keras_trim.inference.tensors import Band, Tensor, round_up
+from keras_trim.inference.tensors import Band, Tensor, round_up, view_of
 from keras_trim.inference.tuning import Repeater
 
 # What is worth measuring. Less than this between two layers stays in a cache anyway, of one thread.
@@ -93,8 +93,7 @@ def _lower_group(builder, links, values):
 
     def measured(count, builder):
         # A copy in planes that this makes of x is not one of the program's.
-        x = values[source]
-        emit(count, builder, {**values, source: Band(x, 0, x.shape[1])})
+        emit(count, builder, {**values, source: view_of(values[source])})
 
     likeness = ("chain", *(link.likeness for link in links))
     count = builder.tuner.fastest(

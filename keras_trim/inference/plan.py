@@ -133,7 +133,7 @@ class Builder:
     def emit_bands(self, bands):
         """Appends the instructions of some builders from `alone`, which threads share out.
 
-        What they read and write is their own, but for `tensors.Band`s.
+        What they read and write is their own, but for parts of other tensors.
         """
         entries = [band._entries for band in bands]
         self.require_instructions(self.num_threads * sum(map(len, entries)))

@@ -135,9 +135,15 @@ class Band(Tensor):
         return self._whole.end
 
 
-def channels_of(x, first=0, last=None):
+def view_of(x):
+    """A tensor that lies where another one does."""
+    y = Tensor(x.shape, x.layout, x.dtype)
+    y.lie_in(x, 0)
+    return y
+
+
+def channels_of(x, first, last):
     """Some channels of an image in planes, the only one in its batch: a part of its tensor."""
-    last = x.channels if last is None else last
     y = Tensor((*x.shape[:-1], last - first), "planes")
     y.lie_in(x, first * x.plane)
     return y

@@ -85,15 +85,12 @@ def forked(draw, max_depth=2):
 
 @examples
 @given(forked(), sparsities, st.sampled_from(["together", "apart"]), st.integers(1, 3), st.data())
-def test_any_branches(take_any, model, sparsity, way, num_threads, data):
-    take_any(way)
+def test_any_branches(take, model, sparsity, way, num_threads, data):
+    take(way)
     batch = data.draw(st.sampled_from([1, 1, 2]))
     assert_same(
         randomize(model, sparsity), numbers(batch, *model.input_shape[1:]), num_threads=num_threads
     )
-
-
-take_any = take  # of all examples
 
 
 def inception_module(filters=(8, 4, 6)):
@@ -183,11 +180,22 @@ def test_one_thread_has_no_branches_to_share(take):
     assert count(engine, x, "bands") == 0
 
 
-def test_what_is_measured_is_one_of_both_ways():
-    model = randomize(inception_module((8, 64, 64)))
+def test_both_ways_are_measured(monkeypatch):
+    monkeypatch.setattr(branches, "_LEAST_WORK", 0)
+    monkeypatch.setattr(branches, "_WORTH", math.inf)
+    fastest, ways_of_forks = Tuner.fastest, []
+
+    def note(tuner, ways, emit, likeness, *rest, **options):
+        if likeness[0] == "fork":
+            ways_of_forks.append(ways)
+        return fastest(tuner, ways, emit, likeness, *rest, **options)
+
+    monkeypatch.setattr(Tuner, "fastest", note)
+    model = randomize(inception_module())
     x = numbers(1, 9, 9, 12)
     engine = Engine(model, num_threads=2)
     np.testing.assert_allclose(engine(x), model.predict_on_batch(x), rtol=1e-4, atol=1e-5)
+    assert ways_of_forks == [["together", "apart"]]
 
 
 def pointwise(products):

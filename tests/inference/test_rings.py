@@ -39,7 +39,7 @@ def bands(engine, x):
 
 @examples
 @given(st.data(), sparsities, st.integers(2, 4), st.sampled_from([None, "relu", "relu6"]))
-def test_any_product(by_any_channels, data, sparsity, num_threads, activation):
+def test_any_product(by_channels, data, sparsity, num_threads, activation):
     size = data.draw(st.lists(st.integers(1, 20), min_size=1, max_size=2))
     outputs = data.draw(st.integers(num_threads, 20))
     inputs = data.draw(st.integers(2 * outputs, 3 * outputs))
@@ -47,9 +47,6 @@ def test_any_product(by_any_channels, data, sparsity, num_threads, activation):
     x = numbers(1, *size, inputs)
     engine = assert_same(model, x, num_threads=num_threads)
     assert bands(engine, x) == [num_threads] * num_threads
-
-
-by_any_channels = by_channels  # of all examples
 
 
 def test_infinities_and_nan_spread_as_in_keras(by_channels):

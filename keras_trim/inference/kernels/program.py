@@ -51,10 +51,10 @@ OPCODES = (
 CODES = {name: code for code, name in enumerate(OPCODES)}
 
 # The operands of "bands": instructions that a thread runs one after the other, for one band of an
-# image after the other. They lie behind those of the program, once for each thread, as what is
-# between them is in memory of its own. One thread computes a band, which is an operand so that the
-# compiler does not know it: it would compile all kernels once more, for one thread. The last
-# operands say where those of each band begin.
+# image after the other, or one branch of a network. They lie behind those of the program, once for
+# each thread, as what is between them is in memory of its own. One thread computes a band, which is
+# an operand so that the compiler does not know it: it would compile all kernels once more, for one
+# thread. The last operands say where those of each band begin.
 NUM_BANDS, FIRST_ROW, ROWS_PER_THREAD, ONE, BEGIN = range(1, 6)
 MOST_BANDS = OPERANDS - BEGIN - 1
 

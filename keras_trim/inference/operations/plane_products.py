@@ -11,7 +11,7 @@ from keras_trim.inference.kernels.vector import LANES, RESIDUAL
 from keras_trim.inference.operations.base import Clip
 from keras_trim.inference.operations.row_products import FEW_ROWS, emit_row_product
 from keras_trim.inference.packing import Columns, row_groups
-from keras_trim.inference.tensors import Place, Tensor, channels_of
+from keras_trim.inference.tensors import Place, Tensor, channels_of, view_of
 
 _WIDE = 2  # times as many inputs as outputs
 _MOST_TURNS = 4  # of sums in a ring; threads wait for each other after each
@@ -115,9 +115,12 @@ def emit_pointwise(builder, kernel, bias, x, y, clip=Clip(), residual=None):  # 
     pixels, left = x.pixels, x.pixels % LANES
     can_split = residual is None and 0 < x.batch * left <= FEW_ROWS
     inputs, outputs = kernel.shape
-    is_wide = inputs >= _WIDE * outputs and outputs >= builder.num_threads
-    can_pass_on = is_wide and residual is None and x.batch == 1
-    can_pass_on = can_pass_on and 1 < builder.num_threads <= _MOST_TURNS
+    can_pass_on = (
+        residual is None
+        and x.batch == 1
+        and 1 < builder.num_threads <= min(outputs, _MOST_TURNS)
+        and inputs >= _WIDE * outputs
+    )
 
     def emit(way, builder):
         if way == "columns":
@@ -151,7 +154,7 @@ def _emit_columns(builder, kernel, bias, x, y, clip):
             first, last = share(inputs, thread, threads)
             begin, end = share(outputs, part, threads)
             columns = Columns.of_matrix(kernel[first:last, begin:end], x.plane, builder.skip_zeros)
-            residual = channels_of(sums[part]) if turn else None
+            residual = view_of(sums[part]) if turn else None
             if not is_last:
                 sums[part] = Tensor((*y.shape[:-1], end - begin), "planes")
             alone = builder.alone(builder.tuner)
@@ -159,7 +162,7 @@ def _emit_columns(builder, kernel, bias, x, y, clip):
             emit_product(
                 alone, columns, np.zeros(end - begin, np.float32) if turn else bias[begin:end],
                 channels_of(x, first, last),
-                channels_of(y, begin, end) if is_last else channels_of(sums[part]),
+                channels_of(y, begin, end) if is_last else view_of(sums[part]),
                 x.pixels, 0, (x.pixels, 1), clip if is_last else Clip(), residual,
             )  # fmt: skip
             bands.append(alone)
