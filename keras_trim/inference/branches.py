@@ -235,7 +235,7 @@ def _lower_joined(builder, numbers, graph, values):
     )
     builder.lower(numbers[0], Node(joined, nodes[0].inputs, nodes[0].outputs, ""), values)
     (value,) = nodes[0].outputs
-    whole, x = values[value], values[nodes[0].inputs[0]]
+    whole, x = builder.planes(values[value]), values[nodes[0].inputs[0]]
     ends = itertools.accumulate(len(operation.bias) for operation in operations)
     for number, node, end in zip(numbers, nodes, ends, strict=True):
         (value,) = node.outputs

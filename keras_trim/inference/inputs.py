@@ -139,8 +139,9 @@ def _format(shape):
 
 def restore_structure(structure, leaves):
     """The structure with `leaves[i]` in the place of each number i."""
+    if isinstance(structure, int):
+        return leaves[structure]
     if isinstance(structure, dict):
         return {key: restore_structure(part, leaves) for key, part in structure.items()}
     if isinstance(structure, list | tuple):
         return type(structure)(restore_structure(part, leaves) for part in structure)
-    return leaves[structure]

@@ -184,7 +184,7 @@ class Builder:
         lifetimes = lifetimes_of(entries)
         for tensor in (*inputs, sources):
             lifetimes[tensor] = (-1, lifetimes.get(tensor, (-1, -1))[1])
-        for tensor in (*outputs, checks):
+        for tensor in (*(x.base for x in outputs), checks):
             lifetimes[tensor] = (lifetimes.get(tensor, (len(entries),))[0], len(entries))
         arena_size = place(lifetimes)
         self.require_memory(arena_size)

@@ -27,7 +27,8 @@ def by_channels(monkeypatch):
 def pointwise(size, inputs, outputs, activation=None, padding="valid"):
     x = keras.Input((*size, inputs))
     window = (layers.Conv1D, layers.Conv2D)[len(size) - 1]
-    y = layers.DepthwiseConv2D(3, padding="same")(x) if len(size) == 2 else x
+    before = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)[len(size) - 1]
+    y = before(3, padding="same")(x)
     return keras.Model(x, window(outputs, 1, activation=activation, padding=padding)(y))
 
 

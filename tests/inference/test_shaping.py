@@ -17,7 +17,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from keras import layers, ops
 
-from keras_trim.inference.kernels.program import CODES
+from keras_trim.inference.kernels.program import CODES, OPCODES
 
 POOLS = {
     1: (layers.MaxPooling1D, layers.AveragePooling1D),
@@ -279,3 +279,56 @@ def test_axes_are_moved_where_it_matters():
     w = y * np.arange(4, dtype="float32").reshape(4, 1) + y[:, :1]
     v = ops.transpose(layers.Concatenate(axis=2)([y, ops.tanh(y)]), (0, 2, 3, 1))
     assert_same(randomize(keras.Model(x, [y, z, w, v])), numbers(3, 4, 5, 6))
+
+
+def codes(engine, x):
+    """The names of the instructions for such an input, without taking it."""
+    program = engine._runner([x], skip_zeros=True).program
+    (step,) = program.steps
+    return [OPCODES[code] for code in program.table[slice(*step), 0]]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_the_pixel_behind_global_pooling_is_not_moved(batch, num_threads):
+    inputs = keras.Input((5, 4, 12))
+    x = layers.GlobalAveragePooling2D(keepdims=True)(inputs)
+    x = layers.Conv2D(9, 1)(layers.Conv2D(9, 1, activation="relu")(x))
+    x = layers.Reshape((3, 3))(x)
+    model = randomize(keras.Model(inputs, [x, layers.Flatten()(x)]), 0.5)
+    data = numbers(batch, 5, 4, 12)
+    engine = assert_same(model, data, num_threads=num_threads)
+    first, second, *products = codes(engine, data)
+    assert (first, second) == ("transpose", "global_pool")
+    assert len(products) == 2
+    assert all(name.endswith("_rows") for name in products)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_reshaped_tensor_is_the_same_memory(batch):
+    inputs = keras.Input((4, 6, 8))
+    x = layers.Conv2D(5, 3, padding="same")(inputs)
+    line = layers.Reshape((24, 5))(x)
+    outputs = [
+        layers.Concatenate()([x, layers.Conv2D(3, 1)(inputs)]),  # x is made where this is
+        layers.Conv1D(4, 3)(line),
+        line,
+        layers.Reshape((2, 60))(line),
+        layers.Reshape((192,))(inputs),
+        layers.Activation("sigmoid")(line),
+        x,
+    ]
+    data = numbers(batch, 4, 6, 8)
+    engine = assert_same(randomize(keras.Model(inputs, outputs), 0.5), data, num_threads=2)
+    assert "move" not in codes(engine, data)
+
+
+def test_a_reshaped_tensor_reaches_a_layer_in_keras():
+    class Doubled(layers.Layer):
+        def call(self, x):
+            return 2 * x
+
+    inputs = keras.Input((6, 4))
+    x = layers.Reshape((4, 6))(layers.Dense(4)(inputs))
+    x = layers.Reshape((24,))(Doubled()(x))
+    assert_same(randomize(keras.Model(inputs, layers.Dense(3)(x)), 0.3), numbers(5, 6, 4))

@@ -13,6 +13,7 @@ from numba import njit
 
 from keras_trim.alignment import aligned_zeros
 from keras_trim.inference import Engine
+from keras_trim.inference.kernels import threads
 from keras_trim.inference.kernels.program import run
 from keras_trim.inference.kernels.threads import (
     begin_run,
@@ -42,7 +43,7 @@ def take_all(control, count, size, thread, num_threads, seen):
 def lead_all(control, count, size, num_threads, seen):
     """Leads an instruction for each row of `seen`."""
     for instruction in range(len(seen)):
-        lead(control, instruction, num_threads)
+        lead(control, instruction)
         take_all(control, count, size, 0, num_threads, seen[instruction])
         wait_for_helpers(control, num_threads)
 
@@ -56,12 +57,20 @@ def follow_all(control, count, size, thread, num_threads, seen):
         take_all(control, count, size, thread, num_threads, seen[instruction])
 
 
-@given(st.integers(0, 100), st.integers(1, 9), st.integers(1, 4))
+@given(
+    st.integers(0, 100), st.integers(1, 9), st.integers(1, 4),
+    st.sampled_from([0, (1 << 31) - 25, -25]),
+)  # fmt: skip
 @examples
-def test_every_item_is_taken_once(count, size, num_threads):
+def test_every_item_is_taken_once(count, size, num_threads, turn):
+    """Also where the number of the turn overflows, which takes some days."""
     control = make_control(num_threads)
+    control[threads._TURN] = turn << threads._TURN_BITS
+    for thread in range(num_threads):
+        for what in (threads._TAKEN, threads._MY_TURN):
+            control[threads._of_thread(thread, what)] = turn << threads._TURN_BITS
     seen = np.zeros((num_threads, 50, count), np.int64)
-    begin_run(control)
+    begin_run(control, num_threads)
     helpers = [
         threading.Thread(target=follow_all, args=(control, count, size, i, num_threads, seen[i]))
         for i in range(1, num_threads)
@@ -78,7 +87,7 @@ def test_every_item_is_taken_once(count, size, num_threads):
 
 def test_a_thread_that_is_done_takes_what_others_have_not_begun():
     control = make_control(3)
-    lead(control, 7, 3)
+    lead(control, 7)
     assert follow(control, 2) == 7
     assert take(control, 30, 4, 2, 3) == (20, 24)  # the third thread begins with its own
     seen = np.zeros(30, np.int64)
@@ -90,12 +99,12 @@ def test_nobody_waits_for_a_helper_that_holds_nothing():
     control = make_control(3)
     seen = np.zeros((2, 30), np.int64)
     lead_all(control, 30, 4, 3, seen[:1])  # returns, though no helper came
-    lead(control, 1, 3)
+    lead(control, 1)
     late = np.zeros(30, np.int64)
     # A helper that is late, in the turn of an instruction that is done, gets nothing.
     assert follow(control, 1) == 1
     lead_all(control, 30, 4, 3, seen[1:])
-    lead(control, 2, 3)
+    lead(control, 2)
     assert take_all(control, 30, 4, 1, 3, late) == 0
     np.testing.assert_array_equal(seen, 1)
 

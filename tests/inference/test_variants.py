@@ -271,7 +271,10 @@ def test_threads_have_room_for_sums_of_one_channel(pick, sparsity):
 @pytest.mark.parametrize("num_threads", [1, 2])
 def test_convolution_of_one_pixel(pick, number, batch, num_threads):
     picked = pick(number)
-    model = of_layer(keras.layers.Conv2D(20, 1, activation="relu"), (1, 1, 40), 0.8)
+    inputs = keras.Input((1, 1, 40))
+    x = keras.layers.DepthwiseConv2D(3, padding="same")(inputs)
+    x = keras.layers.Conv2D(20, 1, activation="relu")(x)
+    model = randomize(keras.Model(inputs, x), 0.8)
     assert_same(model, numbers(batch, 1, 1, 40), num_threads=num_threads)
     assert ("split" in picked) == (number == 1 and batch <= 3)
 

@@ -32,6 +32,7 @@ from keras_trim.inference.kernels.rows import (
 from keras_trim.inference.kernels.strided import constant, fill, move, scale
 from keras_trim.inference.kernels.threads import (
     control_alone,
+    end_run,
     follow,
     lead,
     take,
@@ -143,7 +144,7 @@ def _bands(
     begin, end = take(control, p[NUM_BANDS], 1, thread, num_threads)
     while begin < end:
         for i in range(first_row + p[BEGIN + begin], first_row + p[BEGIN + end]):
-            lead(alone, i, p[ONE])
+            lead(alone, i)
             _execute(
                 program[i], factors[i], arena, constants, index, short_index, alone, p[ONE] - 1,
                 p[ONE],
@@ -159,7 +160,8 @@ def _make_run(fingerprint):
     ):  # fmt: skip
         """Runs the instructions from `begin` to `end`, as the first of `num_threads` threads.
 
-        The others, its helpers, take part in them until there has been nothing for a while.
+        The others, its helpers, take part in them until there has been nothing for a while. What
+        `begin_run` began ends here.
         """
         _ = fingerprint  # part of the key of Numba's cache, as all that a function closes over
         i = begin
@@ -169,9 +171,10 @@ def _make_run(fingerprint):
                 if i < 0:
                     return
             elif i == end:
+                end_run(control)
                 return
             else:
-                lead(control, i, num_threads)
+                lead(control, i)
             p = program[i]
             if p[0] == 26:
                 _bands(

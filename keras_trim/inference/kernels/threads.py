@@ -26,16 +26,22 @@ _CAN_SLEEP = os.name != "nt"  # where the shortest sleep may take 15 ms
 _SPINS, _YIELDS, _SLEEP = 2000, 500, 20  # the last in microseconds
 _IDLE_SPINS = 200_000  # some 100 microseconds, in which a helper sleeps not: waking takes as long
 
-# Places in the array of int64 by which threads agree. What changes at different times lies on cache
-# lines of its own. A *turn* is the number of an instruction in the order of execution.
-_TURN, _INSTRUCTION, _IS_RUNNING = 0, 1, 2
-_OF_THREADS, _PER_THREAD = 8, 16  # for each thread:
-_TAKEN, _IS_ASLEEP = 0, 1
-# What a thread alone writes, so that none waits for a cache line to count what it has done. Pieces
-# are those of all turns; the leader knows how many there are, and were before this turn.
-_MY_TURN, _HOLDS, _DONE, _PIECES, _PIECES_BEFORE = 8, 9, 10, 11, 12
+# Places in the array of int64 by which threads agree. What different threads write lies on cache
+# lines of its own, and two of them apart, as processors load these in pairs. A *turn* is the number
+# of an instruction in the order of execution; the turn that is on is in the upper bits of its
+# element, the instruction in the lower ones.
+_TURN, _IS_RUNNING = 0, 1
+_OF_THREADS, _PER_THREAD = 16, 48  # for each thread:
+# The pieces taken of its share, in the lower bits, in the turn that is named in the upper ones, or
+# none in a later one.
+_TAKEN = 0
+# The pieces that it has done in all turns, for which the leader looks; it alone writes them.
+_DONE = 16
+# What it alone has to do with, but for its sleep. The leader knows how many pieces there are in all
+# turns, and were before this one.
+_IS_ASLEEP, _MY_TURN, _HOLDS, _PIECES, _PIECES_BEFORE = range(32, 37)
 _ALONE = _OF_THREADS + _PER_THREAD  # what one thread needs
-_TURN_BITS = 32  # `_TAKEN` counts pieces of a thread's share, and names the turn in its upper bits
+_TURN_BITS = 32
 
 
 def _pointer_to(context, builder, array_type, array, index):
@@ -56,17 +62,25 @@ def atomic_load(typing_context, array, index):
     return signature, codegen
 
 
-@intrinsic
-def atomic_store(typing_context, array, index, value):
-    """Writes an element of an int64 array that another thread may read."""
-    signature = types.void(array, types.int64, types.int64)
+def _atomic_store(ordering):
+    @intrinsic
+    def store(typing_context, array, index, value):
+        """Writes an element of an int64 array that another thread may read."""
+        signature = types.void(array, types.int64, types.int64)
 
-    def codegen(context, builder, signature, arguments):
-        array, index, value = arguments
-        pointer = _pointer_to(context, builder, signature.args[0], array, index)
-        builder.store_atomic(value, pointer, "seq_cst", 8)
+        def codegen(context, builder, signature, arguments):
+            array, index, value = arguments
+            pointer = _pointer_to(context, builder, signature.args[0], array, index)
+            builder.store_atomic(value, pointer, ordering, 8)
 
-    return signature, codegen
+        return signature, codegen
+
+    return store
+
+
+atomic_store = _atomic_store("seq_cst")
+# After all that this thread wrote before, but it need not wait until others can see it.
+release = _atomic_store("release")
 
 
 @intrinsic
@@ -113,9 +127,13 @@ def _wait(spins):
 
 
 @njit(nogil=True, cache=True)
-def begin_run(control):
-    """Lets helpers look for instructions until `end_run`."""
+def begin_run(control, num_threads):
+    """Lets helpers look for instructions until `end_run`; returns whether any of them sleeps."""
     atomic_store(control, _IS_RUNNING, 1)
+    for thread in range(1, num_threads):
+        if atomic_load(control, _of_thread(thread, _IS_ASLEEP)):
+            return True
+    return False
 
 
 @njit(nogil=True, cache=True)
@@ -136,16 +154,12 @@ def note_woken(control, thread):
 
 
 @njit(nogil=True)
-def lead(control, instruction, num_threads):
+def lead(control, instruction):
     """Begins an instruction. What was taken of the one before has to be done."""
-    turn = control[_TURN] + 1
-    for thread in range(num_threads):
-        atomic_store(control, _of_thread(thread, _TAKEN), turn << _TURN_BITS)
-    control[_of_thread(0, _MY_TURN)] = turn
+    turn = (control[_TURN] >> _TURN_BITS) + 1
+    control[_of_thread(0, _MY_TURN)] = turn << _TURN_BITS
     control[_of_thread(0, _PIECES_BEFORE)] = control[_of_thread(0, _PIECES)]
-    # In this order: a helper that finds the instruction of another turn than its own takes nothing.
-    atomic_store(control, _INSTRUCTION, instruction)
-    atomic_store(control, _TURN, turn)
+    release(control, _TURN, turn << _TURN_BITS | instruction)
 
 
 @njit(nogil=True)
@@ -170,12 +184,11 @@ def follow(control, thread):
     spins, idle_spins = 0, 0
     while True:
         turn = atomic_load(control, _TURN)
-        if turn != control[my_turn]:
-            instruction = atomic_load(control, _INSTRUCTION)
-            if atomic_load(control, _TURN) == turn:
-                control[my_turn] = turn
-                return instruction
-        elif atomic_load(control, _IS_RUNNING):
+        instruction = turn & ((1 << _TURN_BITS) - 1)
+        if turn - instruction != control[my_turn]:
+            control[my_turn] = turn - instruction
+            return instruction
+        if atomic_load(control, _IS_RUNNING):
             spins += 1
             _wait(spins)
             idle_spins = 0
@@ -217,7 +230,7 @@ def take(control, count, size, thread, num_threads):
     if control[holds]:
         control[holds] = 0
         done = _of_thread(thread, _DONE)
-        atomic_store(control, done, control[done] + 1)
+        release(control, done, control[done] + 1)
     size = max(min(size, count // num_threads), 1)
     pieces = (count + size - 1) // size
     control[_of_thread(thread, _PIECES)] = control[_of_thread(thread, _PIECES_BEFORE)] + pieces
@@ -228,11 +241,13 @@ def take(control, count, size, thread, num_threads):
         taken = _of_thread(owner, _TAKEN)
         while True:
             before = atomic_load(control, taken)
-            piece = first + before - (turn << _TURN_BITS)
-            # The counts of another turn are far away.
-            if not first <= piece < last:
+            # A thread that is late finds the count of a later turn, far above; or, if none was left
+            # for others, that of its own.
+            count_taken = max(before - turn, 0)
+            piece = first + count_taken
+            if piece >= last:
                 break
-            if atomic_replace(control, taken, before, before + 1):
+            if atomic_replace(control, taken, before, turn + count_taken + 1):
                 control[holds] = 1
                 return piece * size, min((piece + 1) * size, count)
     return count, count

@@ -21,6 +21,7 @@ from keras_trim.inference.operations.base import (
     require_weights,
 )
 from keras_trim.inference.operations.plane_products import emit_pointwise, emit_product
+from keras_trim.inference.operations.row_products import FEW_ROWS, emit_row_product
 from keras_trim.inference.packing import Columns
 from keras_trim.inference.tensors import SLACK, Tensor, plane_size, round_up
 
@@ -210,7 +211,16 @@ class Convolution(Operation):
         channels = self.kernel.shape[2] * self.groups
         require(len(x.shape) in (3, 4) and x.channels == channels, "a convolution's channels")
         require((residual is not None) == bool(self.residual), "a convolution's residual")
+        clip = Clip(self.low, self.high)
         geometry = Geometry(x, self.window, self.strides, self.dilation, self.padding, self.spread)
+        is_pointwise = geometry.is_pointwise and self.spread == (1, 1)
+        is_product = is_pointwise and self.groups == 1
+        is_free = residual is None and out is None
+        if is_product and is_free and x.layout == "rows" and 0 < x.batch * x.pixels <= FEW_ROWS:
+            # Such as the pixel that there is behind global pooling.
+            y = Tensor((*x.shape[:-1], self.kernel.shape[3]), "rows")
+            emit_row_product(builder, self.kernel[0, 0], self.bias, x, y, x.batch * x.pixels, clip)
+            return y
         if not geometry.can_split:
             x = builder.planes(x)
             geometry = dataclasses.replace(geometry, x=x)
@@ -223,9 +233,7 @@ class Convolution(Operation):
         if residual is not None:
             require(residual.shape == y.shape, "a residual of another shape")
             residual = builder.planes(residual)
-        clip = Clip(self.low, self.high)
-        is_pointwise = geometry.is_pointwise and self.spread == (1, 1)
-        if is_pointwise and self.groups == 1:
+        if is_product:
             emit_pointwise(builder, self.kernel[0, 0], self.bias, x, y, clip, residual)
             return y
         ways = {"whole": self._whole} if is_pointwise else {"shifted": self._shifted}

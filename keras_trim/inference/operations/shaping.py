@@ -11,7 +11,6 @@ from keras_trim.inference.operations.base import (
     require_integers,
     require_weights,
 )
-from keras_trim.inference.operations.strided import emit_move
 from keras_trim.inference.tensors import Place, Tensor
 
 
@@ -37,8 +36,7 @@ class Reshape(Operation):
         keeps_planes = x.layout == "planes" and len(shape) > 1 and shape[-1] == x.channels
         x = x if keeps_planes else builder.rows(x)
         y = Tensor((x.batch, *shape), x.layout, x.dtype)
-        if x.size:
-            emit_move(builder, x, y, [x.size], [1], [1])
+        y.lie_in(x, 0)
         return y
 
 
