@@ -11,7 +11,7 @@ import numpy as np
 from keras_trim.inference import files
 from keras_trim.inference.choices import Choices
 from keras_trim.inference.dtypes import WIDE, as_numpy
-from keras_trim.inference.execution import FLOAT32, ProgramRunner, states_kept
+from keras_trim.inference.execution import ProgramRunner, states_kept
 from keras_trim.inference.fusion import fuse
 from keras_trim.inference.inputs import flatten_inputs, restore_structure
 from keras_trim.inference.lowering import make_program
@@ -22,6 +22,7 @@ from keras_trim.storage.container import FREE_BYTES, FREE_FACTOR
 
 _SMALL = 1e-3  # seconds that a network may take for which one thread may be enough
 _SMALL_BYTES = 1 << 25  # what it may take of memory
+_FLOAT32 = np.dtype(np.float32)
 _MOST_PROGRAMS = 32  # each holds its weights; shapes beyond these are planned again
 
 
@@ -87,11 +88,10 @@ class Engine:
         Raises:
             ValueError: if the inputs are not those of the model.
         """
-        # Of a small network, all of these checks would take a tenth of the time. A large one leaves
-        # nothing of Python in the processor's cache, so that all takes ten times as long.
-        if type(x) is np.ndarray and x.dtype is FLOAT32:
+        # Of a small network, all of these checks would take a tenth of the time.
+        if type(x) is np.ndarray and x.dtype is _FLOAT32:
             runner = self._direct.get(x.shape)
-            outputs = runner and runner([x], only_finite=True)
+            outputs = runner and runner.run_directly(x)
             if outputs:
                 return restore_structure(self._graph.output_structure, outputs)
         inputs = self._inputs(x)
@@ -241,7 +241,7 @@ class Engine:
         if len(inputs) != 1 or inputs[0] is not x or x.dtype != np.float32:
             return
         runner = self._runners.get(((x.shape,), True))
-        if runner:
+        if runner and runner.program.is_one_step:
             dtypes = [*self._graph.output_dtypes, *(y.dtype for y in runner.program.outputs)]
             is_wide = self._graph.input_specs[0]["dtype"] in WIDE
             if set(dtypes) == {"float32"} and not is_wide:

@@ -23,8 +23,6 @@ from keras_trim.inference.kernels.vector import LINE
 from keras_trim.inference.placement import resolve
 from keras_trim.inference.program import HostStep
 
-FLOAT32 = np.dtype(np.float32)
-
 
 @contextlib.contextmanager
 def states_kept(graph):
@@ -61,6 +59,22 @@ class ProgramRunner:
         finally:
             self._free.append(execution)
 
+    def run_directly(self, x):
+        """Outputs for an array of float32, the only input of a program of one step; or None if it
+        is not finite.
+
+        A large network leaves nothing of Python in the processor's caches, so that each line of it
+        takes a microsecond: there are as few of them as there can be.
+        """
+        try:
+            execution = self._free.pop()
+        except IndexError:
+            execution = Execution(self.program, self.num_threads)
+        try:
+            return execution.run_directly(x)
+        finally:
+            self._free.append(execution)
+
     @contextlib.contextmanager
     def execution(self):
         """An `Execution` that nobody else uses meanwhile."""
@@ -87,48 +101,48 @@ class Execution:
             program.table, program.factors, self._arena, program.constants, program.index,
             program.short_index,
         )  # fmt: skip
-        # None for those that the program takes from where they are.
-        self._integers = [
-            self.view(tensor) if tensor.dtype == "int32" else None for tensor in program.inputs
-        ]
+        self._inputs = [self.view(tensor) for tensor in program.inputs]
         self._sources = self.view(program.sources).view(np.int64)[:, 0]
         self._checks = self.view(program.checks).reshape(-1, LINE)[:, 0]
         self._outputs = [self.view(tensor) for tensor in program.outputs]
-        self._is_one_step = program.is_native and len(program.steps) == 1
         self._team = _Team(num_threads, self._arguments)
 
     def __call__(self, inputs, only_finite):
         """Outputs for inputs, as `ProgramRunner`'s."""
-        if not self._is_one_step:
+        if not self.program.is_one_step:
             return self.run() if self.set_inputs(inputs) or not only_finite else None
         taken = self._note(inputs)
         self._team.run(0, self.program.steps[0][1])
         del taken
-        return self._new_outputs() if not only_finite or self._are_finite() else None
+        return self._new_outputs() if not only_finite or _are_zero(self._checks) else None
+
+    def run_directly(self, x):
+        """Outputs for an array, as `ProgramRunner`'s."""
+        if not x.flags.carray:
+            x = _readable(x)
+        _note_address(x, self._sources, 0)
+        self._team.run(0, self.program.steps[0][1])
+        return [place.copy() for place in self._outputs] if _are_zero(self._checks) else None
 
     def set_inputs(self, inputs):
         """Takes a list of arrays of the planned shapes; returns whether all of them are finite."""
         taken = self._note(inputs)
         if taken:
             self._team.run(*self.program.taking)
-        return self._are_finite()
+        return _are_zero(self._checks)
 
     def _note(self, inputs):
         """Notes where inputs are; returns arrays that have to live until they are taken."""
         taken = []
-        for place, x in zip(self._integers, inputs, strict=True):
-            if place is not None:
+        for place, x in zip(self._inputs, inputs, strict=True):
+            if place.dtype == np.int32:
                 with np.errstate(invalid="ignore"):  # as Keras
                     np.copyto(place, x, casting="unsafe")
             else:
-                if x.dtype is not FLOAT32 or not x.flags.carray:
-                    x = _readable(x)
+                x = _readable(x)
                 _note_address(x, self._sources, len(taken))
                 taken.append(x)
         return taken
-
-    def _are_finite(self):
-        return _are_zero(self._checks)
 
     def run(self):
         """Outputs for the inputs that were set, a list of new arrays."""

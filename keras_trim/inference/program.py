@@ -60,6 +60,10 @@ class Program:
         return not any(isinstance(step, HostStep) for step in self.steps)
 
     @property
+    def is_one_step(self):
+        return self.is_native and len(self.steps) == 1
+
+    @property
     def num_bytes(self):
         """What it takes of memory, with all constants, for one run at a time."""
         arrays = self.table, self.constants, self.index, self.short_index
