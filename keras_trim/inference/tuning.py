@@ -120,7 +120,7 @@ class Tuner:
             found = [variant for variant in found if not variant.is_packed or variant.is_stacked]
         return sorted(set(found), key=dataclasses.astuple)
 
-    def fastest(self, ways, emit, likeness, x, num_threads):
+    def fastest(self, ways, emit, likeness, x, num_threads, is_repeated=False):
         """The way that is the fastest for a layer, or for some layers, as within a network.
 
         There the caches of a core hold few of the weights, and of the input what this core made.
@@ -132,23 +132,25 @@ class Tuner:
                 `Choices.find` has it.
             x: `Tensor`, the input.
             num_threads: Integer. Threads that share the work.
+            is_repeated: Boolean. Whether it runs many times in a row, as the steps of a recurrent
+                layer do: then its weights are in the caches.
         """
         if len(ways) == 1:
             return ways[0]
-        likeness = (*likeness, num_threads)
+        likeness = (*likeness, num_threads, *["repeated"] * is_repeated)
         fastest = self.choices.find(likeness, ways)
         if fastest is None:
             left = list(ways)
             try:
                 while len(left) > 1:
-                    left = self._without_slower(left, emit, x, num_threads)
+                    left = self._without_slower(left, emit, x, num_threads, is_repeated)
             except ValueError:  # not all of them fit into the memory that is allowed
                 return ways[0]
             (fastest,) = left
             self.choices.add(likeness, ways, fastest)
         return fastest
 
-    def _without_slower(self, ways, emit, x, num_threads):
+    def _without_slower(self, ways, emit, x, num_threads, is_repeated):
         """The fastest of the first ways, as many as are in one race, and those behind them."""
         others = Tensor((1, _OTHERS, num_threads), "planes")
         builder = Builder(num_threads, self, most_floats=self.most_floats + others.size)
@@ -164,7 +166,8 @@ class Tuner:
         network, *runs = (
             functools.partial(execution.run_step, step) for step in itertools.pairwise(ends)
         )
-        times = self._race(runs, _MOST_TURNS if num_threads > 1 else _TURNS, network)
+        before, repeats = (None, 2) if is_repeated else (network, 1)
+        times = self._race(runs, _MOST_TURNS if num_threads > 1 else _TURNS, before, repeats)
         return [ways[times.index(min(times))], *ways[len(runs) :]]
 
     def time(self, runner):

@@ -361,6 +361,25 @@ def test_before_each_run_of_a_race_the_input_is_written_and_other_memory_read(mo
     assert set(others[1::2]) == {(3, 4), (4, 6)}
 
 
+def test_what_runs_many_times_in_a_row_is_measured_with_its_weights_in_caches(monkeypatch):
+    run_step, steps = Execution.run_step, []
+    monkeypatch.setattr(
+        Execution, "run_step", lambda self, step: steps.append(step) or run_step(self, step)
+    )
+
+    def emit(way, builder):
+        for _ in range(way):
+            builder.emit("fill", [x, x.size], [0.0])
+
+    x, tuner = Tensor((1, 5, 5, 3), "rows"), Tuner()
+    assert tuner.fastest([1, 20], emit, ("fill",), x, num_threads=2, is_repeated=True) == 1
+    _, *runs = steps
+    assert runs[::2] == runs[1::2]  # each twice in a row, and nothing between them
+    assert set(runs) == {(3, 4), (4, 24)}
+    tuner.fastest([1, 20], emit, ("fill",), x, num_threads=2)
+    assert len(steps) > len(runs) + 1  # which tells nothing of what runs once
+
+
 @pytest.mark.parametrize(
     ("pixels", "lines"), [(0, 0), (1, 1), (16, 1), (17, 2), (256, 17), (1024, 65), (784, 49)]
 )

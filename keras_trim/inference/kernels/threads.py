@@ -241,8 +241,8 @@ def take(control, count, size, thread, num_threads):
         taken = _of_thread(owner, _TAKEN)
         while True:
             before = atomic_load(control, taken)
-            # A thread that is late finds the count of a later turn, far above; or, if none was left
-            # for others, that of its own.
+            # In an earlier turn, none of this one. In a later one, which a thread that is late may
+            # find, the difference is far above any number of pieces.
             count_taken = max(before - turn, 0)
             piece = first + count_taken
             if piece >= last:

@@ -89,7 +89,7 @@ class Rows(_Layout):
         return sums, tensor.sample_size
 
     def product(self, weights, bias, state, sums):
-        emit_row_product(self.builder, weights, bias, state, sums, self.batch)
+        emit_row_product(self.builder, weights, bias, state, sums, self.batch, is_repeated=True)
 
     def new_state(self):
         return Tensor((self.batch, self.units), "rows")

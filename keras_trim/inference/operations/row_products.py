@@ -54,8 +54,10 @@ def lookup_matrix(builder, matrix):
     )
 
 
-def emit_row_product(builder, kernel, bias, x, y, num_rows, clip=Clip()):  # noqa: B008
-    """Emits `y = clip(x @ kernel + bias)` for few rows."""
+def emit_row_product(
+    builder, kernel, bias, x, y, num_rows, clip=Clip(), is_repeated=False  # noqa: B008
+):  # fmt: skip
+    """Emits `y = clip(x @ kernel + bias)` for few rows; `is_repeated` as `Tuner.fastest` has it."""
     inputs, outputs = kernel.shape
     vectors = _dense_vectors(outputs)
     padding = -outputs % (vectors * LANES)
@@ -86,6 +88,7 @@ def emit_row_product(builder, kernel, bias, x, y, num_rows, clip=Clip()):  # noq
         likeness=("rows", num_rows, kernel.shape, round(20 * density)),
         x=x,
         num_threads=builder.num_threads,
+        is_repeated=is_repeated,
     )
     builder.choose(opcode.replace("_", " "))
     emit(opcode, builder)
