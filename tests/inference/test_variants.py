@@ -343,40 +343,43 @@ def test_what_was_not_measured_for_lack_of_memory_is_not_remembered():
     assert tuner.fastest([10**6, 10], emit, ("fill",), x, num_threads=1) == 10
 
 
-def test_before_each_run_of_a_race_the_input_is_written_and_other_memory_read(monkeypatch):
+@pytest.fixture
+def steps(monkeypatch):
+    """The steps of programs that have run, each a range of instructions."""
     run_step, steps = Execution.run_step, []
     monkeypatch.setattr(
         Execution, "run_step", lambda self, step: steps.append(step) or run_step(self, step)
     )
+    return steps
+
+
+def fill_times(x):
+    """A function that emits as many instructions as its way says."""
 
     def emit(way, builder):
         for _ in range(way):
             builder.emit("fill", [x, x.size], [0.0])
 
+    return emit
+
+
+def test_before_each_run_of_a_race_the_input_is_written_and_other_memory_read(steps):
     x = Tensor((1, 5, 5, 3), "planes")
-    Tuner().fastest([1, 2], emit, ("fill",), x, num_threads=2)
+    Tuner().fastest([1, 2], fill_times(x), ("fill",), x, num_threads=2)
     first, *others = steps
     assert first == (0, 1)
     assert set(others[::2]) == {(1, 3)}
     assert set(others[1::2]) == {(3, 4), (4, 6)}
 
 
-def test_what_runs_many_times_in_a_row_is_measured_with_its_weights_in_caches(monkeypatch):
-    run_step, steps = Execution.run_step, []
-    monkeypatch.setattr(
-        Execution, "run_step", lambda self, step: steps.append(step) or run_step(self, step)
-    )
-
-    def emit(way, builder):
-        for _ in range(way):
-            builder.emit("fill", [x, x.size], [0.0])
-
+def test_what_runs_many_times_in_a_row_is_measured_with_its_weights_in_caches(steps):
     x, tuner = Tensor((1, 5, 5, 3), "rows"), Tuner()
-    assert tuner.fastest([1, 20], emit, ("fill",), x, num_threads=2, is_repeated=True) == 1
+    ways, emit = [1, 1000], fill_times(x)
+    assert tuner.fastest(ways, emit, ("fill",), x, num_threads=2, is_repeated=True) == 1
     _, *runs = steps
     assert runs[::2] == runs[1::2]  # each twice in a row, and nothing between them
-    assert set(runs) == {(3, 4), (4, 24)}
-    tuner.fastest([1, 20], emit, ("fill",), x, num_threads=2)
+    assert set(runs) == {(3, 4), (4, 1004)}
+    tuner.fastest(ways, emit, ("fill",), x, num_threads=2)
     assert len(steps) > len(runs) + 1  # which tells nothing of what runs once
 
 
