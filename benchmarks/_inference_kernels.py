@@ -34,6 +34,8 @@ class _OneKind(Tuner):
     def fastest(self, variants, *rest, **options):
         if "dense_rows" in variants:  # of the instructions for single rows
             variants = [way for way in variants if (way == "dense_rows") == self._is_dense]
+        if self._is_dense:  # of those for windows
+            variants = [way for way in variants if way != "sliding"]
         return super().fastest(variants, *rest, **options)
 
 

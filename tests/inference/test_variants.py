@@ -16,6 +16,7 @@ from keras_trim.inference import tuning
 from keras_trim.inference.execution import Execution
 from keras_trim.inference.kernels import lines, lookup
 from keras_trim.inference.kernels.vector import LANES
+from keras_trim.inference.operations import sliding
 from keras_trim.inference.packing import Columns, row_groups
 from keras_trim.inference.tensors import Tensor, plane_size
 from keras_trim.inference.tuning import Tuner
@@ -179,6 +180,59 @@ def test_convolution_of_stacked_lines(
     reach = (kernel[0] - 1) * (dilation if strides == 1 else 1) // strides
     assert bool(picked) == (reach > 0)
     assert way == "shifted" or bool(ways) == (strides == 1)
+
+
+@examples
+@given(
+    number=st.integers(0, 20),
+    kernel=st.tuples(st.integers(1, 5), st.integers(2, 7)),
+    strides=st.integers(1, 2),
+    dilation=st.integers(1, 2),
+    padding=st.sampled_from(["valid", "same"]),
+    size=st.tuples(st.integers(1, 40), st.sampled_from([12, 14, 15, 26, 30, 44, 61, 100])),
+    filters=st.integers(1, 20),
+    batch=st.sampled_from([1, 3]),
+    sparsity=sparsities,
+    special=st.sampled_from([None, np.nan, np.inf]),
+    has_residual=st.booleans(),
+    num_threads=st.integers(1, 4),
+)
+def test_convolution_whose_sums_move(
+    monkeypatch, number, kernel, strides, dilation, padding, size, filters, batch, sparsity,
+    special, has_residual, num_threads,
+):  # fmt: skip
+    picked = []
+
+    def fastest(tuner, variants, *rest, **options):
+        way = "sliding" if "sliding" in variants else variants[number % len(variants)]
+        picked.append(str(way))
+        return way
+
+    monkeypatch.setattr(Tuner, "fastest", fastest)
+    monkeypatch.setattr(Tuner, "tries_sparse", lambda *args: True)
+    monkeypatch.setattr(sliding, "_CACHES", (1 << 11, 1 << 16))
+    monkeypatch.setattr(sliding, "_LEAST_WEIGHTS", 0)
+    dilation = dilation if strides == 1 else 1
+    reach = [(k - 1) * dilation + 1 for k in kernel]
+    size = [max(n * strides, r) for n, r in zip(size, reach, strict=True)]
+    x = keras.Input((*size, 5))
+    layer = keras.layers.Conv2D(
+        filters, kernel, strides, padding, dilation_rate=dilation, activation="relu6"
+    )
+    y = layer(x)
+    if has_residual:
+        layer.activation = keras.activations.linear
+        other = keras.layers.Conv2D(filters, reach, strides, padding)(x)
+        y = keras.layers.ReLU(1.0)(keras.layers.Add()([layer(x), other]))
+    data = numbers(batch, *x.shape[1:])
+    if special is not None:
+        data[:, :: 1 + size[0] // 2, [0, -1]] = special
+    assert_same(randomize(keras.Model(x, y), sparsity), data, num_threads=num_threads)
+    width = y.shape[2]
+    line = -(-(width + (reach[1] - 1) // strides) // LANES)
+    is_full = 0.6 * line * LANES <= width and width > (line - 1) * LANES
+    fits = line <= sliding.MOST_SUMS and reach[1] > strides
+    assert any("sliding" in way for way in picked) == (is_full and fits)
 
 
 def test_lines_are_stacked_where_they_fill_vectors():

@@ -29,6 +29,7 @@ from keras_trim.inference.kernels.rows import (
     softmax,
     sparse_rows,
 )
+from keras_trim.inference.kernels.sliding import sliding
 from keras_trim.inference.kernels.strided import constant, fill, move, scale
 from keras_trim.inference.kernels.threads import (
     control_alone,
@@ -47,7 +48,7 @@ OPCODES = (
     "convolution", "pad", "windows_padded", "windows_flat", "windows_lines", "unfold", "unary",
     "binary", "global_pool", "transpose", "copy", "gather", "sparse_rows", "dense_rows", "softmax",
     "layer_norm", "move", "fill", "constant", "scale", "broadcast", "cell", "lookup_rows", "resize",
-    "group_norm", "take_input", "bands",
+    "group_norm", "take_input", "bands", "sliding",
 )  # fmt: skip
 CODES = {name: code for code, name in enumerate(OPCODES)}
 
@@ -87,6 +88,8 @@ def _execute(
         windows_lines(p, f, arena, constants, control, thread, num_threads)
     elif code == 5:
         unfold(p, f, arena, index, control, thread, num_threads)
+    elif code == 27:
+        sliding(p, f, arena, constants, index, short_index, control, thread, num_threads)
     else:
         # A piece of the others is the share of a thread, whoever computes it.
         part, _ = take(control, num_threads, 1, thread, num_threads)

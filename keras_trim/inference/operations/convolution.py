@@ -1,6 +1,7 @@
 """Convolutions, 1 and 2-dimensional, of any kernel size, stride, padding, dilation and groups."""
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -22,6 +23,7 @@ from keras_trim.inference.operations.base import (
 )
 from keras_trim.inference.operations.plane_products import emit_pointwise, emit_product
 from keras_trim.inference.operations.row_products import FEW_ROWS, emit_row_product
+from keras_trim.inference.operations.sliding import can_slide, emit_sliding
 from keras_trim.inference.packing import Columns
 from keras_trim.inference.tensors import SLACK, Tensor, plane_size, round_up
 
@@ -41,6 +43,7 @@ class Geometry:
     dilation: tuple
     padding: tuple  # per axis: "valid", "same", "causal" or a pair
     spread: tuple = (1, 1)  # transposed convolutions: distance of the input's pixels
+    multiple: int = 1  # of pixels, that rows are as long as
 
     def __post_init__(self):
         height, width = spatial(self.x)
@@ -53,12 +56,12 @@ class Geometry:
         reach = [(k - 1) * d for k, d in zip(self.kernel, self.dilation, strict=True)]
         self.phases = tuple(min(s, r + 1) for s, r in zip(self.strides, reach, strict=True))
         self.rows = self.out_height + reach[0] // self.strides[0]
-        self.row = self.out_width + reach[1] // self.strides[1]
+        self.row = round_up(self.out_width + reach[1] // self.strides[1], self.multiple)
         # Room for whole vectors behind the last row, which may begin `left` pixels late.
         self.plane = plane_size(self.rows * self.row + max(left, 0) + LANES)
-        is_plain = self.strides == self.spread == (1, 1)
+        self.is_plain = self.strides == self.spread == (1, 1)
         is_unpadded = (self.top, self.left, self.row) == (0, 0, width) and self.rows <= height
-        self.is_copied = not (is_plain and is_unpadded)
+        self.is_copied = not (self.is_plain and is_unpadded)
         self.is_pointwise = (
             self.kernel == (1, 1)
             and self.strides == (1, 1)
@@ -69,6 +72,11 @@ class Geometry:
         pixel = 1 if self.x.layout == "planes" else self.x.channels  # in floats
         overrun = round_up(self.row) * min(self.strides[1], 2) - width
         self.x.require_slack(SLACK + pixel * overrun)
+
+    @property
+    def image(self):
+        """(height, width) of the input."""
+        return spatial(self.x)
 
     @property
     def can_split(self):
@@ -90,12 +98,15 @@ class Geometry:
         phase = y % self.strides[0] * self.phases[1] + x % self.strides[1]
         return phase * self.plane + y // self.strides[0] * self.row + x // self.strides[1]
 
+    def tap_moves(self):
+        """How far to the right of the first one each tap reads, in its plane, (taps,)."""
+        return self._taps()[1] // self.strides[1]
+
     @property
     def can_mask(self):
         """Whether lines of the output are as long as those of the input, and masks not many."""
-        is_plain = self.strides == self.spread == (1, 1)
         bits = self.rows * round_up(self.out_width) * math.prod(self.kernel)
-        return is_plain and self.out_width == spatial(self.x)[1] and bits <= MOST_MASKS
+        return self.is_plain and self.out_width == spatial(self.x)[1] and bits <= MOST_MASKS
 
     def masked(self):
         """Where each tap reads, as `tap_offsets`, of an image that is not padded.
@@ -127,7 +138,7 @@ class Geometry:
         builder.padded[likeness] = padded
         builder.require_memory(padded.size)
         tables = 0, 0, 0
-        is_plain = self.x.layout == "planes" and self.strides == self.spread == (1, 1)
+        is_plain = self.x.layout == "planes" and self.is_plain
         if HAS_TABLES and is_plain and self.left >= 0 and self.row >= self.left + width:
             starts, masks = gaps_of_rows(height, width, self.top, self.left, self.rows, self.row)
             tables = builder.index(starts), builder.short_index(masks), len(masks)
@@ -245,6 +256,11 @@ class Convolution(Operation):
         if geometry.is_copied and geometry.can_mask and x.layout == "planes":
             ways["masked"] = self._masked
 
+        if self.groups == 1 and builder.tuner.tries_sparse(np.mean(self.kernel != 0)):
+            lines = dataclasses.replace(geometry, multiple=LANES)
+            if can_slide(lines):
+                ways["sliding"] = functools.partial(self._sliding, lines)
+
         def emit(way, builder):
             ways[way](builder, geometry, x, y, clip, residual)
 
@@ -289,6 +305,10 @@ class Convolution(Operation):
         columns.masks = masks
         size = geometry.out_width, geometry.out_height
         emit_product(builder, columns, self.bias, x, y, math.prod(size), 0, size, clip, residual)
+
+    def _sliding(self, geometry, builder, _, x, y, clip, residual):
+        """Emits a product whose sums move along lines that are whole vectors."""
+        emit_sliding(builder, self.kernel, self.bias, geometry, y, clip, residual)
 
     def _unfolded(self, builder, geometry, x, y, clip, residual):
         """Emits the copies and a product with them, of whole planes."""
