@@ -106,6 +106,10 @@ def _build(function, kind, size, stride):
     if kind == "product":
         weights = [body.splat(body.scalar_at(values, I64(i))) for i in range(size * size)]
         start = body.splat(body.scalar_at(bias, plane))
+    # What the next vectors see and these do not, or of lines that are one vector, the next plane.
+    next_vector = 4 * (size - 2 + (stride + 1) * LANES)
+    is_one = b.icmp_signed("<=", count, I64(LANES))
+    following_source = b.select(is_one, x_plane, I64(next_vector))
     at, next_columns = loop(b, count)  # the first pixel of a vector
 
     first = b.add(column, b.mul(at, I64(stride)))
@@ -147,8 +151,9 @@ def _build(function, kind, size, stride):
         is_inside = b.icmp_unsigned("<", at_line, rows)  # not negative either
         source = b.select(is_inside, b.add(x, b.mul(x_line, at_line)), others)
         seen = taps(source)
-        for i in range(stride):  # what the next vectors see and these do not
-            body.fetch(source, 4 * (size - 2 + (stride + 1 + i) * LANES))
+        body.fetch(source, following_source)
+        for i in range(1, stride):
+            body.fetch(source, next_vector + 4 * i * LANES)
         if kind != "product":  # of a line, whatever line of the window it is
             joined = functools.reduce(functools.partial(body.joined, kind), seen)
         for out in range(len(totals)):
