@@ -92,3 +92,48 @@ def pack_inside():
 
     return outlined("pack_inside", (types.intp,) * 3 + (types.int64,) * 4 + (types.intp,)
                     + (types.int64,) * 4, build)  # fmt: skip
+
+
+@functools.cache
+def pack_lines():
+    """Makes `kernel(target, x, plane, channels, line, lines, above, inside, vectors, masks)`.
+
+    It copies lines of each of `channels` planes, `plane` bytes apart, one line of `vectors` vectors
+    behind the other: `above` lines of zeros, `inside` lines of the image, which are `line` bytes
+    apart there, and zeros again, `lines` in all.
+
+    Addresses: `target`; `x`, float32, where the vectors of the first line of zeros would begin;
+    `masks`, uint16, (vectors,), which lanes of a line are pixels. No others are read.
+    """
+
+    def build(function):
+        body = Body(function)
+        b = body.b
+        target, x, plane, channels, line, lines, above, inside, vectors, masks = function.args
+        zeros = ir.Constant(body.vector, [0.0] * LANES)
+        size = b.mul(vectors, I64(4 * LANES))  # of a line, in bytes
+        channel, close_channels = loop(b, channels, 1)
+        source = b.add(x, b.mul(channel, plane))
+        to = b.add(target, b.mul(b.mul(channel, lines), size))
+        number, close_lines = loop(b, lines, 1)
+        to_line = b.add(to, b.mul(number, size))
+        copy, clear, done = body.blocks("copy", "clear", "line_done")
+        b.cbranch(b.icmp_unsigned("<", b.sub(number, above), inside), copy, clear)
+        b.position_at_end(copy)
+        source_line = b.add(source, b.mul(number, line))
+        vector, close = loop(b, vectors, 1)
+        place, lanes = b.mul(vector, I64(4 * LANES)), mask_at(body, masks, vector)
+        body.store(body.load_where(lanes, source_line, place), to_line, place)
+        close()
+        b.branch(done)
+        b.position_at_end(clear)
+        vector, close = loop(b, vectors, 1)
+        body.store(zeros, to_line, b.mul(vector, I64(4 * LANES)))
+        close()
+        b.branch(done)
+        b.position_at_end(done)
+        close_lines()
+        close_channels()
+        b.ret_void()
+
+    return outlined("pack_lines", (types.intp,) * 2 + (types.int64,) * 7 + (types.intp,), build)

@@ -132,16 +132,10 @@ def _build_multiply_add(function, rows, vectors):
     b.branch(head)
 
     b.position_at_end(done)
-    add, added = body.blocks("add", "added")
-    b.cbranch(body.has(flags, RESIDUAL), add, added)
-    b.position_at_end(add)
-    with_residual = [
-        b.fadd(total, body.load(row(residual_now, r), i))
-        for total, (r, i) in zip(sums, tile, strict=True)
-    ]
-    b.branch(added)
-    b.position_at_end(added)
-    sums = body.merge(done, sums, add, with_residual)
+    sums = body.plus_if(
+        sums, body.has(flags, RESIDUAL),
+        lambda: [body.load(row(residual_now, r), i) for r, i in tile],
+    )  # fmt: skip
     for total, (r, i) in zip(body.clipped(sums, flags, low, high), tile, strict=True):
         body.store(total, row(y_now, r), i)
 

@@ -14,229 +14,14 @@ are copied there a part of the image and a block of channels at a time, or come 
 at the end of their line into its padding.
 """
 
-import functools
+from numba import njit
 
-from llvmlite import ir
-from numba import njit, types
-
-from keras_trim.inference.kernels.edges import mask_at
+from keras_trim.inference.kernels.edges import pack_lines
+from keras_trim.inference.kernels.sliding_sums import LAST, MOST_SUMS, multiply_slide
 from keras_trim.inference.kernels.threads import share, take
-from keras_trim.inference.kernels.vector import (
-    AHEAD,
-    FIRST,
-    I32,
-    I64,
-    LANES,
-    REGISTERS,
-    RESIDUAL,
-    Body,
-    loop,
-    outlined,
-)
+from keras_trim.inference.kernels.vector import FIRST, LANES
 
-MOST_SUMS = 16 if REGISTERS == 32 else 12  # vectors
-_LAST = 8  # flag: the sums are complete
 _EVEN = 8  # pieces per thread, so many that one more for some of them does not matter
-
-
-@functools.cache
-def pack_lines():
-    """Makes `kernel(target, x, plane, channels, line, lines, above, inside, vectors, masks)`.
-
-    It copies lines of each of `channels` planes, `plane` bytes apart, one line of `vectors` vectors
-    behind the other: `above` lines of zeros, `inside` lines of the image, which are `line` bytes
-    apart there, and zeros again, `lines` in all.
-
-    Addresses: `target`; `x`, float32, where the vectors of the first line of zeros would begin;
-    `masks`, uint16, (vectors,), which lanes of a line are pixels. No others are read.
-    """
-
-    def build(function):
-        body = Body(function)
-        b = body.b
-        target, x, plane, channels, line, lines, above, inside, vectors, masks = function.args
-        zeros = ir.Constant(body.vector, [0.0] * LANES)
-        size = b.mul(vectors, I64(4 * LANES))  # of a line, in bytes
-        channel, close_channels = loop(b, channels, 1)
-        source = b.add(x, b.mul(channel, plane))
-        to = b.add(target, b.mul(b.mul(channel, lines), size))
-        number, close_lines = loop(b, lines, 1)
-        to_line = b.add(to, b.mul(number, size))
-        copy, clear, done = body.blocks("copy", "clear", "line_done")
-        b.cbranch(b.icmp_unsigned("<", b.sub(number, above), inside), copy, clear)
-        b.position_at_end(copy)
-        source_line = b.add(source, b.mul(number, line))
-        vector, close = loop(b, vectors, 1)
-        place, lanes = b.mul(vector, I64(4 * LANES)), mask_at(body, masks, vector)
-        body.store(body.load_where(lanes, source_line, place), to_line, place)
-        close()
-        b.branch(done)
-        b.position_at_end(clear)
-        vector, close = loop(b, vectors, 1)
-        body.store(zeros, to_line, b.mul(vector, I64(4 * LANES)))
-        close()
-        b.branch(done)
-        b.position_at_end(done)
-        close_lines()
-        close_channels()
-        b.ret_void()
-
-    return outlined("pack_lines", (types.intp,) * 2 + (types.int64,) * 7 + (types.intp,), build)
-
-
-@functools.cache
-def multiply_slide(vectors):
-    """Makes `kernel(x, offsets, values, counts, rows, shifts, sums, y, stride, bias, residual,
-    places, kept, flags, low, high)`.
-
-    For each of `rows` rows it computes `vectors * LANES` sums: begun with the bias, with the flag
-    `FIRST`, or with zero, they are moved down by one float before each of `shifts` sets of columns
-    but the first, and
-
-        sums[:] += sum(values[k] * x[offsets[k] :] for k in range(count))
-
-    for the `count` columns of a set. Without `FIRST` what is in memory is added at last. The sums
-    are stored there, or with the flag `LAST` in the output: with `RESIDUAL` added, and clipped with
-    `CLIP`.
-
-    Vectors are written whole, each one to its place in the output, in their order, so that what is
-    too much at the end of a line is overwritten by the next; but of the last one of all only `kept`
-    floats.
-
-    The kernel takes addresses of: `x`, float32; `offsets`, int32, and `values`, float32, one set
-    behind the other, one row behind the other; `counts`, int32, (rows, shifts); `sums`, float32,
-    (rows, vectors * LANES); `y`, float32, whose rows are `stride` bytes apart, and `residual`,
-    which lies as y, read up to LANES floats behind its end; `bias`, float32, (rows,); `places`,
-    int32, (vectors,), in floats.
-    """
-    address, i64, f32 = types.intp, types.int64, types.float32
-    operands = (
-        address, address, address, address, i64, i64, address, address, i64, address, address,
-        address, i64, i64, f32, f32,
-    )  # fmt: skip
-    return outlined(f"multiply_slide_{vectors}", operands, lambda f: _build(f, vectors))
-
-
-def _build(function, vectors):
-    body = Body(function)
-    b = body.b
-    (
-        x, offsets, values, counts, rows, shifts, sums, y, stride, bias, residual, places, kept,
-        flags, low, high,
-    ) = function.args  # fmt: skip
-    entry, numbers = b.block, range(vectors)
-    zeros = ir.Constant(body.vector, [0.0] * LANES)
-    moved = ir.Constant(ir.VectorType(I32, LANES), list(range(1, LANES + 1)))
-    row_head, set_head, head, step, next_set, move, complete = body.blocks(
-        "row", "set", "head", "step", "next_set", "move", "complete"
-    )
-
-    b.branch(row_head)
-    b.position_at_end(row_head)
-    pointers = [b.phi(I64) for _ in range(8)]
-    row, offsets_row, values_row, counts_row, sums_row, y_row, bias_row, residual_row = pointers
-    starts = (I64(0), offsets, values, counts, sums, y, bias, residual)
-    for pointer, start in zip(pointers, starts, strict=True):
-        pointer.add_incoming(start, entry)
-    for line in (0, 64):
-        body.fetch(values_row, AHEAD + line)
-        body.fetch(offsets_row, AHEAD + line)
-    first = body.splat(body.scalar_at(bias_row, I64(0)))
-    first = b.select(body.has(flags, FIRST), first, zeros)
-    b.branch(set_head)
-
-    b.position_at_end(set_head)
-    number, offsets_now, values_now = (b.phi(I64) for _ in range(3))
-    for value, start in ((number, I64(0)), (offsets_now, offsets_row), (values_now, values_row)):
-        value.add_incoming(start, row_head)
-    begun = [b.phi(body.vector) for _ in numbers]
-    for total in begun:
-        total.add_incoming(first, row_head)
-    count = b.sext(body.scalar_at(counts_row, number, I32), I64)
-    b.branch(head)
-
-    b.position_at_end(head)
-    k = b.phi(I64)
-    k.add_incoming(I64(0), set_head)
-    totals = [b.phi(body.vector) for _ in numbers]
-    for total, start in zip(totals, begun, strict=True):
-        total.add_incoming(start, set_head)
-    b.cbranch(b.icmp_signed("<", k, count), step, next_set)
-    b.position_at_end(step)
-    start = b.add(x, b.shl(b.sext(body.scalar_at(offsets_now, k, I32), I64), I64(2)))
-    weight = body.splat(body.scalar_at(values_now, k))
-    for i, total in enumerate(totals):
-        added = body.multiply_add(weight, body.load(start, i * LANES * 4), total)
-        total.add_incoming(added, step)
-    k.add_incoming(b.add(k, I64(1)), step)
-    b.branch(head)
-
-    b.position_at_end(next_set)
-    after = b.add(number, I64(1))
-    offsets_after, values_after = (
-        b.add(now, b.shl(count, I64(2))) for now in (offsets_now, values_now)
-    )
-    b.cbranch(b.icmp_signed("<", after, shifts), move, complete)
-    b.position_at_end(move)
-    for i, total in enumerate(begun):
-        following = totals[min(i + 1, vectors - 1)]
-        total.add_incoming(b.shuffle_vector(totals[i], following, moved), move)
-    for value, later in (
-        (number, after), (offsets_now, offsets_after), (values_now, values_after)
-    ):  # fmt: skip
-        value.add_incoming(later, move)
-    b.branch(set_head)
-
-    b.position_at_end(complete)
-    totals = _plus(
-        body, totals, b.not_(body.has(flags, FIRST)),
-        lambda: [body.load(sums_row, i * LANES * 4) for i in numbers],
-    )  # fmt: skip
-    keep, store, end_of_row = body.blocks("keep", "store", "end_of_row")
-    b.cbranch(body.has(flags, _LAST), store, keep)
-    b.position_at_end(keep)
-    for i, total in enumerate(totals):
-        body.store(total, sums_row, i * LANES * 4)
-    b.branch(end_of_row)
-
-    b.position_at_end(store)
-    where = [b.shl(b.sext(body.scalar_at(places, I64(i), I32), I64), I64(2)) for i in numbers]
-    totals = _plus(
-        body, totals, body.has(flags, RESIDUAL),
-        lambda: [body.load(residual_row, where[i]) for i in numbers],
-    )  # fmt: skip
-    *totals, last = body.clipped(totals, flags, low, high)
-    for total, place in zip(totals, where[:-1], strict=True):
-        body.store(total, y_row, place)
-    body.store_first(last, kept, y_row, where[-1])
-    b.branch(end_of_row)
-
-    b.position_at_end(end_of_row)
-    next_row = b.add(row, I64(1))
-    following = (
-        next_row, offsets_after, values_after, b.add(counts_row, b.shl(shifts, I64(2))),
-        b.add(sums_row, I64(vectors * LANES * 4)), b.add(y_row, stride), b.add(bias_row, I64(4)),
-        b.add(residual_row, stride),
-    )  # fmt: skip
-    for pointer, later in zip(pointers, following, strict=True):
-        pointer.add_incoming(later, end_of_row)
-    (end,) = body.blocks("end")
-    b.cbranch(b.icmp_signed("<", next_row, rows), row_head, end)
-    b.position_at_end(end)
-    b.ret_void()
-
-
-def _plus(body, totals, condition, load):
-    """Adds vectors to others if a condition holds; opens new blocks."""
-    before = body.b.block
-    add, added = body.blocks("add", "added")
-    body.b.cbranch(condition, add, added)
-    body.b.position_at_end(add)
-    larger = [body.b.fadd(a, c) for a, c in zip(totals, load(), strict=True)]
-    body.b.branch(added)
-    body.b.position_at_end(added)
-    return body.merge(before, totals, add, larger)
-
 
 _pack_lines = pack_lines()
 (
@@ -323,9 +108,8 @@ def sliding(
         x = base + 4 * (p[X] + sample * p[X_SAMPLE] + line * p[ROW])
         image = p[X] + sample * p[X_SAMPLE] + (line - p[TOP]) * p[X_WIDTH] - p[LEFT]
         above = max(p[TOP] - line, 0)
-        below = max(last_line - p[TOP] + p[REACH] - p[X_HEIGHT], 0)
         lines = p[LINES] + p[REACH]
-        inside = max(last_line - line + p[REACH] - above - below, 0)
+        inside = max(min(last_line + p[REACH], p[X_HEIGHT] + p[TOP]) - line - above, 0)
         y = row * p[PLANE] + line * p[WIDTH]
         for turn in range(blocks if row < last_row else 0):
             # A thread that has some rows of y often made as many channels of x: begun with these,
@@ -340,7 +124,7 @@ def sliding(
                 )  # fmt: skip
             flags = FIRST if turn == 0 else 0
             if turn == blocks - 1:
-                flags |= _LAST | p[FLAGS]
+                flags |= LAST | p[FLAGS]
             first = block * outputs + row
             start = index[p[STARTS] + first]
             _slide(

@@ -159,6 +159,17 @@ class Body:
             merged.append(phi)
         return merged
 
+    def plus_if(self, values, condition, load):
+        """The values, plus those of `load()` if a condition holds; opens new blocks."""
+        before = self.b.block
+        add, added = self.blocks("add", "added")
+        self.b.cbranch(condition, add, added)
+        self.b.position_at_end(add)
+        totals = [self.b.fadd(a, other) for a, other in zip(values, load(), strict=True)]
+        self.b.branch(added)
+        self.b.position_at_end(added)
+        return self.merge(before, values, add, totals)
+
     def clipped(self, values, flags, low, high):
         """The values, clipped if the flag `CLIP` is set; opens new blocks."""
         before = self.b.block

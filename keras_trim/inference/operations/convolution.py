@@ -1,7 +1,6 @@
 """Convolutions, 1 and 2-dimensional, of any kernel size, stride, padding, dilation and groups."""
 
 import dataclasses
-import functools
 import math
 
 import numpy as np
@@ -46,7 +45,7 @@ class Geometry:
     multiple: int = 1  # of pixels, that rows are as long as
 
     def __post_init__(self):
-        height, width = spatial(self.x)
+        height, width = self.image
         sizes = [(n - 1) * s + 1 for n, s in zip((height, width), self.spread, strict=True)]
         axes = zip(self.padding, sizes, self.kernel, self.strides, self.dilation, strict=True)
         (self.out_height, top, _), (self.out_width, left, _) = (padding_of(*axis) for axis in axes)
@@ -78,6 +77,10 @@ class Geometry:
         """(height, width) of the input."""
         return spatial(self.x)
 
+    def in_vectors(self):
+        """The same with rows of whole vectors."""
+        return dataclasses.replace(self, multiple=LANES)
+
     @property
     def can_split(self):
         """Whether padding takes the input pixel by pixel, as images in color often come."""
@@ -106,7 +109,7 @@ class Geometry:
     def can_mask(self):
         """Whether lines of the output are as long as those of the input, and masks not many."""
         bits = self.rows * round_up(self.out_width) * math.prod(self.kernel)
-        return self.is_plain and self.out_width == spatial(self.x)[1] and bits <= MOST_MASKS
+        return self.is_plain and self.out_width == self.image[1] and bits <= MOST_MASKS
 
     def masked(self):
         """Where each tap reads, as `tap_offsets`, of an image that is not padded.
@@ -115,7 +118,7 @@ class Geometry:
             `(shifts, masks)`; `masks` as `packing.Columns` has them.
         """
         taps = np.stack(self._taps(), axis=1) - (self.top, self.left)
-        image, lines, line = spatial(self.x), self.rows, round_up(self.out_width)
+        image, lines, line = self.image, self.rows, round_up(self.out_width)
         shifts, masks = masks_of_taps(*image, taps, self.out_height)
         _, stacked = masks_of_taps(*image, taps[: self.kernel[1]], lines, line)
         return shifts, (masks, stacked)
@@ -126,7 +129,7 @@ class Geometry:
         """
         if not self.is_copied:
             return self.x, self.x.plane
-        height, width = spatial(self.x)
+        height, width = self.image
         channel = self.phases[0] * self.phases[1] * self.plane
         likeness = (
             self.x, self.plane, self.rows, self.row, self.top, self.left, self.strides, self.spread,
@@ -256,10 +259,9 @@ class Convolution(Operation):
         if geometry.is_copied and geometry.can_mask and x.layout == "planes":
             ways["masked"] = self._masked
 
-        if self.groups == 1 and builder.tuner.tries_sparse(np.mean(self.kernel != 0)):
-            lines = dataclasses.replace(geometry, multiple=LANES)
-            if can_slide(lines):
-                ways["sliding"] = functools.partial(self._sliding, lines)
+        is_sparse = builder.tuner.tries_sparse(np.mean(self.kernel != 0))
+        if is_sparse and self.groups == 1 and can_slide(geometry.in_vectors()):
+            ways["sliding"] = self._sliding
 
         def emit(way, builder):
             ways[way](builder, geometry, x, y, clip, residual)
@@ -306,9 +308,10 @@ class Convolution(Operation):
         size = geometry.out_width, geometry.out_height
         emit_product(builder, columns, self.bias, x, y, math.prod(size), 0, size, clip, residual)
 
-    def _sliding(self, geometry, builder, _, x, y, clip, residual):
+    def _sliding(self, builder, geometry, x, y, clip, residual):
         """Emits a product whose sums move along lines that are whole vectors."""
-        emit_sliding(builder, self.kernel, self.bias, geometry, y, clip, residual)
+        lines = geometry.in_vectors()
+        emit_sliding(builder, self.kernel, self.bias, lines, y, clip, residual)
 
     def _unfolded(self, builder, geometry, x, y, clip, residual):
         """Emits the copies and a product with them, of whole planes."""

@@ -1,11 +1,12 @@
 """Instructions for convolutions whose sums move in place of the image."""
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
 
-from keras_trim.inference.kernels.sliding import MOST_SUMS
+from keras_trim.inference.kernels.sliding_sums import MOST_SUMS
 from keras_trim.inference.kernels.vector import LANES, RESIDUAL
 from keras_trim.inference.packing import Columns
 from keras_trim.inference.pools import fitting
@@ -73,6 +74,8 @@ def emit_sliding(builder, kernel, bias, geometry, y, clip, residual):
     is_inside = (pixels >= 0) & (pixels < geometry.image[1])
     inside = (is_inside.reshape(-1, LANES) << np.arange(LANES)).sum(axis=1).astype(np.uint16)
 
+    pack = functools.cache(lambda blocks: _packed(matrix, moves, blocks))
+
     def emit(variant, builder):
         lines, together = variant.lines + reach, -(-channels // variant.blocks)
         if variant.is_packed:
@@ -82,7 +85,7 @@ def emit_sliding(builder, kernel, bias, geometry, y, clip, residual):
             x, channel = geometry.pad(builder)
             number, needed, reads = 0, 0, np.arange(channels) * channel
         reads = (reads[:, None] + (offsets - moves)).reshape(-1)
-        starts, counts, order = _packed(matrix, moves, variant.blocks)
+        starts, counts, order = pack(variant.blocks)
         if variant.blocks > 1:
             needed += outputs * variant.lines * geometry.row
         scratch = builder.scratch(needed) if needed else (0, 0)
