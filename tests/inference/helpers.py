@@ -83,8 +83,7 @@ def assert_close(a, b, tolerance):
     """Equal relative to the largest number, NaN and infinities in the same places."""
     finite = np.isfinite(b)
     np.testing.assert_array_equal(np.where(finite, 0, a), np.where(finite, 0, b))
-    # Sums of terms of about one may cancel each other, but for some 1e-8.
-    largest = np.abs(b[finite]).max(initial=1e-3)
+    largest = np.abs(b[finite]).max(initial=1e-6)
     np.testing.assert_allclose(a[finite], b[finite], rtol=0, atol=tolerance * largest)
 
 
