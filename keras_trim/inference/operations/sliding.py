@@ -73,8 +73,7 @@ def emit_sliding(builder, kernel, bias, geometry, y, clip, residual):
     pixels = np.arange(geometry.row) - geometry.left
     is_inside = (pixels >= 0) & (pixels < geometry.image[1])
     inside = (is_inside.reshape(-1, LANES) << np.arange(LANES)).sum(axis=1).astype(np.uint16)
-
-    pack = functools.cache(lambda blocks: _packed(matrix, moves, blocks))
+    pack = functools.cache(functools.partial(_packed, matrix, moves))  # several variants share it
 
     def emit(variant, builder):
         lines, together = variant.lines + reach, -(-channels // variant.blocks)
