@@ -27,8 +27,8 @@ from keras_trim.inference.kernels.vector import (
     I32,
     I64,
     LANES,
+    LINE,
     Body,
-    first_lanes,
     loop,
     outlined,
     splat,
@@ -106,10 +106,10 @@ def _build(function, kind, size, stride):
     if kind == "product":
         weights = [body.splat(body.scalar_at(values, I64(i))) for i in range(size * size)]
         start = body.splat(body.scalar_at(bias, plane))
-    # What the next vectors see and these do not, or of lines that are one vector, the next plane.
+    # What the next vectors see and these do not, or of narrow lines, the next plane.
     next_vector = 4 * (size - 2 + (stride + 1) * LANES)
-    is_one = b.icmp_signed("<=", count, I64(LANES))
-    following_source = b.select(is_one, x_plane, I64(next_vector))
+    is_narrow = b.icmp_signed("<=", count, I64(LINE))
+    following_source = b.select(is_narrow, x_plane, I64(next_vector))
     at, next_columns = loop(b, count)  # the first pixel of a vector
 
     first = b.add(column, b.mul(at, I64(stride)))
@@ -122,7 +122,7 @@ def _build(function, kind, size, stride):
             splat(b, b.trunc(first, I32), I32), ir.Constant(ir.VectorType(I32, LANES), lanes)
         )
         masks.append(b.icmp_unsigned("<", places, columns))
-    is_stored = first_lanes(b, b.sub(count, at))
+    left = b.sub(count, at)
 
     def taps(source):
         """What each column of the window sees of a line."""
@@ -188,7 +188,7 @@ def _build(function, kind, size, stride):
     if kind == "sum":
         done = b.fmul(done, body.load(b.add(values, b.shl(at, I64(2))), here))
     (done,) = body.clipped([done], flags, low, high)
-    body.store_where(is_stored, done, y, here)
+    body.store_first(done, left, y, here)
     following = b.add(line, I64(1))
     begun, now = [I64(0), *begun], [following, *now[1:]]
     for value, at_first, later in zip([line, *totals], begun, now, strict=True):
@@ -250,8 +250,8 @@ def windows_lines(p, f, arena, constants, control, thread, num_threads):
     # it reads is in the cache of its own core, and what it writes will be.
     is_large = p[BATCH] == 1 and p[HEIGHT] * p[WIDTH] >= _BAND * num_threads
     bands = num_threads if is_large else 1
-    # A call takes as long as some lines of one vector.
-    is_narrow = bands == p[MULTIPLIER] == 1 and p[OUT_WIDTH] <= LANES
+    # A call takes as long as some narrow lines.
+    is_narrow = bands == p[MULTIPLIER] == 1 and p[OUT_WIDTH] <= LINE
     together = _NARROW_TOGETHER if is_narrow else _TOGETHER
     begin, end = take(control, bands * planes, together, thread, num_threads)
     if begin < end:  # else its scratch memory may be another instruction's by now
