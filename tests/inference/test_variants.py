@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import keras
+import numba
 import numpy as np
 import pytest
 from helpers import assert_same, batches, examples, numbers, of_layer, randomize, sparsities
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from keras_trim.inference import tuning
 from keras_trim.inference.execution import Execution
 from keras_trim.inference.kernels import lines, lookup
+from keras_trim.inference.kernels.copies import copy_floats
 from keras_trim.inference.kernels.vector import LANES
 from keras_trim.inference.operations import sliding
 from keras_trim.inference.packing import Columns, row_groups
@@ -508,3 +510,16 @@ def test_vectors_are_those_of_the_processor_that_numba_is_told(features, shape):
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == shape.split()
+
+
+def test_part_of_a_vector_is_stored_and_no_more():
+    @numba.njit
+    def copy(target, source, count):
+        copy_floats(target.ctypes.data, source.ctypes.data, count)
+
+    source = np.arange(1, 4 * LANES + 1, dtype=np.float32)
+    for count in range(2 * LANES + 2):
+        target = np.zeros(3 * LANES + 2, np.float32)
+        copy(target, source, count)
+        expected = np.where(np.arange(target.size) < count, source[: target.size], 0)
+        np.testing.assert_array_equal(target, expected)
