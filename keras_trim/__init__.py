@@ -10,6 +10,7 @@ except ImportError as _error:  # a machine that only runs engines needs no Keras
     _no_keras = _error
 else:
     _no_keras = None
+    from keras_trim import persistence as _persistence
     from keras_trim import sparsity as sparsity
     from keras_trim.callbacks import PruningSummaries, UpdatePruningStep
     from keras_trim.checks import DeploymentReport, check
@@ -30,6 +31,8 @@ else:
         size_table,
     )
     from keras_trim.xnnpack import PruneForLatencyOnXNNPack
+
+    _persistence.install()
 
 __all__ = [
     "ConstantSparsity",

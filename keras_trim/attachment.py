@@ -2,26 +2,32 @@
 
 import keras
 
-from keras_trim.guard import find_pruning_optimizer
-from keras_trim.marks import is_built
+from keras_trim.finding import (
+    find_pruning_optimizer,
+    find_pruning_optimizers,
+    optimizer_places,
+    set_optimizer,
+)
+from keras_trim.marks import is_built, is_to_be_pruned
 from keras_trim.optimizer import PruningOptimizer
 
 
 def attach(model):
-    """Wraps the optimizer of a compiled model in a `PruningOptimizer`, unless it already is.
+    """Wraps the optimizer of a marked model in a `PruningOptimizer`, unless the model has one.
 
     A `LossScaleOptimizer` stays outermost. Momenta and the count of steps are kept.
 
     Args:
-        model: A `keras.Model` with an optimizer.
+        model: A `keras.Model`. Without an optimizer, or without weights to prune, it stays as it
+            is.
 
     Returns:
-        The `PruningOptimizer`.
+        List of the `PruningOptimizer`s of the model.
     """
-    optimizer = find_pruning_optimizer(model.optimizer)
-    if optimizer is not None:
-        return optimizer
-    outer = model.optimizer
+    optimizers = find_pruning_optimizers(model)
+    outer = getattr(model, "optimizer", None)
+    if optimizers or outer is None or not is_to_be_pruned(model):
+        return optimizers
     if isinstance(outer, keras.optimizers.LossScaleOptimizer):
         optimizer = PruningOptimizer(outer.inner_optimizer)
     else:
@@ -31,28 +37,30 @@ def attach(model):
     if optimizer.inner_optimizer.built or (model.built and is_built(model)):
         optimizer.build(model.trainable_variables)
     if outer is optimizer.inner_optimizer:
-        _set_optimizer(model, optimizer)
+        outer = optimizer
     else:
         outer.inner_optimizer = optimizer
-        _set_optimizer(model, outer)
-    return optimizer
+    model.optimizer = outer
+    _forget_compiled(model)
+    return [optimizer]
 
 
 def detach(model):
-    """Puts the wrapped optimizer back in the place of its `PruningOptimizer`, if there is one."""
-    optimizer = find_pruning_optimizer(getattr(model, "optimizer", None))
-    if optimizer is None:
-        return
-    if model.optimizer is optimizer:
-        _set_optimizer(model, optimizer.inner_optimizer)
-    else:
-        model.optimizer.inner_optimizer = optimizer.inner_optimizer
-        _set_optimizer(model, model.optimizer)
+    """Puts the wrapped optimizers back in the places of their `PruningOptimizer`s."""
+    for container, key, outer in optimizer_places(model):
+        optimizer = find_pruning_optimizer(outer)
+        if optimizer is None:
+            continue
+        if outer is optimizer:
+            set_optimizer(container, key, optimizer.inner_optimizer)
+        else:
+            outer.inner_optimizer = optimizer.inner_optimizer
+        _forget_compiled(model)
 
 
-def _set_optimizer(model, optimizer):
-    model.optimizer = optimizer
+def _forget_compiled(model):
     # The compiled step holds the optimizer it was traced with.
     model.train_function = None
-    if hasattr(model, "_compile_config"):  # what a saved model is compiled from
-        model._compile_config.config["optimizer"] = optimizer
+    config = getattr(model, "_compile_config", None)  # what a saved model is compiled from
+    if config is not None and "optimizer" in config.config:
+        config.config["optimizer"] = model.optimizer

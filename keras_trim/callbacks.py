@@ -10,10 +10,12 @@ import numpy as np
 from keras import ops
 
 from keras_trim.attachment import attach
-from keras_trim.guard import find_pruning_optimizer
-from keras_trim.marks import is_to_be_pruned, marked_variables
+from keras_trim.diagnostics import has_pruned, warn_before_training
+from keras_trim.finding import find_pruning_optimizer, find_pruning_optimizers
+from keras_trim.marks import marked_variables
 from keras_trim.report import count_zeros, warn_of_missed_targets
 from keras_trim.schedules import SteppedSchedule
+from keras_trim.selection import BACKEND
 
 
 class UpdatePruningStep(keras.callbacks.Callback):
@@ -40,85 +42,96 @@ class UpdatePruningStep(keras.callbacks.Callback):
 
     def __init__(self):
         super().__init__()
-        # A reference of its own: reading `self.model` makes JAX hand over the state of the step.
-        self._optimizer = None
+        # References of its own: reading `self.model` makes JAX hand over the state of the step.
+        self._optimizers = []
+        self._is_step_counted = True
         self._batches_before = 0
         self._batches_per_step = 1
         self._is_checked = False
         self._epochs_before = 0
+        self._name = None
 
     def set_model(self, model):
         super().set_model(model)
-        optimizer = getattr(model, "optimizer", None)
-        if optimizer is not None and is_to_be_pruned(model):
-            attach(model)
-        self._optimizer = find_pruning_optimizer(getattr(model, "optimizer", None))
+        self._optimizers = attach(model)
 
     def on_train_begin(self, logs=None):
-        if self._optimizer is None:
-            if getattr(self.model, "optimizer", None) is None:
-                raise ValueError(
-                    "`UpdatePruningStep` needs a model with an optimizer: call `model.compile()`, "
-                    "or set `model.optimizer`, first. Received: a model that has none."
-                )
-            if marked_variables(self.model):
-                why = "all weights that are marked are frozen. Set `layer.trainable = True`"
-            else:
-                why = (
-                    "no weight of this model is marked. Call "
-                    "`keras_trim.prune_low_magnitude(model, ...)`"
-                )
-            warnings.warn(
-                f"`UpdatePruningStep` has nothing to prune: {why} before `fit`.", stacklevel=2
-            )
+        if not self._optimizers:  # `model.optimizer` may have been set since
+            self._optimizers = attach(self.model)
+        if not self._optimizers:
+            self._tell_why_nothing_is_pruned()
             return
         self._is_checked = False
-        if self._optimizer.built:
-            self._warn_of_revival()
+        self._is_step_counted = _takes_a_step_per_batch(self.model, self._optimizers)
+        for optimizer in self._optimizers:
+            optimizer.update_due_masks()
+
+    def _tell_why_nothing_is_pruned(self):
+        if getattr(self.model, "optimizer", None) is None:
+            raise ValueError(
+                "`UpdatePruningStep` needs a model with an optimizer: call `model.compile()`, "
+                "or set `model.optimizer`, first. Received: a model that has none."
+            )
+        if marked_variables(self.model):
+            why = "all weights that are marked are frozen. Set `layer.trainable = True`"
+        else:
+            why = (
+                "no weight of this model is marked. Call "
+                "`keras_trim.prune_low_magnitude(model, ...)`"
+            )
+        warnings.warn(
+            f"`UpdatePruningStep` has nothing to prune: {why} before `fit`.", stacklevel=3
+        )
 
     def on_epoch_begin(self, epoch, logs=None):
-        if self._optimizer is None:
+        if not self._optimizers:
             return
         if not self._is_checked:
             self._epochs_before = epoch
-            if self._optimizer.built:
-                self._warn_of_misfit(self._step())
-        if self._optimizer.built:  # where masks can be read, on JAX too
-            self._optimizer.read_masks(self._step())
+        if self._is_built:
+            self._check(self._step())
+            for optimizer in self._optimizers:  # where masks can be read, on JAX too
+                optimizer.read_masks(_read(optimizer.iterations))
         # With gradient accumulation, an epoch may begin and end in the middle of a step.
-        self._batches_before = int(ops.convert_to_numpy(self._inner_optimizer._iterations))
-        self._batches_per_step = self._accumulation()
+        inner = self._optimizers[0].inner_optimizer
+        self._batches_before = _read(inner._iterations)
+        self._batches_per_step = inner.gradient_accumulation_steps or 1
 
     def on_train_batch_end(self, batch, logs=None):
-        # Counted, since JAX would have to wait for the optimizer's own count. (Where a
-        # `LossScaleOptimizer` skips a step, the count is put right when the next epoch begins.)
-        if self._optimizer is not None and self._optimizer.built and logs is not None:
+        if not self._optimizers or not self._is_built or logs is None:
+            return
+        if self._is_step_counted:
+            # Since JAX would have to wait for the optimizer's own count.
             step = (self._batches_before + batch + 1) // self._batches_per_step
-            logs["sparsity"] = self._optimizer.scheduled_sparsity(step)
+            self._log(logs, self._optimizers[0].scheduled_sparsity(step))
+        elif BACKEND != "jax":
+            self._log(logs, self._scheduled_sparsity())
 
     def on_epoch_end(self, epoch=None, logs=None, batch=None):
         # `batch`: TFMOT's name of the first argument, which its guide passes by name.
-        if self._optimizer is not None and self._optimizer.built and logs is not None:
-            logs["sparsity"] = self._measured_sparsity()
-            if not self._is_checked:  # a model that TensorFlow built within the first step
-                self._warn_of_misfit(0)
+        if self._optimizers and self._is_built:
+            if logs is not None:
+                self._log(logs, self._measured_sparsity())
+            self._check(0)  # a model that TensorFlow built within the first step
 
     def on_train_end(self, logs=None):
-        if self._optimizer is None or not self._optimizer.built:
+        if not self._optimizers or not self._is_built:
             return
         step = self._step()
-        ends = [getattr(schedule, "end_step", -1) for schedule in self._optimizer.schedules]
-        if step < max(ends, default=-1):
+        schedules = [s for optimizer in self._optimizers for s in optimizer.schedules]
+        end = max((getattr(schedule, "end_step", -1) for schedule in schedules), default=-1)
+        if step < end:
             warnings.warn(
-                f"Training ended at step {step}, before the `end_step` {max(ends)} of the pruning "
+                f"Training ended at step {step}, before the `end_step` {end} of the pruning "
                 f"schedule; sparsity is {self._measured_sparsity():.2%}. Train on, or choose an "
                 "earlier `end_step`.",
                 stacklevel=2,
             )
         else:
             warn_of_missed_targets(self.model, "Training ended")
-        for schedule in self._optimizer.schedules:
-            if not isinstance(schedule, SteppedSchedule) and not self._has_pruned(schedule):
+        for schedule in schedules:
+            weights = [w for w in self._pruned_weights if w.spec.schedule is schedule]
+            if not isinstance(schedule, SteppedSchedule) and not has_pruned(weights):
                 warnings.warn(
                     f"The pruning schedule has not pruned anything up to step {step}, where "
                     "training ended: it never returned `should_prune` true with a sparsity above "
@@ -126,94 +139,63 @@ class UpdatePruningStep(keras.callbacks.Callback):
                     stacklevel=2,
                 )
 
-    def _step(self):
-        return int(ops.convert_to_numpy(self._optimizer.iterations))
+    @property
+    def _is_built(self):
+        return all(optimizer.built for optimizer in self._optimizers)
 
     @property
-    def _inner_optimizer(self):
-        return self._optimizer.inner_optimizer
+    def _pruned_weights(self):
+        return [weight for optimizer in self._optimizers for weight in optimizer.pruned_weights]
 
-    def _accumulation(self):
-        return self._inner_optimizer.gradient_accumulation_steps or 1
+    def _step(self):
+        return max(_read(optimizer.iterations) for optimizer in self._optimizers)
+
+    def _log(self, logs, sparsity):
+        if self._name is None:  # a metric of the user's own may have that name
+            self._name = "weight_sparsity" if "sparsity" in logs else "sparsity"
+        logs[self._name] = sparsity
+
+    def _scheduled_sparsity(self):
+        sizes = [_size(optimizer.pruned_weights) for optimizer in self._optimizers]
+        zeros = [
+            optimizer.scheduled_sparsity(_read(optimizer.iterations)) * size
+            for optimizer, size in zip(self._optimizers, sizes, strict=True)
+        ]
+        return sum(zeros) / max(sum(sizes), 1)
 
     def _measured_sparsity(self):
-        variables = [weight.variable for weight in self._optimizer.pruned_weights]
-        size = sum(math.prod(variable.shape) for variable in variables)
-        return sum(count_zeros(variable) for variable in variables) / size
+        weights = self._pruned_weights
+        return sum(count_zeros(weight.variable) for weight in weights) / max(_size(weights), 1)
 
-    def _warn_of_misfit(self, start):
+    def _check(self, start):
+        if self._is_checked:
+            return
         self._is_checked = True
-        self._warn_of_frozen()
-        self._warn_of_schedule(start)
-
-    def _warn_of_frozen(self):
-        pruned = {id(weight.variable) for weight in self._optimizer.pruned_weights}
-        left_out = [v.path for v in marked_variables(self.model) if id(v) not in pruned]
-        if left_out:
-            warnings.warn(
-                f"{len(left_out)} weights that are marked for pruning are not trained, so they "
-                f"stay as they are: {', '.join(left_out[:4])}{' ...' if left_out[4:] else ''}. Set "
-                "`layer.trainable = True` and compile again, or mark other layers.",
-                stacklevel=3,
-            )
-
-    def _warn_of_revival(self):
-        """A target below the sparsity that is there would bring pruned weights back."""
-        revived = []
-        for weight in self._optimizer.pruned_weights:
-            asked = [weight.spec.first_zeros, weight.spec.target_zeros]
-            asked = min((zeros for zeros in asked if zeros is not None), default=None)
-            size = math.prod(weight.variable.shape)
-            zeros = count_zeros(weight.variable)
-            is_fresh = np.all(ops.convert_to_numpy(weight.mask))
-            if asked is not None and is_fresh and asked < zeros < size:
-                revived.append(f"{weight.variable.path}: {zeros / size:.2%} > {asked / size:.2%}")
-        if revived:
-            warnings.warn(
-                f"{len(revived)} weights are sparser already than the schedule asks for at its "
-                f"beginning or end, so zeros may become non-zero again ({'; '.join(revived[:4])}"
-                f"{' ...' if revived[4:] else ''}). Begin at the sparsity that is there: "
-                "`initial_sparsity` (or `target_sparsity`) of at least that value.",
-                stacklevel=3,
-            )
-
-    def _warn_of_schedule(self, start):
-        params = self.params or {}
-        steps, epochs = params.get("steps"), params.get("epochs")
+        steps, epochs = [(self.params or {}).get(name) for name in ("steps", "epochs")]
         end = None
-        if steps and epochs:
+        if steps and epochs and self._is_step_counted:
+            inner = self._optimizers[0].inner_optimizer
             batches = steps * (epochs - self._epochs_before)
-            end = start + batches // self._accumulation()
-        for schedule in self._optimizer.schedules:
-            if not isinstance(schedule, SteppedSchedule):
-                continue
-            due_now = start == 0 and schedule.begin_step == 0
-            following = 0 if due_now else schedule.next_update(start)
-            if following is not None and (end is None or following <= end):
-                continue
-            if self._has_pruned(schedule):  # what was pruned before stays so
-                continue
-            if following is None:
-                warnings.warn(
-                    f"The pruning schedule ended at step {schedule.end_step}, but the optimizer is "
-                    f"at step {start} already: nothing will be pruned. Compile the model anew to "
-                    "count from 0, or shift the schedule.",
-                    stacklevel=4,
-                )
-            else:
-                warnings.warn(
-                    f"The pruning schedule will not fire: its next update is at step {following}, "
-                    f"but this `fit` goes from step {start} to {end}. Choose an earlier "
-                    "`begin_step` or a smaller `frequency`, or train for more steps.",
-                    stacklevel=4,
-                )
+            end = start + batches // (inner.gradient_accumulation_steps or 1)
+        warn_before_training(self.model, self._optimizers, start, end)
 
-    def _has_pruned(self, schedule):
-        return any(
-            not np.all(ops.convert_to_numpy(weight.mask))
-            for weight in self._optimizer.pruned_weights
-            if weight.spec.schedule is schedule
-        )
+
+def _takes_a_step_per_batch(model, optimizers):
+    """Whether each batch that `fit` ends is a step of the optimizer.
+
+    It is not where the model uses optimizers of its own, or steps are skipped that overflow.
+    """
+    outer = getattr(model, "optimizer", None)
+    is_plain = len(optimizers) == 1 and find_pruning_optimizer(outer) is optimizers[0]
+    return is_plain and not isinstance(outer, keras.optimizers.LossScaleOptimizer)
+
+
+def _read(iterations):
+    return int(ops.convert_to_numpy(iterations))
+
+
+def _size(weights):
+    return sum(math.prod(weight.variable.shape) for weight in weights)
 
 
 class PruningSummaries(keras.callbacks.TensorBoard):
@@ -250,19 +232,21 @@ class PruningSummaries(keras.callbacks.TensorBoard):
 
     def on_epoch_end(self, epoch, logs=None):
         super().on_epoch_end(epoch, logs)
-        optimizer = find_pruning_optimizer(self.model.optimizer)
-        if optimizer is None or not optimizer.built:
+        optimizers = [each for each in find_pruning_optimizers(self.model) if each.built]
+        if not optimizers:
             return
-        step = int(ops.convert_to_numpy(optimizer.iterations))
-        zeros = size = 0
+        zeros = size = scheduled = 0
         with self._train_writer.as_default():
-            for weight in optimizer.pruned_weights:
-                magnitudes = np.abs(ops.convert_to_numpy(weight.variable).astype("float32"))
-                kept = magnitudes[magnitudes > 0]
-                path = weight.variable.path
-                self.summary.scalar(f"{path}/sparsity", 1 - kept.size / magnitudes.size, step)
-                self.summary.scalar(f"{path}/threshold", kept.min() if kept.size else 0.0, step)
-                zeros, size = zeros + magnitudes.size - kept.size, size + magnitudes.size
+            for optimizer in optimizers:
+                step = _read(optimizer.iterations)
+                for weight in optimizer.pruned_weights:
+                    magnitudes = np.abs(ops.convert_to_numpy(weight.variable).astype("float32"))
+                    kept = magnitudes[magnitudes > 0]
+                    path = weight.variable.path
+                    self.summary.scalar(f"{path}/sparsity", 1 - kept.size / magnitudes.size, step)
+                    self.summary.scalar(f"{path}/threshold", kept.min() if kept.size else 0.0, step)
+                    zeros, size = zeros + magnitudes.size - kept.size, size + magnitudes.size
+                scheduled += optimizer.scheduled_sparsity(step) * _size(optimizer.pruned_weights)
             self.summary.scalar("sparsity/measured", zeros / size, step)
-            self.summary.scalar("sparsity/scheduled", optimizer.scheduled_sparsity(step), step)
+            self.summary.scalar("sparsity/scheduled", scheduled / size, step)
             self._train_writer.flush()

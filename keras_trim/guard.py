@@ -3,8 +3,8 @@
 Keras gives a layer no say in which optimizer trains it. So the first mark in a process puts a check
 before two methods of Keras: `Model.make_train_function`, with which `fit` and `train_on_batch`
 begin, and `Optimizer.apply`, through which every other loop with a Keras optimizer goes. Both raise
-before any weight has moved. `Model.save` and `keras.saving.save_model` warn where the marks would
-not be saved.
+before any weight has moved. `Model.save` and `keras.saving.save_model` warn of files that would not
+load, or not be pruned any further.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ import warnings
 
 import keras
 
+from keras_trim.finding import find_pruning_optimizer, find_pruning_optimizers
 from keras_trim.marks import get_spec, marked_variables, resolve_pending
 
 _MESSAGE = (
@@ -24,13 +25,6 @@ _MESSAGE = (
     "Received: optimizer={}"
 )
 _state = threading.local()
-
-
-def find_pruning_optimizer(optimizer):
-    """The `PruningOptimizer` in a chain of wrapped optimizers, or `None`."""
-    while optimizer is not None and not hasattr(optimizer, "pruned_weights"):
-        optimizer = getattr(optimizer, "inner_optimizer", None)
-    return optimizer
 
 
 @contextlib.contextmanager
@@ -70,6 +64,29 @@ def _check_optimizer(model):
         )
 
 
+def _warn_before_saving(model, path):
+    """Warns of what cannot be loaded again as it is."""
+    optimizers = find_pruning_optimizers(model)
+    there = {id(variable) for variable in model.variables}
+    weights = [weight for optimizer in optimizers for weight in optimizer.pruned_weights]
+    gone = [weight.variable.path for weight in weights if id(weight.variable) not in there]
+    if gone:
+        warnings.warn(
+            f"{len(gone)} weights that this model's optimizer prunes are no weights of it any "
+            f"more, so the file will not load but with `compile=False`: {', '.join(gone[:4])}"
+            f"{' ...' if gone[4:] else ''}. Was it quantized, or its layers replaced? Call "
+            "`keras_trim.strip_pruning(model)` before you save.",
+            stacklevel=3,
+        )
+    if path.endswith((".h5", ".hdf5")) and (optimizers or marked_variables(model)):
+        warnings.warn(
+            "Whole models in `.h5` keep neither masks nor what is marked for pruning: the file "
+            "will load as a plain model, with `compile=False`. Save as `.keras`, or call "
+            f"`keras_trim.strip_pruning(model)` first. Received: filepath={path}",
+            stacklevel=3,
+        )
+
+
 def install():
     """Puts the checks in place, once per process."""
     if getattr(keras.Model.make_train_function, "_keras_trim_guard", False):
@@ -82,22 +99,17 @@ def install():
         # A `train_step` of one's own may use other optimizers: then `apply` alone can tell.
         if type(model).train_step is keras.Model.train_step:
             _check_optimizer(model)
+        if model.train_function is None:
+            for optimizer in find_pruning_optimizers(model):
+                optimizer.update_due_masks()
         return make_train_function(model, *args, **kwargs)
 
     def guarded(save):
         @functools.wraps(save)
-        def guarded_save(model, *args, **kwargs):
-            optimizer = getattr(model, "optimizer", None)
-            is_model = isinstance(model, keras.Model)
-            if is_model and find_pruning_optimizer(optimizer) is None and marked_variables(model):
-                warnings.warn(
-                    "This model is marked for pruning, but has no `PruningOptimizer`, which is "
-                    "what saves that: it will load as a plain model. Mark it again after loading, "
-                    "or call `keras_trim.strip_pruning(model)` before saving if that is what you "
-                    "want.",
-                    stacklevel=2,
-                )
-            return save(model, *args, **kwargs)
+        def guarded_save(model, filepath, *args, **kwargs):
+            if isinstance(model, keras.Model):
+                _warn_before_saving(model, str(filepath))
+            return save(model, filepath, *args, **kwargs)
 
         return guarded_save
 

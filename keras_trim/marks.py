@@ -82,8 +82,8 @@ def get_spec(variable):
 
 
 def set_spec(variable, spec):
-    """Marks a single variable, unless it already is."""
-    if get_spec(variable) is None:
+    """Marks a single variable, unless it is marked so already."""
+    if get_spec(variable) is not spec:
         setattr(variable, _ATTRIBUTE, Mark(spec, None))
 
 

@@ -6,6 +6,7 @@ import functools
 import keras
 from keras import ops
 
+from keras_trim.pruned_weights import NEVER
 from keras_trim.selection import BACKEND
 
 if BACKEND == "torch":
@@ -46,10 +47,12 @@ def _is_traced(tensor):
 
 @dataclasses.dataclass(frozen=True)
 class Masking:
-    """Makes masks and applies them to weights.
+    """Makes masks and applies them to the weights that are not frozen.
 
     Args:
         groups: List of `ScheduleGroup`.
+        pruned_steps: Integer variable of shape (weights,): for each weight the step up to which all
+            updates of its mask are done (see `ScheduleGroup`).
         averages: Dict: `PrunedWeight.index` -> moving average of that weight, a variable which is
             masked as the weight is. So a pruned weight stays zero where an average overwrites it
             or is swapped in.
@@ -57,49 +60,115 @@ class Masking:
     """
 
     groups: list
+    pruned_steps: keras.Variable
     averages: dict
     strategy: object = None
 
     def prune(self, before, step):
-        """Ends a step of the optimizer.
+        """Ends a step of the optimizer: updates the masks that are due, and masks the weights.
 
         Args:
             before: Steps finished before this one: an integer, or within a compiled step a tensor.
-            step: Steps finished now, likewise.
+            step: Steps finished now, likewise; the same where gradients only accumulated.
         """
         if isinstance(step, int):
-            for group in self.groups:
-                counts = group.counts_on_host(before, step)
-                if counts is not None:
-                    self._update_masks(group.weights, counts)
+            if step != before:
+                self.update_due_masks(step, before)
             self.mask_weights()
-            return
+        else:
+            self._prune_in_graph(before, step)
+
+    def update_due_masks(self, step, before=None):
+        """Does the updates that are due at `step`, an integer, and have not been done.
+
+        `before` are the steps that the optimizer had finished when it last ended a step: masks that
+        claim to be ahead of it were made before the count of steps was set back.
+        """
+        done = ops.convert_to_numpy(self.pruned_steps).tolist()
+        advanced = list(done)
+        if before is not None:
+            advanced = [(before or NEVER) if each > before else each for each in done]
         for group in self.groups:
-            due, counts = group.counts_in_graph(before, step)
-            if BACKEND == "tensorflow":
-                self._update_masks_if(due, group.weights, counts)
-            else:
-                self._prune_if(due, group.weights, counts())
+            active = [(i, w) for i, w in enumerate(group.weights) if w.variable.trainable]
+            if not active:
+                continue
+            latest = group.latest_update(step, min(advanced[w.slot] for _, w in active))
+            due = [(i, weight) for i, weight in active if latest > advanced[weight.slot]]
+            if due:
+                counts = group.counts(latest)
+                self._update_masks([w for _, w in due], [counts[i] for i, _ in due])
+            for _, weight in due if group.is_stepped else active:
+                advanced[weight.slot] = step
+        if advanced != done:
+            self._assign(self.pruned_steps, ops.convert_to_tensor(advanced, "int32"))
+
+    def _prune_in_graph(self, before, step):
+        done = ops.cast(ops.convert_to_tensor(self.pruned_steps), step.dtype)
+        reset = ops.where(ops.equal(before, 0), ops.full_like(before, NEVER), before)
+        done = ops.where(done > before, reset, done)
+        latest = [
+            group.latest_update_in_graph(step, ops.min(ops.take(done, group.slots)))
+            for group in self.groups
+        ]
+        # From here on a value per weight, in the order of slots.
+        weights = {w.slot: (g, w) for g, group in enumerate(self.groups) for w in group.weights}
+        weights = [weights[slot] for slot in range(len(weights))]
+        is_active = ops.logical_and(
+            [weight.variable.trainable for _, weight in weights], ops.not_equal(step, before)
+        )
+        is_later = ops.take(ops.stack(latest), [g for g, _ in weights]) > done
+        due = ops.logical_and(is_active, is_later)
+        for group, group_latest in zip(self.groups, latest, strict=True):
+            active = [i for i, w in enumerate(group.weights) if w.variable.trainable]
+            if active:
+                self._update_group(group, active, group_latest, due)
+        is_evaluated = ops.logical_and(
+            is_active, [not self.groups[g].is_stepped for g, _ in weights]
+        )
+        done = ops.where(ops.logical_or(due, is_evaluated), step, done)
+        done = ops.cast(done, self.pruned_steps.dtype)
         if BACKEND == "tensorflow":
             self.mask_weights()
+            self._assign_after_weights(self.pruned_steps, done)
+        else:
+            self._assign(self.pruned_steps, done)
+
+    def _update_group(self, group, active, latest, due):
+        """Updates the masks of a group, and on JAX masks its weights.
+
+        Args:
+            active: List of integers, the places in the group of the weights that are not frozen.
+            latest: Scalar integer tensor, the step of the update.
+            due: Bool tensor of shape (weights of the optimizer,): whose masks are due.
+        """
+        weights = [group.weights[i] for i in active]
+        due = ops.take(due, [weight.slot for weight in weights])
+
+        def counts():
+            return ops.take(group.counts_in_graph(latest), active)
+
+        if BACKEND == "tensorflow":
+            self._update_masks_if(due, weights, counts)
+        else:
+            self._prune_if(due, weights, counts())
 
     def mask_weights(self):
         """Zeros what is pruned, in weights and in their averages."""
         for group in self.groups:
-            self._mask(group.weights)
+            self._mask([weight for weight in group.weights if weight.variable.trainable])
 
     def _update_masks_if(self, due, weights, counts):
-        """New masks if the scalar bool tensor `due` is true, in TensorFlow's graph."""
+        """New masks where the bool tensor `due`, of shape (weights,), is true, on TensorFlow."""
         import tensorflow as tf
 
         def body(i):
-            self._update_masks(weights, counts())
+            self._update_masks(weights, counts(), due)
             return i + 1
 
-        tf.while_loop(lambda i: i < tf.cast(due, "int32"), body, [0])
+        tf.while_loop(lambda i: i < tf.cast(tf.reduce_any(due), "int32"), body, [0])
 
     def _prune_if(self, due, weights, counts):
-        """Masks the weights, with new masks if the scalar bool tensor `due` is true, for XLA.
+        """Masks the weights, with new masks where the bool tensor `due` is true, for XLA.
 
         What depends on `due` is done in loops that run once or not at all. A conditional would do,
         but XLA has a loop work in place where it copies what goes through a conditional; and the
@@ -116,7 +185,8 @@ class Masking:
         if _platform() == "gpu":
             masks = [weight.mask for weight in weights]
             kernels = [weight.variable for weight in weights]
-            _run_if(due, lambda: self._update_masks(weights, counts), masks, kernels)
+            update = functools.partial(self._update_masks, weights, counts, due)
+            _run_if(ops.any(due), update, masks, kernels)
             self._mask(weights)
             return
         self._mask(weights, unless=due)
@@ -128,15 +198,17 @@ class Masking:
                 self._update_masks(weights, counts)
                 self._mask(weights)
 
-            _run_if(due, prune, changed)
+            _run_if(due[i], prune, changed)
 
-    def _update_masks(self, weights, counts):
+    def _update_masks(self, weights, counts, due=None):
         for i, weight in enumerate(weights):
-            pattern, count = weight.spec.pattern, counts[i]
-            self._update(weight.mask, functools.partial(_mask, pattern, count), weight.variable)
+            is_due = None if due is None else due[i]
+            function = functools.partial(_mask, weight.spec.pattern, counts[i], is_due)
+            self._update(weight.mask, function, weight.variable)
 
     def _mask(self, weights, unless=None):
-        for weight in weights:
+        for i, weight in enumerate(weights):
+            spared = None if unless is None else unless[i]
             for variable in self._masked_variables(weight):
                 if BACKEND == "torch":
                     # In place, and as integers: a product of floats turns NaN to NaN and -1 to -0.
@@ -144,11 +216,27 @@ class Masking:
                     bits = value.view(_TORCH_INTEGERS[value.element_size()])
                     bits.mul_(weight.mask.value.view(torch.int8))  # bools take a third longer
                 else:
-                    self._update(variable, functools.partial(_masked, unless), weight.mask)
+                    self._update(variable, functools.partial(_masked, spared), weight.mask)
 
     def _masked_variables(self, weight):
         average = self.averages.get(weight.index)
         return [weight.variable] if average is None else [weight.variable, average]
+
+    def _assign(self, variable, value):
+        self._update(variable, lambda _, new: new, value)
+
+    def _assign_after_weights(self, variable, value):
+        """Assigns in TensorFlow's graph once all weights are masked.
+
+        Where data of unknown length end, the step is cancelled while it runs, and what does not
+        depend on the data may have been done by then: the count of steps, for one.
+        """
+        import tensorflow as tf
+
+        weights = [weight for group in self.groups for weight in group.weights]
+        reads = [tf.convert_to_tensor(_native(weight.variable)) for weight in weights]
+        with tf.control_dependencies(reads):
+            self._assign(variable, tf.identity(value))
 
     def _update(self, variable, function, other):
         """Assigns `function(value, other's value)`, on TensorFlow on every replica."""
@@ -194,10 +282,10 @@ def _native(variable):
     return variable.value if isinstance(variable, keras.Variable) else variable
 
 
-def _mask(pattern, count, mask, values):
-    """The new value of a mask, given the weight's values."""
-    del mask
-    return pattern.mask(values, count)
+def _mask(pattern, count, due, mask, values):
+    """The new value of a mask, given the weight's values; its own unless the tensor `due`."""
+    new = pattern.mask(values, count)
+    return new if due is None else ops.where(due, new, mask)
 
 
 def _masked(unless, values, mask):

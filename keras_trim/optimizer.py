@@ -1,15 +1,19 @@
 """The optimizer that prunes: the only place where training changes which weights are zero."""
 
+import collections
 import math
+import warnings
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_trim import guard
+from keras_trim.diagnostics import warn_of_state
 from keras_trim.marks import get_spec, resolve_pending, set_spec
 from keras_trim.masking import Masking, outside_graph, read_step
-from keras_trim.pruned_weights import PrunedWeight, group_by_schedule
+from keras_trim.optimizer_state import load_state, save_state
+from keras_trim.pruned_weights import NEVER, PrunedWeight, group_by_schedule
 from keras_trim.selection import BACKEND
 from keras_trim.specs import specs_from_config, specs_to_config
 
@@ -25,8 +29,9 @@ class PruningOptimizer(keras.optimizers.Optimizer):
     that one which grows within a step may come back at the next update of the mask (Zhu and Gupta,
     https://arxiv.org/abs/1710.01878, section 3).
 
-    Masks are variables of the optimizer, one byte per weight: they are saved, restored, sharded and
-    replicated as momenta are.
+    Masks are variables of the optimizer, one byte per weight in memory and one bit in Keras's
+    files: they are saved, restored, sharded and replicated as momenta are. Weights that are frozen
+    (`trainable=False`) are left alone until they are trained again.
 
     Args:
         inner_optimizer: A `keras.optimizers.Optimizer`, or the name of one. (With
@@ -46,7 +51,7 @@ class PruningOptimizer(keras.optimizers.Optimizer):
     ```
     """
 
-    def __init__(self, inner_optimizer, pruning=None, name=None):
+    def __init__(self, inner_optimizer, pruning=None, name="pruning_optimizer"):
         super().__init__(learning_rate=0.0, name=name)
         inner_optimizer = keras.optimizers.get(inner_optimizer)
         if not isinstance(inner_optimizer, keras.optimizers.Optimizer):
@@ -62,14 +67,16 @@ class PruningOptimizer(keras.optimizers.Optimizer):
             )
         self.inner_optimizer = inner_optimizer
         self.__dict__["_pruning_config"] = pruning
-        self._set_pruned_weights([])
+        self._set_pruned_weights([], None)
 
-    def _set_pruned_weights(self, pruned_weights):
+    def _set_pruned_weights(self, pruned_weights, pruned_steps):
         # Past `__setattr__`, which would track the model's variables as the optimizer's own: JAX
         # would then be given them twice.
         self.__dict__["pruned_weights"] = pruned_weights
+        self.__dict__["pruned_steps"] = pruned_steps
         self.__dict__["_groups"] = group_by_schedule(pruned_weights)
         self.__dict__["_size"] = sum(math.prod(weight.variable.shape) for weight in pruned_weights)
+        self.__dict__["_pruned_steps_read"] = [NEVER] * len(pruned_weights)
 
     # Building
 
@@ -84,25 +91,43 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         """
         if self.built:
             return
-        if not self.inner_optimizer.built:
-            with keras.name_scope(self.inner_optimizer.name):
-                self.inner_optimizer.build(variables)
+        inner = self.inner_optimizer
+        if not inner.built:
+            # The same paths whoever builds it: `fit`, `apply`, `load_model`, another optimizer.
+            with keras.name_scope(inner.name, caller=inner, override_parent=""):
+                inner.build(variables)
         guard.install()  # a model that was loaded is marked here, and nowhere else
         specs = self._specs(variables)
-        if not specs:
+        if not specs and self._pruning_config is None:
             raise ValueError(
                 "Nothing to prune: none of the trainable variables is marked. Call "
                 "`keras_trim.prune_low_magnitude(model, ...)` first, for layers that have kernels "
                 "and are not frozen (`trainable=False`). Received: "
                 f"{len(variables)} trainable variables, {[v.path for v in variables][:4]}..."
             )
-        pruned_weights = []
-        for index, spec in specs.items():
-            set_spec(variables[index], spec)
-            mask = self._add_mask(variables[index])
-            pruned_weights.append(PrunedWeight(index, variables[index], spec, mask))
-        self._set_pruned_weights(pruned_weights)
+        with keras.name_scope(self.name, caller=self, override_parent=""):
+            self._add_pruned_weights(variables, specs)
         super().build(variables)
+
+    def _add_pruned_weights(self, variables, specs):
+        pruned_weights, names = [], collections.Counter()
+        for slot, (index, spec) in enumerate(specs.items()):
+            set_spec(variables[index], spec)
+            name = f"{variables[index].path.replace('/', '_')}_mask"
+            names[name] += 1
+            unique = name if names[name] == 1 else f"{name}_{names[name] - 1}"
+            mask = self._add_mask(variables[index], unique)
+            pruned_weights.append(PrunedWeight(index, slot, variables[index], spec, mask))
+        pruned_steps = None
+        if pruned_weights:
+            pruned_steps = self.add_variable(
+                shape=(len(pruned_weights),),
+                initializer=keras.initializers.Constant(NEVER),
+                dtype="int32",
+                aggregation="only_first_replica",
+                name="pruned_steps",
+            )
+        self._set_pruned_weights(pruned_weights, pruned_steps)
 
     def _specs(self, variables):
         """Dict: index among `variables` -> `PruningSpec`."""
@@ -112,7 +137,7 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         specs = {i: get_spec(variable) for i, variable in enumerate(variables)}
         return {i: spec for i, spec in specs.items() if spec is not None}
 
-    def _add_mask(self, variable):
+    def _add_mask(self, variable, name):
         layout = getattr(variable, "_layout", None)
 
         def add():
@@ -121,7 +146,7 @@ class PruningOptimizer(keras.optimizers.Optimizer):
                 initializer="ones" if layout or BACKEND != "jax" else _ones,
                 dtype="bool",
                 layout=layout,
-                name=f"{variable.path.replace('/', '_')}_mask",
+                name=name,
             )
 
         if BACKEND == "tensorflow":
@@ -141,9 +166,10 @@ class PruningOptimizer(keras.optimizers.Optimizer):
                     "The optimizer is not built: call `optimizer.build(trainable_variables)` "
                     "first, or pass `trainable_variables`. Received: trainable_variables=None"
                 )
-            with keras.name_scope(self.name):
-                self.build(trainable_variables)
+            self.build(trainable_variables)
         before = read_step(self.iterations)
+        if isinstance(before, int) and before > 0 and BACKEND != "tensorflow":
+            self._masking().update_due_masks(before)  # of a step that was skipped over
         with guard.pruning():
             self.inner_optimizer.apply(grads, trainable_variables)
         if BACKEND == "tensorflow":
@@ -157,12 +183,29 @@ class PruningOptimizer(keras.optimizers.Optimizer):
 
     @outside_graph
     def _prune(self, before):
-        self._masking().prune(before, read_step(self.iterations))
+        if self.pruned_weights:
+            self._masking().prune(before, read_step(self.iterations))
+
+    def update_due_masks(self):
+        """Does now what the schedule has asked for up to now, where masks do not show it yet.
+
+        That is so where weights and the count of steps were restored and masks were not: they are
+        made of the zeros that are there. Warns where weights and masks do not fit each other. `fit`
+        calls it before it begins.
+        """
+        if not self.built or not self.pruned_weights:
+            return
+        warn_of_state(self)
+        step = read_step(self.iterations)
+        if step > 0:
+            masking = self._masking()
+            outside_graph(masking.update_due_masks)(step)
+            outside_graph(masking.mask_weights)()
 
     def _masking(self):
         # Anew each time: an inner optimizer may be built, and make averages, after this one.
         strategy = self._distribution_strategy if BACKEND == "tensorflow" else None
-        return Masking(self._groups, self._moving_averages(), strategy)
+        return Masking(self._groups, self.pruned_steps, self._moving_averages(), strategy)
 
     def _moving_averages(self):
         """Dict: index of a variable -> its moving average (`use_ema`)."""
@@ -188,12 +231,19 @@ class PruningOptimizer(keras.optimizers.Optimizer):
 
     def read_masks(self, step):
         """Start `scheduled_sparsity` from what the masks hold, after `step` steps."""
+        if self.pruned_steps is not None:
+            self.__dict__["_pruned_steps_read"] = ops.convert_to_numpy(self.pruned_steps).tolist()
         for group in self._groups:
             group.read_masks(step)
 
     def scheduled_sparsity(self, step):
-        """Float: the fraction of all weights pruned here that is zero after `step` steps."""
-        return sum(group.zeros_at(step) for group in self._groups) / self._size
+        """Float: the fraction of all weights pruned here that is zero after `step` steps.
+
+        It is known from the schedules, from where `read_masks` was called last.
+        """
+        done = self._pruned_steps_read
+        zeros = sum(group.zeros_at(step, done) for group in self._groups)
+        return zeros / self._size if self._size else 0.0
 
     @property
     def schedules(self):
@@ -240,10 +290,29 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         for variable, weight in zip(self.variables, weights, strict=True):
             variable.assign(weight)
 
+    def save_own_variables(self, store):
+        save_state(self, store)
+
+    def load_own_variables(self, store):
+        if not self.built:
+            warnings.warn(
+                f"Skipping variable loading for optimizer '{self.name}', which has not been built "
+                "yet: masks and momenta begin anew. Build the model, or call "
+                "`optimizer.build(model.trainable_variables)`, before you load.",
+                stacklevel=2,
+            )
+            return
+        load_state(self, store)
+
+    def __dir__(self):
+        # Keras's savers walk through it: the inner optimizer's state is saved here, by path.
+        return [name for name in super().__dir__() if name != "inner_optimizer"]
+
     def get_config(self):
         pruning = self._pruning_config
         if self.built:
-            pruning = specs_to_config(self.pruned_weights)
+            specs = [(weight.variable, weight.spec) for weight in self.pruned_weights]
+            pruning = specs_to_config(specs, self._trainable_variables)
         return {
             "name": self.name,
             "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),

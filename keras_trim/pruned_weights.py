@@ -15,6 +15,8 @@ from keras_trim.specs import PruningSpec
 # Above this many entries the table of counts is not worth its memory in the compiled step.
 MAX_TABLE_ENTRIES = 2**22
 
+NEVER = -1  # the step of an update that has not happened
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PrunedWeight:
@@ -22,102 +24,113 @@ class PrunedWeight:
 
     Args:
         index: Integer. Its place among the variables that the optimizer was built with.
+        slot: Integer. Its place among the weights that the optimizer prunes.
         variable: The Keras variable.
         spec: `PruningSpec`.
         mask: Bool Keras variable of the same shape, `True` where the weight is kept.
     """
 
     index: int
+    slot: int
     variable: keras.Variable
     spec: PruningSpec
     mask: keras.Variable
 
 
 class ScheduleGroup:
-    """The weights that follow one schedule, and the counts it asks of them, step by step."""
+    """The weights that follow one schedule, and the counts it asks of them, step by step.
+
+    `pruned_steps` below holds one integer per weight of the optimizer: all updates up to that step
+    are done, and `NEVER` stands for none. An update is due when the schedule has one after that
+    step, so one that was skipped over is done at the next step.
+    """
 
     def __init__(self, schedule, weights):
         self.schedule = schedule
         self.weights = weights
-        self._zeros = {}
+        self.is_stepped = isinstance(schedule, SteppedSchedule)
+        self._counts_at = {}
         self._lock = threading.Lock()
         self._watched = None  # the last step evaluated, of a schedule that is not known ahead
         self._changes = []  # of it: (step, zeros in all the weights from then on)
         self._table = None
-        is_stepped = isinstance(schedule, SteppedSchedule)
-        if is_stepped and schedule.num_updates * len(weights) <= MAX_TABLE_ENTRIES:
+        if self.is_stepped and schedule.num_updates * len(weights) <= MAX_TABLE_ENTRIES:
             steps = (schedule.update_step(i) for i in range(schedule.num_updates))
-            self._table = np.array([self._counts(step) for step in steps], "int32")
+            self._table = np.array([self.counts(step) for step in steps], "int32")
 
-    def _counts(self, step):
-        """List of integers, exact: the units to prune of each weight at `step`."""
-        sparsity = self.schedule.sparsity_at(step)
-        return [weight.spec.count_pruned(sparsity) for weight in self.weights]
+    @property
+    def slots(self):
+        return [weight.slot for weight in self.weights]
 
-    def counts_on_host(self, before, step):
-        """List of integers, or `None` if no update is due.
+    # Steps known as integers
+
+    def latest_update(self, step, after=NEVER):
+        """Integer: the step of the last update in `(after, step]`, or `NEVER`."""
+        if self.is_stepped:
+            latest = self.schedule.latest_update(step)
+            return latest if latest > after else NEVER
+        for earlier in range(step, after, -1):
+            if bool(self.schedule(ops.convert_to_tensor(earlier, "int32"))[0]):
+                return earlier
+        return NEVER
+
+    def counts(self, step):
+        """List of integers: the units to prune of each weight by the update at `step`."""
+        if not self.is_stepped:
+            _, sparsity = self.schedule(ops.convert_to_tensor(step, "int32"))
+            validate_sparsity(float(sparsity), "sparsity of the schedule")
+            return [int(weight.spec.count_pruned(sparsity)) for weight in self.weights]
+        step = self.schedule.update_step(self.schedule.update_index(step))
+        if step not in self._counts_at:
+            sparsity = self.schedule.sparsity_at(step)
+            self._counts_at[step] = [w.spec.count_pruned(sparsity) for w in self.weights]
+        return self._counts_at[step]
+
+    # Steps that are tensors
+
+    def latest_update_in_graph(self, step, after):
+        """The same as `latest_update`, for scalar integer tensors."""
+        if self.is_stepped:
+            latest = self.schedule.latest_update(step)
+            return ops.where(latest > after, latest, NEVER)
+
+        def is_open(now, latest):
+            return ops.logical_and(now > after, ops.equal(latest, NEVER))
+
+        def look_back(now, latest):
+            due, _ = self.schedule(now)
+            return now - 1, ops.where(due, now, latest)
+
+        _, latest = ops.while_loop(is_open, look_back, [step, ops.full_like(step, NEVER)])
+        return latest
+
+    def counts_in_graph(self, step):
+        """Int32 tensor of shape (weights,): the units to prune by the update at `step`."""
+        step = ops.maximum(step, 0)
+        if self._table is not None:
+            return ops.take(ops.convert_to_tensor(self._table), self.schedule.update_index(step), 0)
+        _, sparsity = self.schedule(step)
+        counts = [weight.spec.count_pruned(sparsity) for weight in self.weights]
+        return ops.stack([ops.cast(count, "int32") for count in counts])
+
+    # What the masks hold
+
+    def zeros_at(self, step, pruned_steps):
+        """Integer: zeros that the masks hold after `step` steps.
 
         Args:
-            before: Integer. Steps finished before this one.
-            step: Integer. Steps finished now; the same where gradients only accumulated.
+            step: Integer. Steps finished.
+            pruned_steps: List of integers, as they stood at some earlier step.
         """
-        if step == before:
-            return None
-        due, sparsity = self._evaluate(step)
-        if not due and before == 0:  # what is due at step 0 is done with the first step
-            due, sparsity = self._evaluate(0)
-            step = 0
-        if not due:
-            return None
-        if isinstance(self.schedule, SteppedSchedule):
-            return self._counts(self.schedule.update_step(self.schedule.update_index(step)))
-        return [int(weight.spec.count_pruned(sparsity)) for weight in self.weights]
-
-    def _evaluate(self, step):
-        if not isinstance(self.schedule, SteppedSchedule):
-            due, sparsity = self.schedule(ops.convert_to_tensor(step, "int32"))
-            if due:
-                validate_sparsity(float(sparsity), "sparsity of the schedule")
-            return bool(due), sparsity
-        return self.schedule(step)
-
-    def counts_in_graph(self, before, step):
-        """Scalar bool tensor (an update is due) and a function that makes the counts of it.
-
-        That is an int32 tensor of shape (weights,), to be made only where an update is due.
-        """
-        due_now, _ = self.schedule(step)
-        if isinstance(self.schedule, SteppedSchedule):
-            due_at_0, _ = self.schedule(0)  # known ahead
-        else:
-            due_at_0, _ = self.schedule(ops.zeros_like(step))
-        is_first = ops.equal(before, 0)
-        due = ops.logical_or(due_now, ops.logical_and(is_first, due_at_0))
-        due = ops.logical_and(due, ops.not_equal(step, before))
-
-        def counts():
-            use_0 = ops.logical_and(is_first, ops.logical_not(due_now))
-            at = ops.where(use_0, ops.zeros_like(step), step)
-            if self._table is not None:
-                index = self.schedule.update_index(at)
-                return ops.take(ops.convert_to_tensor(self._table), index, axis=0)
-            _, sparsity = self.schedule(at)
-            counts = [weight.spec.count_pruned(sparsity) for weight in self.weights]
-            return ops.stack([ops.cast(count, "int32") for count in counts])
-
-        return due, counts
-
-    def zeros_at(self, step):
-        """Integer: zeros in all the weights after `step` steps."""
-        schedule = self.schedule
-        if not isinstance(schedule, SteppedSchedule):
+        if not self.is_stepped:
             return self._watch(step)
-        if step < schedule.begin_step or step == 0:
-            return 0
-        step = schedule.update_step(schedule.update_index(step))
-        if step not in self._zeros:
-            self._zeros[step] = self._count_zeros(self._counts(step))
-        return self._zeros[step]
+        zeros = 0
+        for i, weight in enumerate(self.weights):
+            done = pruned_steps[weight.slot]
+            latest = self.latest_update(step if weight.variable.trainable else done)
+            if latest != NEVER and step > 0:
+                zeros += weight.spec.pattern.count_zeros(self.counts(latest)[i])
+        return zeros
 
     def read_masks(self, step):
         """Start `zeros_at` from what the masks hold, after `step` steps.
@@ -125,7 +138,7 @@ class ScheduleGroup:
         Where the schedule is not known ahead, this must be called where masks can be read: not
         in a batch's callback, since JAX has handed them to the step.
         """
-        if not isinstance(self.schedule, SteppedSchedule):
+        if not self.is_stepped:
             with self._lock:
                 self._watched, self._changes = step, [(step, self._masked_zeros())]
 
@@ -139,9 +152,9 @@ class ScheduleGroup:
             self.read_masks(max(step - 1, 0))
         with self._lock:
             for now in range(self._watched + 1, step + 1):
-                counts = self.counts_on_host(now - 1, now)
-                if counts is not None:
-                    self._changes.append((now, self._count_zeros(counts)))
+                latest = self.latest_update(now, after=NEVER if now == 1 else now - 1)
+                if latest != NEVER:
+                    self._changes.append((now, self._count_zeros(self.counts(latest))))
                 self._watched = now
             latest = bisect.bisect_right(self._changes, step, key=operator.itemgetter(0)) - 1
             return self._changes[latest][1]

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_trim import guard
 from keras_trim.attachment import detach
+from keras_trim.finding import find_pruning_optimizers
 from keras_trim.marks import Request, decide, is_built, mark, unmark
 from keras_trim.patterns import validate_pattern_arguments
 from keras_trim.policies import PruningPolicy
@@ -108,8 +109,7 @@ def _nothing_to_prune(name, decisions):
 def _mark(layer, request):
     if request.policy is not None and isinstance(layer, keras.Model):
         request.policy.ensure_model_supports_pruning(layer)
-    attached = guard.find_pruning_optimizer(getattr(layer, "optimizer", None))
-    if attached is not None and attached.built:
+    if any(optimizer.built for optimizer in find_pruning_optimizers(layer)):
         raise ValueError(
             "This model is being pruned already. Call `keras_trim.strip_pruning(model)` before you "
             f"mark it anew. Received: to_prune={layer.name} with a PruningOptimizer"

@@ -158,6 +158,21 @@ class SteppedSchedule(PruningSchedule):
             return following
         return min(following, self.end_step) if step < self.end_step else None
 
+    def latest_update(self, step):
+        """The step of the last update up to `step`, -1 if there is none.
+
+        Both are integers, or scalar integer tensors.
+        """
+        passed = step - self.begin_step
+        if isinstance(step, numbers.Integral):
+            if self.end_step >= 0 and step >= self.end_step:
+                return self.end_step
+            return step - passed % self.frequency if passed >= 0 else -1
+        latest = ops.where(passed >= 0, step - ops.mod(passed, self.frequency), -1)
+        if self.end_step >= 0:
+            latest = ops.where(step >= self.end_step, self.end_step, latest)
+        return latest
+
     def update_index(self, step):
         """Which update is the latest at `step`, an integer or a scalar integer tensor."""
         last = self.num_updates - 1

@@ -4,6 +4,7 @@ import dataclasses
 
 import keras
 
+from keras_trim.identity import describe, family, identify, match
 from keras_trim.patterns import MatrixView, Pattern, make_pattern
 from keras_trim.schedules import PruningSchedule
 
@@ -39,55 +40,88 @@ class PruningSpec:
         return self.pattern.count_zeros(self.count_pruned(first))
 
 
-def specs_to_config(pruned_weights):
-    """The specs of a list of `PrunedWeight` as a dict of JSON types, schedules shared."""
-    schedules = {id(weight.spec.schedule): weight.spec.schedule for weight in pruned_weights}
+def specs_to_config(specs, variables):
+    """The specs of weights as a dict of JSON types, schedules shared.
+
+    Args:
+        specs: List of tuples (`keras.Variable`, `PruningSpec`).
+        variables: List of all variables that these are among: those of the model or the optimizer.
+    """
+    schedules = {id(spec.schedule): spec.schedule for _, spec in specs}
+    families = {family(variable.path, variable.shape) for variable, _ in specs}
+    # With those that are not pruned, so that paths can be matched (see `identity`).
+    listed = [v for v in variables if family(v.path, v.shape) in families]
+    places = {id(variable): i for i, variable in enumerate(listed)}
     weights = []
-    for weight in pruned_weights:
-        view = weight.spec.pattern.view
+    for variable, spec in specs:
+        view = spec.pattern.view
         weights.append(
             {
-                "index": weight.index,
-                "path": weight.variable.path,
-                "shape": list(weight.variable.shape),
-                "schedule": list(schedules).index(id(weight.spec.schedule)),
+                "variable": places[id(variable)],
+                "trainable": bool(variable.trainable),
+                "schedule": list(schedules).index(id(spec.schedule)),
                 "view": [list(view.stack), list(view.inputs), list(view.outputs)],
-                **weight.spec.pattern.get_config(),
+                **spec.pattern.get_config(),
             }
         )
     return {
         "schedules": [keras.saving.serialize_keras_object(s) for s in schedules.values()],
         "weights": weights,
+        "variables": [[path, list(shape)] for path, shape in identify(listed)],
     }
 
 
 def specs_from_config(config, variables):
-    """The reverse of `specs_to_config`, checked against the variables of the model.
-
-    Weights are found by their place among the variables, as Keras finds an optimizer's own state;
-    names may differ from one run to the next.
+    """The reverse of `specs_to_config`, for the variables that are here.
 
     Returns:
-        Dict: index among `variables` -> `PruningSpec`.
+        Dict: index among `variables` -> `PruningSpec`. Weights that were frozen when they were
+        saved may be missing among the variables.
+
+    Raises:
+        ValueError: if another weight is missing.
     """
-    if not variables:
-        raise ValueError(
-            "A PruningOptimizer cannot be restored for a model without trainable variables. Keras "
-            "restores optimizers only from its own format: save the model as `.keras`, or load the "
-            "`.h5` file with `compile=False`. Received: 0 trainable variables"
-        )
+    present = identify(variables)
+    config = config if "variables" in config else _from_version_0_1(config, present)
+    saved = [(path, tuple(shape)) for path, shape in config["variables"]]
+    places = match(saved, present)
     schedules = [keras.saving.deserialize_keras_object(s) for s in config["schedules"]]
-    specs = {}
+    specs, missing = {}, []
     for entry in config["weights"]:
         entry = dict(entry)
-        index, path, shape = entry.pop("index"), entry.pop("path"), tuple(entry.pop("shape"))
-        if index >= len(variables) or tuple(variables[index].shape) != shape:
-            raise ValueError(
-                "The model is not the one that this PruningOptimizer was saved with: its trainable "
-                f"variable {index} was '{path}' of shape {shape}. "
-                f"Received: {[(v.path, tuple(v.shape)) for v in variables[index : index + 1]]}"
-            )
-        schedule = schedules[entry.pop("schedule")]
-        view = MatrixView(*(tuple(axes) for axes in entry.pop("view")))
-        specs[index] = PruningSpec(schedule, make_pattern(shape, view, path=path, **entry))
-    return specs
+        saved_index, was_trainable = entry.pop("variable"), entry.pop("trainable")
+        (path, shape), index = saved[saved_index], places[saved_index]
+        schedule, view = schedules[entry.pop("schedule")], entry.pop("view")
+        if index is not None:
+            view = MatrixView(*(tuple(axes) for axes in view))
+            specs[index] = PruningSpec(schedule, make_pattern(shape, view, path=path, **entry))
+        elif was_trainable:
+            missing.append((path, shape))
+    if missing:
+        others = [identity for i, identity in enumerate(present) if i not in specs]
+        raise ValueError(
+            f"{len(missing)} weights that were being pruned when this was saved are not here, or "
+            f"not trainable: {describe(missing)}. Load the model with `compile=False` and mark it "
+            "again, or call `keras_trim.strip_pruning(model)` before you save. (Keras restores "
+            "optimizers from its own format only: save as `.keras`, not `.h5`.) "
+            f"Received: {len(present)} trainable variables, the others of which are: "
+            f"{describe(others)}"
+        )
+    return dict(sorted(specs.items()))
+
+
+def _from_version_0_1(config, present):
+    """A config whose weights are known by position and path, in today's form.
+
+    A position counts where the variable there differs from the saved one at most in the numbers
+    that Keras chooses.
+    """
+    variables, weights = [], []
+    for entry in config["weights"]:
+        entry = dict(entry)
+        index, identity = entry.pop("index"), (entry.pop("path"), entry.pop("shape"))
+        if index < len(present) and family(*present[index]) == family(*identity):
+            identity = present[index]
+        weights.append({"variable": len(variables), "trainable": True, **entry})
+        variables.append(identity)
+    return {**config, "variables": variables, "weights": weights}

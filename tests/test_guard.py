@@ -151,11 +151,26 @@ def test_marks_that_change_while_a_model_is_pruned(mlp, data):
         mlp.fit(*data, verbose=0, callbacks=callbacks)
 
 
-def test_saving_marks_that_no_optimizer_has(mlp, tmp_path):
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+def test_saving_marks_in_a_format_that_has_no_place_for_them(mlp, tmp_path):
     keras_trim.prune_low_magnitude(mlp)
     for save in (keras.Model.save, keras.saving.save_model, keras.models.save_model):
-        with pytest.warns(UserWarning, match="will load as a plain model"):
-            save(mlp, tmp_path / "model.keras")
+        with pytest.warns(UserWarning, match="will load as a plain model.*Received: filepath=.*h5"):
+            save(mlp, tmp_path / "model.h5")
+
+
+@pytest.mark.filterwarnings("ignore:Layer InputLayer does not have a `quantize` method")
+def test_saving_what_will_not_load(mlp, data, tmp_path):
+    """Quantized weights are other variables; the optimizer prunes those that were there."""
+    keras_trim.prune_low_magnitude(mlp)
+    mlp.compile("adam", "mse")
+    mlp.fit(*data, verbose=0, callbacks=[keras_trim.UpdatePruningStep()])
+    mlp.quantize("int8")
+    with pytest.warns(UserWarning, match="2 weights .*quantized.*strip_pruning"):
+        mlp.save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="2 weights .*hidden/kernel.*compile=False.*Received"):
+        keras.models.load_model(tmp_path / "model.keras")
+    keras.models.load_model(tmp_path / "model.keras", compile=False)
 
 
 def test_other_models_are_left_alone(mlp, data):

@@ -279,14 +279,6 @@ def test_frozen_layers_are_named(mlp, data):
     assert zeros(mlp) == [8]
 
 
-def test_a_model_may_be_copied(mlp, data):
-    keras_trim.prune_low_magnitude(mlp, HALF)
-    clone = keras.models.clone_model(mlp)  # from its config: no marks
-    clone.compile("sgd", "mse")
-    clone.fit(*data, verbose=0)
-    assert keras_trim.sparsity_report(clone).pruned_rows == []
-
-
 @pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.8])
 def test_prune_in_one_shot(sparsity, rng):
     model = functional()

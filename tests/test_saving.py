@@ -139,13 +139,6 @@ def test_a_stripped_model_loads_without_keras_trim(data, tmp_path):
     assert printed.split() == ["Adam", "10"]
 
 
-def test_marks_alone_are_not_saved(tmp_path):
-    model = keras_trim.prune_low_magnitude(make_mlp(), SCHEDULE)
-    with pytest.warns(UserWarning, match="will load as a plain model.*Mark it again"):
-        model.save(tmp_path / "model.keras")
-    keras.models.load_model(tmp_path / "model.keras").save(tmp_path / "again.keras")
-
-
 def test_importing_keras_trim_imports_no_other_backend():
     backend = keras.backend.backend()
     printed = run(

@@ -1,0 +1,159 @@
+"""What a user is warned of before training: schedules, masks and weights that do not fit it."""
+
+import math
+import warnings
+
+from keras import ops
+
+from keras_trim.marks import marked_variables
+from keras_trim.pruned_weights import NEVER
+from keras_trim.report import count_zeros
+from keras_trim.schedules import SteppedSchedule
+
+# A share of the weights that are left: to lose more than that in the last step of training is not
+# what a gradual schedule is for.
+_LARGE_JUMP = 0.4
+# Zeros may be there by chance; a weight that was pruned has more than that.
+_FEW_ZEROS = 0.01
+
+
+def warn_before_training(model, optimizers, start, end):
+    """Warns of what will not go as it was meant.
+
+    Args:
+        model: The `keras.Model`.
+        optimizers: List of its `PruningOptimizer`s, built.
+        start: Integer. Steps that are finished.
+        end: Integer or `None`. Steps that will be finished when training ends, if that is known.
+    """
+    weights = [weight for optimizer in optimizers for weight in optimizer.pruned_weights]
+    _warn_of_untrained(model, weights)
+    for schedule in {id(s): s for o in optimizers for s in o.schedules}.values():
+        if isinstance(schedule, SteppedSchedule):
+            followers = [weight for weight in weights if weight.spec.schedule is schedule]
+            _warn_of_misfit(schedule, followers, start, end)
+
+
+def warn_of_state(optimizer):
+    """Warns of weights and masks of a built `PruningOptimizer` that do not fit each other."""
+    _warn_of_revival(optimizer.pruned_weights)
+    _warn_of_replaced_weights(optimizer.pruned_weights)
+    _warn_of_late_start(optimizer)
+
+
+def has_pruned(weights):
+    """Whether the masks of `PrunedWeight`s hold a zero."""
+    return any(not bool(ops.all(ops.convert_to_tensor(weight.mask))) for weight in weights)
+
+
+def _warn_of_untrained(model, weights):
+    pruned = {id(weight.variable) for weight in weights}
+    left_out = [v.path for v in marked_variables(model) if id(v) not in pruned]
+    left_out += [weight.variable.path for weight in weights if not weight.variable.trainable]
+    if left_out:
+        warnings.warn(
+            f"{len(left_out)} weights that are marked for pruning are not trained, so they stay as "
+            f"they are: {_some(left_out, ', ')}. Set `layer.trainable = True` and compile again, "
+            "or mark other layers.",
+            stacklevel=5,
+        )
+
+
+def _warn_of_revival(weights):
+    """A target below the sparsity that is there would bring pruned weights back."""
+    revived = []
+    for weight in weights:
+        asked = [weight.spec.first_zeros, weight.spec.target_zeros]
+        asked = min((zeros for zeros in asked if zeros is not None), default=None)
+        if asked is None or has_pruned([weight]):
+            continue
+        size, zeros = math.prod(weight.variable.shape), count_zeros(weight.variable)
+        if asked < zeros < size and zeros > _FEW_ZEROS * size:
+            revived.append(f"{weight.variable.path}: {zeros / size:.2%} > {asked / size:.2%}")
+    if revived:
+        warnings.warn(
+            f"{len(revived)} weights are sparser already than the schedule asks for at its "
+            f"beginning or end, so zeros may become non-zero again ({_some(revived)}). Begin at "
+            "the sparsity that is there: `initial_sparsity` (or `target_sparsity`) of at least "
+            "that value.",
+            stacklevel=5,
+        )
+
+
+def _warn_of_replaced_weights(weights):
+    """Weights that are not zero where their masks are: something has put others in their place."""
+    replaced = []
+    for weight in weights:
+        values, mask = ops.convert_to_tensor(weight.variable), ops.convert_to_tensor(weight.mask)
+        if weight.variable.trainable and bool(ops.any((values != 0) & ~mask)):
+            replaced.append(weight.variable.path)
+    if replaced:
+        warnings.warn(
+            f"{len(replaced)} weights are not zero where the masks of this optimizer are: they "
+            "were replaced since it pruned them, by `set_weights`, `load_weights` or a callback "
+            f"that restores them ({_some(replaced, ', ')}). Training goes on with the masks, "
+            "momenta and step of before. To train the new weights from the beginning, call "
+            "`model.compile()` again with a new optimizer.",
+            stacklevel=5,
+        )
+
+
+def _warn_of_late_start(optimizer):
+    """The schedule has begun, and neither masks nor weights show it: it starts with a jump."""
+    step = int(ops.convert_to_numpy(optimizer.iterations))
+    done = ops.convert_to_numpy(optimizer.pruned_steps)
+    for schedule in optimizer.schedules:
+        if not isinstance(schedule, SteppedSchedule) or step == 0:
+            continue
+        followers = [w for w in optimizer.pruned_weights if w.spec.schedule is schedule]
+        latest = schedule.latest_update(step)
+        if latest == NEVER or any(done[weight.slot] != NEVER for weight in followers):
+            continue
+        sparsity = schedule.sparsity_at(latest)
+        zeros = sum(count_zeros(weight.variable) for weight in followers)
+        size = sum(math.prod(weight.variable.shape) for weight in followers)
+        if zeros < 0.9 * sparsity * size:
+            over = schedule.end_step if 0 <= schedule.end_step <= step else None
+            has_begun = (
+                f"began at step {schedule.begin_step}"
+                if over is None
+                else (f"ended at step {over}")
+            )
+            warnings.warn(
+                f"The pruning schedule {has_begun}, but the optimizer is at step {step} already: "
+                f"{sparsity:.0%} of the weights are pruned at once. Compile the model anew to "
+                "count from 0, or shift the schedule.",
+                stacklevel=5,
+            )
+
+
+def _warn_of_misfit(schedule, weights, start, end):
+    if end is None or has_pruned(weights):  # what was pruned before stays so
+        return
+    due_now = start == 0 and schedule.begin_step == 0
+    following = 0 if due_now else schedule.next_update(start)
+    if following is None:
+        return
+    if following > end:
+        warnings.warn(
+            f"The pruning schedule will not fire: its next update is at step {following}, but this "
+            f"`fit` goes from step {start} to {end}. Choose an earlier `begin_step` or a smaller "
+            "`frequency`, or train for more steps.",
+            stacklevel=6,
+        )
+        return
+    last = schedule.latest_update(end)
+    before = schedule.sparsity_at(schedule.latest_update(last - 1)) if last > following else 0.0
+    jump = schedule.sparsity_at(last) - before
+    if last == end and jump > _LARGE_JUMP * (1 - before):
+        warnings.warn(
+            f"The pruning schedule goes from {before:.0%} to {before + jump:.0%} zeros at step "
+            f"{last}, the last of this `fit`: no step is left in which the network could recover. "
+            "Choose an earlier `end_step` (or `begin_step`), a smaller `frequency`, or train for "
+            "more steps.",
+            stacklevel=6,
+        )
+
+
+def _some(items, separator="; "):
+    return separator.join(items[:4]) + (" ..." if items[4:] else "")
