@@ -70,6 +70,12 @@ def _check_optimizer(model):
         )
 
 
+def _loses_optimizer(optimizer, filepath="", *args, include_optimizer=True, **kwargs):
+    """Whether a model is saved as HDF5, with an optimizer that prunes it."""
+    is_hdf5 = str(filepath).endswith((".h5", ".hdf5")) or kwargs.get("save_format") == "h5"
+    return is_hdf5 and include_optimizer and find_pruning_optimizer(optimizer) is not None
+
+
 def install():
     """Puts the checks in place, once per process."""
     if getattr(keras.Model.make_train_function, "_keras_trim_guard", False):
@@ -95,6 +101,14 @@ def install():
                     "what saves that: it will load as a plain model. Mark it again after loading, "
                     "or call `keras_trim.strip_pruning(model)` before saving if that is what you "
                     "want.",
+                    stacklevel=2,
+                )
+            elif is_model and _loses_optimizer(optimizer, *args, **kwargs):
+                warnings.warn(
+                    "A whole model in HDF5 cannot be loaded with the optimizer that prunes it, as "
+                    "Keras restores no optimizer from there. Save it as `.keras`, or only its "
+                    "weights as `.weights.h5`, or pass `include_optimizer=False` and go without "
+                    "the masks.",
                     stacklevel=2,
                 )
             return save(model, *args, **kwargs)

@@ -1,3 +1,5 @@
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -279,6 +281,25 @@ def test_frozen_layers_are_named(mlp, data):
     with pytest.warns(UserWarning, match="1 weights .* are not trained.*hidden/kernel"):
         fit(mlp, data)
     assert zeros(mlp) == [8]
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="on JAX, Keras wants a new optimizer for that"
+)
+@pytest.mark.xfail(strict=True, reason="the optimizer still prunes layers that are frozen later")
+def test_a_layer_that_is_frozen_while_training_goes_on_is_left_alone(mlp, data):
+    keras_trim.prune_low_magnitude(mlp, keras_trim.PolynomialDecay(0.0, 0.75, 0, 8, frequency=1))
+    mlp.compile("adam", "mse")
+    with pytest.warns(UserWarning, match="Training ended at step 4, before the `end_step` 8"):
+        fit(mlp, data, epochs=1)
+    before = values(mlp.layers[0].kernel).copy()
+    mlp.layers[0].trainable = False
+    mlp.compile(mlp.optimizer, "mse")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the frozen one misses its target
+        fit(mlp, data, epochs=1)
+    np.testing.assert_array_equal(values(mlp.layers[0].kernel), before)
+    assert np.count_nonzero(values(mlp.layers[1].kernel) == 0) == 12
 
 
 def test_a_model_may_be_copied(mlp, data):
