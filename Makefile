@@ -12,6 +12,8 @@ BACKEND ?= jax
 BIN = $(VENV)/bin
 # PyTorch's own index has the build without CUDA, several GB smaller; set TORCH to override.
 TORCH ?= torch==2.13.0
+# One of its dependencies brings the full tensorflow. What it needs here is in the extra `dev`.
+KERAS_HUB ?= keras-hub==0.32.0
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 BACKENDS = jax tensorflow torch
 
@@ -44,6 +46,7 @@ setup-demo: $(VENV)/.installed-demo-$(BACKEND)
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)
 	$(PIP) "$(TORCH)"
 	$(PIP) --editable ".[dev]"
+	$(PIP) --no-deps "$(KERAS_HUB)"
 	@touch $@ $(foreach backend,$(BACKENDS),$(VENV)/.installed-demo-$(backend))
 
 $(VENV)/.installed-demo-%: pyproject.toml | $(VENV)

@@ -106,9 +106,11 @@ def install():
 
     def guarded(save):
         @functools.wraps(save)
-        def guarded_save(model, filepath, *args, **kwargs):
-            if isinstance(model, keras.Model):
+        def guarded_save(model, filepath, *args, include_optimizer=True, **kwargs):
+            if isinstance(model, keras.Model) and include_optimizer:
                 _warn_before_saving(model, str(filepath))
+            if not include_optimizer:
+                kwargs["include_optimizer"] = False
             return save(model, filepath, *args, **kwargs)
 
         return guarded_save

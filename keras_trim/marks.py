@@ -10,8 +10,10 @@ import weakref
 import keras
 import numpy as np
 
+from keras_trim.kinds import is_table
+from keras_trim.left_out import warn_of_left_out
 from keras_trim.patterns import make_pattern
-from keras_trim.policies import PruningPolicy, candidates, is_embedding
+from keras_trim.policies import PruningPolicy, candidates
 from keras_trim.schedules import PruningSchedule
 from keras_trim.specs import PruningSpec
 
@@ -46,7 +48,7 @@ class Request:
             zeros, group = self.sparsity_m_by_n
             kept = group - zeros
             inputs = view.shape(shape)[1]
-            if is_embedding(layer, variable):
+            if is_table(layer, variable):
                 return "an N:M pattern follows the axis a product sums over; a table has none"
             if inputs <= kept:
                 return f"{inputs} input channels: {kept}:{group} keeps them all"
@@ -105,13 +107,13 @@ def is_built(root):
 def resolve_pending():
     """Marks the weights that have come into being since their layers were marked."""
     for root in list(_pending):
-        _resolve(root)
+        _resolve(root, is_late=True)
 
 
-def _resolve(root):
+def _resolve(root, is_late=False):
     request = _pending.pop(root)  # an error is raised once, not whenever anything is trained
     inside = {id(layer) for layer in root._flatten_layers(include_self=False)}
-    marked = []
+    marked, fresh = [], set()
     for variable, mark in decide(root, request):
         existing = get_mark(variable)
         is_done = existing is not None and existing.request is request
@@ -119,10 +121,14 @@ def _resolve(root):
             mark = existing  # a layer that was marked on its own: the innermost mark counts
         else:
             setattr(variable, _ATTRIBUTE, mark)
+            fresh.add(id(variable))
         if mark.spec is not None:
             marked.append(variable)
     if not is_built(root):
         _pending[root] = request
+    if is_late:  # what `prune_low_magnitude` could not tell of yet
+        found = candidates(root, request.policy)
+        warn_of_left_out([c for c in found if id(c.variable) in fresh], get_mark)
     return marked
 
 

@@ -2,19 +2,11 @@
 
 import abc
 import dataclasses
-import re
 
 import keras
 
-from keras_trim.patterns import MatrixView
+from keras_trim.kinds import matrix_view, why_not
 
-_PRUNABLE_NAME = re.compile(r"(^|_)(kernel|embeddings?)(_\d+)?$")
-_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-_TRANSPOSED = (
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-)
 # To a user these are one layer, though their weights belong to cells and projections in them.
 _WHOLES = (
     keras.layers.RNN,
@@ -73,11 +65,19 @@ class PrunableLayer(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A weight of a layer, with the reason why it is not prunable (`None`: it is)."""
+    """A weight of a layer.
+
+    Args:
+        layer: The innermost Keras layer that holds the weight.
+        variable: The Keras variable.
+        reason: String. Why it is not prunable (`None`: it is).
+        is_in_doubt: Bool. The weight may well be a matrix, but the rule cannot tell.
+    """
 
     layer: keras.layers.Layer
     variable: keras.Variable
     reason: str | None
+    is_in_doubt: bool = False
 
     @property
     def view(self):
@@ -94,7 +94,7 @@ def candidates(root, policy=None):
     Returns:
         List of `Candidate`.
     """
-    found, seen, governed, wholes = [], set(), {}, {}
+    found, governed, wholes = [], {}, {}
     for layer in root._flatten_layers():
         if isinstance(layer, _WHOLES):
             for inner in layer._flatten_layers():
@@ -103,22 +103,45 @@ def candidates(root, policy=None):
             chosen = {id(variable) for variable in _checked_prunable_weights(layer)}
             for inner in layer._flatten_layers():
                 governed.setdefault(id(inner), chosen)
-        for variable in layer._trainable_variables + layer._non_trainable_variables:
-            if id(variable) in seen:
-                continue
-            seen.add(id(variable))
-            chosen = governed.get(id(layer))
-            if chosen is None:
-                reason = _why_not(layer, variable)
-            elif id(variable) in chosen:
-                reason = None
-            else:
-                reason = "not returned by get_prunable_weights()"
-            asked = wholes.get(id(layer), layer)
-            if reason is None and policy is not None and not policy.allow_pruning(asked):
-                reason = f"{type(policy).__name__} does not allow it"
-            found.append(Candidate(layer, variable, reason))
+    for layer, variable in _owned_variables(root):
+        chosen, is_in_doubt = governed.get(id(layer)), False
+        if chosen is None:
+            left_out = why_not(layer, variable)
+            reason = left_out and left_out.reason
+            is_in_doubt = left_out is not None and not left_out.is_by_design
+        elif id(variable) in chosen:
+            reason = None
+        else:
+            reason = "not returned by get_prunable_weights()"
+        asked = wholes.get(id(layer), layer)
+        may_be_pruned = reason is None or is_in_doubt
+        if may_be_pruned and policy is not None and not policy.allow_pruning(asked):
+            reason, is_in_doubt = f"{type(policy).__name__} does not allow it", False
+        found.append(Candidate(layer, variable, reason, is_in_doubt))
     return found
+
+
+def _owned_variables(root):
+    """List of tuples: each weight, once, after the innermost layer that holds it.
+
+    A wrapper may hold the kernel of the layer inside it as well, as `SpectralNormalization` does;
+    what the kernel is, only the layer inside tells.
+    """
+    holders, variables = {}, {}
+    for layer in root._flatten_layers():
+        for variable in layer._trainable_variables + layer._non_trainable_variables:
+            variables[id(variable)] = variable
+            holders.setdefault(id(variable), []).append(layer)
+    return [(_innermost(holders[key]), variable) for key, variable in variables.items()]
+
+
+def _innermost(layers):
+    """The first of some layers that has none of the others inside it."""
+    for layer in layers[:-1]:
+        inside = {id(inner) for inner in layer._flatten_layers(include_self=False)}
+        if not any(id(other) in inside for other in layers):
+            return layer
+    return layers[-1]
 
 
 def _checked_prunable_weights(layer):
@@ -136,43 +159,3 @@ def _checked_prunable_weights(layer):
                 f"layer's own float variables. Received: {weight!r}"
             )
     return weights
-
-
-def _why_not(layer, variable):
-    """The rule: float kernels and embedding tables of rank 2 and more, except depthwise ones."""
-    if not keras.backend.is_float_dtype(variable.dtype):
-        return f"dtype {variable.dtype} is not a float"
-    rank = len(variable.shape)
-    if rank < 2:
-        return f"rank {rank}: biases and scales are few and matter"
-    is_grouped = (
-        getattr(layer, "groups", 1) > 1 and variable.name == "kernel" and variable.shape[-2] == 1
-    )
-    if isinstance(layer, _DEPTHWISE) or "depthwise" in variable.name or is_grouped:
-        return "depthwise kernel: few weights, each of them matters"
-    if not _PRUNABLE_NAME.search(variable.name) or variable.name.startswith("lora_"):
-        return (
-            f"'{variable.name}' is neither a kernel nor an embedding table; to prune it, return "
-            "it from get_prunable_weights()"
-        )
-    return None
-
-
-def is_embedding(layer, variable):
-    """Whether a weight is a table of rows to look up, so that no axis of it is summed over."""
-    return isinstance(layer, keras.layers.Embedding) and "embeddings" in variable.name
-
-
-def matrix_view(layer, variable):
-    """How a layer's weight is read as matrices of (inputs, outputs)."""
-    rank = len(variable.shape)
-    if isinstance(layer, _TRANSPOSED) and variable.name == "kernel":
-        return MatrixView(tuple(range(rank - 2)), (rank - 1,), (rank - 2,))
-    if isinstance(layer, keras.layers.EinsumDense) and variable.name == "kernel":
-        operands, output = layer.equation.replace(" ", "").split("->")
-        data, kernel = (labels.replace("...", "") for labels in operands.split(","))
-        inputs = tuple(i for i, label in enumerate(kernel) if label not in output)
-        stack = tuple(i for i, label in enumerate(kernel) if label in output and label in data)
-        outputs = tuple(i for i in range(rank) if i not in inputs + stack)
-        return MatrixView(stack, inputs, outputs)
-    return MatrixView.default(rank)

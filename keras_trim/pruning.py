@@ -9,9 +9,11 @@ from keras import ops
 from keras_trim import guard
 from keras_trim.attachment import detach
 from keras_trim.finding import find_pruning_optimizers
-from keras_trim.marks import Request, decide, is_built, mark, unmark
+from keras_trim.kinds import is_table
+from keras_trim.left_out import warn_of_left_out
+from keras_trim.marks import Request, decide, get_mark, get_spec, is_built, mark, unmark
 from keras_trim.patterns import validate_pattern_arguments
-from keras_trim.policies import PruningPolicy
+from keras_trim.policies import PruningPolicy, candidates
 from keras_trim.report import warn_of_missed_targets
 from keras_trim.schedules import ConstantSparsity, PruningSchedule, validate_sparsity
 
@@ -29,8 +31,10 @@ def prune_low_magnitude(
     Nothing is cloned or wrapped: the same object comes back, and its weights are pruned by the
     optimizer that trains it. Pass `keras_trim.UpdatePruningStep()` to `fit`, or use
     `keras_trim.PruningOptimizer` in your own loop. Kernels, recurrent and pointwise kernels and
-    embedding tables of rank 2 and more are pruned, those of custom layers too;
-    `keras_trim.sparsity_report` tells what is and why the rest is not.
+    embedding tables of rank 2 and more are pruned, those of custom layers too, and weights of
+    custom layers that have no name but the shape of a matrix; `keras_trim.sparsity_report` tells
+    what is and why the rest is not. A warning names layers that stay dense as a whole if that may
+    not be what you mean.
 
     Layers inside a model that are marked on their own keep their own settings. Marking the same
     object again replaces what was said before.
@@ -67,8 +71,12 @@ def prune_low_magnitude(
                 f"Received: {layer!r} of type {type(layer).__module__}.{type(layer).__name__}"
             )
     guard.install()
-    for layer in to_prune if is_list else [to_prune]:
-        _mark(layer, request)
+    layers = list(to_prune) if is_list else [to_prune]
+    for layer in layers:  # what is wrong is found before anything is marked
+        _check_markable(layer, request)
+    for layer in layers:
+        mark(layer, request)
+    _tell(layers, request, is_list)
     return to_prune
 
 
@@ -97,16 +105,7 @@ def _request(pruning_schedule, block_size, block_pooling_type, pruning_policy, s
     )
 
 
-def _nothing_to_prune(name, decisions):
-    reasons = sorted({mark.reason for _, mark in decisions if mark.reason})
-    return (
-        "Nothing in it can be pruned: no weight is a kernel or an embedding table that the policy "
-        f"and the pattern allow. Received: {name}, whose weights are left out because: "
-        f"{'; '.join(reasons)}"
-    )
-
-
-def _mark(layer, request):
+def _check_markable(layer, request):
     if request.policy is not None and isinstance(layer, keras.Model):
         request.policy.ensure_model_supports_pruning(layer)
     if any(optimizer.built for optimizer in find_pruning_optimizers(layer)):
@@ -114,23 +113,53 @@ def _mark(layer, request):
             "This model is being pruned already. Call `keras_trim.strip_pruning(model)` before you "
             f"mark it anew. Received: to_prune={layer.name} with a PruningOptimizer"
         )
-    variables = mark(layer, request)
-    if variables is None:  # not built yet
+    if layer.built:
+        decide(layer, request)
+
+
+def _tell(layers, request, is_list):
+    """Says what of marked layers will not be pruned: an error if it is all of a model."""
+    found = [c for layer in layers if layer.built for c in candidates(layer, request.policy)]
+    if not found:  # none is built, or they have no weights, as Dropout has not
         return
-    if not variables and layer.variables and is_built(layer):
-        unmark(layer)
-        message = _nothing_to_prune(f"to_prune={layer.name}", decide(layer, request))
-        if isinstance(layer, keras.Model):
-            raise ValueError(message)
-        warnings.warn(message, stacklevel=3)
-    frozen = [variable.path for variable in variables if not variable.trainable]
+    pruned = [c for c in found if get_spec(c.variable) is not None]
+    if not pruned and all(is_built(layer) for layer in layers):
+        reasons = [get_mark(candidate.variable).reason for candidate in found]
+        for layer in layers:
+            unmark(layer)
+        if not is_list and isinstance(layers[0], keras.Model):
+            raise ValueError(_nothing_to_prune(f"to_prune={layers[0].name}", reasons))
+        names = [layer.name for layer in layers]
+        received = names[0] if len(names) == 1 else f"{names[:4]}{'...' if names[4:] else ''}"
+        warnings.warn(_nothing_to_prune(f"to_prune={received}", reasons), stacklevel=3)
+        return
+    warn_of_left_out(found, get_mark, stacklevel=3)
+    _warn_of_frozen(pruned)
+
+
+def _nothing_to_prune(name, reasons):
+    return (
+        "Nothing in it can be pruned: no weight is a kernel or an embedding table that the policy "
+        f"and the pattern allow. Received: {name}, whose weights are left out because: "
+        f"{'; '.join(sorted({reason for reason in reasons if reason}))}"
+    )
+
+
+def _warn_of_frozen(pruned):
+    # Frozen embedding tables hold vectors that were learned elsewhere and are meant to stay.
+    frozen = {
+        candidate.variable.path: None
+        for candidate in pruned
+        if not candidate.variable.trainable and not is_table(candidate.layer, candidate.variable)
+    }
     if frozen:
+        names = list(frozen)
         warnings.warn(
-            f"{len(frozen)} weights that are marked for pruning are frozen and will stay as they "
-            f"are: {', '.join(frozen[:4])}{' ...' if len(frozen) > 4 else ''}. Set "
+            f"{len(names)} weights that are marked for pruning are frozen and will stay as they "
+            f"are: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}. Set "
             "`layer.trainable = True` before compiling, mark other layers, or prune them in one "
             "shot with `keras_trim.prune`.",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -210,7 +239,10 @@ def prune(
     decisions = decide(model, request)
     specs = [(variable, mark.spec) for variable, mark in decisions if mark.spec is not None]
     if not specs:
-        raise ValueError(_nothing_to_prune(f"model={model.name}", decisions))
+        reasons = [mark.reason for _, mark in decisions]
+        raise ValueError(_nothing_to_prune(f"model={model.name}", reasons))
+    marks = {id(variable): mark for variable, mark in decisions}
+    warn_of_left_out(candidates(model, pruning_policy), lambda v: marks[id(v)], stacklevel=2)
     for variable, spec in specs:
         values = ops.convert_to_tensor(variable)
         mask = spec.pattern.mask(values, spec.count_pruned(float(sparsity)))

@@ -173,6 +173,20 @@ def test_saving_what_will_not_load(mlp, data, tmp_path):
     keras.models.load_model(tmp_path / "model.keras", compile=False)
 
 
+def test_saving_a_whole_model_as_hdf5(mlp, data, tmp_path):
+    keras_trim.prune_low_magnitude(mlp)
+    mlp.compile("sgd", "mse")
+    mlp.fit(*data, verbose=0, callbacks=[keras_trim.UpdatePruningStep()])
+    for save in (keras.Model.save, keras.saving.save_model, keras.models.save_model):
+        for name in (tmp_path / "model.h5", str(tmp_path / "model.hdf5")):
+            with pytest.warns(UserWarning, match=r"in HDF5 cannot be loaded with.*`\.keras`"):
+                save(mlp, name)
+            save(mlp, name, include_optimizer=False)
+    mlp.save(filepath=tmp_path / "model.keras")
+    mlp.save_weights(tmp_path / "model.weights.h5")
+    keras_trim.strip_pruning(mlp).save(tmp_path / "model.h5")
+
+
 def test_other_models_are_left_alone(mlp, data):
     keras_trim.prune_low_magnitude(mlp)
     other = make_mlp()

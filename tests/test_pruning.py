@@ -1,3 +1,5 @@
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -262,7 +264,9 @@ def test_n_m_leaves_out_what_it_does_not_fit(data):
             keras.layers.Dense(1),
         ]
     )
-    keras_trim.prune_low_magnitude(model, sparsity_m_by_n=(2, 4))
+    told = r"not pruned at all\. Layer '.*conv1d.*' \(16 weights\): 2 input channels: 2:4 keeps"
+    with pytest.warns(UserWarning, match=told):
+        keras_trim.prune_low_magnitude(model, sparsity_m_by_n=(2, 4))
     reasons = [row.reason for row in keras_trim.sparsity_report(model).rows]
     assert "a table has none" in reasons[0]
     assert reasons[1] == "2 input channels: 2:4 keeps them all"

@@ -116,13 +116,69 @@ def test_allow_pruning(layer, is_allowed):
         [layers.Conv2D(8, 1, activation=layers.LeakyReLU())],
         [layers.Activation("hard_swish")],  # Keras names it hard_silu
         [layers.Activation("sigmoid")],
-        [layers.LeakyReLU(), layers.ELU(), layers.Dropout(0.5)],
+        [layers.LeakyReLU(), layers.ELU()],
         [layers.UpSampling2D(2, interpolation="bilinear")],
     ],
     ids=lambda within: "-".join(type(layer).__name__ for layer in within),
 )
 def test_layers_with_a_channels_first_kernel(within):
     assert "pointwise" in pruned(mark(sequential(*within)))
+
+
+def traceless():
+    """Layers that leave nothing in a converted file."""
+    return [
+        layers.Identity(),
+        layers.Dropout(0.1),
+        layers.SpatialDropout2D(0.1),
+        layers.AlphaDropout(0.1),
+        layers.GaussianDropout(0.1),
+        layers.GaussianNoise(0.1),
+        layers.ActivityRegularization(l2=0.1),
+        layers.Activation("linear"),
+    ]
+
+
+@pytest.mark.parametrize("layer", traceless(), ids=lambda layer: type(layer).__name__)
+def test_layers_that_leave_nothing_in_the_file(layer):
+    assert pruned(mark(sequential(layer))) == ["pointwise"]
+
+
+def test_layers_that_leave_nothing_hide_no_padding_and_no_output():
+    padding, *convolution = stem()
+    reduce = [layers.ZeroPadding2D(1), layers.Dropout(0.1), layers.DepthwiseConv2D(3, strides=2)]
+    model = sequential(
+        *reduce,
+        start=[layers.GaussianNoise(0.1), padding, layers.Identity(), *convolution],
+        end=[layers.GlobalAveragePooling2D(keepdims=True), layers.Dropout(0.1)],
+    )
+    assert pruned(mark(model)) == ["pointwise"]
+    with pytest.raises(ValueError, match="no channels-first kernel.*MaxPooling2D"):
+        mark(sequential(layers.Identity(), layers.MaxPooling2D(), layers.Dropout(0.1)))
+    model = functional(lambda x: layers.Add()([x, layers.Dropout(0.1)(x)]))
+    assert pruned(mark(model)) == ["pointwise"]
+    model = functional(lambda x: x + layers.Dropout(0.1)(layers.Identity()(x)))
+    assert pruned(mark(model)) == ["pointwise"]
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="TensorFlow's converter makes the file"
+)
+def test_what_the_converter_leaves_of_them():
+    assert operations_in_file(traceless()) == operations_in_file([])
+    assert operations_in_file([layers.UnitNormalization()]) != operations_in_file([])
+
+
+def operations_in_file(within):
+    import tensorflow as tf
+    from ai_edge_litert.interpreter import Interpreter
+
+    model = sequential(*within)
+    function = tf.function(lambda x: model(x, training=False))
+    traced = function.get_concrete_function(tf.TensorSpec((1, 16, 16, 3)))
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], model)
+    interpreter = Interpreter(model_content=converter.convert())
+    return [operation["op_name"] for operation in interpreter._get_ops_details()]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,18 @@ import itertools
 import keras
 from keras import layers
 
+# Layers that pass their input on outside of training: a converted file has no trace of them.
+# (`SpatialDropout...` are subclasses of `Dropout`.)
+_TRACELESS = (
+    layers.InputLayer,  # of a nested model
+    layers.Identity,
+    layers.Dropout,
+    layers.AlphaDropout,
+    layers.GaussianDropout,
+    layers.GaussianNoise,
+    layers.ActivityRegularization,
+)
+
 
 def has_graph(operation):
     """Whether an operation is a Sequential or Functional model."""
@@ -16,6 +28,8 @@ def has_graph(operation):
 
 class Graph:
     """The layers of a Sequential or Functional model, nested models inlined.
+
+    Those that leave no trace in a converted file, such as Dropout, are not in it.
 
     Args:
         model: Keras model that is built.
@@ -39,6 +53,9 @@ class Graph:
             )
         self._consumers, self._producers = {}, {}
         self.inputs, self.outputs = self._add(model)
+        for layer in list(self._consumers):
+            if isinstance(layer, _TRACELESS) and layer not in self.inputs:
+                self._bypass(layer)
 
     def _add(self, model):
         """Adds a model's layers; returns those at its inputs and at its outputs."""
@@ -62,6 +79,15 @@ class Graph:
         outputs = [ends[tensor._keras_history.operation][1] for tensor in functional.outputs]
         return list(itertools.chain(*inputs)), list(itertools.chain(*outputs))
 
+    def _bypass(self, layer):
+        """Takes a layer out and connects those around it."""
+        consumers, producers = self._consumers.pop(layer), self._producers.pop(layer)
+        for producer in producers:
+            self._consumers[producer] = _replace(self._consumers[producer], layer, consumers)
+        for consumer in consumers:
+            self._producers[consumer] = _replace(self._producers[consumer], layer, producers)
+        self.outputs = _replace(self.outputs, layer, producers)
+
     def consumers(self, layer):
         return self._consumers[layer]
 
@@ -71,8 +97,6 @@ class Graph:
     def padding_before(self, layer):
         """The padding, equal on all sides, of a `ZeroPadding2D` that alone feeds a layer, or 0."""
         producers = self.producers(layer)
-        while len(producers) == 1 and isinstance(producers[0], layers.InputLayer):
-            producers = self.producers(producers[0])  # out of a nested model
         if len(producers) != 1 or not isinstance(producers[0], layers.ZeroPadding2D):
             return 0
         (top, bottom), (left, right) = producers[0].padding
@@ -104,3 +128,8 @@ class Graph:
                 if layer not in ends:
                     waiting.extend(self.consumers(layer))
         return seen
+
+
+def _replace(items, item, others):
+    """`items` with `others` in the place of each `item`."""
+    return list(itertools.chain(*(others if each is item else [each] for each in items)))

@@ -7,7 +7,8 @@ import keras
 import numpy as np
 
 from keras_trim.checks.report import WeightCheck
-from keras_trim.policies import candidates, matrix_view
+from keras_trim.kinds import matrix_view
+from keras_trim.policies import candidates
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,6 @@ _ELEMENTWISE = (
     layers.ReLU,
     layers.LeakyReLU,
     layers.ELU,
-    layers.Dropout,
 )
 # Keras calls hard swish by its other name, in `activation.__name__` too.
 _ACTIVATIONS = {"linear", "relu", "relu6", "leaky_relu", "elu", "sigmoid", "hard_silu"}
@@ -118,7 +117,7 @@ def _ends_cluster(layer):
 
 def _cluster_problem(layer, graph):
     """Why XNNPACK cannot run a layer within the cluster, or `None`."""
-    if isinstance(layer, (*_ELEMENTWISE, layers.InputLayer)):  # an input of a nested model
+    if isinstance(layer, _ELEMENTWISE):
         return None
     if isinstance(layer, layers.ZeroPadding2D):
         return _padding_problem(layer, graph)
@@ -151,14 +150,9 @@ def _cluster_problem(layer, graph):
 
 def _padding_problem(layer, graph):
     # XNNPACK pads channels-first only as part of a convolution.
-    waiting = list(graph.consumers(layer))
-    while waiting:
-        consumer = waiting.pop()
-        if isinstance(consumer, layers.InputLayer):  # into a nested model
-            waiting.extend(graph.consumers(consumer))
-        elif not isinstance(consumer, layers.DepthwiseConv2D):
-            return "within the cluster a ZeroPadding2D must feed a depthwise convolution"
-    return None
+    if all(isinstance(consumer, layers.DepthwiseConv2D) for consumer in graph.consumers(layer)):
+        return None
+    return "within the cluster a ZeroPadding2D must feed a depthwise convolution"
 
 
 def _depthwise_problem(layer, graph):

@@ -1,0 +1,61 @@
+"""The warning that names the layers which stay dense though they may well have matrices."""
+
+import math
+import warnings
+
+from keras_trim.kinds import is_table
+
+_MAX_NAMES = 4
+
+
+def warn_of_left_out(candidates, mark_of, stacklevel=2):
+    """Warns, once for all of them, of layers that stay dense though nobody may have meant it.
+
+    Those are layers none of whose weights is pruned, and that have one which would be if its name
+    told that it is a matrix, or if the pattern fitted its shape. What is left out by design (such
+    as depthwise kernels), by a policy or by `get_prunable_weights` is in `sparsity_report` only.
+
+    Args:
+        candidates: List of `Candidate`.
+        mark_of: Function from a variable to its `Mark`, or `None`.
+        stacklevel: Integer. That of `warnings.warn`, counted from the caller.
+    """
+    layers = {}
+    for candidate in candidates:
+        layers.setdefault(id(candidate.layer), []).append(candidate)
+    names, sizes = {}, {}
+    for own in layers.values():
+        marks = [mark_of(candidate.variable) for candidate in own]
+        if any(mark is not None and mark.spec is not None for mark in marks):
+            continue
+        for candidate, mark in zip(own, marks, strict=True):
+            if mark is not None and _may_surprise(candidate):
+                layer, size = candidate.layer, math.prod(candidate.variable.shape)
+                names.setdefault(mark.reason, {})[id(layer)] = layer.path or layer.name
+                sizes[mark.reason] = sizes.get(mark.reason, 0) + size
+    if names:
+        told = [
+            f"{_listed(list(layers.values()))} ({sizes[reason]:,} weights): {reason}"
+            for reason, layers in names.items()
+        ]
+        warnings.warn(
+            "Some layers are not pruned at all. "
+            f"{'. '.join(told)}. `keras_trim.sparsity_report(model)` lists every weight; a "
+            "`pruning_policy` that does not allow these layers says that it is meant.",
+            stacklevel=stacklevel + 1,
+        )
+
+
+def _may_surprise(candidate):
+    if candidate.is_in_doubt:
+        return True
+    # The rule would prune it, the pattern does not. An N:M pattern of a table means nothing.
+    return candidate.reason is None and not is_table(candidate.layer, candidate.variable)
+
+
+def _listed(names):
+    """`'a'`, or `12 layers, 'a', 'b', 'c', 'd' ...`."""
+    shown = ", ".join(f"'{name}'" for name in names[:_MAX_NAMES])
+    if len(names) == 1:
+        return f"Layer {shown}"
+    return f"{len(names)} layers, {shown}{' ...' if names[_MAX_NAMES:] else ''}"
