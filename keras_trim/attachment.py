@@ -1,5 +1,7 @@
 """Puts a `PruningOptimizer` into a compiled model, and takes it out again."""
 
+import contextlib
+
 import keras
 
 from keras_trim.guard import find_pruning_optimizer
@@ -22,20 +24,26 @@ def attach(model):
     if optimizer is not None:
         return optimizer
     outer = model.optimizer
-    if isinstance(outer, keras.optimizers.LossScaleOptimizer):
-        optimizer = PruningOptimizer(outer.inner_optimizer)
-    else:
-        optimizer = PruningOptimizer(outer)
-    # Layers that are never called stay without weights; an inner optimizer that has been built
-    # takes no others any more.
-    if optimizer.inner_optimizer.built or (model.built and is_built(model)):
-        optimizer.build(model.trainable_variables)
+    is_scaled = isinstance(outer, keras.optimizers.LossScaleOptimizer)
+    inner = outer.inner_optimizer if is_scaled else outer
+    with _scope(inner):
+        optimizer = PruningOptimizer(inner)
+        # Layers that are never called stay without weights; an inner optimizer that has been built
+        # takes no others any more.
+        if inner.built or (model.built and is_built(model)):
+            optimizer.build(model.trainable_variables)
     if outer is optimizer.inner_optimizer:
         _set_optimizer(model, optimizer)
     else:
         outer.inner_optimizer = optimizer
         _set_optimizer(model, outer)
     return optimizer
+
+
+def _scope(optimizer):
+    """The scope of the `tf.distribute.Strategy` that an optimizer was made in."""
+    strategy = getattr(optimizer, "_distribution_strategy", None)
+    return contextlib.nullcontext() if strategy is None else strategy.scope()
 
 
 def detach(model):

@@ -6,13 +6,13 @@ import os
 import warnings
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_trim.attachment import attach
+from keras_trim.counting import count_zeros, smallest_magnitudes
 from keras_trim.guard import find_pruning_optimizer
 from keras_trim.marks import is_to_be_pruned, marked_variables
-from keras_trim.report import count_zeros, warn_of_missed_targets
+from keras_trim.report import warn_of_missed_targets
 from keras_trim.schedules import SteppedSchedule
 
 
@@ -139,7 +139,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
     def _measured_sparsity(self):
         variables = [weight.variable for weight in self._optimizer.pruned_weights]
         size = sum(math.prod(variable.shape) for variable in variables)
-        return sum(count_zeros(variable) for variable in variables) / size
+        return sum(count_zeros(variables)) / size
 
     def _warn_of_misfit(self, start):
         self._is_checked = True
@@ -160,13 +160,14 @@ class UpdatePruningStep(keras.callbacks.Callback):
     def _warn_of_revival(self):
         """A target below the sparsity that is there would bring pruned weights back."""
         revived = []
-        for weight in self._optimizer.pruned_weights:
+        weights = self._optimizer.pruned_weights
+        counts = count_zeros([weight.variable for weight in weights])
+        masked = count_zeros([weight.mask for weight in weights])
+        for weight, zeros, masked_zeros in zip(weights, counts, masked, strict=True):
             asked = [weight.spec.first_zeros, weight.spec.target_zeros]
             asked = min((zeros for zeros in asked if zeros is not None), default=None)
             size = math.prod(weight.variable.shape)
-            zeros = count_zeros(weight.variable)
-            is_fresh = np.all(ops.convert_to_numpy(weight.mask))
-            if asked is not None and is_fresh and asked < zeros < size:
+            if asked is not None and not masked_zeros and asked < zeros < size:
                 revived.append(f"{weight.variable.path}: {zeros / size:.2%} > {asked / size:.2%}")
         if revived:
             warnings.warn(
@@ -209,11 +210,8 @@ class UpdatePruningStep(keras.callbacks.Callback):
                 )
 
     def _has_pruned(self, schedule):
-        return any(
-            not np.all(ops.convert_to_numpy(weight.mask))
-            for weight in self._optimizer.pruned_weights
-            if weight.spec.schedule is schedule
-        )
+        weights = self._optimizer.pruned_weights
+        return any(count_zeros([w.mask for w in weights if w.spec.schedule is schedule]))
 
 
 class PruningSummaries(keras.callbacks.TensorBoard):
@@ -255,14 +253,14 @@ class PruningSummaries(keras.callbacks.TensorBoard):
             return
         step = int(ops.convert_to_numpy(optimizer.iterations))
         zeros = size = 0
+        variables = [weight.variable for weight in optimizer.pruned_weights]
+        counts, thresholds = count_zeros(variables), smallest_magnitudes(variables)
         with self._train_writer.as_default():
-            for weight in optimizer.pruned_weights:
-                magnitudes = np.abs(ops.convert_to_numpy(weight.variable).astype("float32"))
-                kept = magnitudes[magnitudes > 0]
-                path = weight.variable.path
-                self.summary.scalar(f"{path}/sparsity", 1 - kept.size / magnitudes.size, step)
-                self.summary.scalar(f"{path}/threshold", kept.min() if kept.size else 0.0, step)
-                zeros, size = zeros + magnitudes.size - kept.size, size + magnitudes.size
+            for variable, count, threshold in zip(variables, counts, thresholds, strict=True):
+                path, count_all = variable.path, math.prod(variable.shape)
+                self.summary.scalar(f"{path}/sparsity", count / count_all, step)
+                self.summary.scalar(f"{path}/threshold", threshold, step)
+                zeros, size = zeros + count, size + count_all
             self.summary.scalar("sparsity/measured", zeros / size, step)
             self.summary.scalar("sparsity/scheduled", optimizer.scheduled_sparsity(step), step)
             self._train_writer.flush()
