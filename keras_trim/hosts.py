@@ -6,6 +6,7 @@ and on the other backends, where each process has whole weights, nothing is sent
 """
 
 import contextlib
+from unittest import mock
 
 import keras
 import numpy as np
@@ -36,6 +37,11 @@ def to_numpy(value):
     from jax.experimental import multihost_utils
 
     return multihost_utils.process_allgather(value, tiled=True)
+
+
+def whole_variables():
+    """Within it `variable.numpy()`, by which Keras's optimizers are saved, is `to_numpy`."""
+    return mock.patch.object(keras.Variable, "numpy", to_numpy)
 
 
 def replace_shared_file(path, shared):

@@ -6,7 +6,7 @@ import warnings
 import keras
 from keras import ops
 
-from keras_trim import guard
+from keras_trim import guard, torch_optimizers
 from keras_trim.attachment import detach
 from keras_trim.marks import Request, decide, is_built, mark, unmark
 from keras_trim.patterns import validate_pattern_arguments
@@ -115,6 +115,7 @@ def _mark(layer, request):
             f"mark it anew. Received: to_prune={layer.name} with a PruningOptimizer"
         )
     variables = mark(layer, request)
+    torch_optimizers.watch(layer)
     if variables is None:  # not built yet
         return
     if not variables and layer.variables and is_built(layer):

@@ -75,7 +75,8 @@ def write(model, path, values, include_optimizer):
     rows = []
     shared = any(hosts.is_shared(variable.value) for variable in model.variables)
     opened = hosts.replace_shared_file(path, shared)
-    with opened as file, assets.collecting() as (assets_store, asset_files):
+    whole = hosts.whole_variables() if shared else contextlib.nullcontext()
+    with whole, opened as file, assets.collecting() as (assets_store, asset_files):
         writer = Writer(file)
         saving_lib._save_state(
             model,
