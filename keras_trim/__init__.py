@@ -17,6 +17,7 @@ else:
     from keras_trim.exporters import ExportedFile, export
     from keras_trim.optimizer import PruningOptimizer
     from keras_trim.policies import PrunableLayer, PruningPolicy
+    from keras_trim.pruner import Pruner
     from keras_trim.pruning import prune, prune_low_magnitude, prune_scope, strip_pruning
     from keras_trim.report import SparsityReport, sparsity_report
     from keras_trim.schedules import ConstantSparsity, PolynomialDecay, PruningSchedule
@@ -42,6 +43,7 @@ __all__ = [
     "PolynomialDecay",
     "PrunableLayer",
     "PruneForLatencyOnXNNPack",
+    "Pruner",
     "PruningOptimizer",
     "PruningPolicy",
     "PruningSchedule",

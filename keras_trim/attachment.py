@@ -9,7 +9,7 @@ from keras_trim.finding import (
     set_optimizer,
 )
 from keras_trim.marks import is_built, is_to_be_pruned
-from keras_trim.optimizer import PruningOptimizer
+from keras_trim.optimizer import PruningOptimizer, strategy_scope
 
 
 def attach(model):
@@ -28,15 +28,15 @@ def attach(model):
     outer = getattr(model, "optimizer", None)
     if optimizers or outer is None or not is_to_be_pruned(model):
         return optimizers
-    if isinstance(outer, keras.optimizers.LossScaleOptimizer):
-        optimizer = PruningOptimizer(outer.inner_optimizer)
-    else:
-        optimizer = PruningOptimizer(outer)
-    # Layers that are never called stay without weights; an inner optimizer that has been built
-    # takes no others any more.
-    if optimizer.inner_optimizer.built or (model.built and is_built(model)):
-        optimizer.build(model.trainable_variables)
-    if outer is optimizer.inner_optimizer:
+    is_scaled = isinstance(outer, keras.optimizers.LossScaleOptimizer)
+    inner = outer.inner_optimizer if is_scaled else outer
+    with strategy_scope(inner):
+        optimizer = PruningOptimizer(inner)
+        # Layers that are never called stay without weights; an inner optimizer that has been built
+        # takes no others any more.
+        if inner.built or (model.built and is_built(model)):
+            optimizer.build(model.trainable_variables)
+    if outer is inner:
         outer = optimizer
     else:
         outer.inner_optimizer = optimizer

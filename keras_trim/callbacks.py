@@ -3,17 +3,18 @@
 import importlib.util
 import math
 import os
+import threading
 import warnings
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_trim.attachment import attach
+from keras_trim.counting import count_zeros, smallest_magnitudes
 from keras_trim.diagnostics import has_pruned, warn_before_training
 from keras_trim.finding import find_pruning_optimizer, find_pruning_optimizers
 from keras_trim.marks import marked_variables
-from keras_trim.report import count_zeros, warn_of_missed_targets
+from keras_trim.report import warn_of_missed_targets
 from keras_trim.schedules import SteppedSchedule
 from keras_trim.selection import BACKEND
 
@@ -100,11 +101,16 @@ class UpdatePruningStep(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if not self._optimizers or not self._is_built or logs is None:
             return
+        # On JAX the state of the step is out of reach while Keras runs callbacks on a thread of
+        # their own. With one that is not `async_safe` it does not, and `self.model` fetches it.
+        is_state_here = BACKEND != "jax" or threading.current_thread() is threading.main_thread()
+        if is_state_here:
+            _ = self.model
         if self._is_step_counted:
             # Since JAX would have to wait for the optimizer's own count.
             step = (self._batches_before + batch + 1) // self._batches_per_step
             self._log(logs, self._optimizers[0].scheduled_sparsity(step))
-        elif BACKEND != "jax":
+        elif is_state_here:
             self._log(logs, self._scheduled_sparsity())
 
     def on_epoch_end(self, epoch=None, logs=None, batch=None):
@@ -164,8 +170,8 @@ class UpdatePruningStep(keras.callbacks.Callback):
         return sum(zeros) / max(sum(sizes), 1)
 
     def _measured_sparsity(self):
-        weights = self._pruned_weights
-        return sum(count_zeros(weight.variable) for weight in weights) / max(_size(weights), 1)
+        variables = [weight.variable for weight in self._pruned_weights]
+        return sum(count_zeros(variables)) / max(_size(self._pruned_weights), 1)
 
     def _check(self, start):
         if self._is_checked:
@@ -191,7 +197,7 @@ def _takes_a_step_per_batch(model, optimizers):
 
 
 def _read(iterations):
-    return int(ops.convert_to_numpy(iterations))
+    return int(ops.convert_to_numpy(ops.convert_to_tensor(iterations)))
 
 
 def _size(weights):
@@ -235,18 +241,21 @@ class PruningSummaries(keras.callbacks.TensorBoard):
         optimizers = [each for each in find_pruning_optimizers(self.model) if each.built]
         if not optimizers:
             return
-        zeros = size = scheduled = 0
+        weights = [weight for optimizer in optimizers for weight in optimizer.pruned_weights]
+        variables = [weight.variable for weight in weights]
+        counts, thresholds = count_zeros(variables), smallest_magnitudes(variables)
+        step = max(_read(optimizer.iterations) for optimizer in optimizers)
+        size = _size(weights)
+        scheduled = sum(
+            optimizer.scheduled_sparsity(_read(optimizer.iterations))
+            * _size(optimizer.pruned_weights)
+            for optimizer in optimizers
+        )
         with self._train_writer.as_default():
-            for optimizer in optimizers:
-                step = _read(optimizer.iterations)
-                for weight in optimizer.pruned_weights:
-                    magnitudes = np.abs(ops.convert_to_numpy(weight.variable).astype("float32"))
-                    kept = magnitudes[magnitudes > 0]
-                    path = weight.variable.path
-                    self.summary.scalar(f"{path}/sparsity", 1 - kept.size / magnitudes.size, step)
-                    self.summary.scalar(f"{path}/threshold", kept.min() if kept.size else 0.0, step)
-                    zeros, size = zeros + magnitudes.size - kept.size, size + magnitudes.size
-                scheduled += optimizer.scheduled_sparsity(step) * _size(optimizer.pruned_weights)
-            self.summary.scalar("sparsity/measured", zeros / size, step)
+            for variable, zeros, threshold in zip(variables, counts, thresholds, strict=True):
+                sparsity = zeros / math.prod(variable.shape)
+                self.summary.scalar(f"{variable.path}/sparsity", sparsity, step)
+                self.summary.scalar(f"{variable.path}/threshold", threshold, step)
+            self.summary.scalar("sparsity/measured", sum(counts) / size, step)
             self.summary.scalar("sparsity/scheduled", scheduled / size, step)
             self._train_writer.flush()

@@ -5,9 +5,12 @@ import warnings
 
 from keras import ops
 
+from keras_trim.counting import count_zeros
+from keras_trim.hosts import to_numpy
+from keras_trim.kinds import is_table
 from keras_trim.marks import marked_variables
+from keras_trim.policies import candidates
 from keras_trim.pruned_weights import NEVER
-from keras_trim.report import count_zeros
 from keras_trim.schedules import SteppedSchedule
 
 # A share of the weights that are left: to lose more than that in the last step of training is not
@@ -43,13 +46,14 @@ def warn_of_state(optimizer):
 
 def has_pruned(weights):
     """Whether the masks of `PrunedWeight`s hold a zero."""
-    return any(not bool(ops.all(ops.convert_to_tensor(weight.mask))) for weight in weights)
+    return any(count_zeros([weight.mask for weight in weights]))
 
 
 def _warn_of_untrained(model, weights):
-    pruned = {id(weight.variable) for weight in weights}
-    left_out = [v.path for v in marked_variables(model) if id(v) not in pruned]
-    left_out += [weight.variable.path for weight in weights if not weight.variable.trainable]
+    # Frozen embedding tables hold vectors that were learned elsewhere and are meant to stay.
+    tables = {id(c.variable) for c in candidates(model) if is_table(c.layer, c.variable)}
+    pruned = {id(weight.variable) for weight in weights if weight.variable.trainable}
+    left_out = [v.path for v in marked_variables(model) if id(v) not in pruned | tables]
     if left_out:
         warnings.warn(
             f"{len(left_out)} weights that are marked for pruning are not trained, so they stay as "
@@ -62,12 +66,14 @@ def _warn_of_untrained(model, weights):
 def _warn_of_revival(weights):
     """A target below the sparsity that is there would bring pruned weights back."""
     revived = []
-    for weight in weights:
+    counts = count_zeros([weight.variable for weight in weights])
+    masked = count_zeros([weight.mask for weight in weights])
+    for weight, zeros, masked_zeros in zip(weights, counts, masked, strict=True):
         asked = [weight.spec.first_zeros, weight.spec.target_zeros]
         asked = min((zeros for zeros in asked if zeros is not None), default=None)
-        if asked is None or has_pruned([weight]):
+        size = math.prod(weight.variable.shape)
+        if asked is None or masked_zeros:
             continue
-        size, zeros = math.prod(weight.variable.shape), count_zeros(weight.variable)
         if asked < zeros < size and zeros > _FEW_ZEROS * size:
             revived.append(f"{weight.variable.path}: {zeros / size:.2%} > {asked / size:.2%}")
     if revived:
@@ -100,8 +106,8 @@ def _warn_of_replaced_weights(weights):
 
 def _warn_of_late_start(optimizer):
     """The schedule has begun, and neither masks nor weights show it: it starts with a jump."""
-    step = int(ops.convert_to_numpy(optimizer.iterations))
-    done = ops.convert_to_numpy(optimizer.pruned_steps)
+    step = int(ops.convert_to_tensor(optimizer.iterations))
+    done = to_numpy(optimizer.pruned_steps)
     for schedule in optimizer.schedules:
         if not isinstance(schedule, SteppedSchedule) or step == 0:
             continue
@@ -110,7 +116,7 @@ def _warn_of_late_start(optimizer):
         if latest == NEVER or any(done[weight.slot] != NEVER for weight in followers):
             continue
         sparsity = schedule.sparsity_at(latest)
-        zeros = sum(count_zeros(weight.variable) for weight in followers)
+        zeros = sum(count_zeros([weight.variable for weight in followers]))
         size = sum(math.prod(weight.variable.shape) for weight in followers)
         if zeros < 0.9 * sparsity * size:
             over = schedule.end_step if 0 <= schedule.end_step <= step else None

@@ -6,6 +6,7 @@ import functools
 import keras
 from keras import ops
 
+from keras_trim.hosts import to_numpy
 from keras_trim.pruned_weights import NEVER
 from keras_trim.selection import BACKEND
 
@@ -84,7 +85,7 @@ class Masking:
         `before` are the steps that the optimizer had finished when it last ended a step: masks that
         claim to be ahead of it were made before the count of steps was set back.
         """
-        done = ops.convert_to_numpy(self.pruned_steps).tolist()
+        done = to_numpy(self.pruned_steps).tolist()
         advanced = list(done)
         if before is not None:
             advanced = [(before or NEVER) if each > before else each for each in done]

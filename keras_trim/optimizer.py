@@ -1,6 +1,7 @@
 """The optimizer that prunes: the only place where training changes which weights are zero."""
 
 import collections
+import contextlib
 import math
 import warnings
 
@@ -10,6 +11,7 @@ from keras import ops
 
 from keras_trim import guard
 from keras_trim.diagnostics import warn_of_state
+from keras_trim.hosts import to_numpy
 from keras_trim.marks import get_spec, resolve_pending, set_spec
 from keras_trim.masking import Masking, outside_graph, read_step
 from keras_trim.optimizer_state import load_state, save_state
@@ -199,8 +201,9 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         step = read_step(self.iterations)
         if step > 0:
             masking = self._masking()
-            outside_graph(masking.update_due_masks)(step)
-            outside_graph(masking.mask_weights)()
+            with strategy_scope(self):
+                outside_graph(masking.update_due_masks)(step)
+                outside_graph(masking.mask_weights)()
 
     def _masking(self):
         # Anew each time: an inner optimizer may be built, and make averages, after this one.
@@ -232,7 +235,7 @@ class PruningOptimizer(keras.optimizers.Optimizer):
     def read_masks(self, step):
         """Start `scheduled_sparsity` from what the masks hold, after `step` steps."""
         if self.pruned_steps is not None:
-            self.__dict__["_pruned_steps_read"] = ops.convert_to_numpy(self.pruned_steps).tolist()
+            self.__dict__["_pruned_steps_read"] = to_numpy(self.pruned_steps).tolist()
         for group in self._groups:
             group.read_masks(step)
 
@@ -326,6 +329,12 @@ class PruningOptimizer(keras.optimizers.Optimizer):
             config.pop("inner_optimizer"), custom_objects=custom_objects
         )
         return cls(inner_optimizer, **config)
+
+
+def strategy_scope(optimizer):
+    """The scope of the `tf.distribute.Strategy` that an optimizer was made in."""
+    strategy = getattr(optimizer, "_distribution_strategy", None)
+    return contextlib.nullcontext() if strategy is None else strategy.scope()
 
 
 def _ones(shape, dtype):

@@ -15,6 +15,7 @@ import warnings
 import numpy as np
 from keras import ops
 
+from keras_trim.hosts import to_numpy
 from keras_trim.identity import describe, identify, match
 from keras_trim.pruned_weights import NEVER
 
@@ -28,11 +29,11 @@ def save_state(optimizer, store):
     }
     store["contents"] = np.frombuffer(json.dumps(contents).encode(), "uint8")
     if optimizer.pruned_steps is not None:
-        store["pruned_steps"] = ops.convert_to_numpy(optimizer.pruned_steps)
+        store["pruned_steps"] = to_numpy(optimizer.pruned_steps)
     for i, weight in enumerate(weights):
-        store[f"mask_{i}"] = np.packbits(ops.convert_to_numpy(weight.mask).reshape(-1))
+        store[f"mask_{i}"] = np.packbits(to_numpy(weight.mask).reshape(-1))
     for i, variable in enumerate(inner):
-        store[f"inner_{i}"] = ops.convert_to_numpy(variable)
+        store[f"inner_{i}"] = to_numpy(variable)
 
 
 def load_state(optimizer, store):
@@ -110,7 +111,7 @@ def _load_positions(optimizer, store):
     for i, variable in enumerate(variables):
         variable.assign(store[str(i)])
     if optimizer.pruned_steps is not None:
-        step = int(ops.convert_to_numpy(optimizer.iterations)) or NEVER
+        step = int(ops.convert_to_tensor(optimizer.iterations)) or NEVER
         optimizer.pruned_steps.assign(np.full(optimizer.pruned_steps.shape, step, "int32"))
 
 

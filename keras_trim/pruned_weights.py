@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_trim.counting import count_zeros
 from keras_trim.schedules import SteppedSchedule, validate_sparsity
 from keras_trim.specs import PruningSpec
 
@@ -160,8 +161,7 @@ class ScheduleGroup:
             return self._changes[latest][1]
 
     def _masked_zeros(self):
-        masks = (ops.convert_to_numpy(weight.mask) for weight in self.weights)
-        return sum(mask.size - int(np.count_nonzero(mask)) for mask in masks)
+        return sum(count_zeros([weight.mask for weight in self.weights]))
 
     def _count_zeros(self, counts):
         return sum(

@@ -6,7 +6,7 @@ import warnings
 import keras
 from keras import ops
 
-from keras_trim import guard
+from keras_trim import guard, torch_optimizers
 from keras_trim.attachment import detach
 from keras_trim.finding import find_pruning_optimizers
 from keras_trim.kinds import is_table
@@ -76,6 +76,7 @@ def prune_low_magnitude(
         _check_markable(layer, request)
     for layer in layers:
         mark(layer, request)
+        torch_optimizers.watch(layer)
     _tell(layers, request, is_list)
     return to_prune
 

@@ -6,12 +6,11 @@ import math
 import warnings
 
 import keras
-import numpy as np
-from keras import ops
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from keras_trim.counting import count_zeros
 from keras_trim.marks import get_mark, marked_variables, resolve_pending
 from keras_trim.policies import candidates
 
@@ -103,17 +102,12 @@ class SparsityReport:
         return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
 
-def count_zeros(variable):
-    """Integer: the zeros of a variable, counted on the host."""
-    values = ops.convert_to_numpy(variable.value)
-    return values.size - int(np.count_nonzero(values))
-
-
 def sparsity_report(model):
     """Reports for every weight of a model whether and how it is pruned, and how many are zero.
 
     Args:
-        model: Keras model or layer that is built.
+        model: Keras model or layer that is built. Where processes share its weights, all of them
+            must call this.
 
     Returns:
         `SparsityReport`. `print` it for a table; `.rows` is the data.
@@ -129,10 +123,12 @@ def sparsity_report(model):
             f"calling it on a batch. Received: model={model.name}"
         )
     resolve_pending()
-    return SparsityReport([_row(candidate) for candidate in candidates(model)])
+    weights = list(candidates(model))
+    zeros = count_zeros([candidate.variable for candidate in weights])
+    return SparsityReport([_row(*pair) for pair in zip(weights, zeros, strict=True)])
 
 
-def _row(candidate):
+def _row(candidate, zeros):
     variable, mark = candidate.variable, get_mark(candidate.variable)
     spec = mark.spec if mark else None
     reason = candidate.reason
@@ -150,7 +146,7 @@ def _row(candidate):
         shape=tuple(variable.shape),
         pattern=spec.pattern.name if spec else None,
         target=spec.target_zeros / size if has_target else None,
-        zeros=count_zeros(variable),
+        zeros=zeros,
         reason=reason,
     )
 
@@ -162,13 +158,14 @@ def warn_of_missed_targets(model, moment):
         model: Keras model or layer.
         moment: String that begins the warning, such as "Training ended".
     """
+    targets = [(v, get_mark(v).spec.target_zeros) for v in marked_variables(model) if v.trainable]
+    targets = [(variable, target) for variable, target in targets if target is not None]
+    counts = count_zeros([variable for variable, _ in targets])
     missed = []
-    for variable in marked_variables(model):
-        target = get_mark(variable).spec.target_zeros
-        if target is not None and variable.trainable:
-            zeros, size = count_zeros(variable), math.prod(variable.shape)
-            if zeros < target:
-                missed.append(f"{variable.path} at {zeros / size:.2%} of {target / size:.2%}")
+    for (variable, target), zeros in zip(targets, counts, strict=True):
+        size = math.prod(variable.shape)
+        if zeros < target:
+            missed.append(f"{variable.path} at {zeros / size:.2%} of {target / size:.2%}")
     if missed:
         warnings.warn(
             f"{moment} before {len(missed)} weights reached their target sparsity: "

@@ -8,9 +8,9 @@ from keras_trim.inference.choices import Choices
 
 # Tests of what is computed within a compiled training step, which optimizations change.
 OPTIMIZED = (
-    "test_distribution",
     "test_optimizer",
     "test_patterns",
+    "test_pruner",
     "test_pruning",
     "test_saving",
     "test_selection",

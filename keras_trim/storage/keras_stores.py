@@ -9,6 +9,7 @@ import posixpath
 from keras import ops
 from keras.src.saving.saving_lib import H5IOStore
 
+from keras_trim.hosts import is_shared, to_numpy
 from keras_trim.storage.arrays import as_array
 
 
@@ -49,7 +50,8 @@ class WriteStore(_Store):
     def __setitem__(self, key, value):
         name = self._path(key)
         # A sum, such as a kernel with its LoRA, is a tensor that PyTorch may still differentiate.
-        self._write(name, as_array(ops.convert_to_numpy(value) if ops.is_tensor(value) else value))
+        is_tensor = ops.is_tensor(value) or is_shared(value)
+        self._write(name, as_array(to_numpy(value) if is_tensor else value))
         self._names.setdefault(self._folder, []).append(str(key))
 
     def keys(self):

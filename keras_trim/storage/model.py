@@ -6,11 +6,11 @@ import warnings
 
 import keras
 import numpy as np
-from keras import ops, saving
+from keras import saving
 from keras.src.saving import saving_lib
 from keras.src.saving.serialization_lib import ObjectSharingScope
 
-from keras_trim.atomic import replace_file
+from keras_trim import hosts
 from keras_trim.storage import assets, lossy
 from keras_trim.storage.arrays import check_suffix, metadata
 from keras_trim.storage.building import build, shorten
@@ -73,7 +73,10 @@ def write(model, path, values, include_optimizer):
     """Does what `save` does, with arguments that have been checked."""
     config = _structure(model)
     rows = []
-    with replace_file(path) as file, assets.collecting() as (assets_store, asset_files):
+    shared = any(hosts.is_shared(variable.value) for variable in model.variables)
+    opened = hosts.replace_shared_file(path, shared)
+    whole = hosts.whole_variables() if shared else contextlib.nullcontext()
+    with whole, opened as file, assets.collecting() as (assets_store, asset_files):
         writer = Writer(file)
         saving_lib._save_state(
             model,
@@ -83,7 +86,7 @@ def write(model, path, values, include_optimizer):
             visited_saveables=set() if include_optimizer else optimizer_ids(model),
         )
         for index, variable in enumerate(_seeds(model)):
-            writer.write_array(f"{_SEEDS}{index}", ops.convert_to_numpy(variable.value))
+            writer.write_array(f"{_SEEDS}{index}", hosts.to_numpy(variable))
         writer.write_file(_CONFIG, config.encode())
         for name, data in asset_files():
             writer.write_file(name, data)
@@ -144,7 +147,7 @@ def _unchanged_by_errors(model):
     variables = [*model.variables]
     for optimizer in _optimizers(model):
         variables += optimizer.variables
-    before = [np.array(ops.convert_to_numpy(variable.value)) for variable in variables]
+    before = [np.array(hosts.to_numpy(variable)) for variable in variables]
     try:
         yield
     except BaseException:

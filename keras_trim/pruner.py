@@ -1,0 +1,181 @@
+"""Pruning after the steps of optimizers that are not of Keras: `torch.optim`, optax, your own."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_trim import guard, torch_optimizers
+from keras_trim.hosts import to_numpy
+from keras_trim.marks import get_spec, resolve_pending
+from keras_trim.masking import BACKEND, Masking, outside_graph, read_step
+from keras_trim.pruned_weights import NEVER, PrunedWeight, group_by_schedule
+
+
+class Pruner:
+    """Prunes the marked weights of a model, in loops whose optimizer is not one of Keras.
+
+    Call `apply` after each step of the optimizer (on JAX `stateless_apply`, within the compiled
+    step). It counts the step, makes new masks if the schedule says so, and zeroes what they say, as
+    `keras_trim.PruningOptimizer` does around an optimizer of Keras.
+
+    On PyTorch, a step of a `torch.optim` optimizer raises an error if it would move marked weights
+    that no `Pruner` prunes, or if `apply` was not called since the step before. On the other
+    backends a forgotten call is noticed by `keras_trim.strip_pruning` and `sparsity_report` only.
+
+    Args:
+        model: `keras.Model` or layer that is built and marked by
+            `keras_trim.prune_low_magnitude`. Trainable weights are pruned.
+
+    Raises:
+        ValueError: if it is not built, or none of its trainable weights is marked.
+
+    Example:
+
+    ```python
+    keras_trim.prune_low_magnitude(model, keras_trim.PolynomialDecay(0.0, 0.8, 0, 1000))
+    pruner = keras_trim.Pruner(model)
+    # then, in your own training loop:
+    optimizer.step()
+    pruner.apply()
+    ```
+    """
+
+    def __init__(self, model):
+        if not isinstance(model, keras.layers.Layer) or not model.built:
+            raise ValueError(
+                "`model` must be a Keras model or layer that is built: call it on a batch first. "
+                f"Received: model={model!r}"
+            )
+        guard.install()
+        resolve_pending()
+        self._trainable_variables = list(model.trainable_variables)
+        specs = [(i, v, get_spec(v)) for i, v in enumerate(self._trainable_variables)]
+        specs = [entry for entry in specs if entry[2] is not None]
+        if not specs:
+            raise ValueError(
+                "Nothing to prune: none of the trainable weights is marked. Call "
+                "`keras_trim.prune_low_magnitude(model, ...)` first. "
+                f"Received: model={model.name}, {len(self._trainable_variables)} trainable weights"
+            )
+        strategy = None
+        if BACKEND == "tensorflow":
+            import tensorflow as tf
+
+            strategy = tf.distribute.get_strategy()
+        self._strategy = strategy
+        self._step = keras.Variable(
+            0, dtype="int32", trainable=False, name="step", aggregation="only_first_replica"
+        )
+        self.pruned_weights = [
+            PrunedWeight(i, slot, v, spec, _mask(v)) for slot, (i, v, spec) in enumerate(specs)
+        ]
+        self._pruned_steps = keras.Variable(
+            np.full(len(specs), NEVER, "int32"),
+            dtype="int32",
+            trainable=False,
+            name="pruned_steps",
+            aggregation="only_first_replica",
+        )
+        groups = group_by_schedule(self.pruned_weights)
+        self._masking = Masking(groups, self._pruned_steps, {}, strategy)
+        torch_optimizers.expect(self)
+
+    @property
+    def variables(self):
+        """List of Keras variables, all the state there is: counts of steps, and the masks."""
+        return [self._step, self._pruned_steps, *(weight.mask for weight in self.pruned_weights)]
+
+    @property
+    def iterations(self):
+        """Scalar int32 variable: steps finished."""
+        return self._step
+
+    def apply(self):
+        """Ends a step: to be called after the optimizer has moved the weights."""
+        torch_optimizers.applied(self)
+        if BACKEND == "tensorflow":
+            import tensorflow as tf
+
+            tf.__internal__.distribute.interim.maybe_merge_call(
+                lambda _: self._apply(), self._strategy
+            )
+        else:
+            self._apply()
+
+    @outside_graph
+    def _apply(self):
+        before = read_step(self._step)
+        self._step.assign_add(1)
+        self._masking.prune(before, read_step(self._step))
+
+    def stateless_apply(self, pruner_variables, trainable_variables):
+        """Does what `apply` does as a pure function, for JAX.
+
+        Args:
+            pruner_variables: List of arrays: values of `pruner.variables`.
+            trainable_variables: List of arrays: values of `model.trainable_variables`, as the
+                optimizer has moved them.
+
+        Returns:
+            A tuple `(trainable_variables, pruner_variables)`, as `stateless_apply` of a Keras
+            optimizer returns it.
+
+        Raises:
+            ValueError: if a list has another length than the variables.
+        """
+        variables = [*self.variables, *self._trainable_variables]
+        values = [*pruner_variables, *trainable_variables]
+        if len(pruner_variables) != len(self.variables) or len(values) != len(variables):
+            raise ValueError(
+                "`pruner_variables` and `trainable_variables` must have the values of "
+                "`pruner.variables` and `model.trainable_variables`, in that order. Received: "
+                f"{len(pruner_variables)} and {len(trainable_variables)} values for "
+                f"{len(self.variables)} and {len(self._trainable_variables)} variables"
+            )
+        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))) as scope:
+            self._apply()
+        values = [scope.get_current_value(variable) for variable in variables]
+        values = [v if new is None else new for v, new in zip(variables, values, strict=True)]
+        count = len(self.variables)
+        return values[count:], values[:count]
+
+    def state_dict(self):
+        """Dict: string -> `numpy.ndarray`, to be saved with a checkpoint."""
+        return {name: np.array(to_numpy(v)) for name, v in self._named_variables().items()}
+
+    def load_state_dict(self, state):
+        """Goes on from what `state_dict` returned, for a model whose weights have been restored.
+
+        Args:
+            state: Dict: string -> array.
+
+        Raises:
+            ValueError: if it is of a model whose pruned weights have other paths or shapes.
+        """
+        variables = self._named_variables()
+        shapes = {name: tuple(v.shape) for name, v in variables.items()}
+        received = {name: tuple(np.shape(value)) for name, value in state.items()}
+        if shapes != received:
+            different = sorted(set(shapes.items()) ^ set(received.items()))
+            raise ValueError(
+                "`state` must be what `state_dict` returned for a model of the same structure, "
+                f"marked in the same way. Received: a state that differs in {different[:4]}"
+            )
+        for name, variable in variables.items():
+            variable.assign(ops.convert_to_tensor(state[name], variable.dtype))
+
+    def _named_variables(self):
+        masks = {f"mask/{w.variable.path}": w.mask for w in self.pruned_weights}
+        return {"step": self._step, "pruned_steps": self._pruned_steps, **masks}
+
+
+def _mask(variable):
+    """A variable of ones, laid out as the weight."""
+    return keras.Variable(
+        # From NumPy, as JAX would compile a program for each shape.
+        np.ones(tuple(variable.shape), bool),
+        dtype="bool",
+        trainable=False,
+        layout=getattr(variable, "_layout", None),
+        name=f"{variable.path.replace('/', '_')}_mask",
+    )

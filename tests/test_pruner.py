@@ -1,0 +1,129 @@
+"""`Pruner`: masks after steps that no Keras optimizer takes."""
+
+import keras
+import numpy as np
+import oracle
+import pytest
+from conftest import make_mlp, values, zeros
+from keras import ops
+
+import keras_trim
+
+BACKEND = keras.backend.backend()
+needs_torch = pytest.mark.skipif(BACKEND != "torch", reason="hooks of torch.optim")
+
+
+@pytest.fixture
+def model():
+    model = make_mlp()
+    schedule = keras_trim.PolynomialDecay(0.0, 0.5, begin_step=0, end_step=6, frequency=2)
+    return keras_trim.prune_low_magnitude(model, schedule)
+
+
+def move(model, step):
+    """What an optimizer might do: the same on every backend."""
+    rng = np.random.default_rng(step)
+    for variable in model.trainable_variables:
+        noise = rng.standard_normal(variable.shape) * 0.1
+        variable.assign(values(variable) + noise.astype("float32"))
+
+
+def test_follows_the_schedule(model):
+    pruner = keras_trim.Pruner(model)
+    found = []
+    for step in range(8):
+        move(model, step)
+        pruner.apply()
+        found.append(zeros(model))
+    # Updates at steps 0 (with the first step), 2, 4, 6.
+    expected = []
+    for step in (0, 2, 2, 4, 4, 6, 6, 6):
+        sparsity = 0.5 - 0.5 * (1 - step / 6) ** 3
+        expected.append([round(128 * sparsity), round(16 * sparsity)])
+    assert found == [expected[0], *expected[1:]]
+    assert int(values(pruner.iterations)) == 8
+
+
+def test_masks_are_exact(model):
+    pruner = keras_trim.Pruner(model)
+    for step in range(6):
+        move(model, step)
+        if step == 5:
+            before = [values(layer.kernel).copy() for layer in model.layers]
+        pruner.apply()
+    for kernel, weight, count in zip(before, pruner.pruned_weights, (64, 8), strict=True):
+        np.testing.assert_array_equal(values(weight.mask), oracle.keep_largest(kernel, count))
+
+
+def test_resumed_equals_uninterrupted(model):
+    pruner = keras_trim.Pruner(model)
+    for step in range(3):
+        move(model, step)
+        pruner.apply()
+    state, weights = pruner.state_dict(), model.get_weights()
+    for step in range(3, 6):
+        move(model, step)
+        pruner.apply()
+    expected = model.get_weights()
+    model.set_weights(weights)
+    other = keras_trim.Pruner(model)
+    other.load_state_dict(state)
+    for step in range(3, 6):
+        move(model, step)
+        other.apply()
+    for mine, theirs in zip(model.get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    with pytest.raises(ValueError, match="`state` must be what `state_dict` returned"):
+        other.load_state_dict({"step": 0})
+
+
+def test_wrong_models(model):
+    with pytest.raises(ValueError, match="that is built"):
+        keras_trim.Pruner(keras.layers.Dense(2))
+    with pytest.raises(ValueError, match="none of the trainable weights is marked"):
+        keras_trim.Pruner(make_mlp())
+    with pytest.raises(ValueError, match="in that order"):
+        keras_trim.Pruner(model).stateless_apply([], [])
+
+
+def torch_step(model, optimizer):
+    optimizer.zero_grad()
+    ops.sum(model(ops.ones((2, 8)))).backward()
+    optimizer.step()
+
+
+@needs_torch
+def test_torch_optimizer_without_a_pruner(model):
+    import torch
+
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    before = [w.copy() for w in model.get_weights()]
+    with pytest.raises(ValueError, match=r"make a `keras_trim.Pruner\(model\)`"):
+        torch_step(model, optimizer)
+    for mine, theirs in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    keras_trim.Pruner(model)
+    torch_step(model, optimizer)
+    # Marked after its first steps.
+    other = make_mlp()
+    optimizer = torch.optim.SGD(other.parameters(), 0.1)
+    torch_step(other, optimizer)
+    keras_trim.prune_low_magnitude(other)
+    with pytest.raises(ValueError, match="nothing would prune it"):
+        torch_step(other, optimizer)
+    with pytest.warns(UserWarning, match="before 2 weights"):
+        keras_trim.strip_pruning(other)
+    torch_step(other, optimizer)
+
+
+@needs_torch
+def test_forgotten_apply(model):
+    import torch
+
+    pruner = keras_trim.Pruner(model)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    torch_step(model, optimizer)
+    with pytest.raises(ValueError, match="was not called after the last step"):
+        torch_step(model, optimizer)
+    pruner.apply()
+    torch_step(model, optimizer)
