@@ -102,8 +102,9 @@ def test_torch_optimizer_without_a_pruner(model):
         torch_step(model, optimizer)
     for mine, theirs in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    keras_trim.Pruner(model)
+    pruner = keras_trim.Pruner(model)
     torch_step(model, optimizer)
+    pruner.apply()
     # Marked after its first steps.
     other = make_mlp()
     optimizer = torch.optim.SGD(other.parameters(), 0.1)
