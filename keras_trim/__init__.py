@@ -12,6 +12,7 @@ else:
     _no_keras = None
     from keras_trim import sparsity as sparsity
     from keras_trim.callbacks import PruningSummaries, UpdatePruningStep
+    from keras_trim.checkpoints import Checkpoint
     from keras_trim.checks import DeploymentReport, check
     from keras_trim.exporters import ExportedFile, export
     from keras_trim.optimizer import PruningOptimizer
@@ -32,6 +33,7 @@ else:
     from keras_trim.xnnpack import PruneForLatencyOnXNNPack
 
 __all__ = [
+    "Checkpoint",
     "ConstantSparsity",
     "DeploymentReport",
     "ExportedFile",
