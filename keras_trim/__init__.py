@@ -13,6 +13,7 @@ else:
     from keras_trim import persistence as _persistence
     from keras_trim import sparsity as sparsity
     from keras_trim.callbacks import PruningSummaries, UpdatePruningStep
+    from keras_trim.checkpoints import Checkpoint
     from keras_trim.checks import DeploymentReport, check
     from keras_trim.exporters import ExportedFile, export
     from keras_trim.optimizer import PruningOptimizer
@@ -36,6 +37,7 @@ else:
     _persistence.install()
 
 __all__ = [
+    "Checkpoint",
     "ConstantSparsity",
     "DeploymentReport",
     "ExportedFile",

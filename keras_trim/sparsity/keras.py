@@ -4,6 +4,7 @@ from keras_trim.callbacks import PruningSummaries, UpdatePruningStep
 from keras_trim.policies import PrunableLayer, PruningPolicy
 from keras_trim.pruning import prune_low_magnitude, prune_scope, strip_pruning
 from keras_trim.schedules import ConstantSparsity, PolynomialDecay, PruningSchedule
+from keras_trim.sparsity import unstripped as _unstripped  # noqa: F401 (it registers an error)
 from keras_trim.xnnpack import PruneForLatencyOnXNNPack
 
 __all__ = [

@@ -1,0 +1,239 @@
+"""The callback that writes checkpoints while `fit` runs, and resumes from the newest."""
+
+import os
+import time
+import warnings
+
+import keras
+
+from keras_trim import atomic
+from keras_trim.checkpoints import callback_states, files, processes, random_state, state
+from keras_trim.checkpoints.data_position import DataPosition, find_fit
+from keras_trim.storage.errors import FormatError
+from keras_trim.storage.streams import import_zstandard
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Writes checkpoints while `fit` runs; the same program, started again, goes on from there.
+
+    The interrupted run and what follows it end as one that was never interrupted: with the same
+    weights, masks, optimizer state and logs, bit for bit where the backend computes the same each
+    time. For this, a checkpoint holds all variables of the model, its optimizer and its metrics,
+    the states of random number generators, the epoch, and the place within the epoch: batches that
+    were trained on are drawn again and dropped, so the rest come in the same order. It works for
+    models that are pruned and for those that are not.
+
+    A file is written beside its final name and renamed when it is complete. So a process that is
+    killed at any moment leaves the checkpoint before whole. A file that is damaged is noticed by
+    its checksums; the one before is taken instead, with a warning.
+
+    Run again after training has ended, the program trains no more; with more `epochs`, it trains
+    on. To begin anew, use another `directory`.
+
+    Put it last among the callbacks. In runs of several processes, one of them writes, and all read.
+
+    Args:
+        directory: Path of a folder, for one training run only. It is made if it is missing.
+        save_freq: `"epoch"` (default): a checkpoint after each epoch. Integer: after so many
+            batches. `None`: only as `every_seconds` says. The end of training is always saved.
+        every_seconds: Number of seconds after which a checkpoint is written as well, or `None`.
+            For runs of one process.
+        max_to_keep: Integer. How many checkpoints are kept, at least 1. The second newest (default
+            2) is what is left should the newest be damaged.
+
+    Raises:
+        ImportError: if `zstandard` is not installed.
+        ValueError: if an argument is wrong; in `fit`, if the checkpoint is of another model, or if
+            all checkpoints are damaged.
+
+    Example:
+
+    ```python
+    model.compile("adam", "mse")
+    callbacks = [keras_trim.UpdatePruningStep(), keras_trim.Checkpoint("checkpoints")]
+    model.fit(x, y, epochs=10, callbacks=callbacks)
+    ```
+    """
+
+    def __init__(self, directory, save_freq="epoch", every_seconds=None, max_to_keep=2):
+        super().__init__()
+        import_zstandard()
+        if not isinstance(directory, (str, os.PathLike)) or not os.fspath(directory):
+            raise ValueError(
+                f"`directory` must be the path of a folder. Received: directory={directory!r}"
+            )
+        if save_freq not in ("epoch", None) and not _is_count(save_freq):
+            raise ValueError(
+                '`save_freq` must be "epoch", a positive integer (batches) or `None`. '
+                f"Received: save_freq={save_freq!r}"
+            )
+        is_number = isinstance(every_seconds, (int, float)) and not isinstance(every_seconds, bool)
+        if every_seconds is not None and not (is_number and every_seconds > 0):
+            raise ValueError(
+                "`every_seconds` must be a positive number or `None`. "
+                f"Received: every_seconds={every_seconds!r}"
+            )
+        if not _is_count(max_to_keep):
+            raise ValueError(
+                f"`max_to_keep` must be a positive integer. Received: max_to_keep={max_to_keep!r}"
+            )
+        self.directory = os.fspath(directory)
+        self.save_freq = save_freq
+        self.every_seconds = every_seconds
+        self.max_to_keep = max_to_keep
+        self._position = None
+        self._callbacks = []
+        self._epoch = 0
+        self._resumed = None  # what is still to be restored of a checkpoint
+        self._damaged = set()
+        self._saved_at = 0  # batches
+        self._saved_time = 0.0
+
+    # What `fit` calls
+
+    def on_train_begin(self, logs=None):
+        model = self.model
+        epoch_iterator, self._callbacks = find_fit()
+        if self.every_seconds is not None and processes.is_one_of_several(model):
+            raise ValueError(
+                "In a run of several processes, all of them must save at the same step: use "
+                f"`save_freq`. Received: every_seconds={self.every_seconds}"
+            )
+        why_unbuilt = _build(model, epoch_iterator)
+        self._position = DataPosition(epoch_iterator, self._before_batch)
+        self._epoch = 0
+        if processes.is_writer(model):
+            atomic.remove_leftovers(self.directory)
+        training = self._resumed = self._load(why_unbuilt)
+        if training is not None:
+            # `fit` reads it right after this. An epoch that is over is not trained again.
+            self._epoch = training["epoch"]
+            is_over = training["is_stopped"] and self.params["epochs"] <= training["epochs"]
+            model._initial_epoch = self.params["epochs"] if is_over else self._epoch
+        self._saved_at, self._saved_time = self._position.batches, time.monotonic()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+        self._restore_callbacks()
+
+    def on_train_end(self, logs=None):
+        model = self.model
+        self._restore_callbacks()
+        is_stopped = bool(model.stop_training)
+        model._initial_epoch = None
+        if self._resumed is not None:  # nothing was left to train
+            self._resumed = None
+            return
+        self._epoch += 1
+        self._save(0, is_end=True, is_stopped=is_stopped)
+
+    def _before_batch(self, step):
+        """Called when all of one batch is done, and nothing of the next one has begun."""
+        if self._resumed is not None:
+            self.model._initial_epoch = None
+            metrics = {id(variable) for variable in self.model.metrics_variables}
+            for variable, value in self._resumed["variables"]:
+                if id(variable) in metrics:  # which `fit` has reset
+                    variable.assign(value)
+            self._resumed = None
+            return
+        batches = self._position.batches
+        is_due = self.save_freq == "epoch" and step == 0
+        if _is_count(self.save_freq):
+            is_due = batches - self._saved_at >= self.save_freq
+        if self.every_seconds is not None:
+            is_due |= time.monotonic() - self._saved_time >= self.every_seconds
+        if is_due and batches > self._saved_at:
+            self._save(step)
+
+    # Files
+
+    def _save(self, step, is_end=False, is_stopped=False):
+        model = self.model
+        arrays = state.read_variables(model)
+        states, arrays_of_callbacks = callback_states.read(self._callbacks)
+        training = {
+            "epoch": self._epoch,
+            "epochs": self.params["epochs"],
+            "is_stopped": is_stopped,
+            "positions": processes.gather(self._position.state(step, is_end)),
+            "global_seed": random_state.read_global_seed(),
+            "callbacks": states,
+        }
+        batches = self._position.batches
+        if processes.is_writer(model):
+            files.write(self.directory, batches, arrays | arrays_of_callbacks, training)
+            files.remove_older(self.directory, self.max_to_keep, self._damaged)
+            self._damaged = set()
+        self._saved_at, self._saved_time = batches, time.monotonic()
+
+    def _load(self, why_unbuilt):
+        """Restores the newest checkpoint that is whole; returns what it says of training."""
+        problems = []
+        for path in files.find(self.directory):
+            try:
+                training = self._load_file(path, why_unbuilt)
+            except (FormatError, OSError) as error:
+                problems.append(f"{path.name}: {error}")
+                if isinstance(error, FormatError):
+                    self._damaged.add(path)
+                continue
+            if problems:
+                warnings.warn(
+                    f"{len(problems)} newer checkpoints cannot be read, so training goes on from "
+                    f"{path.name}. Received: {'; '.join(problems)}",
+                    stacklevel=3,
+                )
+            return training
+        if problems:
+            raise ValueError(
+                "None of the checkpoints can be read. Remove the folder to begin anew. Received: "
+                f"directory={self.directory} with {'; '.join(problems)}"
+            )
+        return None
+
+    def _load_file(self, path, why_unbuilt):
+        with files.reading(path) as (reader, training):
+            if why_unbuilt is not None:
+                raise ValueError(
+                    "There is a checkpoint, but the model that it belongs to could not be built: "
+                    "call the model on a batch before `fit`. "
+                    f"Received: model={self.model.name}, {why_unbuilt}"
+                ) from why_unbuilt
+            positions = training["positions"]
+            is_as_before = len(positions) == processes.count()
+            self._position.resume(positions[processes.index() if is_as_before else 0])
+            training["arrays"] = callback_states.load_arrays(reader)
+            training["variables"] = state.load_variables(reader, self.model)
+            random_state.write_global_seed(training["global_seed"])
+        return training
+
+    def _restore_callbacks(self):
+        """Done after all of them have begun, which sets some of them back."""
+        if self._resumed is not None and "callbacks" in self._resumed:
+            states = self._resumed.pop("callbacks")
+            callback_states.write(self._callbacks, states, self._resumed["arrays"])
+
+
+def _is_count(value):
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _build(model, epoch_iterator):
+    """Builds what TensorFlow would build within the first step; returns the error, if any."""
+    if keras.backend.backend() != "tensorflow":
+        return None
+    metrics, optimizer = model._compile_metrics, model.optimizer
+    is_built = all(layer.built for layer in model._flatten_layers())
+    if is_built and (metrics is None or metrics.built) and (optimizer is None or optimizer.built):
+        return None
+    try:
+        batch = keras.tree.map_structure(
+            lambda spec: keras.KerasTensor(tuple(spec.shape), spec.dtype.name),
+            epoch_iterator._distributed_dataset.element_spec,
+        )
+        with model.distribute_strategy.scope():
+            model._symbolic_build(data_batch=batch)
+    except Exception as error:  # whatever the user's layers raise
+        return error
+    return None

@@ -1,0 +1,264 @@
+"""Where `fit` stands in its data: read between two batches, and found again by another process.
+
+`fit` draws batches from a Keras `EpochIterator`, which it hands to no callback. So it is looked up
+in the frame of `fit`, and two methods of that one object are replaced. An epoch's order is drawn
+when its iterator is made. So the state of the random number generators at that moment, and how many
+batches have been drawn since, are what brings another iterator to the same place.
+"""
+
+import sys
+import warnings
+
+import keras
+from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
+from keras.src.trainers.data_adapters.tf_dataset_adapter import TFDatasetAdapter
+from keras.src.trainers.epoch_iterator import EpochIterator
+
+from keras_trim.checkpoints import random_state
+
+_HOOKS = ("on_epoch_begin", "on_epoch_end")
+
+
+def find_fit():
+    """The `EpochIterator` and the list of callbacks of the `fit` that is running.
+
+    Raises:
+        RuntimeError: if none is.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        epoch_iterator = frame.f_locals.get("epoch_iterator")
+        if frame.f_code.co_name == "fit" and isinstance(epoch_iterator, EpochIterator):
+            return epoch_iterator, frame.f_locals["callbacks"].callbacks
+        frame = frame.f_back
+    raise RuntimeError(
+        "`Checkpoint` knows where training stands only within Keras's own `model.fit`: pass it to "
+        "that. In a loop of your own, use `model.save` or `keras_trim.save`. Received: a call from "
+        "elsewhere"
+    )
+
+
+class DataPosition:
+    """Follows an `EpochIterator`, and brings a new one to where another one stood.
+
+    Args:
+        epoch_iterator: `EpochIterator` that `fit` has made and not drawn from yet.
+        before_batch: Function of the batch's index within the epoch. It is called whenever all
+            that belongs to one batch is done, and nothing of the next one has been drawn.
+    """
+
+    def __init__(self, epoch_iterator, before_batch):
+        self._epoch_iterator = epoch_iterator
+        self._adapter = epoch_iterator.data_adapter
+        self._before_batch = before_batch
+        self._generators = _generators_of_loader(self._adapter)
+        self._iterators = 0  # made before the latest
+        self._drawn = 0  # batches, from the latest
+        self._start = None  # the generators' state when it was made
+        self._hook_calls = []
+        self._hook_state = None
+        self._resumed = None
+        self.batches = 0  # in all
+        self._enumerate = epoch_iterator._enumerate_iterator
+        self._make_iterator = epoch_iterator._get_iterator
+        epoch_iterator._enumerate_iterator = self._enumerate_batches
+        epoch_iterator._get_iterator = self._get_iterator
+        self._record_hooks()
+        _warn_of_missing_seed(self._adapter)
+
+    @property
+    def _is_one_stream(self):
+        """Whether the next epoch goes on with the iterator of this one."""
+        return (
+            self._epoch_iterator.steps_per_epoch is not None
+            and self._epoch_iterator._current_iterator is not None
+        )
+
+    @property
+    def _is_made(self):
+        """Whether the latest iterator has begun: but on TensorFlow, with the first batch only."""
+        is_eager = hasattr(self._epoch_iterator, "_distributed_dataset")
+        return self._start is not None and (is_eager or self._drawn > 0)
+
+    def state(self, step, is_end=False):
+        """Dict of JSON types.
+
+        Args:
+            step: Integer. Batches of this epoch that are done.
+            is_end: Boolean. Whether `fit` is done with its last epoch.
+        """
+        now = random_state.read(self._generators)
+        starts_anew = is_end and not self._is_one_stream
+        return {
+            "batches": self.batches,
+            "step": step,
+            "iterators": self._iterators + (starts_anew and self._is_made),
+            "drawn": 0 if starts_anew else self._drawn,
+            "start": now if starts_anew else self._start,
+            "now": now,
+            "steps_per_epoch": self._epoch_iterator.num_batches,
+            "inferred_steps": self._epoch_iterator._num_batches,
+            "hooks": self._hook_calls,
+        }
+
+    def resume(self, state):
+        """Makes the next epoch begin where `state` was read.
+
+        Raises:
+            ValueError: if the data are others.
+        """
+        known, found = state["steps_per_epoch"], self._epoch_iterator.num_batches
+        if state["step"] and found is not None and known != found:
+            raise ValueError(
+                "The checkpoint was written in the middle of an epoch of another number of "
+                "batches, so its place in the data cannot be found: pass the same data, "
+                "`batch_size` and `steps_per_epoch` to `fit`. "
+                f"Received: {found} batches per epoch instead of {known}"
+            )
+        self.batches = state["batches"]
+        self._iterators = state["iterators"]
+        self._resumed = state
+
+    # In place of the methods of `EpochIterator`
+
+    def _enumerate_batches(self):
+        resumed = self._resumed
+        if resumed is not None:
+            self._replay_hooks(resumed["hooks"])
+            if self._epoch_iterator._num_batches is None:  # the first epoch has shown it
+                self._epoch_iterator._num_batches = resumed["inferred_steps"]
+        for begin, end, iterator in self._enumerate():
+            if resumed is not None:
+                if begin < resumed["step"]:
+                    continue
+                self._epoch_iterator._steps_seen = self._drawn + end - begin + 1
+                resumed = None
+            self._before_batch(begin)
+            yield begin, end, iterator
+            self._drawn += end - begin + 1
+            self.batches += end - begin + 1
+
+    def _get_iterator(self):
+        resumed, self._resumed = self._resumed, None
+        if resumed is None:
+            self._iterators += self._is_made
+            self._start, self._drawn = random_state.read(self._generators), 0
+            return self._make_iterator()
+        self._count_iterators(resumed["iterators"])
+        random_state.write(resumed["start"], self._generators)
+        self._start, self._drawn = resumed["start"], resumed["drawn"]
+        iterator = iter(self._make_iterator())
+        for index in range(resumed["drawn"]):
+            _draw(iterator, index, resumed["drawn"])
+        random_state.write(resumed["now"], self._generators)
+        return iterator
+
+    def _count_iterators(self, count):
+        """Makes a `tf.data.Dataset` give the order of a later epoch, which it counts itself."""
+        if isinstance(self._adapter, TFDatasetAdapter):
+            dataset = getattr(self._epoch_iterator, "_distributed_dataset", self._adapter._dataset)
+            for _ in range(count):
+                iter(dataset)
+
+    # What a `PyDataset` does between epochs, such as to shuffle itself
+
+    def _record_hooks(self):
+        if not isinstance(self._adapter, PyDatasetAdapter):
+            return
+        for name in _HOOKS:
+            if getattr(type(self._adapter.py_dataset), name) is not getattr(
+                keras.utils.PyDataset, name
+            ):
+                setattr(self._adapter, name, self._recording(name, getattr(self._adapter, name)))
+
+    def _recording(self, name, hook):
+        def recorded_hook():
+            state = {
+                key: value
+                for key, value in random_state.read().items()
+                if key in ("python", "numpy", "torch")
+            }
+            changed = {
+                key: value
+                for key, value in state.items()
+                if self._hook_state is None or self._hook_state.get(key) != value
+            }
+            self._hook_calls.append([name, changed])
+            self._hook_state = state
+            hook()
+
+        return recorded_hook
+
+    def _replay_hooks(self, calls):
+        """Calls what was called up to the epoch that is resumed, but for what begins it."""
+        done, latest = calls, None
+        if calls and calls[-1][0] == "on_epoch_begin":
+            done, latest = calls[:-1], calls[-1]
+        state = random_state.read()
+        for name, changed in done:
+            state = {**state, **changed}
+            random_state.write(state)
+            getattr(self._adapter.py_dataset, name)()
+        self._hook_calls = list(done)
+        self._hook_state = {key: state[key] for key in ("python", "numpy", "torch") if key in state}
+        if latest is not None:  # the adapter calls it next
+            random_state.write({**state, **latest[1]})
+
+
+def _draw(iterator, index, count):
+    try:
+        next(iterator)
+    except Exception as error:
+        if not isinstance(error, StopIteration) and type(error).__name__ != "OutOfRangeError":
+            raise
+        raise ValueError(
+            f"The data ended after {index} batches, but the checkpoint was written after {count}: "
+            "pass the same data to `fit`. A generator must yield the same batches again, from the "
+            f"first one on. Received: {index} batches"
+        ) from error
+
+
+def _generators_of_loader(adapter):
+    """The `torch.Generator` objects that a `DataLoader` draws its order from, each once."""
+    loader = getattr(adapter, "_dataloader", None)
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    owners = [
+        loader,
+        getattr(loader, "sampler", None),
+        batch_sampler,
+        getattr(batch_sampler, "sampler", None),
+    ]
+    found = {id(g): g for g in (getattr(owner, "generator", None) for owner in owners)}
+    return [generator for generator in found.values() if hasattr(generator, "set_state")]
+
+
+def _warn_of_missing_seed(adapter):
+    """TensorFlow shuffles by operations whose state nobody can read; a seed makes it repeatable."""
+    if isinstance(adapter, TFDatasetAdapter):
+        is_random = _shuffles_without_seed(adapter._dataset)
+    elif keras.backend.backend() == "tensorflow" and getattr(adapter, "_shuffle", False):
+        from tensorflow.python.eager import context
+
+        is_random = context.global_seed() is None
+    else:
+        return
+    if is_random:
+        warnings.warn(
+            "TensorFlow shuffles these data without a seed, so another process cannot repeat their "
+            "order: a run that is resumed within an epoch sees some examples twice and others not "
+            "at all. Call `keras.utils.set_random_seed(0)` first, or pass a `seed` to "
+            "`Dataset.shuffle`.",
+            stacklevel=4,
+        )
+
+
+def _shuffles_without_seed(dataset):
+    import tensorflow as tf
+
+    seeds = [getattr(dataset, name, None) for name in ("_seed", "_seed2")]
+    if all(seed is not None for seed in seeds) and "Shuffle" in type(dataset).__name__:
+        values = [tf.get_static_value(seed) for seed in seeds]
+        if all(value is not None and int(value) == 0 for value in values):
+            return True
+    inputs = dataset._inputs() if hasattr(dataset, "_inputs") else []
+    return any(_shuffles_without_seed(each) for each in inputs)

@@ -1,0 +1,106 @@
+"""The variables of a model in training, by name, as arrays; and back."""
+
+import keras
+import numpy as np
+
+from keras_trim.checkpoints import processes
+from keras_trim.storage.dtypes import dtype_name
+from keras_trim.storage.errors import FormatError
+
+
+def named_variables(model):
+    """Dict: name -> Keras variable, of all that training changes.
+
+    These are weights, seeds of the model's random generators, metrics, and what the optimizers
+    hold, masks included. A name is the variable's path, behind what it belongs to.
+    """
+    groups = {"model": model.variables, "metrics": model.metrics_variables}
+    groups["optimizer"] = [v for optimizer in _optimizers(model) for v in optimizer.variables]
+    named, seen = {}, set()
+    for group, variables in groups.items():
+        for variable in variables:
+            if id(variable) in seen:
+                continue
+            seen.add(id(variable))
+            name = f"{group}/{variable.path}"
+            count = 2
+            while name in named:
+                name = f"{group}/{variable.path}#{count}"
+                count += 1
+            named[name] = variable
+    return named
+
+
+def _optimizers(model):
+    """The optimizers that are built: of the model, of models in it, and others it holds itself."""
+    found = {}
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.Model):
+            for value in (getattr(layer, "optimizer", None), *vars(layer).values()):
+                if isinstance(value, keras.optimizers.Optimizer) and value.built:
+                    found[id(value)] = value
+    return list(found.values())
+
+
+def read_variables(model):
+    """Dict: name -> `numpy.ndarray`."""
+    return {name: processes.to_numpy(v) for name, v in named_variables(model).items()}
+
+
+def load_variables(reader, model):
+    """Assigns what a file holds to a model's variables: all of it, or nothing.
+
+    Args:
+        reader: `keras_trim.storage.container.Reader`.
+        model: Keras model that is built, with optimizers that are.
+
+    Returns:
+        List of tuples: a variable, and the `numpy.ndarray` that it was assigned.
+
+    Raises:
+        ValueError: if the variables of the file and of the model are not the same.
+        keras_trim.FormatError: if the file is damaged.
+    """
+    variables = named_variables(model)
+    prefixes = tuple({name.split("/")[0] + "/" for name in variables})
+    saved = {name: entry for name, entry in reader.arrays.items() if name.startswith(prefixes)}
+    differences = [
+        f"the checkpoint has {name} of {_of_entry(entry)}, the model does not"
+        for name, entry in saved.items()
+        if name not in variables
+    ]
+    for name, variable in variables.items():
+        if name not in saved:
+            differences.append(
+                f"the model has {name} of {_of_variable(variable)}, the checkpoint not"
+            )
+        elif _of_entry(saved[name]) != _of_variable(variable):
+            differences.append(
+                f"{name} is of {_of_entry(saved[name])} in the checkpoint, of "
+                f"{_of_variable(variable)} in the model"
+            )
+    if differences:
+        raise ValueError(
+            "The checkpoint is of another model or optimizer than the one that `fit` was called "
+            "for. Build and compile the same one, in the same order (Keras numbers names that are "
+            "not given; `keras.utils.clear_session()` begins anew), or use another `directory`. "
+            f"Received: {len(differences)} differences: {'; '.join(differences[:4])}"
+            f"{'; ...' if differences[4:] else ''}"
+        )
+    arrays = {name: reader.read_array(name) for name in variables}  # may find damage
+    for name, array in arrays.items():
+        if array.shape != tuple(variables[name].shape):
+            raise FormatError(f"The file is damaged: {name} has another shape than it says.")
+    pairs = [(variable, arrays[name]) for name, variable in variables.items()]
+    for variable, value in pairs:
+        variable.assign(value)
+    return pairs
+
+
+def _of_entry(entry):
+    return f"shape {tuple(entry.shape)} and dtype {entry.decoded_dtype}"
+
+
+def _of_variable(variable):
+    dtype = dtype_name(np.dtype(keras.backend.standardize_dtype(variable.dtype)))
+    return f"shape {tuple(variable.shape)} and dtype {dtype}"
