@@ -47,6 +47,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._optimizers = []
         self._is_step_counted = True
         self._batches_before = 0
+        self._first_batch = None
         self._batches_per_step = 1
         self._is_checked = False
         self._epochs_before = 0
@@ -97,6 +98,11 @@ class UpdatePruningStep(keras.callbacks.Callback):
         inner = self._optimizers[0].inner_optimizer
         self._batches_before = _read(inner._iterations)
         self._batches_per_step = inner.gradient_accumulation_steps or 1
+        self._first_batch = None
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self._first_batch is None:  # not 0 in an epoch that is resumed
+            self._first_batch = batch
 
     def on_train_batch_end(self, batch, logs=None):
         if not self._optimizers or not self._is_built or logs is None:
@@ -108,7 +114,8 @@ class UpdatePruningStep(keras.callbacks.Callback):
             _ = self.model
         if self._is_step_counted:
             # Since JAX would have to wait for the optimizer's own count.
-            step = (self._batches_before + batch + 1) // self._batches_per_step
+            batches = self._batches_before + batch + 1 - (self._first_batch or 0)
+            step = batches // self._batches_per_step
             self._log(logs, self._optimizers[0].scheduled_sparsity(step))
         elif is_state_here:
             self._log(logs, self._scheduled_sparsity())
