@@ -214,21 +214,3 @@ def test_weights_only_checkpoints_resume(own, data, tmp_path):
     for each in (model, resumed):
         fit(each, data, epochs=1, shuffle=False)
     assert_same(resumed, model)
-
-
-def test_sizes_of_checkpoints(tmp_path):
-    """Once is enough for momenta, and a bit for a weight of a mask."""
-    x = np.zeros((8, 256), "float32")
-    sizes = {}
-    for pruned in (False, True):
-        model = keras.Sequential([keras.Input((256,)), keras.layers.Dense(512, use_bias=False)])
-        if pruned:
-            keras_trim.prune_low_magnitude(model, ConstantSparsity(0.5, 0))
-        model.compile("adam", "mse")
-        callbacks = [keras_trim.UpdatePruningStep()] if pruned else []
-        model.fit(x, np.zeros((8, 512)), verbose=0, callbacks=callbacks)
-        for ending, save in ((".keras", model.save), (".weights.h5", model.save_weights)):
-            save(tmp_path / f"a{ending}")
-            sizes[pruned, ending] = (tmp_path / f"a{ending}").stat().st_size
-    for ending in (".keras", ".weights.h5"):
-        assert sizes[True, ending] <= 1.05 * sizes[False, ending]

@@ -6,7 +6,8 @@ Python 3.11 (TFMOT needs an environment of its own, with `tf_keras` in place of 
     TF_USE_LEGACY_KERAS=1 python tests/data/make_tfmot_models.py
 
 Stripped, it is saved as `.h5` and `.weights.h5`, and `expected.npz` has inputs `x` and
-the `predictions` of it; unstripped, as `.h5` and `.keras`.
+the `predictions` of it; unstripped, as `.h5` and `.keras`. `stripped.keras` is a model without
+batch normalization: Keras 3 does not read the `axis` that tf_keras writes for it.
 """
 
 import os
@@ -46,6 +47,17 @@ def main():
     stripped.save(FOLDER / "stripped.h5", include_optimizer=False)
     stripped.save_weights(FOLDER / "stripped.weights.h5")
     np.savez(FOLDER / "expected.npz", x=x[:4], predictions=stripped.predict(x[:4], verbose=0))
+    save_stripped_keras()
+
+
+def save_stripped_keras():
+    model = tf_keras.Sequential([layers.Dense(8, input_shape=(4,)), layers.Dense(2)])
+    schedule = tfmot.sparsity.keras.ConstantSparsity(0.5, 0, frequency=1)
+    pruned = tfmot.sparsity.keras.prune_low_magnitude(model, schedule)
+    pruned.compile("adam", "mse")
+    callbacks = [tfmot.sparsity.keras.UpdatePruningStep()]
+    pruned.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0, callbacks=callbacks)
+    tfmot.sparsity.keras.strip_pruning(pruned).save(FOLDER / "stripped.keras")
 
 
 if __name__ == "__main__":
