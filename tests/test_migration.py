@@ -79,6 +79,7 @@ def test_every_name_is_there():
 # The guide "Pruning in Keras example"
 
 
+@pytest.mark.filterwarnings("ignore:The pruning schedule goes from 50% to 80% zeros at step 8")
 def test_fine_tuning_a_classifier_of_digits(images, tmp_path):
     x, y = images
     model = keras.Sequential(

@@ -162,8 +162,8 @@ class Checkpoint(keras.callbacks.Callback):
         }
         batches = self._position.batches
         if processes.is_writer(model):
-            files.write(self.directory, batches, arrays | arrays_of_callbacks, training)
-            files.remove_older(self.directory, self.max_to_keep, self._damaged)
+            path = files.write(self.directory, batches, arrays | arrays_of_callbacks, training)
+            files.remove_older(self.directory, self.max_to_keep, self._damaged - {path})
             self._damaged = set()
         self._saved_at, self._saved_time = batches, time.monotonic()
 

@@ -95,7 +95,7 @@ class DataPosition:
             "iterators": self._iterators + (starts_anew and self._is_made),
             "drawn": 0 if starts_anew else self._drawn,
             "start": now if starts_anew else self._start,
-            "now": now,
+            "now": None if starts_anew else now,  # to make an iterator changes it
             "steps_per_epoch": self._epoch_iterator.num_batches,
             "inferred_steps": self._epoch_iterator._num_batches,
             "hooks": self._hook_calls,
@@ -150,7 +150,8 @@ class DataPosition:
         iterator = iter(self._make_iterator())
         for index in range(resumed["drawn"]):
             _draw(iterator, index, resumed["drawn"])
-        random_state.write(resumed["now"], self._generators)
+        if resumed["now"] is not None:
+            random_state.write(resumed["now"], self._generators)
         return iterator
 
     def _count_iterators(self, count):
