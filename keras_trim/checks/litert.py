@@ -47,8 +47,7 @@ _NOTES = [
 def check(model):
     """Checks the LiteRT file of a model; see `keras_trim.check`."""
     weights = kernels(model)
-    pruned = [weight for weight in weights if weight.sparsity >= _MIN_STORED]
-    if not pruned:  # no zeros, no verdict to look for
+    if all(weight.sparsity < _MIN_STORED for weight in weights):  # no verdict to look for
         rule = "it has few zeros, or none"
         rows = [weight.check(rule, None, False, False) for weight in weights]
         return DeploymentReport("litert", rows, notes=list(_NOTES))
@@ -56,7 +55,7 @@ def check(model):
     obstacles, by_path = _obstacles(model, file)
     rows = []
     for weight in weights:
-        stored = file.find(weight.values) if weight in pruned else None
+        stored = file.find(weight.values) if weight.sparsity >= _MIN_STORED else None
         rule, cure, is_sparse = _verdict(weight, stored, by_path, bool(obstacles))
         rows.append(weight.check(rule, cure, is_sparse, bool(stored and stored.is_sparse)))
     if not any(xnnpack.is_1x1_convolution(weight.layer) for weight in weights):
@@ -77,7 +76,7 @@ def _obstacles(model, file):
         return [], {}
     report = xnnpack.check(model)
     by_path = {row.path: (row.rule, row.cure) for row in report.rows}
-    names = [operation.name for operation in file.operations]
+    names = file.operations
     poolings = [i for i, name in enumerate(names) if name in _POOLINGS]
     if report.obstacles or _CONVOLUTION not in names or not poolings:
         return report.obstacles, by_path
@@ -93,11 +92,14 @@ def _verdict(weight, stored, by_path, has_obstacles):
     if weight.sparsity < _MIN_STORED:
         return "it has few zeros, or none", None, False
     if stored is None:
-        return "the file holds its values in another form, which is dense", None, False
-    if any(reader.name == _CONVOLUTION for reader, _ in stored.readers):
+        return (
+            "no weight of the file has these zeros: the converter has taken it apart",
+            None,
+            False,
+        )
+    if any(reader == _CONVOLUTION for reader, _ in stored.readers):
         return _convolution_verdict(weight, by_path, has_obstacles)
-    names = {reader.name for reader, _ in stored.readers}
-    if names != {_DENSE}:
+    if {reader for reader, _ in stored.readers} != {_DENSE}:
         return "zeros are skipped in 1x1 Conv2D layers and Dense layers in blocks only", None, False
     if not stored.is_sparse or not all(as_stored for _, as_stored in stored.readers):
         return (

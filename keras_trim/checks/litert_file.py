@@ -17,29 +17,14 @@ _DENSIFY = "DENSIFY"
 
 
 @dataclasses.dataclass(frozen=True)
-class Operation:
-    """An operation of a file.
-
-    Args:
-        name: String, such as `"CONV_2D"`.
-        inputs: Tuple of the shapes of its inputs.
-        options: The schema's object, or `None`.
-    """
-
-    name: str
-    inputs: tuple
-    options: object
-
-
-@dataclasses.dataclass(frozen=True)
 class StoredWeight:
     """A constant of a file.
 
     Args:
         values: Array, dense.
         is_sparse: Bool. Whether its zeros are left out of the file.
-        readers: List of pairs: an `Operation` that reads it, and whether it reads it as it is
-            stored (else it is made dense when the file is loaded).
+        readers: List of pairs: the name of an operation that reads it, such as `"CONV_2D"`, and
+            whether it reads it as it is stored (else it is made dense when the file is loaded).
     """
 
     values: np.ndarray
@@ -52,7 +37,7 @@ class LiteRTFile:
     """What is in a LiteRT file.
 
     Args:
-        operations: List of `Operation` of the main graph, in order.
+        operations: List of strings: the names of the main graph's operations, in order.
         weights: List of `StoredWeight` of all graphs.
     """
 
@@ -66,13 +51,18 @@ class LiteRTFile:
         """
         mask = values != 0
         count = np.count_nonzero(mask)
-        for weight in self.weights:
-            stored = weight.values != 0
-            if stored.size != mask.size or np.count_nonzero(stored) != count:
-                continue
-            flat = stored.reshape(-1)
-            for order in itertools.permutations(range(mask.ndim)):
-                if np.array_equal(mask.transpose(order).reshape(-1), flat):
+        stored = [(weight, (weight.values != 0).reshape(-1)) for weight in self.weights]
+        stored = [
+            pair
+            for pair in stored
+            if pair[1].size == mask.size and np.count_nonzero(pair[1]) == count
+        ]
+        axes = range(mask.ndim)
+        usual = (mask.ndim - 1, *range(mask.ndim - 1))  # outputs first
+        for order in sorted(itertools.permutations(axes), key=lambda order: order != usual):
+            flat = mask.transpose(order).reshape(-1)
+            for weight, other in stored:
+                if np.array_equal(flat, other):
                     return weight
         return None
 
@@ -108,11 +98,9 @@ def _read_graph(graph, model, names):
         if name == _DENSIFY:
             made_dense[int(operator.outputs[0])] = inputs[0]
             continue
-        shapes = tuple(_shape(graph.tensors[i]) if i >= 0 else None for i in inputs)
-        operation = Operation(name, shapes, operator.builtinOptions)
-        operations.append(operation)
+        operations.append(name)
         for i in inputs:
-            readers.setdefault(i, []).append(operation)
+            readers.setdefault(i, []).append(name)
     weights = []
     for number, tensor in enumerate(graph.tensors):
         buffer = model.buffers[tensor.buffer].data
