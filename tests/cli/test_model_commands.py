@@ -208,6 +208,19 @@ def test_export_for_other_runtimes(folder, name):
     assert result["bytes"]["after"] == (folder / name).stat().st_size > 1000
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="the converter runs under TensorFlow")
+def test_export_in_int8(folder):
+    shape = keras.models.load_model(folder / "dense.keras").input_shape
+    np.save(folder / "x.npy", np.random.default_rng(0).standard_normal((8, *shape[1:])))
+    arguments = ["export", folder / "pruned.keras", folder / "m.tflite", "--representative-data"]
+    result = run_json(*arguments, folder / "x.npy")
+    assert result["weights"] == "int8"
+    assert result["accuracy"]["num_examples"] == 8
+    assert 0 < result["accuracy"]["relative_error"] < 0.5
+    (folder / "x.npy").write_bytes(b"none")
+    assert "cannot read arrays from" in error_of(*arguments, folder / "x.npy", "--force")
+
+
 def test_bench(folder):
     result = run_json("bench", folder / "pruned.keras", "--seconds", 0, "--batch", 2)
     assert result["milliseconds"]["keras-trim"] > 0
