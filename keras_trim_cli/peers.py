@@ -21,42 +21,16 @@ def peer(name, model, threads):
         ImportError, ValueError: if the model cannot be exported for the runtime; with the cure.
     """
     import keras_trim
+    from keras_trim.exporters import litert, onnx
 
-    kind, suffix = ("litert", "tflite") if name == "litert" else ("onnx", "onnx")
+    suffix = "tflite" if name == "litert" else "onnx"
     with tempfile.TemporaryDirectory(prefix="keras_trim_") as folder:
         path = pathlib.Path(folder, f"model.{suffix}")
-        keras_trim.export(model, path, format=kind)
+        keras_trim.export(model, path)
         data = path.read_bytes()
-    return _litert(data, threads) if name == "litert" else _onnxruntime(data, threads)
-
-
-def _litert(data, threads):
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_content=data, num_threads=threads)
-
-    # By signature: the interpreter's own order of inputs and outputs is not the model's.
-    (key,) = interpreter.get_signature_list()
-    signature = interpreter.get_signature_list()[key]
-    runner = interpreter.get_signature_runner(key)
-
-    def run(inputs):
-        named = dict(zip(signature["inputs"], inputs, strict=True))
-        outputs = runner(**named)
-        return [outputs[name] for name in signature["outputs"]]
-
-    return run
-
-
-def _onnxruntime(data, threads):
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    names = [x.name for x in session.get_inputs()]
-    return lambda inputs: session.run(None, dict(zip(names, inputs, strict=True)))
+    if name == "litert":
+        return litert.runner(data, [tensor.name for tensor in model.inputs], threads)
+    return onnx.runner(data, threads)
 
 
 def time_in_turns(runs, inputs, seconds):

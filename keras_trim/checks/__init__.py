@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_trim.checks import engine, litert, nvidia, xnnpack
+from keras_trim.checks import engine, litert, nvidia, onnx, xnnpack
 from keras_trim.checks.report import DeploymentReport as DeploymentReport
 from keras_trim.checks.report import Obstacle as Obstacle
 from keras_trim.checks.report import WeightCheck as WeightCheck
@@ -10,6 +10,7 @@ from keras_trim.checks.report import WeightCheck as WeightCheck
 _TARGETS = {
     "xnnpack": xnnpack.check,
     "litert": litert.check,
+    "onnx": onnx.check,
     "engine": engine.check,
     "nvidia-2:4": nvidia.check,
 }
@@ -22,7 +23,9 @@ def check(model, target="xnnpack"):
         model: Keras model that is built.
         target: String.
             - `"xnnpack"`: LiteRT's CPU backend, the only stock one that skips single zeros
-            - `"litert"`: LiteRT as a whole, and which zeros its files omit
+            - `"litert"`: LiteRT as a whole, and which zeros its files omit; read from the file
+              that `export` makes, so it needs the extra `litert` and takes seconds
+            - `"onnx"`: ONNX Runtime, likewise (extra `onnx`)
             - `"engine"`: `keras_trim.inference`
             - `"nvidia-2:4"`: the sparse tensor cores of NVIDIA's GPUs
 
@@ -31,7 +34,9 @@ def check(model, target="xnnpack"):
         pruned weight is run sparsely.
 
     Raises:
-        ValueError: if the model is not built, or the runtime's rules need a graph and it has none.
+        ImportError: if an extra is not installed.
+        ValueError: if the model is not built, the runtime's rules need a graph and it has none, or
+            the file of a target that has one cannot be made.
 
     Example:
 

@@ -1,27 +1,42 @@
 """What LiteRT (TensorFlow Lite) does with zeros: those its file saves and those it skips.
 
-The file: TensorFlow's converter stores a weight of rank 2 or 4 sparsely if 30 % or more of it are
-zero. Execution: 1x1 convolutions by XNNPACK, under its rules; and Dense kernels whose zeros come
-in blocks of 4 inputs, by LiteRT's own kernel, on any processor.
-(The converter's rules are those of tensorflow/compiler/mlir/lite/transforms/dense_to_sparse.cc.)
+The verdict is read from the file that `keras_trim.export` makes of the model: whether a weight is
+stored sparsely there, and which operation reads it, as it is stored or made dense. Zeros are
+skipped by 1x1 convolutions in XNNPACK, under its rules; and by Dense layers that read a weight as
+it is stored, in blocks of 4 inputs, in LiteRT's own kernel, on any processor.
 """
 
-import numpy as np
 from keras import layers
 
-from keras_trim.checks import xnnpack
+from keras_trim.checks import litert_file, xnnpack
 from keras_trim.checks.graph import has_graph
-from keras_trim.checks.report import DeploymentReport
+from keras_trim.checks.report import DeploymentReport, Obstacle
 from keras_trim.checks.weights import kernels
 
 _MIN_STORED = 0.3
 _BLOCK = 4
-# The share of a kernel's zeros that must lie in whole blocks.
-_MIN_IN_BLOCKS = 0.9
 # Measured on x86, one thread (benchmarks/deployment.py): dense is faster below 75 to 80 % zeros in
 # batches of 8; at a batch of one, which is bound by memory, sparse is faster earlier.
 _MIN_FASTER = 0.75
-_NOT_STORED = (layers.Embedding, layers.Conv3D, layers.Conv3DTranspose)
+_DENSE, _CONVOLUTION = "FULLY_CONNECTED", "CONV_2D"
+# What XNNPACK can run channels-first: operations that a cluster of sparse convolutions may have.
+_CLUSTER = {
+    "ADD",
+    "AVERAGE_POOL_2D",
+    "CONV_2D",
+    "DEPTHWISE_CONV_2D",
+    "ELU",
+    "HARD_SWISH",
+    "LEAKY_RELU",
+    "LOGISTIC",
+    "MEAN",
+    "MUL",
+    "PAD",
+    "RELU",
+    "RELU6",
+    "RESIZE_BILINEAR",
+}
+_POOLINGS = ("MEAN", "AVERAGE_POOL_2D")
 _NOTES = [
     "1x1 convolutions: by XNNPACK, on ARM, WebAssembly, RISC-V and Hexagon, and on x86 only "
     "without AVX; Dense kernels in blocks: on every processor, in float32",
@@ -30,43 +45,68 @@ _NOTES = [
 
 
 def check(model):
-    """Checks a model against LiteRT's rules; see `keras_trim.check`."""
-    notes, obstacles, by_path = list(_NOTES), [], {}
-    if has_graph(model):
-        report = xnnpack.check(model)
-        obstacles = report.obstacles
-        by_path = {row.path: (row.rule, row.cure) for row in report.rows}
-    else:
-        notes.append(
-            "this model has no graph that could be read (it is subclassed), so its 1x1 "
-            "convolutions are taken to run densely"
-        )
+    """Checks the LiteRT file of a model; see `keras_trim.check`."""
+    weights = kernels(model)
+    if all(weight.sparsity < _MIN_STORED for weight in weights):  # no verdict to look for
+        rule = "it has few zeros, or none"
+        rows = [weight.check(rule, None, False, False) for weight in weights]
+        return DeploymentReport("litert", rows, notes=list(_NOTES))
+    file = litert_file.read(_convert(model))
+    obstacles, by_path = _obstacles(model, file)
     rows = []
-    for weight in kernels(model):
-        is_sparse = None
-        if isinstance(weight.layer, (layers.Dense, layers.EinsumDense)):
-            rule, cure, is_sparse = _dense_rule(weight)
-        elif xnnpack.is_1x1_convolution(weight.layer):
-            rule, cure = by_path.get(weight.variable.path, ("the model's graph is unknown", None))
-        else:
-            rule = "zeros are skipped in 1x1 Conv2D layers and Dense layers in blocks only"
-            cure = None
-        rows.append(weight.check(rule, cure, is_sparse, _is_stored_sparsely(weight)))
-    if not any(xnnpack.is_1x1_convolution(weight.layer) for weight in kernels(model)):
+    for weight in weights:
+        stored = file.find(weight.values) if weight.sparsity >= _MIN_STORED else None
+        rule, cure, is_sparse = _verdict(weight, stored, by_path, bool(obstacles))
+        rows.append(weight.check(rule, cure, is_sparse, bool(stored and stored.is_sparse)))
+    if not any(xnnpack.is_1x1_convolution(weight.layer) for weight in weights):
         obstacles = []  # of convolutions that are not there
-    return DeploymentReport("litert", rows, obstacles, notes)
+    return DeploymentReport("litert", rows, obstacles, list(_NOTES))
 
 
-def _dense_rule(weight):
-    """The rule that a Dense kernel breaks, its cure, and whether it is run sparsely anyway."""
-    if weight.variable.name != "kernel":
-        return "only kernels are run sparsely", None, False
+def _convert(model):
+    """The bytes of the file that `export` writes."""
+    from keras_trim.exporters import make_file
+
+    return make_file(model, "litert").data
+
+
+def _obstacles(model, file):
+    """What keeps XNNPACK from running convolutions sparsely, and the rules that weights break."""
+    if not has_graph(model):
+        return [], {}
+    report = xnnpack.check(model)
+    by_path = {row.path: (row.rule, row.cure) for row in report.rows}
+    names = file.operations
+    poolings = [i for i, name in enumerate(names) if name in _POOLINGS]
+    if report.obstacles or _CONVOLUTION not in names or not poolings:
+        return report.obstacles, by_path
+    others = [
+        name for name in names[names.index(_CONVOLUTION) : poolings[-1]] if name not in _CLUSTER
+    ]
+    rule = "XNNPACK cannot run this operation of the file channels-first"
+    return [Obstacle(None, None, f"{name}: {rule}") for name in dict.fromkeys(others)], by_path
+
+
+def _verdict(weight, stored, by_path, has_obstacles):
+    """The rule that a weight breaks, its cure, and whether it is run sparsely anyway."""
     if weight.sparsity < _MIN_STORED:
         return "it has few zeros, or none", None, False
-    if _zeros_in_blocks(weight.matrices) < _MIN_IN_BLOCKS * weight.zeros:
+    if stored is None:
+        return (
+            "no weight of the file has these zeros: the converter has taken it apart",
+            None,
+            False,
+        )
+    if any(reader == _CONVOLUTION for reader, _ in stored.readers):
+        return _convolution_verdict(weight, by_path, has_obstacles)
+    if {reader for reader, _ in stored.readers} != {_DENSE}:
+        return "zeros are skipped in 1x1 Conv2D layers and Dense layers in blocks only", None, False
+    if not stored.is_sparse or not all(as_stored for _, as_stored in stored.readers):
         return (
             f"the zeros of a Dense kernel must come in blocks of {_BLOCK} inputs",
-            f"prune it with block_size=({_BLOCK}, 1)",
+            f"prune it with block_size=({_BLOCK}, 1)"
+            if isinstance(weight.layer, layers.Dense | layers.EinsumDense)
+            else None,
             False,
         )
     if weight.sparsity < _MIN_FASTER:
@@ -78,14 +118,10 @@ def _dense_rule(weight):
     return None, None, True
 
 
-def _zeros_in_blocks(matrices):
-    """Integer: zeros in whole blocks of inputs; those at an edge are padded with zeros."""
-    stack, inputs, outputs = matrices.shape
-    padding = -inputs % _BLOCK
-    padded = np.pad(matrices != 0, ((0, 0), (0, padding), (0, 0)))
-    blocks = padded.reshape(stack, -1, _BLOCK, outputs).any(axis=2)
-    return int(np.count_nonzero(~blocks)) * _BLOCK
-
-
-def _is_stored_sparsely(weight):
-    return weight.sparsity >= _MIN_STORED and not isinstance(weight.layer, _NOT_STORED)
+def _convolution_verdict(weight, by_path, has_obstacles):
+    if not xnnpack.is_1x1_convolution(weight.layer):
+        return "zeros are skipped in 1x1 Conv2D layers and Dense layers in blocks only", None, False
+    rule, cure = by_path.get(weight.variable.path, ("the model's graph is unknown", None))
+    if rule is None and has_obstacles:
+        rule, cure = "an operation of the file is in the way (below)", "change what is in the way"
+    return rule, cure, rule is None

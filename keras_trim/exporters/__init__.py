@@ -1,4 +1,4 @@
-"""Files of other runtimes: LiteRT, ONNX, safetensors."""
+"""Files of other runtimes: LiteRT, ONNX, OpenVINO, safetensors."""
 
 import dataclasses
 import importlib.util
@@ -7,12 +7,23 @@ import warnings
 
 import keras
 
-from keras_trim.atomic import replace_file
-from keras_trim.exporters import litert, onnx, safetensors
+from keras_trim.atomic import replace_path
+from keras_trim.exporters import litert, onnx, openvino, safetensors
+from keras_trim.exporters.accuracy import FileAccuracy as FileAccuracy
+from keras_trim.exporters.accuracy import representative_cases
+from keras_trim.exporters.bisection import first_difference
+from keras_trim.exporters.cases import make_cases, refuse_text
 from keras_trim.exporters.conversion import convert
-from keras_trim.exporters.samples import refuse_text
+from keras_trim.exporters.formats import format_of
+from keras_trim.exporters.preparation import left_unchanged, prepare
+from keras_trim.exporters.verification import FileDiffersError
 
-_CONVERTERS = {"litert": litert, "onnx": onnx, "safetensors": safetensors}
+_CONVERTERS = {
+    "litert": litert,
+    "onnx": onnx,
+    "openvino": openvino,
+    "safetensors": safetensors,
+}
 _WEIGHTS = (None, "float16", "int8")
 
 
@@ -24,9 +35,12 @@ class ExportedFile:
         path: String.
         format: String.
         weights: `None`, `"float16"` or `"int8"`.
-        num_bytes: Integer. Size of the file.
+        num_bytes: Integer. Size of the file; of OpenVINO, of both.
         is_sparse: Bool. Whether zeros are stored sparsely.
         batch_size: Integer that the file is bound to, or `None` (any).
+        largest_error: Float, or `None` (safetensors). The largest difference of the file's outputs
+            to the model's, over the model's largest, on all inputs that it was judged by.
+        accuracy: `FileAccuracy` on `representative_data`, or `None`.
     """
 
     path: str
@@ -35,26 +49,43 @@ class ExportedFile:
     num_bytes: int
     is_sparse: bool
     batch_size: int | None = None
+    largest_error: float | None = None
+    accuracy: FileAccuracy | None = None
 
 
-def export(model, path, format="litert", weights=None):
+def export(
+    model, path, format=None, weights=None, verification_data=None, representative_data=None
+):
     """Writes a model to a file that another runtime runs, on any backend.
+
+    The file returns what `model.predict` returns here, in this process and on this backend: it is
+    run on random inputs, of one example and of more, of several sizes where sizes are free, padded
+    and not where they are masked, and on `verification_data`. If it returns anything else, that is
+    an error, which names the first layer where it does. Layers are called as outside of training.
 
     The file is complete or not written at all, and replaces an older one only then.
 
-    - `"litert"`: a LiteRT (TensorFlow Lite) model. Weights with 30 % zeros and more are stored
-      sparsely. Needs the extra `litert`; TensorFlow converts it, in a process of its own if
+    - `"litert"` (`.tflite`): a LiteRT (TensorFlow Lite) model. Weights with 30 % zeros and more are
+      stored sparsely. Needs the extra `litert`; TensorFlow converts it, in a process of its own if
       another backend is active.
-    - `"onnx"`: an ONNX model in float32. Needs the extra `onnx`; PyTorch converts it, likewise.
-    - `"safetensors"`: the weights alone, named by their paths; `keras_trim.exporters.safetensors`
-      says how. Needs the extra `safetensors`.
+    - `"onnx"` (`.onnx`): an ONNX model. Needs the extra `onnx`; PyTorch converts it, likewise.
+    - `"openvino"` (`.xml`): OpenVINO's intermediate representation, with the weights in a second
+      file of the same name that ends in `.bin`. Needs the extra `openvino`; PyTorch, likewise.
+    - `"safetensors"` (`.safetensors`): the weights alone, named by their paths;
+      `keras_trim.exporters.safetensors` says how. Needs the extra `safetensors`.
+
+    Models in float16 or bfloat16, mixed or not, are written in float32.
 
     Args:
         model: Keras model that is built.
         path: String or path-like. The file; its folder must exist.
-        format: String. `"litert"`, `"onnx"` or `"safetensors"`.
-        weights: `None` (float32), or what to store them as: `"float16"` or `"int8"`; not for
-            ONNX.
+        format: String. By default what `path` ends with says; it may not contradict that.
+        weights: `None` (float32), or what to store them as: `"float16"`, or `"int8"` (LiteRT and
+            safetensors).
+        verification_data: What `model.predict` takes. The first 8 batches are compared, too.
+        representative_data: What `model.predict` takes, a hundred examples or more. LiteRT only:
+            they set the ranges of activations, which are computed in int8 as weights are; inputs
+            and outputs stay float32. How well the file does on them is in the result's `accuracy`.
 
     Returns:
         `ExportedFile`.
@@ -62,49 +93,148 @@ def export(model, path, format="litert", weights=None):
     Raises:
         ImportError: if an extra is not installed.
         OSError: if the file cannot be written.
-        ValueError: if the model cannot be converted, or an argument is wrong.
+        ValueError: if the model cannot be converted, the file does not return what the model does,
+            or an argument is wrong.
 
     Example:
 
     ```python
     keras_trim.export(model, "model.tflite")
     keras_trim.export(model, "model.tflite", weights="float16")
+    keras_trim.export(model, "model.tflite", representative_data=x[:200]).accuracy
     ```
     """
-    _validate(model, format, weights)
-    _require_packages(format)
     path = os.fspath(path)
-    with replace_file(path) as file:  # before the work, so that a read-only folder fails at once
-        if format == "litert":
-            data, facts = convert(model, litert, weights=weights)
-        elif format == "onnx":
-            data, facts = convert(model, onnx)
+    format = format_of(path, format)
+    if representative_data is not None and weights is None and format == "litert":
+        weights = "int8"
+    _validate(model, format, weights, verification_data, representative_data)
+    _require_packages(format)
+    with replace_path(path) as temporary:  # first, so that a read-only folder fails at once
+        if format == "safetensors":
+            made, accuracy = safetensors.convert(model, weights), None
         else:
-            data, facts = safetensors.convert(model, weights)
-        file.write(data)
-    for warning in facts["warnings"]:
+            made, accuracy = _convert(
+                model, format, weights, verification_data, representative_data
+            )
+        files = made.data if isinstance(made.data, dict) else {"": made.data}
+        for ending, data in files.items():
+            if ending not in ("", ".xml"):
+                _write_beside(path, ending, data)
+            else:
+                temporary.write_bytes(data)
+    for warning in made.warnings:
         warnings.warn(f"{path}: {warning}.", stacklevel=2)
-    return ExportedFile(path, format, weights, len(data), facts["is_sparse"], facts["batch_size"])
+    return ExportedFile(
+        path,
+        format,
+        weights,
+        sum(map(len, files.values())),
+        made.is_sparse,
+        made.batch_size,
+        None if format == "safetensors" else made.largest_error,
+        accuracy,
+    )
 
 
-def _validate(model, format, weights):
+def make_file(model, format):
+    """What `export` would write, by its defaults.
+
+    Returns:
+        `Converted`.
+
+    Raises:
+        ImportError, ValueError: as `export`.
+    """
+    _validate(model, format, None, None, None)
+    _require_packages(format)
+    return _convert(model, format, None, None, None)[0]
+
+
+def _convert(model, format, weights, verification_data, representative_data):
+    """The file of a model, and its accuracy on the data, or `None`."""
+    converter = _CONVERTERS[format]
+    prepared = prepare(model)
+    cases = make_cases(prepared, verification_data)
+    options = {"weights": weights}
+    if format in ("onnx", "openvino"):
+        options["names"] = [prepared.input_names, prepared.output_names]
+    if representative_data is not None:
+        options["representative"] = representative_cases(prepared, representative_data)
+    with left_unchanged(model):
+        try:
+            made = convert(prepared, converter, cases, **options)
+        except FileDiffersError as error:
+            raise _difference(prepared, converter, error, format, weights) from error
+    accuracy = None
+    if representative_data is not None:
+        accuracy = FileAccuracy.of(
+            litert.runner(made.data, [tensor.name for tensor in prepared.model.inputs]),
+            options["representative"],
+            prepared.model.inputs[0].shape[0] or 1,
+        )
+    notes = [*prepared.notes, *made.warnings]
+    if format == "litert" and prepared.names:
+        renamed = [
+            f"'{prepared.names[tensor.name]}' is '{tensor.name}'"
+            for tensor in prepared.model.inputs
+            if tensor.name in prepared.names
+        ]
+        if renamed:
+            notes.append(f"names of inputs are in ASCII: {', '.join(renamed)}")
+    return dataclasses.replace(made, warnings=notes), accuracy
+
+
+def _difference(prepared, converter, error, format, weights):
+    """The error that says where a file differs."""
+    layer = first_difference(prepared, converter, error.case)
+    if layer is not None:
+        where = (
+            f"the first layer with other outputs is '{prepared.name_of(layer)}' "
+            f"({type(layer).__name__}): replace it, or use KERAS_BACKEND={converter.BACKEND} and "
+            "compare what `model.predict` returns there"
+        )
+    elif weights is not None:
+        where = "in float32 each layer is right: leave `weights` out"
+    else:
+        where = "each layer alone is right, so where it arises is not known"
+    return ValueError(
+        f"The file would not return what the model returns here, on the {keras.backend.backend()} "
+        f"backend: {error}; {where}. No file was written. "
+        f"Received: model={prepared.source.name}, format={format!r}, weights={weights!r}"
+    )
+
+
+def _write_beside(path, ending, data):
+    with replace_path(os.path.splitext(path)[0] + ending) as temporary:
+        temporary.write_bytes(data)
+
+
+def _validate(model, format, weights, verification_data, representative_data):
     if not isinstance(model, keras.Model):
         raise ValueError(f"`model` must be a Keras model. Received: model={model!r}")
-    if format not in _CONVERTERS:
-        formats = ", ".join(map(repr, _CONVERTERS))
-        raise ValueError(f"`format` must be one of {formats}. Received: format={format!r}")
     if weights not in _WEIGHTS:
         raise ValueError(
             f"`weights` must be one of {', '.join(map(repr, _WEIGHTS))}. "
             f"Received: weights={weights!r}"
         )
-    if format == "onnx" and weights is not None:
+    if format in ("onnx", "openvino") and weights == "int8":
         raise ValueError(
-            "ONNX files are written in float32: leave `weights` at `None`, and make the file "
-            "smaller with `onnxruntime.quantization`. Received: format='onnx', "
-            f"weights={weights!r}"
+            f"{format} files are written in float32 or float16: make the file smaller with "
+            "`onnxruntime.quantization` or `nncf`. "
+            f"Received: format={format!r}, weights={weights!r}"
+        )
+    if representative_data is not None and (format, weights) != ("litert", "int8"):
+        raise ValueError(
+            "`representative_data` is for LiteRT files with weights='int8'. "
+            f"Received: format={format!r}, weights={weights!r}"
         )
     if format == "safetensors":
+        if verification_data is not None:
+            raise ValueError(
+                "A safetensors file holds weights only, which no data are needed to verify. "
+                "Received: verification_data, format='safetensors'"
+            )
         if not model.built:
             raise ValueError(
                 "The model has no weights yet: build it first, by `model.build(input_shape)` or "

@@ -2,7 +2,7 @@
 
 A Keras process has one backend for life. Where it is the converter's, the converter runs in this
 process, which knows the user's own classes; else in another one, which loads the model from a
-temporary file.
+temporary file. What the model returned in this process goes there, too.
 """
 
 import json
@@ -14,47 +14,57 @@ import tempfile
 import keras
 
 from keras_trim.exporters import conversion_worker
+from keras_trim.exporters.verification import Converted, FileDiffersError
 
 
-def convert(model, converter, **options):
-    """Runs `convert(model, **options)` of a module under the backend that it needs.
+def convert(prepared, converter, cases, **options):
+    """Runs `convert(model, cases, **options)` of a module under the backend that it needs.
 
     Args:
-        model: Keras model that is built.
-        converter: The module, which names its `BACKEND`.
-        **options: What JSON can hold.
+        prepared: `Prepared`.
+        converter: The module, which names its `BACKEND` and its `RUNTIME`.
+        cases: List of `Case`, to judge the file by.
+        **options: What JSON can hold, and lists of `Case`.
 
     Returns:
-        Tuple of the bytes of the file and a dict of facts about it.
+        `Converted`.
 
     Raises:
+        FileDiffersError: if the file does not return what the model returned.
         ImportError: if a package of the converter cannot be imported there.
         ValueError: if it cannot convert the model.
     """
+    return _run(prepared, converter, "convert", cases, options)
+
+
+def trial(prepared, converter, cases):
+    """Runs `trial(model, cases)` likewise: what a converted file returns, unjudged.
+
+    Returns:
+        List of lists of arrays, one for each case.
+    """
+    return _run(prepared, converter, "trial", cases, {})
+
+
+def _run(prepared, converter, task, cases, options):
+    model = prepared.model
     if keras.backend.backend() == converter.BACKEND:
-        return converter.convert(model, **options)
+        return getattr(converter, task)(model, cases, **options)
     with tempfile.TemporaryDirectory(prefix="keras_trim_") as folder:
         model.save(os.path.join(folder, conversion_worker.MODEL))
+        options = conversion_worker.store_cases(folder, {"cases": cases, **options})
         job = {
             "converter": converter.__name__,
+            "task": task,
             "options": options,
             "classes": _own_classes(model),
-            "name": model.name,
+            "name": prepared.source.name,
             "folder": folder,
-        }
-        environment = {
-            **os.environ,
-            "KERAS_BACKEND": converter.BACKEND,
-            # The worker may not take the accelerator's memory from under this process.
-            "CUDA_VISIBLE_DEVICES": "",
-            "JAX_PLATFORMS": "cpu",
-            "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
-            "TF_CPP_MIN_LOG_LEVEL": "3",
         }
         process = subprocess.run(
             [sys.executable, "-m", conversion_worker.__name__],
             input=json.dumps(job),
-            env=environment,
+            env=_environment(converter.BACKEND),
             capture_output=True,
             text=True,
             errors="replace",
@@ -65,13 +75,37 @@ def convert(model, converter, **options):
             lines = process.stderr.strip().splitlines() or ["it printed nothing"]
             raise ValueError(
                 f"The process that converts the model ended early, with exit code "
-                f"{process.returncode}: {lines[-1][:300]}. Received: model={model.name}"
+                f"{process.returncode}: {lines[-1][:300]}. Received: model={prepared.source.name}"
             )
-        if "error" in result:
-            error = ImportError if result["error"] == "ImportError" else ValueError
-            raise error(result["message"])
-        with open(os.path.join(folder, conversion_worker.OUTPUT), "rb") as file:
-            return file.read(), result["facts"]
+        return _result(result, folder, cases)
+
+
+def _environment(backend):
+    return {
+        **os.environ,
+        "KERAS_BACKEND": backend,
+        # The worker may not take the accelerator's memory from under this process.
+        "CUDA_VISIBLE_DEVICES": "",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
+        "PYTHONIOENCODING": "utf-8",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+
+
+def _result(result, folder, cases):
+    if result["kind"] == "FileDiffersError":
+        case = next(case for case in cases if case.name == result["case"])
+        raise FileDiffersError(result["runtime"], case, float(result["difference"]))
+    if result["kind"] != "result":
+        raise (ImportError if result["kind"] == "ImportError" else ValueError)(result["message"])
+    if "outputs" in result:
+        return conversion_worker.load_arrays(folder, result["outputs"])
+    files = {}
+    for ending in result["endings"]:
+        with open(os.path.join(folder, conversion_worker.OUTPUT + ending), "rb") as file:
+            files[ending] = file.read()
+    return Converted(files[""] if list(files) == [""] else files, **result["facts"])
 
 
 def _own_classes(model):

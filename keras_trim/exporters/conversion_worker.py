@@ -1,10 +1,13 @@
 """The process that `conversion.convert` starts: reads a job, loads the model, converts it."""
 
+import dataclasses
 import importlib
 import json
 import os
 import re
 import sys
+
+import numpy as np
 
 MODEL, OUTPUT, RESULT = "model.keras", "output", "result.json"
 
@@ -15,22 +18,84 @@ def main():
     try:
         model = _load(os.path.join(folder, MODEL), job["classes"], job["name"])
         converter = importlib.import_module(job["converter"])
-        data, facts = converter.convert(model, **job["options"])
-        with open(os.path.join(folder, OUTPUT), "wb") as file:
-            file.write(data)
-        result = {"facts": facts}
+        made = getattr(converter, job["task"])(model, **load_cases(folder, job["options"]))
+        result = {"kind": "result", **_store(made, folder)}
     except ImportError as error:
-        result = {"error": "ImportError", "message": str(error)}
+        result = {"kind": "ImportError", "message": str(error)}
     except ValueError as error:
-        result = {"error": "ValueError", "message": str(error)}
+        result = {"kind": "ValueError", "message": str(error)}
+        if type(error).__name__ == "FileDiffersError":
+            result = {
+                "kind": "FileDiffersError",
+                "case": error.case.name,
+                "difference": str(error.difference),
+                "runtime": error.runtime,
+            }
     except Exception as error:  # converters raise whatever they do
         message = (
             f"The model cannot be converted: {type(error).__name__}: {_reason(error)}. "
             f"Received: model={job['name']}"
         )
-        result = {"error": "ValueError", "message": message}
+        result = {"kind": "ValueError", "message": message}
     with open(os.path.join(folder, RESULT), "w", encoding="utf-8") as file:
         json.dump(result, file)
+
+
+def _store(made, folder):
+    if isinstance(made, list):
+        return {"outputs": store_arrays(folder, made, "outputs")}
+    files = made.data if isinstance(made.data, dict) else {"": made.data}
+    for ending, data in files.items():
+        with open(os.path.join(folder, OUTPUT + ending), "wb") as file:
+            file.write(data)
+    facts = {
+        field.name: getattr(made, field.name)
+        for field in dataclasses.fields(made)
+        if field.name != "data"
+    }
+    return {"endings": list(files), "facts": facts}
+
+
+def store_arrays(folder, lists, name):
+    """Writes lists of arrays to a folder; returns what `load_arrays` reads them by."""
+    flat = {f"{i}_{j}": array for i, arrays in enumerate(lists) for j, array in enumerate(arrays)}
+    np.savez(os.path.join(folder, f"{name}.npz"), **flat)
+    return {"name": name, "counts": [len(arrays) for arrays in lists]}
+
+
+def load_arrays(folder, stored):
+    with np.load(os.path.join(folder, f"{stored['name']}.npz"), allow_pickle=False) as file:
+        return [
+            [file[f"{i}_{j}"] for j in range(count)] for i, count in enumerate(stored["counts"])
+        ]
+
+
+def store_cases(folder, options):
+    """The options, with lists of `Case` in files."""
+    stored = {}
+    for key, value in options.items():
+        if isinstance(value, list) and value and dataclasses.is_dataclass(value[0]):
+            stored[key] = {
+                "names": [case.name for case in value],
+                "inputs": store_arrays(folder, [case.inputs for case in value], f"{key}_inputs"),
+                "outputs": store_arrays(folder, [case.outputs for case in value], f"{key}_outputs"),
+            }
+        else:
+            stored[key] = value
+    return stored
+
+
+def load_cases(folder, options):
+    """The options that `store_cases` stored."""
+    from keras_trim.exporters.cases import Case
+
+    loaded = {}
+    for key, value in options.items():
+        if isinstance(value, dict) and "names" in value:
+            arrays = (load_arrays(folder, value[part]) for part in ("inputs", "outputs"))
+            value = [Case(*parts) for parts in zip(value["names"], *arrays, strict=True)]
+        loaded[key] = value
+    return loaded
 
 
 def _load(path, classes, name):

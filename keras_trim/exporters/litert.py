@@ -5,113 +5,140 @@ rank 2 or 4 sparsely if 30 % of it or more are zero, and inserts a `DENSIFY` ope
 unless a Dense kernel is zero in whole blocks of 4 inputs, which LiteRT multiplies sparsely.
 """
 
+import contextlib
+import dataclasses
 import tempfile
 import warnings
 
 import keras
 import numpy as np
 
-from keras_trim.exporters.samples import (
-    input_structure,
-    largest_difference,
-    outputs_of,
-    sample_inputs,
-)
+from keras_trim.exporters import time_distributed
+from keras_trim.exporters.cases import input_structure
+from keras_trim.exporters.reasons import reason
+from keras_trim.exporters.verification import TOLERANCE, Converted, one_example, verify
 
 BACKEND = "tensorflow"
+RUNTIME = "LiteRT"
 PACKAGES = ("ai_edge_litert", "tensorflow")
-# Converted files are compared with the model, or sparse ones with dense ones, on random inputs.
-_TOLERANCE = 1e-3
+# Coarser weights give other outputs; that is the user's choice, but none of them overflows.
+_ANY = 1e300
 
 
-def convert(model, weights):
+def convert(model, cases, weights=None, representative=None):
     """Converts a model under the TensorFlow backend.
 
     Args:
-        model: Keras model that is built.
+        model: Keras model that is built, in float32.
+        cases: List of `Case`, to judge the file by.
         weights: `None` (as they are), `"float16"` or `"int8"`.
+        representative: List of `Case`, or `None`: for activations in int8, too.
 
     Returns:
-        Tuple of the bytes of the file and a dict: `is_sparse` (whether zeros are stored
-        sparsely), `batch_size` (`None`: any) and `warnings`, a list of strings.
+        `Converted`.
 
     Raises:
+        FileDiffersError: if the file does not return what the model returned.
         ValueError: if the model cannot be converted.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TensorFlow's own, about its parts
-        return _convert(model, weights)
-
-
-def _convert(model, weights):
-    notes = []
-    with tempfile.TemporaryDirectory(prefix="keras_trim_") as folder:
-        batch_size, data = _convert_any_batch(model, folder, weights)
+    with _saved(model) as (folder, batch_size):
+        notes = []
         if batch_size:
             notes.append(
                 "the file takes one example at a time: TensorFlow's converter cannot "
                 "convert recurrent layers for batches of any size"
             )
-        samples = sample_inputs(model.inputs, batch_size or 2)
-        expected = outputs_of(model, samples)
-        dense = _run(data, model, samples, "")
-        _check_dense(dense, expected, weights, model)
-        if weights == "int8":
-            # LiteRT 2.3 refuses most files of sparse int8 weights, and runs the others wrongly.
-            if _has_zeros(model):
-                notes.append(
-                    "int8 weights are stored densely: LiteRT cannot run sparse ones. Above about "
-                    "75 % zeros weights='float16' makes a smaller file"
-                )
-            return data, _facts(False, batch_size, notes)
-        sparse = _call_converter(folder, weights, sparse=True)
-    if len(sparse) >= len(data):  # few zeros: their indices cost more than they do
-        return data, _facts(False, batch_size, notes)
+            cases = one_example(cases)
+        # In float32 first: whatever the weights, the file must compute what the model does.
+        data, names = _call_converter(folder, model), _names(model)
+        error = verify(runner(data, names), cases, RUNTIME)
+        if weights is not None:
+            data = _call_converter(folder, model, weights, representative=representative)
+            error = verify(runner(data, names), cases, RUNTIME, _ANY)
+        dense = Converted(data, False, batch_size, error, notes)
+        if weights != "int8":
+            return _sparsest(
+                dense, _call_converter(folder, model, weights, sparse=True), model, cases
+            )
+        # LiteRT 2.3 refuses most files of sparse int8 weights, and runs the others wrongly.
+        if representative is None and _has_zeros(model):
+            notes.append(
+                "int8 weights are stored densely: LiteRT cannot run sparse ones. Above about "
+                "75 % zeros weights='float16' makes a smaller file"
+            )
+        return dense
+
+
+def trial(model, cases):
+    """What a file in float32 returns for each case."""
+    with _saved(model) as (folder, batch_size):
+        run = runner(_call_converter(folder, model), _names(model))
+        return [_in_rows(run, case.inputs) if batch_size else run(case.inputs) for case in cases]
+
+
+def _names(model):
+    return [tensor.name for tensor in model.inputs]
+
+
+def _in_rows(run, inputs):
+    rows = [run([array[i : i + 1] for array in inputs]) for i in range(len(inputs[0]))]
+    return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
+
+
+def _sparsest(dense, sparse, model, cases):
+    """The smaller file of two, if it returns the same."""
+    if len(sparse) >= len(dense.data):  # few zeros: their indices cost more than they do
+        return dense
+    tolerance = max(TOLERANCE, 1.5 * dense.largest_error)
     try:
-        difference = largest_difference(_run(sparse, model, samples, "sparse "), dense)
+        error = verify(runner(sparse, _names(model)), cases, RUNTIME, tolerance)
     except ValueError:
-        difference = float("inf")
-    if difference <= _TOLERANCE:
-        return sparse, _facts(True, batch_size, notes)
-    notes.append(
-        "weights are stored densely: LiteRT does not give the same outputs with sparse ones of "
-        "this kind (Dense kernels in blocks of 4 inputs with weights='float16' are such a case). "
-        "weights=None stores them sparsely"
-    )
-    return data, _facts(False, batch_size, notes)
+        note = (
+            "weights are stored densely: LiteRT does not give the same outputs with sparse ones "
+            "of this kind (Dense kernels in blocks of 4 inputs with weights='float16' are such a "
+            "case). weights=None stores them sparsely"
+        )
+        return dataclasses.replace(dense, warnings=[*dense.warnings, note])
+    return dataclasses.replace(dense, data=sparse, is_sparse=True, largest_error=error)
 
 
-def _facts(is_sparse, batch_size, notes):
-    return {"is_sparse": is_sparse, "batch_size": batch_size, "warnings": notes}
-
-
-def _convert_any_batch(model, folder, weights):
-    """Converts densely; for batches of any size if possible, else of one."""
+@contextlib.contextmanager
+def _saved(model):
+    """A folder with the model as TensorFlow saves it, and the batch size that it is bound to."""
     # The loops of recurrent layers need a known batch size, or operations that LiteRT lacks.
     is_recurrent = any(isinstance(layer, keras.layers.RNN) for layer in model._flatten_layers())
     batch_size = 1 if is_recurrent and model.inputs[0].shape[0] is None else None
-    try:
-        _save(model, folder, batch_size)
-        return batch_size, _call_converter(folder, weights, sparse=False)
-    except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = lines[0][:300].rstrip(".") if lines else type(error).__name__
-        raise ValueError(
-            f"TensorFlow's converter cannot convert this model to LiteRT: {reason}. "
-            f"Received: model={model.name}"
-        ) from error
+    with (
+        warnings.catch_warnings(),
+        tempfile.TemporaryDirectory(prefix="keras_trim_") as folder,
+    ):
+        warnings.simplefilter("ignore")  # TensorFlow's own, about its parts
+        try:
+            with time_distributed.as_batches():
+                _save(model, folder, batch_size)
+        except Exception as error:
+            raise _failure(error, model) from error
+        yield folder, batch_size
 
 
 def _save(model, folder, batch_size):
-    def spec(tensor):
-        shape = (batch_size, *tensor.shape[1:]) if batch_size else tensor.shape
-        return keras.InputSpec(shape=shape, dtype=tensor.dtype, name=tensor.name)
+    import tensorflow as tf
 
-    signature = [keras.tree.map_structure(spec, input_structure(model))]
-    model.export(folder, format="tf_saved_model", verbose=False, input_signature=signature)
+    def call(*inputs):
+        structure = keras.tree.pack_sequence_as(input_structure(model), list(inputs))
+        return tuple(keras.tree.flatten(model(structure, training=False)))
+
+    signature = [
+        tf.TensorSpec([tensor.shape[0] or batch_size, *tensor.shape[1:]], tensor.dtype, tensor.name)
+        for tensor in model.inputs
+    ]
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint("serve", call, signature)
+    archive.write_out(folder, verbose=False)
 
 
-def _call_converter(folder, weights, sparse):
+def _call_converter(folder, model, weights=None, sparse=False, representative=None):
     import tensorflow as tf
 
     # A converter of a concrete function would leave the variables out of the file.
@@ -123,43 +150,48 @@ def _call_converter(folder, weights, sparse):
         converter.optimizations.append(tf.lite.Optimize.DEFAULT)
     if weights == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    return converter.convert()
+    if representative:
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.representative_dataset = lambda: _examples(representative, model)
+    try:
+        return converter.convert()
+    except Exception as error:
+        raise _failure(error, model) from error
 
 
-def _interpreter(data):
+def _examples(cases, model):
+    """One example after another, by the names of inputs."""
+    size = model.inputs[0].shape[0] or 1
+    for case in cases:
+        for first in range(0, len(case.inputs[0]), size):
+            arrays = (array[first : first + size] for array in case.inputs)
+            yield dict(zip(_names(model), arrays, strict=True))
+
+
+def _failure(error, model):
+    return ValueError(
+        f"TensorFlow's converter cannot convert this model to LiteRT: {reason(error)}. "
+        f"Received: model={model.name}"
+    )
+
+
+def runner(data, names, num_threads=1):
+    """The file as a function of a list of arrays, those of the inputs called `names`."""
     from ai_edge_litert.interpreter import Interpreter
 
-    return Interpreter(model_content=data, num_threads=1)
+    signature = Interpreter(model_content=data, num_threads=num_threads).get_signature_runner()
 
+    def run(inputs):
+        outputs = signature(**dict(zip(names, inputs, strict=True)))
+        return [outputs[name].copy() for name in sorted(outputs, key=_output_order)]
 
-def _run(data, model, samples, kind):
-    """The outputs of a file as a list of arrays, in the order of the model's outputs."""
-    try:
-        runner = _interpreter(data).get_signature_runner("serving_default")
-        names = [tensor.name for tensor in model.inputs]
-        outputs = runner(**dict(zip(names, samples, strict=True)))
-    except Exception as error:
-        raise ValueError(
-            f"LiteRT cannot run the {kind}file made of this model: {error}. "
-            f"Received: model={model.name}"
-        ) from error
-    return [outputs[name] for name in sorted(outputs, key=_output_order)]
+    return run
 
 
 def _output_order(name):
-    """`output_2` before `output_10`; keys of a dict as Keras flattens it."""
+    """`output_2` before `output_10`."""
     stem, _, number = name.rpartition("_")
-    return (stem, int(number)) if stem == "output" and number.isdigit() else (name, 0)
-
-
-def _check_dense(values, expected, weights, model):
-    difference = largest_difference(values, expected)
-    # Coarser weights give other outputs; that is the user's choice, but none of them overflows.
-    if difference > _TOLERANCE if weights is None else difference == float("inf"):
-        raise ValueError(
-            f"The LiteRT file made of this model does not give its outputs: they differ by "
-            f"{difference:.2g} of the largest. Received: model={model.name}, weights={weights!r}"
-        )
+    return (stem, int(number)) if number.isdigit() else (name, 0)
 
 
 def _has_zeros(model):

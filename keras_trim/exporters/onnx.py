@@ -1,7 +1,8 @@
-"""ONNX files, in float32.
+"""ONNX files.
 
 PyTorch's exporter makes them, so this runs under the torch backend: it is the one that keeps the
-batch size open for all of Keras's layers and adds no casts.
+batch size open for all of Keras's layers and adds no casts. Recurrent layers become loops of ONNX,
+as PyTorch's exporter would unroll them for one number of steps.
 """
 
 import contextlib
@@ -11,63 +12,95 @@ import warnings
 
 import keras
 
-from keras_trim.exporters.samples import (
-    input_structure,
-    largest_difference,
-    outputs_of,
-    sample_inputs,
-)
+from keras_trim.exporters import onnx_files, onnx_padding, onnx_recurrence, time_distributed
+from keras_trim.exporters.cases import input_structure
+from keras_trim.exporters.reasons import reason
+from keras_trim.exporters.samples import random_inputs
+from keras_trim.exporters.verification import Converted, FileDiffersError, one_example, verify
 
 BACKEND = "torch"
+RUNTIME = "ONNX Runtime"
 PACKAGES = ("onnx", "onnxruntime", "onnxscript", "torch")
-# Of a converted file's outputs on random inputs to the model's, over the largest.
-_TOLERANCE = 1e-3
 # Two sample sizes that no layer has: the exporter takes a size of 1 for a constant.
 _BATCH = 2
+_UNKNOWN_SIZE = 32
+_HALF_TOLERANCE = 0.02  # of weights in float16
 
 
-def convert(model):
+def convert(model, cases, weights=None, names=None):
     """Converts a model under the torch backend.
 
     Args:
-        model: Keras model that is built.
+        model: Keras model that is built, in float32.
+        cases: List of `Case`, to judge the file by.
+        weights: `None` or `"float16"`.
+        names: Pair of lists: what inputs and outputs are called in the file.
 
     Returns:
-        Tuple of the bytes of the file and a dict of facts.
+        `Converted`.
 
     Raises:
+        FileDiffersError: if the file does not return what the model returned.
         ValueError: if the model cannot be converted.
     """
+    data, batch_size, error = convert_any_batch(model, cases, names)
     notes = []
-    batch_size = None
-    try:
-        data = _convert(model, batch_size)
-    except Exception as error:
-        if model.inputs[0].shape[0] is not None:
-            raise _failure(error, model) from error
-        batch_size = 1
-        try:
-            data = _convert(model, batch_size)
-        except Exception as error:
-            raise _failure(error, model) from error
+    if batch_size:
+        cases = one_example(cases)
         notes.append(
             "the file takes one example at a time: PyTorch's exporter cannot convert this model "
             "for batches of any size"
         )
-    _verify(data, model, batch_size)
-    return data, {"is_sparse": False, "batch_size": batch_size, "warnings": notes}
+    if weights == "float16":
+        data = onnx_files.with_half_weights(data)
+        error = verify(runner(data), cases, RUNTIME, _HALF_TOLERANCE)
+    return Converted(data, False, batch_size, error, notes)
+
+
+def trial(model, cases):
+    """What a file returns for each case."""
+    run = runner(make(model))
+    return [run(case.inputs) for case in cases]
+
+
+def make(model):
+    """The bytes of a file that is not judged."""
+    return _convert(model, model.inputs[0].shape[0])
+
+
+def convert_any_batch(model, cases, names=None):
+    """Converts for batches of any size if possible, else for one example.
+
+    Returns:
+        Tuple of the bytes of the file, the batch size that it is bound to, or `None`, and its
+        largest difference to the model's outputs.
+    """
+    try:
+        data = _convert(model, None, names)
+        return data, None, verify(runner(data), cases, RUNTIME)
+    except FileDiffersError:
+        raise
+    except Exception as problem:
+        error = problem
+    if model.inputs[0].shape[0] is not None:
+        raise _failure(error, model) from error
+    try:
+        data = _convert(model, 1, names)
+        return data, 1, verify(runner(data), one_example(cases), RUNTIME)
+    except FileDiffersError:
+        raise
+    except Exception:
+        raise _failure(error, model) from error
 
 
 def _failure(error, model):
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = lines[0][:300].rstrip(".") if lines else type(error).__name__
     return ValueError(
-        f"PyTorch's exporter cannot convert this model to ONNX: {reason}. "
+        f"PyTorch's exporter cannot convert this model to ONNX: {reason(error)}. "
         f"Received: model={model.name}"
     )
 
 
-def _convert(model, batch_size):
+def _convert(model, batch_size, names=None):
     import torch
 
     class Call(torch.nn.Module):
@@ -81,25 +114,36 @@ def _convert(model, batch_size):
             structure = keras.tree.pack_sequence_as(input_structure(model), list(inputs))
             return tuple(keras.tree.flatten(self.model(structure, training=False)))
 
-    samples = sample_inputs(model.inputs, batch_size or _BATCH)
-    inputs = tuple(keras.ops.convert_to_tensor(sample) for sample in samples)
-    shapes = [_dynamic_sizes(tensor, i, batch_size) for i, tensor in enumerate(model.inputs)]
+    shapes = [
+        [tensor.shape[0] or batch_size or _BATCH]
+        + [_UNKNOWN_SIZE if size is None else size for size in tensor.shape[1:]]
+        for tensor in model.inputs
+    ]
+    inputs = tuple(map(keras.ops.convert_to_tensor, random_inputs(model, shapes)))
+    dynamic = tuple(_dynamic_sizes(tensor, i, batch_size) for i, tensor in enumerate(model.inputs))
     was_training = model.training
-    with _quiet():
+    with (
+        _quiet(),
+        time_distributed.as_batches(),
+        onnx_padding.free_sizes(),
+        onnx_recurrence.as_loops() as loops,
+    ):
         try:
             program = torch.onnx.export(
                 Call().eval(),
                 inputs,
                 dynamo=True,
                 verbose=False,
-                input_names=[tensor.name for tensor in model.inputs],
-                output_names=_output_names(model),
-                dynamic_shapes=(tuple(shapes),),
+                input_names=[f"input_{i}" for i in range(len(inputs))],
+                output_names=[f"result_{i}" for i in range(len(model.outputs))],
+                dynamic_shapes=(dynamic,),
             )
             program.optimize()
         finally:
             model.train(was_training)
-    return program.model_proto.SerializeToString()
+        proto = onnx_recurrence.inline(program.model_proto, loops)
+    onnx_files.rename(proto, *(names or (None, None)))
+    return proto.SerializeToString()
 
 
 def _dynamic_sizes(tensor, index, batch_size):
@@ -111,13 +155,6 @@ def _dynamic_sizes(tensor, index, batch_size):
         if size is None and not (axis == 0 and batch_size):
             sizes[axis] = torch.export.Dim("batch" if axis == 0 else f"size_{index}_{axis}")
     return sizes
-
-
-def _output_names(model):
-    names = getattr(model, "output_names", None) or []
-    count = len(keras.tree.flatten(model.outputs))
-    is_usable = len(names) == count == len(set(names))
-    return list(names) if is_usable else [f"output_{i}" for i in range(count)]
 
 
 @contextlib.contextmanager
@@ -134,24 +171,13 @@ def _quiet():
         logger.setLevel(level)
 
 
-def _verify(data, model, batch_size):
+def runner(data, num_threads=0):
+    """The file as a function of a list of arrays, in the order of the model's inputs."""
     import onnxruntime
 
-    samples = sample_inputs(model.inputs, batch_size or _BATCH + 1)
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads  # 0: as many as there are cores
     options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        names = [value.name for value in session.get_inputs()]
-        values = session.run(None, dict(zip(names, samples, strict=True)))
-    except Exception as error:
-        raise ValueError(
-            f"ONNX Runtime cannot run the file made of this model: {error}. "
-            f"Received: model={model.name}"
-        ) from error
-    difference = largest_difference(values, outputs_of(model, samples))
-    if difference > _TOLERANCE:
-        raise ValueError(
-            "The ONNX file made of this model does not give its outputs: they differ by "
-            f"{difference:.2g} of the largest. Received: model={model.name}"
-        )
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_inputs()]
+    return lambda inputs: session.run(None, dict(zip(names, inputs, strict=True)))

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from keras_trim._version import __version__
+from keras_trim.exporters.verification import Converted
 
 PACKAGES = ("safetensors",)
 
@@ -26,7 +27,7 @@ def convert(model, weights):
         weights: `None` (as they are), `"float16"` or `"int8"`.
 
     Returns:
-        Tuple of the bytes of the file and a dict of facts.
+        `Converted`.
 
     Raises:
         ValueError: if float16 would overflow.
@@ -44,8 +45,7 @@ def convert(model, weights):
         "keras_trim": __version__,
         "weights": weights or "unchanged",
     }
-    data = safetensors.numpy.save(tensors, metadata=metadata)
-    return data, {"is_sparse": False, "batch_size": None, "warnings": []}
+    return Converted(safetensors.numpy.save(tensors, metadata=metadata))
 
 
 def tensor_names(model):

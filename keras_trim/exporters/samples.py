@@ -1,73 +1,65 @@
-"""Sample inputs of a model, to compare runtimes on."""
+"""Random inputs that a model takes: indices within its tables, padded where it masks."""
 
 import keras
 import numpy as np
+from keras import layers
 
-_UNKNOWN_SIZE = 32  # of images and sequences of any size
 
-
-def sample_inputs(tensors, batch_size):
-    """Makes random arrays of the shapes and dtypes of a model's inputs.
-
-    Args:
-        tensors: List of `KerasTensor`.
-        batch_size: Integer.
-
-    Returns:
-        List of arrays: normal floats, or zeros of other dtypes, which are valid indices.
-
-    Raises:
-        ValueError: if an input takes text.
-    """
-    refuse_text(tensors)
+def random_inputs(model, shapes):
+    """Random arrays that a model takes: normal floats, indices that are in its tables."""
     rng = np.random.default_rng(0)
-    samples = []
-    for tensor in tensors:
-        shape = [_UNKNOWN_SIZE if size is None else size for size in tensor.shape]
-        shape[0] = tensor.shape[0] or batch_size
-        if keras.backend.is_float_dtype(tensor.dtype):
-            samples.append(rng.standard_normal(shape).astype(tensor.dtype))
-        else:
-            samples.append(np.zeros(shape, tensor.dtype))
-    return samples
+    readers = input_readers(model)
+    arrays = []
+    for tensor, shape, found in zip(model.inputs, shapes, readers, strict=True):
+        tables = [layer.input_dim for layer in found if isinstance(layer, layers.Embedding)]
+        if tables:
+            array = rng.integers(1 if min(tables) > 1 else 0, min(tables), shape)
+        elif tensor.dtype == "bool":
+            array = rng.integers(0, 2, shape)
+        elif tensor.dtype == "uint8":
+            array = rng.integers(0, 256, shape)
+        elif keras.backend.is_float_dtype(tensor.dtype):
+            array = rng.standard_normal(shape)
+        else:  # indices of who knows what
+            array = rng.integers(0, 2, shape)
+        arrays.append(array.astype(tensor.dtype))
+    return arrays
 
 
-def refuse_text(tensors):
-    """Raises `ValueError` if one of the inputs takes text, which no other runtime does."""
-    for tensor in tensors:
-        if tensor.dtype == "string":
-            raise ValueError(
-                "Models that take text run in Keras only: make a model of the layers behind those "
-                f"that turn text into numbers. Received: input '{tensor.name}' of dtype string"
-            )
+def filler(readers):
+    """The number that means "no step here" in an input, or `None`."""
+    for layer in readers:
+        if isinstance(layer, layers.Embedding) and layer.mask_zero:
+            return 0
+        if isinstance(layer, layers.Masking):
+            return layer.mask_value
+    return None
 
 
-def outputs_of(model, samples):
-    """The outputs of a model as a flat list of NumPy arrays."""
-    structure = keras.tree.pack_sequence_as(input_structure(model), samples)
-    outputs = model(structure, training=False)
-    return [keras.ops.convert_to_numpy(value) for value in keras.tree.flatten(outputs)]
+def pad(array, value, place):
+    """Pads rows by different lengths; each keeps one step at least, and the last all of them."""
+    steps = array.shape[1]
+    for row in range(len(array) - 1 if len(array) > 1 else 1):
+        count = max(1, steps // (row + 2)) if steps > 1 else 0
+        part = slice(steps - count, steps) if place == "behind" else slice(0, count)
+        array[row, part] = value
 
 
-def input_structure(model):
-    """The inputs of a model, nested as it takes them."""
-    structure = getattr(model, "_inputs_struct", None)
-    return model.inputs[0] if structure is None else structure
-
-
-def largest_difference(values, expected):
-    """The largest difference of lists of arrays, over the largest expected magnitude.
-
-    Returns:
-        Float; infinity if shapes differ, or a value is finite in one of them only.
-    """
-    worst = 0.0
-    for value, target in zip(values, expected, strict=True):
-        if value.shape != target.shape or (np.isfinite(value) != np.isfinite(target)).any():
-            return float("inf")
-        finite = np.isfinite(target)
-        if finite.any():
-            value, target = value[finite].astype("float64"), target[finite].astype("float64")
-            scale = max(np.abs(target).max(), 1e-6)
-            worst = max(worst, np.abs(value - target).max() / scale)
-    return float(worst)
+def input_readers(model):
+    """Lists of the layers that read each input of a model, also those within nested models."""
+    functional = getattr(model, "_functional", None) or model
+    found = [[] for _ in model.inputs]
+    numbers = {id(tensor): i for i, tensor in enumerate(functional.inputs)}
+    for node in (node for nodes in functional._nodes_by_depth.values() for node in nodes):
+        if node.is_input:
+            continue
+        for position, tensor in enumerate(node.input_tensors):
+            number = numbers.get(id(tensor))
+            if number is None:
+                continue
+            if getattr(node.operation, "inputs", None):  # a model
+                inner = input_readers(node.operation)
+                found[number] += inner[position] if position < len(inner) else []
+            else:
+                found[number].append(node.operation)
+    return found

@@ -62,12 +62,17 @@ def bench(
 def _engine(model, threads, batch):
     import keras
 
-    from keras_trim.exporters.samples import input_structure, sample_inputs
+    from keras_trim.exporters.cases import input_structure, refuse_text
+    from keras_trim.exporters.samples import random_inputs
     from keras_trim.inference import Engine
 
     if not getattr(model, "inputs", None):
         raise CommandError("the model's inputs are not known: give it a keras.Input and save it")
-    inputs = sample_inputs(model.inputs, batch)
+    refuse_text(model.inputs)
+    shapes = [[32 if size is None else size for size in tensor.shape] for tensor in model.inputs]
+    for shape, tensor in zip(shapes, model.inputs, strict=True):
+        shape[0] = tensor.shape[0] or batch
+    inputs = random_inputs(model, shapes)
     inputs = keras.tree.pack_sequence_as(input_structure(model), inputs)
     return Engine(model, num_threads=threads), inputs
 

@@ -14,6 +14,7 @@ class Target(enum.StrEnum):
 
     XNNPACK = "xnnpack"
     LITERT = "litert"
+    ONNX = "onnx"
     ENGINE = "engine"
     NVIDIA = "nvidia-2:4"
 

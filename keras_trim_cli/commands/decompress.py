@@ -32,6 +32,8 @@ def decompress(
         raise typer.BadParameter(f"MODEL must be a .ktrim file, not {model.name!r}")
     output = output or model.with_suffix(".keras")
     models.check_saved_format(output)
+    if output.suffix == ".ktrim":
+        raise typer.BadParameter(f"OUTPUT must be a .keras or .h5 file, not {output.name!r}")
     files.check_output(output, force)
     before = model.stat().st_size
     with streams.silenced():

@@ -1,6 +1,8 @@
 """`keras-trim export`: files of other runtimes."""
 
+import dataclasses
 import enum
+import pathlib
 from typing import Annotated
 
 import typer
@@ -12,6 +14,7 @@ _BY_SUFFIX = {
     ".tflite": "litert",
     ".litert": "litert",
     ".onnx": "onnx",
+    ".xml": "openvino",
     ".safetensors": "safetensors",
 }
 
@@ -21,6 +24,7 @@ class Format(enum.StrEnum):
 
     LITERT = "litert"
     ONNX = "onnx"
+    OPENVINO = "openvino"
     SAFETENSORS = "safetensors"
 
 
@@ -41,27 +45,37 @@ def export(
     weights: Annotated[
         Weights | None, typer.Option("--weights", help="Store weights smaller than float32.")
     ] = None,
+    representative_data: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            "--representative-data",
+            metavar="FILE",
+            help="Inputs, as .npy, or .npz with an array per input: LiteRT computes in int8.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
     imports: options.Import = [],  # noqa: B006 (typer copies it)
     force: options.Force = False,
     json: options.Json = False,
 ):
-    """Write a model for LiteRT (TensorFlow Lite) or ONNX, or its weights as safetensors.
+    """Write a model for LiteRT (TensorFlow Lite), ONNX or OpenVINO, or its weights as safetensors.
 
-    LiteRT files store weights sparsely. TensorFlow must be installed for them, PyTorch for ONNX.
+    A file is written if it returns what the model returns. LiteRT files store weights sparsely.
+    TensorFlow must be installed for them, PyTorch for ONNX and OpenVINO.
 
     \b
     Examples:
       keras-trim export pruned.keras model.tflite
       keras-trim export pruned.ktrim model.tflite --weights float16
+      keras-trim export pruned.keras model.tflite --representative-data images.npy
       keras-trim export pruned.keras weights.safetensors
     """
-    chosen = format.value if format else _BY_SUFFIX.get(output.suffix)
-    if chosen is None:
-        raise typer.BadParameter(
-            f"give --format: OUTPUT {output.name!r} does not end in {', '.join(_BY_SUFFIX)}"
-        )
-    if chosen == "onnx" and weights:
-        raise typer.BadParameter("ONNX files are written in float32: drop --weights")
+    chosen = _format(output, format and format.value)
+    if chosen in ("onnx", "openvino") and weights is Weights.INT8:
+        raise typer.BadParameter(f"{chosen} files are not written in int8: drop --weights")
+    if representative_data and (chosen != "litert" or weights is Weights.FLOAT16):
+        raise typer.BadParameter("--representative-data is for LiteRT files in int8")
     models.format_of(model)
     files.check_output(output, force)
     with streams.silenced():
@@ -71,11 +85,15 @@ def export(
         with streams.progress(f"writing {output.name}"), files.writing(output):
             try:
                 result = keras_trim.export(
-                    loaded, output, format=chosen, weights=weights and weights.value
+                    loaded,
+                    output,
+                    format=chosen,
+                    weights=weights and weights.value,
+                    representative_data=representative_data and _arrays(representative_data),
                 )
             except ValueError as error:
                 raise CommandError(f"cannot export {model}: {error}") from error
-    before, after = (path.stat().st_size for path in (model, output))
+    before, after = model.stat().st_size, result.num_bytes
     if json:
         streams.print_json(
             {
@@ -85,6 +103,8 @@ def export(
                 "bytes": {"before": before, "after": after},
                 "sparse": result.is_sparse,
                 "batch_size": result.batch_size,
+                "largest_error": result.largest_error,
+                "accuracy": result.accuracy and dataclasses.asdict(result.accuracy),
             }
         )
         return
@@ -94,3 +114,29 @@ def export(
         f"{output}: {text.size(after)} ({model.name}: {text.size(before)}); {zeros}{batch}",
         soft_wrap=True,
     )
+    if result.accuracy:
+        streams.console().print(f"beside the float model: {result.accuracy}", soft_wrap=True)
+
+
+def _format(output, given):
+    said = _BY_SUFFIX.get(output.suffix)
+    if said is None and (given is None or given == "openvino"):
+        raise typer.BadParameter(
+            f"give --format: OUTPUT {output.name!r} does not end in {', '.join(_BY_SUFFIX)}"
+            if given is None
+            else f"OUTPUT must end in .xml, not {output.name!r}"
+        )
+    if given and said not in (None, given):
+        raise typer.BadParameter(f"OUTPUT {output.name!r} ends as {said} files do: drop --format")
+    return given or said
+
+
+def _arrays(path):
+    """The array of a .npy file, or the dict of arrays of a .npz file."""
+    import numpy as np
+
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        return loaded if isinstance(loaded, np.ndarray) else dict(loaded)
+    except (ValueError, OSError) as error:
+        raise CommandError(f"cannot read arrays from {path}: {error}") from error

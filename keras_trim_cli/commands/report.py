@@ -37,6 +37,8 @@ def report(
     """
     models.format_of(model)
     if html is not None:
+        if html.suffix not in (".html", ".htm"):
+            raise typer.BadParameter(f"--html needs a file that ends in .html, not {html.name!r}")
         files.check_output(html, force)
     with streams.silenced():
         loaded = models.load(model, imports, compile=False)

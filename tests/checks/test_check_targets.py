@@ -1,5 +1,6 @@
 import itertools
 import json
+import sys
 
 import keras
 import numpy as np
@@ -9,6 +10,13 @@ from hypothesis import strategies as st
 from keras import layers
 
 import keras_trim
+from keras_trim.checks import litert, litert_file
+from keras_trim.checks.litert_file import LiteRTFile, StoredWeight
+
+BACKEND = keras.backend.backend()
+converts = pytest.mark.skipif(
+    BACKEND != "tensorflow", reason="the converter runs under TensorFlow, in seconds elsewhere"
+)
 
 
 def dense(values):
@@ -162,23 +170,31 @@ def blocks(shape, sparsity):
     return np.repeat(with_zeros((shape[0] // 4, shape[1]), sparsity), 4, axis=0)
 
 
-@pytest.mark.parametrize(
-    ("values", "is_sparse", "rule"),
-    [
-        (blocks((64, 32), 0.8), True, None),
-        (blocks((64, 32), 0.5), True, "below 75% zeros that may be slower"),
-        (with_zeros((64, 32), 0.8), False, "must come in blocks of 4 inputs"),
-        (blocks((64, 32), 0.8).T, False, "must come in blocks of 4 inputs"),
-        (with_zeros((64, 32), 0.0), False, "few zeros"),
-    ],
-)
-def test_dense_layers_of_litert(values, is_sparse, rule):
-    checked = row(dense(values), "litert")
-    assert checked.is_sparse == is_sparse
-    assert rule in checked.rule if rule else checked.rule is None
-    assert checked.is_stored_sparsely == (checked.sparsity > 0.3)
+DENSE = [
+    (blocks((64, 64), 0.8), True, None),
+    (blocks((64, 64), 0.5), True, "below 75% zeros that may be slower"),
+    (with_zeros((64, 64), 0.8), False, "must come in blocks of 4 inputs"),
+    (blocks((64, 64), 0.8).T, False, "must come in blocks of 4 inputs"),
+    (with_zeros((64, 64), 0.0), False, "few zeros"),
+]
 
 
+@converts
+def test_dense_layers_of_litert():
+    """All in one model, as a conversion takes seconds."""
+    x = keras.Input((64,))
+    outputs = [layers.Dense(64, use_bias=False)(x) for _ in DENSE]
+    model = keras.Model(x, outputs)
+    for variable, (values, _, _) in zip(model.weights, DENSE, strict=True):
+        variable.assign(values)
+    rows = keras_trim.check(model, "litert").rows
+    for checked, (_, is_sparse, rule) in zip(rows, DENSE, strict=True):
+        assert checked.is_sparse == is_sparse
+        assert rule in checked.rule if rule else checked.rule is None
+        assert checked.is_stored_sparsely == (checked.sparsity > 0.3)
+
+
+@converts
 def test_what_the_file_of_litert_omits():
     model = keras.Sequential(
         [
@@ -191,25 +207,100 @@ def test_what_the_file_of_litert_omits():
         ]
     )
     for variable in model.weights:
-        variable.assign(with_zeros(variable.shape, 0.9))
+        zeros = 0.9 if len(variable.shape) > 1 else 0
+        variable.assign(with_zeros(variable.shape, zeros))
     report = keras_trim.check(model, "litert")
     stored = {row.kind: row.is_stored_sparsely for row in report.rows}
     assert stored == {"Embedding": False, "Conv3D": False, "Conv1D": True, "LSTMCell": True}
+    assert report.num_sparse == 0
     assert report.obstacles == []
     assert "in the file" in str(report)
 
 
-def test_litert_runs_what_xnnpack_runs():
+@converts
+def test_litert_does_not_skip_what_it_does_not_read_as_it_is_stored():
+    """A Dense layer in blocks whose file is dense all the same: it is read by another operation."""
+    x = keras.Input((16, 64))
+    outputs = layers.Dense(32, use_bias=False, name="twice")(x)
+    outputs = layers.EinsumDense("abc,bcd->abd", (16, 32), name="batched")(outputs)
+    model = keras.Model(x, outputs)
+    for layer in model.layers[1:]:
+        shape = tuple(layer.kernel.shape)
+        layer.kernel.assign(
+            np.repeat(with_zeros((*shape[:-2], shape[-2] // 4, shape[-1]), 0.8), 4, -2)
+        )
+    checked = {row.layer: row for row in keras_trim.check(model, "litert").rows}
+    assert checked["twice"].is_sparse
+    assert not checked["batched"].is_sparse
+    assert "1x1 Conv2D layers and Dense layers in blocks only" in checked["batched"].rule
+
+
+@pytest.mark.parametrize("name", ["RELU6", "TRANSPOSE"])
+def test_an_operation_of_the_file_in_the_way(name, monkeypatch):
+    """Keras's graph has nothing that XNNPACK cannot run; what counts is whether the file has."""
+    model = xnnpack_model()
+    kernel = keras.ops.convert_to_numpy(model.get_layer("pointwise").kernel)
+    file = LiteRTFile(
+        ["CONV_2D", name, "CONV_2D", "MEAN"],
+        [StoredWeight(kernel.transpose(3, 0, 1, 2), True, [("CONV_2D", False)])],
+    )
+    monkeypatch.setattr(litert, "_convert", lambda model: b"")
+    monkeypatch.setattr(litert_file, "read", lambda data: file)
+    assert keras_trim.check(model, "xnnpack")
+    report = keras_trim.check(model, "litert")
+    assert bool(report) == (name == "RELU6")
+    assert [obstacle.rule for obstacle in report.obstacles] == (
+        []
+        if name == "RELU6"
+        else ["TRANSPOSE: XNNPACK cannot run this operation of the file channels-first"]
+    )
+
+
+def test_a_weight_that_the_file_holds_in_another_form(monkeypatch):
+    file = LiteRTFile([], [StoredWeight(np.ones((32, 64)), False, [])])
+    monkeypatch.setattr(litert, "_convert", lambda model: b"")
+    monkeypatch.setattr(litert_file, "read", lambda data: file)
+    checked = row(dense(blocks((64, 32), 0.8)), "litert")
+    assert not checked.is_sparse
+    assert "no weight of the file has these zeros" in checked.rule
+
+
+def xnnpack_model(*between):
     model = keras.Sequential(
         [
             keras.Input((16, 16, 3)),
             layers.ZeroPadding2D(1),
             layers.Conv2D(8, 3, strides=2, name="stem"),
+            *between,
             layers.Conv2D(8, 1, name="pointwise"),
             layers.GlobalAveragePooling2D(keepdims=True),
         ]
     )
     keras_trim.prune(model.get_layer("pointwise"), 0.8)
+    return model
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="the converter runs under PyTorch")
+def test_onnx_skips_nothing():
+    report = keras_trim.check(dense(blocks((64, 32), 0.8)), "onnx")
+    assert not report
+    (checked,) = report.rows
+    assert not checked.is_sparse
+    assert not checked.is_stored_sparsely
+    assert checked.rule == "ONNX Runtime has no kernel that skips zeros"
+
+
+@pytest.mark.parametrize("target", ["litert", "onnx"])
+def test_targets_that_need_an_extra(target, monkeypatch):
+    package = {"litert": "ai_edge_litert", "onnx": "onnxscript"}[target]
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    with pytest.raises(ImportError, match=rf'pip install "keras-trim\[{target}\]"'):
+        keras_trim.check(dense(blocks((64, 32), 0.8)), target)
+
+
+@converts
+def test_litert_runs_what_xnnpack_runs():
+    model = xnnpack_model()
     assert keras_trim.check(model, "litert")
     keras_trim.prune(model.get_layer("stem"), 0.8)
     assert not keras_trim.check(model, "litert")
@@ -239,7 +330,7 @@ def test_reports(target):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"target": "onnx"}, r"must be one of 'xnnpack', 'litert'.*Received: target='onnx'"),
+        ({"target": "onyx"}, r"must be one of 'xnnpack', 'litert'.*Received: target='onyx'"),
         ({"model": layers.Dense(2)}, "must be a Keras model"),
         ({"model": keras.Sequential([layers.Dense(2)])}, "no weights yet"),
     ],

@@ -6,6 +6,7 @@ import pytest
 from commands import error_of, fill, run, run_json
 
 import keras_trim
+from keras_trim.exporters.verification import Converted
 
 BACKEND = keras.backend.backend()
 
@@ -131,6 +132,10 @@ def test_compress_to_an_archive_that_stock_keras_loads(folder):
         (["decompress", "pruned.keras"], "must be a .ktrim file"),
         (["export", "pruned.keras", "model.bin"], "give --format"),
         (["export", "pruned.keras", "m.onnx", "--weights", "int8"], "drop --weights"),
+        (["export", "pruned.keras", "m.onnx", "--format", "litert"], "ends as onnx files do"),
+        (["export", "pruned.keras", "m.ov", "--format", "openvino"], "must end in .xml"),
+        (["decompress", "pruned.ktrim", "x.ktrim"], "must be a .keras or .h5 file"),
+        (["report", "pruned.keras", "--html", "x.ktrim"], "ends in .html, not 'x.ktrim'"),
         (["check", "pruned.keras", "--target", "tpu"], "'tpu'"),
         (["diff", "pruned.keras"], "Missing argument"),
         (["report", "nowhere.keras"], "does not exist"),
@@ -203,6 +208,19 @@ def test_export_for_other_runtimes(folder, name):
     assert result["bytes"]["after"] == (folder / name).stat().st_size > 1000
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="the converter runs under TensorFlow")
+def test_export_in_int8(folder):
+    shape = keras.models.load_model(folder / "dense.keras").input_shape
+    np.save(folder / "x.npy", np.random.default_rng(0).standard_normal((8, *shape[1:])))
+    arguments = ["export", folder / "pruned.keras", folder / "m.tflite", "--representative-data"]
+    result = run_json(*arguments, folder / "x.npy")
+    assert result["weights"] == "int8"
+    assert result["accuracy"]["num_examples"] == 8
+    assert 0 < result["accuracy"]["relative_error"] < 0.5
+    (folder / "x.npy").write_bytes(b"none")
+    assert "cannot read arrays from" in error_of(*arguments, folder / "x.npy", "--force")
+
+
 def test_bench(folder):
     result = run_json("bench", folder / "pruned.keras", "--seconds", 0, "--batch", 2)
     assert result["milliseconds"]["keras-trim"] > 0
@@ -215,8 +233,8 @@ def test_bench(folder):
 
 @pytest.mark.filterwarnings("default::UserWarning")
 def test_export_warns_of_the_file_that_the_user_named(folder, monkeypatch):
-    facts = {"is_sparse": False, "batch_size": None, "warnings": ["it is odd"]}
-    monkeypatch.setattr("keras_trim.exporters.safetensors.convert", lambda *_: (b"data", facts))
+    made = Converted(b"data", warnings=["it is odd"])
+    monkeypatch.setattr("keras_trim.exporters.safetensors.convert", lambda *_: made)
     monkeypatch.chdir(folder)
     result = run("export", "pruned.keras", "model.safetensors")
     assert result.stderr == "keras-trim: warning: model.safetensors: it is odd.\n"

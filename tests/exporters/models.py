@@ -85,7 +85,7 @@ def run_litert(path, inputs):
     if len(names) > 1:  # LiteRT sorts them
         names = ["left", "right"]
     outputs = runner(**dict(zip(names, inputs, strict=True)))
-    return [outputs[name] for name in sorted(outputs)]
+    return [outputs[name] for name in sorted(outputs, key=lambda name: (len(name), name))]
 
 
 def run_onnx(path, inputs):
@@ -94,6 +94,15 @@ def run_onnx(path, inputs):
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_inputs()]
     return session.run(None, dict(zip(names, inputs, strict=True)))
+
+
+def run_openvino(path, inputs):
+    import openvino
+
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    network = openvino.Core().compile_model(str(path), "CPU", settings)
+    found = network(dict(enumerate(inputs)))
+    return [found[output] for output in network.outputs]
 
 
 def assert_close(values, expected, tolerance=1e-5):

@@ -36,14 +36,25 @@ def old_file(tmp_path):
     [
         ({"format": "tflite"}, r"`format` must be one of 'litert'.*Received: format='tflite'"),
         ({"weights": "int4"}, r"`weights` must be one of None.*Received: weights='int4'"),
-        ({"format": "onnx", "weights": "int8"}, r"leave `weights` at `None`.*weights='int8'"),
+        ({"format": "onnx", "weights": "int8"}, r"in float32 or float16.*weights='int8'"),
+        ({"format": "openvino"}, r"`path` must end in.*For openvino files: .xml. Received: path="),
+        ({"format": None}, r"must end in what the format is called by: .tflite.*format=None"),
+        ({"format": "onnx", "representative_data": np.ones((1, 64))}, "for LiteRT files"),
+        (
+            {"weights": "float16", "representative_data": np.ones((1, 64))},
+            "with weights='int8'. Received: format='litert', weights='float16'",
+        ),
+        ({"verification_data": np.ones((3, 5))}, r"must be of shape \(any, 64\)"),
+        ({"representative_data": np.ones((0, 64))}, "one example at least"),
         ({"model": 3}, r"`model` must be a Keras model. Received: model=3"),
         ({"model": keras.Sequential([layers.Dense(2)])}, "inputs are not known"),
     ],
 )
 def test_arguments(arguments, message, old_file):
     with pytest.raises(ValueError, match=message):
-        keras_trim.export(**{"model": make("mlp"), "path": old_file, **arguments})
+        keras_trim.export(
+            **{"model": make("mlp"), "path": old_file, "format": "litert", **arguments}
+        )
 
 
 @pytest.mark.parametrize("format", NEEDS)
@@ -58,17 +69,18 @@ def test_quantized_layers(old_file):
     model.layers[1].quantize("int8")
     name = model.layers[1].name
     with pytest.raises(ValueError, match=f"before `quantize`.*Received: '{name}' \\(int8\\)"):
-        keras_trim.export(model, old_file)
+        keras_trim.export(model, old_file, format="litert")
 
 
 def test_any_error_of_a_converter(monkeypatch, tmp_path):
     """In the process that converts, too: its type, and what it says."""
-    job = {"folder": str(tmp_path), "classes": [], "name": "m", "converter": "math", "options": {}}
+    job = {"folder": str(tmp_path), "classes": [], "name": "m", "converter": "math"}
+    job.update({"task": "convert", "options": {}})
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(job)))
     monkeypatch.setattr(conversion_worker, "_load", lambda *_: None)
     conversion_worker.main()  # the module `math` has no `convert`
     result = json.loads((tmp_path / conversion_worker.RESULT).read_text())
-    assert result["error"] == "ValueError"
+    assert result["kind"] == "ValueError"
     assert "cannot be converted: AttributeError: module 'math' has no" in result["message"]
     assert result["message"].endswith("Received: model=m")
 
@@ -86,7 +98,7 @@ def test_a_folder_in_the_way(tmp_path):
 def test_a_missing_folder(tmp_path):
     path = tmp_path / "none" / "model"
     with pytest.raises(FileNotFoundError, match=f"No such file.*Received: path={path}"):
-        keras_trim.export(make("mlp"), path)
+        keras_trim.export(make("mlp"), path, format="litert")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write into any folder")
@@ -94,7 +106,7 @@ def test_a_read_only_folder(old_file):
     os.chmod(old_file.parent, 0o500)
     try:
         with pytest.raises(PermissionError, match="Cannot write the file: Permission denied"):
-            keras_trim.export(make("mlp"), old_file)
+            keras_trim.export(make("mlp"), old_file, format="litert")
     finally:
         os.chmod(old_file.parent, 0o700)
 
@@ -177,7 +189,7 @@ def test_classes_of_a_module(tmp_path, monkeypatch):
 def test_a_process_that_dies(old_file, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(ValueError, match=r"ended early, with exit code 1.*Received: model="):
-        keras_trim.export(make("mlp"), old_file)
+        keras_trim.export(make("mlp"), old_file, format="litert")
 
 
 def test_subclassed_models(old_file):

@@ -1,0 +1,263 @@
+"""Inputs to judge a file by, and what the user's model returns for them.
+
+The model is called in the user's own process and on the user's backend. Its answers are handed to
+whatever process converts; nobody else's are asked for.
+"""
+
+import dataclasses
+import itertools
+
+import keras
+import numpy as np
+
+from keras_trim import batches
+from keras_trim.exporters.preparation import left_unchanged, reset_states
+from keras_trim.exporters.reasons import reason
+from keras_trim.exporters.samples import filler, input_readers, pad, random_inputs
+
+# One example, a prime and a larger number; converters trace with 2, as they take 1 for a constant.
+_BATCHES = (1, 3, 7)
+# The same of images and sequences; a layer may not take the first ones, such as those below its
+# window. Converters trace with 32.
+_SIZES = (
+    (1, 2, 3, 5, 8, 12, 18, 24),
+    (13, 29, 37, 61, 101, 149, 211),
+    (40, 48, 64, 96, 128, 192, 256, 331),
+)
+_MOST_BATCHES = 8  # of the user's own data
+# Of a coarser dtype, over the largest output: what its rounding adds up to in a deep network.
+_ROUNDING = {"float32": 1e-4, "float16": 0.03, "bfloat16": 0.15}
+
+
+class MismatchError(ValueError):
+    """Something does not return what the model returns."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One batch of inputs and what the model returns for it.
+
+    Args:
+        name: String. What is special about it, for an error.
+        inputs: List of arrays, in the order of `model.inputs`.
+        outputs: List of arrays, in the order of the model's flat outputs.
+    """
+
+    name: str
+    inputs: list
+    outputs: list
+
+
+def make_cases(prepared, data=None):
+    """Makes the cases of a model: each free size at three values, masks, the user's own data.
+
+    Args:
+        prepared: `Prepared`.
+        data: What `model.predict` takes, or `None`.
+
+    Returns:
+        List of `Case`.
+
+    Raises:
+        ValueError: if the model cannot be called, does not return the same twice, or `data` is not
+            what it takes.
+    """
+    model = prepared.model
+    refuse_text(model.inputs)
+    with left_unchanged(prepared.source):
+        cases = _given(prepared, data)
+        try:
+            cases += [*_free_sizes(prepared), *_masked(prepared)]
+        except MismatchError:
+            raise
+        except ValueError:  # the model takes special inputs
+            if not cases:
+                raise
+        _check_repeatable(prepared, cases[0])
+    return cases
+
+
+def refuse_text(tensors):
+    """Raises `ValueError` if one of the inputs takes text, which no other runtime does."""
+    for tensor in tensors:
+        if tensor.dtype == "string":
+            raise ValueError(
+                "Models that take text run in Keras only: make a model of the layers behind those "
+                f"that turn text into numbers. Received: input '{tensor.name}' of dtype string"
+            )
+
+
+def call(model, inputs):
+    """The outputs of a model for flat inputs, as a flat list of NumPy arrays."""
+    structure = keras.tree.pack_sequence_as(input_structure(model), list(inputs))
+    outputs = model(structure, training=False)
+    return [keras.ops.convert_to_numpy(value) for value in keras.tree.flatten(outputs)]
+
+
+def input_structure(model):
+    """The inputs of a model, nested as it takes them."""
+    structure = getattr(model, "_inputs_struct", None)
+    return model.inputs[0] if structure is None else structure
+
+
+def read_inputs(prepared, data):
+    """Yields the flat inputs of each batch of the user's data, in the dtypes of the copy.
+
+    A batch that is not of the size that the model is bound to, such as the last one, is left out.
+    """
+    structure, specs = batches.signature(prepared.source)
+    size = specs[0]["shape"][0]
+    for batch in batches.iterate(data, batch_size=size):
+        inputs = _as_taken(prepared, batches.flatten(batch, structure, specs))
+        if size in (None, len(inputs[0])):
+            yield inputs
+
+
+def _given(prepared, data):
+    if data is None:
+        return []
+    found = itertools.islice(read_inputs(prepared, data), _MOST_BATCHES)
+    return [
+        _answer(prepared, f"batch {number} of the data", inputs)
+        for number, inputs in enumerate(found)
+    ]
+
+
+def _as_taken(prepared, inputs):
+    """The inputs in the dtypes of the model that is converted; a file takes all that there are."""
+    names = [name for name, x in zip(prepared.input_names, inputs, strict=True) if x is None]
+    if names:
+        raise ValueError(
+            "Files take all inputs, also those that are optional in Keras: pass arrays for them. "
+            f"Received: None for {', '.join(map(repr, names))}"
+        )
+    tensors = prepared.model.inputs
+    return [x.astype(tensor.dtype) for x, tensor in zip(inputs, tensors, strict=True)]
+
+
+def _free_sizes(prepared):
+    """A case for each of three sizes; one in which sizes differ, too, if several are free."""
+    tensors = prepared.model.inputs
+    free = [
+        (i, axis)
+        for i, tensor in enumerate(tensors)
+        for axis, size in enumerate(tensor.shape)
+        if size is None and axis
+    ]
+    if not free and tensors[0].shape[0] is not None:
+        return [_random_case(prepared, "random inputs", tensors[0].shape[0], {})]
+    cases, taken = [], []
+    for batch, sizes in zip(_BATCHES, _SIZES, strict=True):
+        case, size = _first_accepted(prepared, batch, sizes if free else (None,), free)
+        cases.append(case)
+        taken.append(size)
+    if len(free) > 1:
+        mixed = {place: taken[1 + number % 2] for number, place in enumerate(free)}
+        try:
+            cases.append(_random_case(prepared, "inputs of several sizes", _BATCHES[1], mixed))
+        except MismatchError:
+            raise
+        except Exception:  # sizes that must be equal
+            pass
+    return cases
+
+
+def _first_accepted(prepared, batch, sizes, free):
+    """The case of the first size that Keras takes, and that size."""
+    for size in sizes:
+        name = f"batches of {batch}" + (f", size {size} where sizes are free" if free else "")
+        try:
+            return _random_case(prepared, name, batch, dict.fromkeys(free, size)), size
+        except MismatchError:
+            raise
+        except Exception as problem:
+            error = problem
+    raise ValueError(
+        f"The model cannot be called on random inputs ({name}): {reason(error)}. Pass "
+        "`verification_data` if it takes special ones, and a `keras.Input` of known sizes if it "
+        "takes no others. "
+        f"Received: model={prepared.source.name}"
+    ) from error
+
+
+def _random_case(prepared, name, batch, sizes):
+    shapes = [[tensor.shape[0] or batch, *tensor.shape[1:]] for tensor in prepared.model.inputs]
+    for (i, axis), size in sizes.items():
+        shapes[i][axis] = size
+    return _answer(prepared, name, random_inputs(prepared.model, shapes))
+
+
+def _masked(prepared):
+    """Cases in which the inputs that are masked are padded, behind and before."""
+    model = prepared.model
+    shapes = [[tensor.shape[0] or 3, *tensor.shape[1:]] for tensor in model.inputs]
+    fillers = [filler(found) for found in input_readers(model)]
+    if not any(value is not None for value in fillers):
+        return []
+    for shape in shapes:
+        shape[1:] = [13 if size is None else size for size in shape[1:]]
+    cases = []
+    for place in ("behind", "before"):
+        arrays = random_inputs(model, shapes)
+        for array, value in zip(arrays, fillers, strict=True):
+            if value is not None and array.ndim > 1:
+                pad(array, value, place)
+        try:
+            cases.append(_answer(prepared, f"inputs that are padded {place}", arrays))
+        except MismatchError:
+            raise
+        except Exception:  # sizes that Keras does not take; of others there are cases
+            pass
+    return cases
+
+
+def _answer(prepared, name, inputs):
+    """The case of these inputs."""
+    outputs = call(prepared.model, inputs)
+    if prepared.is_copy:
+        reset_states(prepared.source)
+        own = call(prepared.source, inputs)
+        difference = largest_difference(outputs, own)
+        if difference > _ROUNDING[prepared.precision]:
+            raise MismatchError(
+                f"The model in float32 does not give the outputs of this one, which computes in "
+                f"{prepared.precision}: for {name} they differ by {difference:.2g} of the largest. "
+                "Check that no value overflows. "
+                f"Received: model={prepared.source.name}"
+            )
+    return Case(name, inputs, outputs)
+
+
+def _check_repeatable(prepared, case):
+    again = call(prepared.model, case.inputs)
+    if largest_difference(again, case.outputs) > 1e-3:
+        raise MismatchError(
+            "The model returns something else each time that it is called on the same inputs, so "
+            "no file can be compared with it: export it without layers that are random outside of "
+            f"training (such as Dropout called with training=True). "
+            f"Received: model={prepared.source.name}"
+        )
+
+
+def largest_difference(values, expected):
+    """The largest difference of lists of arrays, over the largest expected magnitude.
+
+    Returns:
+        Float; infinity if shapes differ, or a value is finite in one of them only.
+    """
+    worst = 0.0
+    if len(values) != len(expected):
+        return float("inf")
+    for value, target in zip(values, expected, strict=True):
+        value, target = np.asarray(value), np.asarray(target)
+        if value.shape != target.shape:
+            return float("inf")
+        value, target = value.astype("float64"), target.astype("float64")
+        finite = np.isfinite(target)
+        if (np.isfinite(value) != finite).any():
+            return float("inf")
+        if finite.any():
+            value, target = value[finite], target[finite]
+            scale = max(np.abs(target).max(), 1e-6)
+            worst = max(worst, np.abs(value - target).max() / scale)
+    return float(worst)

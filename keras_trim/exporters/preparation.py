@@ -1,0 +1,200 @@
+"""The model that is converted: in float32, without states, named in letters that converters take.
+
+Most models are converted as they are. Others are copied from their configuration, in the user's own
+process, which knows the user's classes.
+"""
+
+import contextlib
+import dataclasses
+import re
+
+import keras
+import numpy as np
+
+from keras_trim.exporters.reasons import reason
+
+_LOW_PRECISION = ("float16", "bfloat16")
+# TensorFlow's scopes and PyTorch's modules take no others.
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A model that converters take.
+
+    Args:
+        model: The Keras model, or a copy of it.
+        source: The user's model.
+        names: Dict. Names in `model` to those in `source`, where they differ.
+        precision: String. The coarsest dtype that `source` computes in.
+        notes: List of strings. What the copy does differently.
+    """
+
+    model: keras.Model
+    source: keras.Model
+    names: dict
+    precision: str
+    notes: list
+
+    @property
+    def is_copy(self):
+        return self.model is not self.source
+
+    def name_of(self, layer):
+        """The user's name of a layer of `model`."""
+        return self.names.get(layer.name, layer.name)
+
+    @property
+    def input_names(self):
+        return [self.names.get(tensor.name, tensor.name) for tensor in self.model.inputs]
+
+    @property
+    def output_names(self):
+        """Those of the layers that make the outputs, or numbered ones."""
+        names = getattr(self.model, "output_names", None) or []
+        names = [self.names.get(name, name) for name in names]
+        count = len(keras.tree.flatten(self.model.outputs))
+        is_usable = len(names) == count == len({*names, *self.input_names} - {*self.input_names})
+        return names if is_usable else [f"output_{i}" for i in range(count)]
+
+
+def prepare(model):
+    """Makes the model to convert of a user's.
+
+    Raises:
+        ValueError: if the model must be copied, and its configuration does not make it again.
+    """
+    layers = list(model._flatten_layers())
+    precision = _precision(layers)
+    stateful = [layer for layer in layers if is_stateful(layer)]
+    names = _safe_names(layers)
+    if precision == "float32" and not stateful and not names:
+        return Prepared(model, model, {}, precision, [])
+    try:
+        copy = _copy(model, names)
+    except Exception as error:
+        needs = [f"computes in {precision}"] if precision != "float32" else []
+        needs += ["keeps states"] if stateful else []
+        needs += [f"has the name {next(iter(names))!r}"] if names else []
+        raise ValueError(
+            f"This model {' and '.join(needs)}, so it is converted as a copy, which cannot be made "
+            f"of its configuration: {reason(error)}. Give its own layers a `get_config` that holds "
+            f"all their arguments. Received: model={model.name}"
+        ) from error
+    notes = []
+    if stateful:
+        notes.append(
+            f"the file keeps no states: each run begins as after `reset_state()`, in "
+            f"{', '.join(repr(layer.name) for layer in stateful[:3])}"
+            f"{' and others' if stateful[3:] else ''}"
+        )
+    return Prepared(copy, model, {safe: name for name, safe in names.items()}, precision, notes)
+
+
+def is_stateful(layer):
+    """Whether a layer carries what one call leaves behind to the next."""
+    return isinstance(layer, keras.layers.RNN) and layer.stateful
+
+
+@contextlib.contextmanager
+def left_unchanged(model):
+    """Gives a model back what its calls change: states, statistics, seeds."""
+    layers = list(model._flatten_layers())
+    variables = [v for layer in layers for v in layer._non_trainable_variables]
+    variables += [v for layer in layers if is_stateful(layer) for v in _states(layer)]
+    variables += [seed.state for layer in layers for seed in layer._seed_generators]
+    variables = list({id(variable): variable for variable in variables}.values())
+    values = [np.array(keras.ops.convert_to_numpy(variable.value)) for variable in variables]
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+
+
+def reset_states(model):
+    """Sets the states of a model to where they begin."""
+    for layer in model._flatten_layers():
+        if is_stateful(layer):
+            layer.reset_state()
+
+
+def _states(layer):
+    return keras.tree.flatten(layer.states)
+
+
+def _precision(layers):
+    dtypes = {
+        dtype
+        for layer in layers
+        for dtype in (layer.compute_dtype, layer.variable_dtype)
+        if dtype in _LOW_PRECISION
+    }
+    return "bfloat16" if "bfloat16" in dtypes else "float16" if dtypes else "float32"
+
+
+def _safe_names(layers):
+    """Dict of names that converters refuse to others."""
+    taken, names = {layer.name for layer in layers}, {}
+    for layer in layers:
+        name = layer.name
+        if name in names or _SAFE_NAME.fullmatch(name):
+            continue
+        stem = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_") or type(layer).__name__.lower()
+        safe, count = stem, 1
+        while safe in taken:
+            count += 1
+            safe = f"{stem}_{count}"
+        taken.add(safe)
+        names[name] = safe
+    return names
+
+
+def _copy(model, names):
+    config = _changed(keras.saving.serialize_keras_object(model), names)
+    objects = {type(layer).__name__: type(layer) for layer in model._flatten_layers()}
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")  # of layers that the user's own ones make
+    try:
+        # The user's own model: its Lambda layers are safe.
+        copy = keras.saving.deserialize_keras_object(
+            config, custom_objects=objects, safe_mode=False
+        )
+    finally:
+        keras.config.set_dtype_policy(policy)
+    states = {
+        id(variable)
+        for layer in model._flatten_layers()
+        if is_stateful(layer)
+        for variable in _states(layer)
+    }
+    sources = [variable for variable in model.weights if id(variable) not in states]
+    for variable, source in zip(copy.weights, sources, strict=True):
+        if variable.shape != source.shape:
+            raise ValueError(f"'{source.path}' has another shape there")
+        variable.assign(keras.ops.cast(source.value, variable.dtype))
+    return copy
+
+
+def _changed(config, names):
+    """A configuration in float32, without states, with other names."""
+    if isinstance(config, dict):
+        changed = {}
+        for key, value in config.items():
+            if key == "compile_config":
+                continue
+            if key == "stateful":
+                value = False
+            elif key == "dtype" and value in _LOW_PRECISION:
+                value = "float32"
+            else:
+                value = _changed(value, names)
+            changed[key] = value
+        if config.get("class_name") == "DTypePolicy":
+            changed["config"] = {**config["config"], "name": "float32"}
+        return changed
+    if isinstance(config, list | tuple):
+        return type(config)(_changed(value, names) for value in config)
+    if isinstance(config, str):
+        return names.get(config, config)
+    return config

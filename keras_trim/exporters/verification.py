@@ -1,0 +1,91 @@
+"""Judging a converted file by what the user's model returned."""
+
+import dataclasses
+
+from keras_trim.exporters.cases import MismatchError, largest_difference
+from keras_trim.exporters.reasons import reason
+
+# Of a file's outputs to the model's, over the largest: sums in another order, or on a GPU that
+# rounds the factors of products.
+TOLERANCE = 1e-3
+
+
+class FileDiffersError(MismatchError):
+    """A file does not return what the model returned.
+
+    Args:
+        runtime: String. Whose file it is.
+        case: The `Case`.
+        difference: Float. Over the largest output.
+    """
+
+    def __init__(self, runtime, case, difference):
+        self.runtime, self.case, self.difference = runtime, case, difference
+        far = "shapes, or in what is finite" if difference == float("inf") else ""
+        amount = far or f"by {difference:.2g} of the largest"
+        super().__init__(f"for {case.name} they differ {'in ' if far else ''}{amount}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Converted:
+    """What a converter made.
+
+    Args:
+        data: Bytes of the file, or a dict of the endings and bytes of several.
+        is_sparse: Bool. Whether zeros are stored sparsely.
+        batch_size: Integer that the file is bound to, or `None` (any).
+        largest_error: Float. Largest difference to the model's outputs, over the largest.
+        warnings: List of strings.
+    """
+
+    data: bytes
+    is_sparse: bool = False
+    batch_size: int | None = None
+    largest_error: float = 0.0
+    warnings: list = dataclasses.field(default_factory=list)
+
+
+def verify(run, cases, runtime, tolerance=TOLERANCE):
+    """Compares a file with the model on all cases.
+
+    Args:
+        run: Function of a list of arrays to a list of arrays: the file.
+        cases: List of `Case`.
+        runtime: String. Whose file it is.
+        tolerance: Float.
+
+    Returns:
+        Float, the largest difference over the largest output.
+
+    Raises:
+        FileDiffersError: if it is more than `tolerance`.
+        ValueError: if the file cannot be run.
+    """
+    worst = 0.0
+    for case in cases:
+        try:
+            values = run(case.inputs)
+        except Exception as error:
+            message = f"{runtime} cannot run the file for {case.name}: {reason(error)}"
+            raise ValueError(message) from error
+        difference = largest_difference(values, case.outputs)
+        if not difference <= tolerance:
+            raise FileDiffersError(runtime, case, difference)
+        worst = max(worst, difference)
+    return worst
+
+
+def one_example(cases):
+    """The cases for a file that takes one example at a time: a case for each row of each."""
+    found = []
+    for case in cases:
+        for row in range(min(len(case.inputs[0]), 3)):
+            part = slice(row, row + 1)
+            found.append(
+                dataclasses.replace(
+                    case,
+                    inputs=[array[part] for array in case.inputs],
+                    outputs=[array[part] for array in case.outputs],
+                )
+            )
+    return found

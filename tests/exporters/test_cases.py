@@ -1,0 +1,192 @@
+"""What a file is judged by: inputs of many sizes, and what the user's model returns for them."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_trim.exporters import cases, verification
+from keras_trim.exporters.accuracy import FileAccuracy
+from keras_trim.exporters.cases import Case, make_cases
+from keras_trim.exporters.preparation import prepare
+
+
+def shapes(made):
+    return [tuple(array.shape for array in case.inputs) for case in made]
+
+
+def cases_of(model, data=None):
+    made = make_cases(prepare(model), data)
+    for case in made:
+        outputs = cases.call(model, case.inputs)
+        for value, target in zip(outputs, case.outputs, strict=True):
+            np.testing.assert_allclose(value, target, rtol=1e-4, atol=1e-5)
+    return made
+
+
+def test_three_batches():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+    assert shapes(cases_of(model)) == [((1, 4),), ((3, 4),), ((7, 4),)]
+
+
+def test_three_sizes_and_others():
+    x = keras.Input((None, None, 2))
+    model = keras.Model(x, layers.GlobalMaxPooling2D()(x))
+    expected = [(1, 1, 1, 2), (3, 13, 13, 2), (7, 40, 40, 2), (3, 13, 40, 2)]
+    assert shapes(cases_of(model)) == [(shape,) for shape in expected]
+
+
+def test_sizes_that_keras_refuses():
+    x = keras.Input((None, 2))
+    model = keras.Model(x, layers.Conv1D(2, 7)(x))
+    assert [case.inputs[0].shape[1] for case in cases_of(model)] == [8, 13, 40]
+
+
+def test_sizes_that_must_be_equal():
+    a, b = keras.Input((None, 2)), keras.Input((None, 2))
+    model = keras.Model([a, b], layers.Add()([a, b]))
+    assert shapes(cases_of(model)) == [
+        ((1, 1, 2), (1, 1, 2)),
+        ((3, 13, 2), (3, 13, 2)),
+        ((7, 40, 2), (7, 40, 2)),
+    ]
+
+
+def test_a_known_batch():
+    x = keras.Input(batch_shape=(4, 2))
+    assert shapes(cases_of(keras.Model(x, layers.Dense(1)(x)))) == [((4, 2),)]
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
+def test_indices_are_in_the_table(dtype):
+    words = keras.Input((5,), dtype=dtype)
+    inner = keras.Sequential([keras.Input((5,), dtype=dtype), layers.Embedding(3, 2)])
+    for case in cases_of(keras.Model(words, inner(words))):
+        assert case.inputs[0].dtype == dtype
+        assert set(case.inputs[0].reshape(-1)) <= {0, 1, 2}
+
+
+def test_inputs_that_are_padded():
+    words = keras.Input((6,), dtype="int32")
+    frames = keras.Input((None, 2))
+    states = [
+        layers.LSTM(3)(layers.Embedding(9, 4, mask_zero=True)(words)),
+        layers.GRU(2)(layers.Masking(-1.0)(frames)),
+    ]
+    made = cases_of(keras.Model([words, frames], states))
+    padded = {case.name: case.inputs for case in made if "padded" in case.name}
+    behind, before = (
+        padded["inputs that are padded behind"],
+        padded["inputs that are padded before"],
+    )
+    np.testing.assert_array_equal(behind[0] == 0, [[0] * 3 + [1] * 3, [0] * 4 + [1] * 2, [0] * 6])
+    np.testing.assert_array_equal(before[0] == 0, (behind[0] == 0)[:, ::-1])
+    is_masked = (behind[1] == -1).all(axis=-1)
+    np.testing.assert_array_equal(is_masked.sum(axis=1), [6, 4, 0])
+    for case in made:
+        if "padded" not in case.name:
+            assert (case.inputs[0] > 0).all()
+
+
+def test_data_of_the_user():
+    a, b = keras.Input((2,), name="a"), keras.Input((3,), name="b", dtype="int32")
+    total = layers.Add()([a, keras.ops.cast(b[:, :2], "float32")])
+    model = keras.Model({"a": a, "b": b}, total)
+    data = {"b": np.full((300, 3), 5.0), "a": np.ones((300, 2))}
+    made = [case for case in cases_of(model, data) if "of the data" in case.name]
+    assert [len(case.inputs[0]) for case in made] == [32] * 8
+    assert made[0].inputs[1].dtype == "int32"
+    np.testing.assert_array_equal(made[0].outputs[0], 6)
+
+
+def test_data_for_a_known_batch():
+    x = keras.Input(batch_shape=(4, 2))
+    made = cases_of(keras.Model(x, layers.Dense(1)(x)), np.ones((10, 2)))
+    assert shapes(made) == [((4, 2),)] * 3  # two of the data
+
+
+def test_a_model_that_is_random():
+    class MonteCarlo(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.seed = keras.random.SeedGenerator(0)
+
+        def call(self, x):
+            return x + keras.random.normal(keras.ops.shape(x), seed=self.seed)
+
+    x = keras.Input((200,))
+    model = keras.Model(x, MonteCarlo()(x))
+    with pytest.raises(ValueError, match=r"something else each time.*Received: model=functional"):
+        make_cases(prepare(model))
+
+
+def test_a_model_that_takes_special_inputs():
+    class OnlyOnes(layers.Layer):
+        def call(self, x):
+            if not (keras.ops.convert_to_numpy(x) == 1).all():
+                raise ValueError("only ones")
+            return x
+
+        def compute_output_spec(self, x):
+            return keras.KerasTensor(x.shape, x.dtype)
+
+    x = keras.Input((2,))
+    prepared = prepare(keras.Model(x, OnlyOnes()(x)))
+    with pytest.raises(ValueError, match=r"random inputs .*only ones.*`verification_data`"):
+        make_cases(prepared)
+    assert shapes(make_cases(prepared, np.ones((40, 2)))) == [((32, 2),), ((8, 2),)]
+
+
+def test_optional_inputs_that_are_not_given():
+    a, b = keras.Input((2,), name="a"), keras.Input((2,), name="b", optional=True)
+    model = keras.Model([a, b], [layers.Dense(1)(a), layers.Dense(1)(b)])
+    with pytest.raises(ValueError, match="pass arrays for them. Received: None for 'b'"):
+        make_cases(prepare(model), [np.ones((1, 2)), None])
+
+
+# --- comparing
+
+
+def case(outputs, rows=2):
+    return Case("a case", [np.ones((rows, 3), "float32")], [np.asarray(outputs, "float32")])
+
+
+@pytest.mark.parametrize(
+    ("outputs", "text"),
+    [
+        ([[2.0], [4.1]], "for a case they differ by 0.025 of the largest"),
+        ([[2.0], [np.nan]], "they differ in shapes, or in what is finite"),
+        ([2.0, 4.0], "they differ in shapes"),
+    ],
+)
+def test_files_that_differ(outputs, text):
+    made = [case([[2.0], [4.0]])]
+    with pytest.raises(verification.FileDiffersError, match=text) as caught:
+        verification.verify(lambda _: [np.asarray(outputs)], made, "LiteRT")
+    assert caught.value.case is made[0]
+    assert verification.verify(lambda _: [np.asarray([[2.0], [4.0004]])], made, "LiteRT") < 2e-4
+
+
+def test_a_file_that_cannot_be_run():
+    def run(_):
+        raise RuntimeError("no such operation\nat line 3")
+
+    message = "LiteRT cannot run the file for a case: no such operation$"
+    with pytest.raises(ValueError, match=message):
+        verification.verify(run, [case([[1.0], [2.0]])], "LiteRT")
+
+
+def test_one_example_at_a_time():
+    rows = verification.one_example([case([[1.0], [2.0]])])
+    assert [each.inputs[0].shape for each in rows] == [(1, 3), (1, 3)]
+    assert [each.outputs[0].tolist() for each in rows] == [[[1.0]], [[2.0]]]
+
+
+def test_accuracy():
+    made = [Case("", [np.eye(3)], [np.asarray([[3.0, 0.0], [0.0, 4.0], [0.0, 1.0]])])]
+    off = np.asarray([[3.0, 0.0], [0.0, 4.0], [1.0, 0.0]])
+    accuracy = FileAccuracy.of(lambda inputs: [inputs[0] @ off], made)
+    assert accuracy.num_examples == 3
+    assert accuracy.relative_error == pytest.approx(np.sqrt(2 / 26))
+    assert accuracy.agreement == pytest.approx(2 / 3)
+    assert str(accuracy) == "27.74% off on 3 examples, the same largest output for 66.67%"
