@@ -6,6 +6,7 @@ import math
 
 import keras
 from keras import saving
+from keras.src.backend import compute_output_spec
 from keras.src.backend.common import global_state
 from keras.src.saving.serialization_lib import ObjectSharingScope, SafeModeScope
 from keras.src.utils.dtype_utils import dtype_size
@@ -71,13 +72,13 @@ def _build(config, num_bytes, custom_objects, safe_mode):
             copy.deepcopy(config), custom_objects, safe_mode=safe_mode
         )
 
-    plain = _without_compile_configs(config)
+    plain = _stateless(_without_compile_configs(config))
     pending = global_state.get_global_attribute(_UNINITIALIZED)
     global_state.set_global_attribute(_UNINITIALIZED, [])
     try:
         with keras.StatelessScope(initialize_variables=False):
             model = deserialize(plain)
-        _check_size(num_bytes)
+        _check_size(num_bytes, 0 if plain == config else _bytes_of_states(model))
         if plain == config:
             initialize_the_rest = initialize(model.weights)
             _register_parameters(model)
@@ -97,9 +98,40 @@ def _register_parameters(model):
         layer._post_build()
 
 
-def _check_size(num_bytes):
+def _stateless(config):
+    """The configuration, recurrent layers without a state that outlives a call.
+
+    They make it of zeros that are there already, however large it is.
+    """
+    if isinstance(config, dict):
+        return {
+            key: False if key == "stateful" and value is True else _stateless(value)
+            for key, value in config.items()
+        }
+    return [*map(_stateless, config)] if isinstance(config, list) else config
+
+
+def _bytes_of_states(model):
+    """What the states of recurrent layers may take, were they all kept."""
+    total = 0
+    for layer in model._flatten_layers():
+        shapes = getattr(layer, "_build_shapes_dict", None)
+        if not isinstance(layer, keras.layers.RNN) or not shapes:
+            continue
+        batch_size = next(iter(shapes.values()))[0]
+        if batch_size is not None:
+            states = compute_output_spec(
+                lambda _, layer=layer, size=batch_size: layer.get_initial_state(size),
+                keras.KerasTensor((1,)),
+            )
+            flat = keras.tree.flatten(states)
+            total += sum(math.prod(x.shape) * dtype_size(x.dtype) // 8 for x in flat)
+    return total
+
+
+def _check_size(num_bytes, more):
     variables = global_state.get_global_attribute(_UNINITIALIZED)
-    total = sum(math.prod(v.shape) * dtype_size(v.dtype) // 8 for v in variables)
+    total = more + sum(math.prod(v.shape) * dtype_size(v.dtype) // 8 for v in variables)
     if total > num_bytes + _UNSAVED_BYTES:
         raise FormatError(
             f"The file holds {num_bytes:,} bytes of weights for a model that takes {total:,}."
@@ -144,8 +176,9 @@ def _without_compile_configs(config):
 
 def _has_custom_classes(config):
     if isinstance(config, dict):
-        name = config.get("registered_name")
-        return (isinstance(name, str) and ">" in name) or _has_custom_classes([*config.values()])
+        # Those that are not registered, but given by `custom_objects`, have a name as well.
+        is_custom = isinstance(config.get("registered_name"), str)
+        return is_custom or _has_custom_classes([*config.values()])
     return isinstance(config, list) and any(map(_has_custom_classes, config))
 
 
