@@ -79,6 +79,13 @@ class Engine:
                     graph = fuse(read(model, absent))
                     self._without[absent] = _remade(graph, self.num_threads, None, None)
 
+    @classmethod
+    def _of(cls, model, owners):
+        """An engine, and in `owners` the layer that each name in its graph stands for."""
+        from keras_trim.inference.reading import read
+
+        return _remade(fuse(read(model, owners=owners)), None, None, None)
+
     def _set_up(self, graph, num_threads, source=None, max_bytes=None, without=None):
         if num_threads is None:
             num_threads = _available_cores()

@@ -35,7 +35,7 @@ class Symbol:
         return dataclasses.replace(self, mask=mask)
 
 
-def read(model, absent=()):
+def read(model, absent=(), owners=None):
     """Reads a model.
 
     Args:
@@ -43,6 +43,7 @@ def read(model, absent=()):
             operations; so do the layers that any other model calls, if `call` can be traced. What
             cannot be converted runs in Keras.
         absent: Numbers of the optional inputs that are None.
+        owners: Dictionary that gets, for each name of a node, the innermost layer it comes from.
 
     Returns:
         `Graph`. Without the absent inputs, it takes a list of the others.
@@ -51,7 +52,7 @@ def read(model, absent=()):
         ValueError: if the model is not built.
         Exception: whatever layers raise that cannot do without the absent inputs.
     """
-    return _Reader(model, absent).read(model)
+    return _Reader(model, absent, {} if owners is None else owners).read(model)
 
 
 def optional_inputs(model):
@@ -66,8 +67,9 @@ def optional_inputs(model):
 class _Reader:
     symbol = Symbol
 
-    def __init__(self, model, absent):
+    def __init__(self, model, absent, owners):
         self.graph = Graph()
+        self._owners, self._owner = owners, model
         self.name = ""  # of the layer that is being converted
         self._absent = absent
         self._specs = None  # what Keras says of its outputs
@@ -187,12 +189,15 @@ class _Reader:
 
     def call(self, operation, *args, **kwargs):
         """Converts one layer or operation; returns the `Symbol`s of its outputs."""
-        outer_name, outer_specs = self.name, self._specs
+        outer = self.name, self._specs, self._owner
         self.name = "/".join((*self._prefix, operation.name))
+        if isinstance(operation, layers.Layer):
+            self._owner = operation
+        self._owners[self.name] = self._owner
         try:
             return self._convert(operation, args, kwargs)
         finally:
-            self.name, self._specs = outer_name, outer_specs
+            self.name, self._specs, self._owner = outer
 
     def _convert(self, operation, args, kwargs):
         kwargs = {

@@ -37,7 +37,10 @@ def import_zstandard():
 @functools.cache
 def _dictionary():
     zstd = import_zstandard()
-    text = pkgutil.get_data(__package__, DICTIONARY.name)  # which may be in an archive
+    if DICTIONARY.exists():
+        text = DICTIONARY.read_bytes()
+    else:  # in an archive
+        text = pkgutil.get_data(__package__, DICTIONARY.name)
     if zlib.crc32(text) != DICTIONARY_CRC32:  # by git, for instance, which may change ends of lines
         raise ImportError(
             "keras-trim is damaged: a file of it is not what was released. Install it anew. "
