@@ -17,6 +17,7 @@ from keras_trim.inference.execution import ProgramRunner, states_kept
 from keras_trim.inference.fusion import fuse
 from keras_trim.inference.inputs import flatten_inputs, restore_structure
 from keras_trim.inference.lowering import make_program
+from keras_trim.inference.prediction import batches_of, is_array, progress
 from keras_trim.inference.summary import BenchmarkResult, summarize
 from keras_trim.inference.tuning import Tuner
 from keras_trim.storage import FormatError
@@ -129,21 +130,39 @@ class Engine:
         settings = self.num_threads, self._source, self._max_bytes, self._without
         return _remade, (self._graph, *settings)
 
-    def predict(self, x, batch_size=None):
+    def predict(self, x, batch_size=None, verbose=0, steps=None):
         """Runs the model on batches of `x`; returns what `model.predict` returns.
 
         Args:
-            x: Arrays, as for a call.
-            batch_size: Integer. Examples per run, 32 by default; memory grows with it.
+            x: What `model.predict` takes: arrays, as for a call; or a generator, `tf.data.Dataset`,
+                `keras.utils.PyDataset` or PyTorch `DataLoader`, whose targets are left out; or a
+                pandas frame. Where Keras is not installed, arrays, or any iterable of batches.
+            batch_size: Integer. Examples per run, 32 by default; memory grows with it. Data that
+                come in batches keep theirs.
+            verbose: Integer or `"auto"`. Whether to show a bar, as `model.predict` has it, but 0 by
+                default.
+            steps: Integer. How many batches to run at most; all by default.
 
         Raises:
-            ValueError: if the inputs are not those of the model.
+            ValueError: if the inputs are not those of the model, or there are none.
         """
-        batch_size = 32 if batch_size is None else _positive(batch_size, "batch_size")
-        engine, inputs = self._for(self._inputs(x))
-        starts = range(0, max(len(inputs[0]), 1), batch_size)
-        batches = [engine._run([a[i : i + batch_size] for a in inputs]) for i in starts]
-        outputs = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+        batch_size = None if batch_size is None else _positive(batch_size, "batch_size")
+        steps = None if steps is None else _positive(steps, "steps")
+        if is_array(x):
+            engine, inputs = self._for(self._inputs(x))
+            size = batch_size or 32
+            starts = range(0, max(len(inputs[0]), 1), size)[:steps]
+            batches = ([a[i : i + size] for a in inputs] for i in starts)
+            total = len(starts)
+        else:
+            engine, batches = self, map(self._inputs, batches_of(x, batch_size, steps))
+            total = steps or _length(x)
+        parts = []
+        with progress(verbose, total) as advance:
+            for batch in batches:
+                parts.append(engine._run(batch))
+                advance()
+        outputs = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
         return restore_structure(self._graph.output_structure, outputs)
 
     def summary(self, x=None):
@@ -358,6 +377,13 @@ def _remade(graph, *settings):
     engine = Engine.__new__(Engine)
     engine._set_up(graph, *settings)
     return engine
+
+
+def _length(x):
+    try:
+        return len(x)
+    except TypeError:  # of a generator, or of data without an end
+        return None
 
 
 def _measure(run, seconds):

@@ -113,7 +113,7 @@ class _Reader:
         if function is not None:
             try:
                 if isinstance(function, Trace):
-                    return self._run(function.function, tree.flatten(inputs), function.training)
+                    return self._traced(function, tree.flatten(inputs))
                 return _unpacked(self._run(function, tree.flatten(inputs)))
             except (Unsupported, Untraceable):  # such as complex numbers between two layers
                 self.graph.nodes.clear()
@@ -180,10 +180,10 @@ class _Reader:
             self._training = inspect.signature(layer.call).parameters["training"].default
         return args, kwargs
 
-    def _inlined(self, name, function, symbols, training=None):
+    def _inlined(self, name, function, symbols):
         self._prefix = (*self._prefix, name)
         try:
-            return self._run(function, symbols, training)
+            return self._run(function, symbols)
         finally:
             self._prefix = self._prefix[:-1]
 
@@ -231,6 +231,17 @@ class _Reader:
             raise Unsupported("its arguments") from error
         return converter(operation, self, *args, **kwargs)
 
+    def _traced(self, traced, symbols):
+        outer, self._is_unforeseen = self._is_unforeseen, False
+        try:
+            outputs = self._run(traced.function, symbols, traced.training)
+            if self._is_unforeseen:
+                raise Untraceable("a layer within decides how those behind it are called")
+        finally:
+            self._is_unforeseen = outer
+        self._training = traced.last_training
+        return outputs
+
     def _by_trace(self, layer, args, kwargs):
         symbols = [x for x in tree.flatten((args, kwargs)) if isinstance(x, Symbol)]
         is_masked = any(x.mask for x in symbols)
@@ -240,11 +251,11 @@ class _Reader:
         kwargs = {key: value for key, value in kwargs.items() if key != "training"}
         traced = trace(layer, *self._as_tensors((args, kwargs)), training)
         prefix, length = self.name.split("/")[len(self._prefix)], len(self.graph.nodes)
-        outputs = self._inlined(prefix, traced.function, symbols, traced.training)
-        if self._is_unforeseen:
-            self._is_unforeseen = False
-            raise Untraceable
-        self._training = traced.last_training
+        self._prefix = (*self._prefix, prefix)
+        try:
+            outputs = self._traced(traced, symbols)
+        finally:
+            self._prefix = self._prefix[:-1]
         if self._training != training and _hides_its_calls(layer):
             self._is_unforeseen = True
         calls = any(isinstance(node.operation, KerasCall) for node in self.graph.nodes[length:])

@@ -11,6 +11,7 @@ from keras.src.backend.common import global_state
 from keras.src.saving.serialization_lib import ObjectSharingScope, SafeModeScope
 from keras.src.utils.dtype_utils import dtype_size
 
+from keras_trim.storage.container import FREE_BYTES
 from keras_trim.storage.errors import FormatError
 from keras_trim.storage.zeros import initialize
 
@@ -78,7 +79,9 @@ def _build(config, num_bytes, custom_objects, safe_mode):
     try:
         with keras.StatelessScope(initialize_variables=False):
             model = deserialize(plain)
-        _check_size(num_bytes, 0 if plain == config else _bytes_of_states(model))
+        _check_size(num_bytes)
+        if plain != config:
+            _check_states(model)
         if plain == config:
             initialize_the_rest = initialize(model.weights)
             _register_parameters(model)
@@ -111,27 +114,30 @@ def _stateless(config):
     return [*map(_stateless, config)] if isinstance(config, list) else config
 
 
-def _bytes_of_states(model):
-    """What the states of recurrent layers may take, were they all kept."""
+def _check_states(model):
+    """Raises `FormatError` if states of recurrent layers, which no file holds, are too large."""
     total = 0
     for layer in model._flatten_layers():
         shapes = getattr(layer, "_build_shapes_dict", None)
         if not isinstance(layer, keras.layers.RNN) or not shapes:
             continue
-        batch_size = next(iter(shapes.values()))[0]
-        if batch_size is not None:
-            states = compute_output_spec(
-                lambda _, layer=layer, size=batch_size: layer.get_initial_state(size),
-                keras.KerasTensor((1,)),
-            )
-            flat = keras.tree.flatten(states)
-            total += sum(math.prod(x.shape) * dtype_size(x.dtype) // 8 for x in flat)
-    return total
+        batch_size = next(iter(shapes.values()))[0] or 0
+        states = compute_output_spec(
+            lambda _, layer=layer, size=batch_size: layer.get_initial_state(size),
+            keras.KerasTensor((1,)),
+        )
+        total += sum(
+            math.prod(x.shape) * dtype_size(x.dtype) // 8 for x in keras.tree.flatten(states)
+        )
+    if total > FREE_BYTES:
+        raise FormatError(
+            f"The file's model has recurrent layers whose states take {total:,} bytes."
+        )
 
 
-def _check_size(num_bytes, more):
+def _check_size(num_bytes):
     variables = global_state.get_global_attribute(_UNINITIALIZED)
-    total = more + sum(math.prod(v.shape) * dtype_size(v.dtype) // 8 for v in variables)
+    total = sum(math.prod(v.shape) * dtype_size(v.dtype) // 8 for v in variables)
     if total > num_bytes + _UNSAVED_BYTES:
         raise FormatError(
             f"The file holds {num_bytes:,} bytes of weights for a model that takes {total:,}."

@@ -55,6 +55,10 @@ class KerasCall:
     def snapshot(self):
         """A function that gives the layer, such as a random one, the state back that it has now."""
         variables = [v for v in getattr(self.function, "variables", []) if not v.trainable]
+        if isinstance(self.function, keras.Layer):  # whose variables lack the states of these
+            within = self.function._flatten_layers()
+            states = [layer.states for layer in within if isinstance(layer, keras.layers.RNN)]
+            variables += [v for v in tree.flatten(states) if isinstance(v, keras.Variable)]
         values = [np.array(keras.ops.convert_to_numpy(v)) for v in variables]
 
         def restore():
