@@ -162,7 +162,11 @@ class _Reader:
             function, _ = _function_of(operation)
             options = [key for key, value in kwargs.items() if value is not None]
             if len(args) == 1 and not options and _fits(function, args[0]):
-                return self._inlined(operation.name, function, tree.flatten(args[0]))
+                training = self._training
+                outputs = self._inlined(operation.name, function, tree.flatten(args[0]))
+                # Keras knows what a graph gives, so a trace of what is around has not called it.
+                self._is_unforeseen |= self._training != training
+                return outputs
         return self.call(operation, *args, **kwargs)
 
     def _note_training(self, layer, args, kwargs):

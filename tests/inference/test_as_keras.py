@@ -100,6 +100,7 @@ def norm(mean=3.0):
         lambda: [(Outer(), {}), (norm(), {})],
         lambda: [(Outer(), {}), (layers.Dense(4), OFF), (norm(), {})],
         lambda: [(Named(), {}), (norm(), {})],
+        lambda: [(keras.Sequential([keras.Input((3,)), Outer()]), {}), (norm(), {})],
     ],
 )
 def test_training_reaches_the_layers_that_it_does_in_keras(make):
