@@ -213,7 +213,7 @@ class Bench:
                     if case == NEW:
                         for choices in pathlib.Path(cache).rglob("choices-*.json"):
                             choices.unlink()
-                    with self.start(OURS, NUMBA_CACHE_DIR=cache) as worker:
+                    with self.start(OURS, KERAS_TRIM_CACHE_DIR=cache) as worker:
                         results[name][case] = self.load(worker, OURS, name, sparsity, 1, path)
                     print(f"compile, {name}, {case}: {results[name][case]}", flush=True)
         return results

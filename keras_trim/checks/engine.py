@@ -1,46 +1,98 @@
-"""Which layers `keras_trim.inference`, the CPU engine of this package, runs sparsely."""
+"""Which layers `keras_trim.inference`, the CPU engine of this package, runs sparsely.
 
-from keras import layers
+It is asked: the model is read and planned as `Engine` does it, kernels are measured, and the report
+says which were chosen.
+"""
+
+import numpy as np
 
 from keras_trim.checks.report import DeploymentReport
 from keras_trim.checks.weights import kernels
 
-# The engine times both kinds of kernels; below this share of zeros it often takes dense ones.
-_CROSSOVER = 0.5
-_LAYERS = (
-    layers.Dense,
-    layers.EinsumDense,
-    layers.Conv1D,
-    layers.Conv2D,
-    layers.Conv1DTranspose,
-    layers.Conv2DTranspose,
-    layers.SeparableConv1D,
-    layers.SeparableConv2D,
-    layers.SimpleRNNCell,
-    layers.LSTMCell,
-    layers.GRUCell,
-)
-_KERNELS = ("kernel", "pointwise_kernel", "recurrent_kernel")
+_CROSSOVER = 0.5  # zeros below which dense kernels are often the faster ones
+_FREE = 32  # what sizes that the model leaves free are taken for
+_SPARSE = ("sparse", "tiles", "lookup")  # in the descriptions of kernels that skip zeros
 
 
 def check(model):
     """Checks which kernels the engine runs sparsely; see `keras_trim.check`."""
-    rows = [weight.check(*_broken_rule(weight)) for weight in kernels(model)]
-    return DeploymentReport("engine", rows)
+    plan = _Plan(model)
+    rows = []
+    for weight in kernels(model):
+        is_sparse, rule, cure = plan.verdict(weight)
+        rows.append(weight.check(rule, cure, is_sparse))
+    shapes = ", ".join(map(str, plan.shapes))
+    notes = [f"planned for inputs of shape {shapes} on this machine, with {plan.threads} threads"]
+    return DeploymentReport("engine", rows, notes=notes)
 
 
-def _broken_rule(weight):
-    """The rule that a weight breaks and its cure, or `None`, `None`."""
-    layer, name = weight.layer, weight.variable.name
-    if not isinstance(layer, _LAYERS) or name not in _KERNELS:
-        return (
-            "only kernels of Dense, 1D and 2D convolutions (not depthwise) and recurrent layers "
-            "are run sparsely",
-            None,
-        )
-    if weight.sparsity < _CROSSOVER:
-        return (
-            f"below {_CROSSOVER:.0%} zeros dense is often faster",
-            f"prune it to {_CROSSOVER:.0%} or more" if weight.zeros else None,
-        )
-    return None, None
+class _Plan:
+    """What the engine does with each layer of a model, for one example."""
+
+    def __init__(self, model):
+        from keras_trim.inference.engine import Engine  # needs Numba
+
+        self._owners = {}
+        engine = Engine._of(model, self._owners)
+        self.shapes = [
+            tuple(_FREE if n is None else n for n in (spec["shape"][0] or 1, *spec["shape"][1:]))
+            for spec in engine._graph.input_specs
+        ]
+        runner = engine._runner([np.zeros(shape, np.float32) for shape in self.shapes], True)
+        self.threads = runner.num_threads
+        self._nodes = engine._graph.nodes
+        self._choices = runner.program.choices
+
+    def verdict(self, weight):
+        """Whether zeros of a weight are skipped, the rule that it breaks, and its cure."""
+        for node in self._nodes:
+            is_in_keras = type(node.operation).__name__ == "KerasCall"
+            if is_in_keras and self._is_within(weight, node, node.operation.function):
+                rule = f"the engine has no kernel for '{node.name}', which runs in Keras"
+                return False, rule, None
+        chosen = self._chosen(weight)
+        if any(word in kernel for kernel in chosen for word in _SPARSE):
+            return True, None, None
+        if not any(kernel.startswith("dense") for kernel in chosen):
+            rule = (
+                "only kernels of Dense, 1D and 2D convolutions (not depthwise) and recurrent "
+                "layers are run sparsely"
+            )
+            return False, rule, None
+        if weight.sparsity < _CROSSOVER:
+            cure = f"prune it to {_CROSSOVER:.0%} or more" if weight.zeros else None
+            return False, f"below {_CROSSOVER:.0%} zeros dense is often faster", cure
+        return False, "its dense kernel was measured to be faster on this machine", None
+
+    def _is_within(self, weight, node, function):
+        """Whether what runs in Keras has a weight."""
+        if hasattr(function, "_flatten_layers"):
+            return any(layer is weight.layer for layer in function._flatten_layers())
+        return self._owners.get(node.name) is weight.layer
+
+    def _chosen(self, weight):
+        """Descriptions of the kernels that multiply by a weight."""
+        found = []
+        for number, node in enumerate(self._nodes):
+            arrays = [
+                array
+                for array in vars(node.operation).values()
+                if isinstance(array, np.ndarray) and array.ndim > 1
+            ]
+            sizes = [array.size for array in arrays]
+            if self._owners.get(node.name) is not weight.layer or weight.values.size not in sizes:
+                continue
+            chosen = self._choices.get(number, [])
+            if len(chosen) == len(arrays) > 1:  # a recurrent layer has two products
+                position = ("kernel", "recurrent_kernel").index(weight.variable.name)
+                chosen = [chosen[position]]
+            found += [self._of_joined(kernel) for kernel in chosen]
+        return found
+
+    def _of_joined(self, kernel):
+        """What was chosen for the layer that a kernel of a branch became a part of."""
+        name = kernel.removeprefix("with ")
+        for number, node in enumerate(self._nodes):
+            if name != kernel and node.name == name:
+                return "; ".join(self._choices.get(number, []))
+        return kernel

@@ -2,13 +2,23 @@
 
 try:
     import numba as _numba  # noqa: F401
+    import platformdirs as _platformdirs  # noqa: F401
 except ImportError as _error:
     raise ImportError(
-        'The inference engine needs Numba: `pip install "keras-trim[inference]"`. '
+        'The inference engine needs Numba and platformdirs: `pip install "keras-trim[inference]"`. '
         f"Importing it failed: {_error}"
     ) from _error
 
+from keras_trim.inference.caches import CacheInfo, cache_dir, cache_info
 from keras_trim.inference.engine import Engine
 from keras_trim.inference.summary import BenchmarkResult, EngineRow, EngineSummary
 
-__all__ = ["BenchmarkResult", "Engine", "EngineRow", "EngineSummary"]
+__all__ = [
+    "BenchmarkResult",
+    "CacheInfo",
+    "Engine",
+    "EngineRow",
+    "EngineSummary",
+    "cache_dir",
+    "cache_info",
+]

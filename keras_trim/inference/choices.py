@@ -3,37 +3,30 @@
 import functools
 import hashlib
 import json
-import pathlib
 
-import llvmlite.binding
-import numba
-
-from keras_trim.atomic import replace_file
-from keras_trim.inference.kernels.program import run
-from keras_trim.inference.kernels.vector import LANES
+from keras_trim.inference import caches
 
 _MOST = 1 << 14  # choices in a file; a network has some hundred
-_MOST_BYTES = 1 << 22  # of a file
 
 
 class Choices:
     """Which of several ways was the fastest, by what is computed.
 
     Args:
-        path: Path of a file that keeps them, or None. One that cannot be read counts as empty, and
-            one that cannot be written is left out: all that is lost is the time to measure again.
+        name: String. The file of the cache that keeps them, or None. One that cannot be read counts
+            as empty, and one that cannot be written is left out: all that is lost is the time to
+            measure again.
     """
 
-    def __init__(self, path=None):
-        self._path = pathlib.Path(path) if path else None
+    def __init__(self, name=None):
+        self._name = name
         # Digest of what is computed and of the ways -> number of a way.
-        self._found, self._new = _read(self._path), {}
+        self._found, self._new = _read(name), {}
 
     @classmethod
     def of_this_machine(cls):
-        """Those kept beside the compiled kernels; none if these are not kept."""
-        folder = run.stats.cache_path
-        return cls(pathlib.Path(folder, f"choices-{_environment()}.json") if folder else None)
+        """Those kept beside the compiled kernels, for the code that makes programs."""
+        return cls(f"choices-{_environment()}")
 
     def find(self, likeness, ways):
         """The fastest way, or None if that is not known.
@@ -52,27 +45,20 @@ class Choices:
 
     def save(self):
         """Adds what is new to the file."""
-        if not self._new or self._path is None:
+        if not self._new or self._name is None:
             return
-        self._found = _read(self._path) | self._new  # other processes may have written meanwhile
+        self._found = _read(self._name) | self._new  # other processes may have written meanwhile
         self._new = {}
         newest = dict(list(self._found.items())[-_MOST:])
-        try:
-            with replace_file(self._path) as file:
-                file.write(json.dumps(newest).encode())
-        except OSError:
-            pass
+        caches.write(self._name, json.dumps(newest).encode())
 
 
-def _read(path):
-    if path is None:
-        return {}
+def _read(name):
+    content = None if name is None else caches.read(name)
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            return {}
-        found = json.loads(path.read_bytes())
+        found = json.loads(content or b"{}")
         return {key: i for key, i in found.items() if type(i) is int and i >= 0}
-    except (AttributeError, OSError, RecursionError, ValueError):  # no file, or nothing of ours
+    except (AttributeError, RecursionError, ValueError):  # nothing of ours
         return {}
 
 
@@ -82,11 +68,5 @@ def _digest(likeness, ways):
 
 @functools.cache
 def _environment():
-    """A digest of all that times depend on: the processor, the compiler and the kernels."""
-    digest = hashlib.blake2b(digest_size=8)
-    processor = numba.config.CPU_NAME or llvmlite.binding.get_host_cpu_name()
-    parts = processor, numba.config.CPU_FEATURES, LANES, numba.__version__, llvmlite.__version__
-    digest.update(repr(parts).encode())
-    for path in sorted(pathlib.Path(__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    parts = caches.sources(""), caches.sources("operations")
+    return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()

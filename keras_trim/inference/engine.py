@@ -1,5 +1,7 @@
 """The engine: reads a model with zeros in it once, then runs it and skips them."""
 
+import contextlib
+import itertools
 import math
 import numbers
 import os
@@ -8,13 +10,14 @@ import time
 
 import numpy as np
 
-from keras_trim.inference import files
+from keras_trim.inference import files, forks
 from keras_trim.inference.choices import Choices
 from keras_trim.inference.dtypes import WIDE, as_numpy
 from keras_trim.inference.execution import ProgramRunner, states_kept
 from keras_trim.inference.fusion import fuse
 from keras_trim.inference.inputs import flatten_inputs, restore_structure
 from keras_trim.inference.lowering import make_program
+from keras_trim.inference.prediction import batches_of, is_array, progress
 from keras_trim.inference.summary import BenchmarkResult, summarize
 from keras_trim.inference.tuning import Tuner
 from keras_trim.storage import FormatError
@@ -23,6 +26,7 @@ from keras_trim.storage.container import FREE_BYTES, FREE_FACTOR
 _SMALL = 1e-3  # seconds that a network may take for which one thread may be enough
 _SMALL_BYTES = 1 << 25  # what it may take of memory
 _FLOAT32 = np.dtype(np.float32)
+_MOST_OPTIONAL = 4  # inputs, as a graph is read for each way to leave some out
 _MOST_PROGRAMS = 32  # each holds its weights; shapes beyond these are planned again
 
 
@@ -59,21 +63,43 @@ class Engine:
     """
 
     def __init__(self, model, num_threads=None):
-        from keras_trim.inference.reading import read  # needs Keras
+        from keras_trim.inference.reading import optional_inputs, read  # need Keras
 
         self._set_up(fuse(read(model)), num_threads)
+        optional = optional_inputs(model)
+        if len(optional) > _MOST_OPTIONAL:
+            raise ValueError(
+                f"The engine takes models with {_MOST_OPTIONAL} optional inputs at most. "
+                f"Received: model={model.name}, with {len(optional)}"
+            )
+        for number in optional:
+            self._graph.input_specs[number]["optional"] = True
+        for count in range(1, len(optional) + 1):
+            for absent in itertools.combinations(optional, count):
+                with contextlib.suppress(Exception):  # of layers that cannot do without these
+                    graph = fuse(read(model, absent))
+                    self._without[absent] = _remade(graph, self.num_threads, None, None)
 
-    def _set_up(self, graph, num_threads, source=None, max_bytes=None):
+    @classmethod
+    def _of(cls, model, owners):
+        """An engine, and in `owners` the layer that each name in its graph stands for."""
+        from keras_trim.inference.reading import read
+
+        return _remade(fuse(read(model, owners=owners)), None, None, None)
+
+    def _set_up(self, graph, num_threads, source=None, max_bytes=None, without=None):
         if num_threads is None:
             num_threads = _available_cores()
         num_threads = _positive(num_threads, "num_threads")
         self._graph = graph
+        self._without = without or {}  # numbers of inputs that are None -> engine of the others
         self._source, self._max_bytes = source, max_bytes  # the file of an engine that was loaded
         self.num_threads = num_threads
         self._runners = {}  # the least recently planned first
         self._direct = {}  # shape -> runner for an array that it can take as it is
         self._tuner = Tuner(Choices.of_this_machine())
         self._lock = threading.Lock()
+        forks.protect(self)
 
     def __call__(self, x):
         """Runs the model.
@@ -101,24 +127,42 @@ class Engine:
 
     def __reduce__(self):
         # Programs, their memory and threads are made anew.
-        return _remade, (self._graph, self.num_threads, self._source, self._max_bytes)
+        settings = self.num_threads, self._source, self._max_bytes, self._without
+        return _remade, (self._graph, *settings)
 
-    def predict(self, x, batch_size=None):
+    def predict(self, x, batch_size=None, verbose=0, steps=None):
         """Runs the model on batches of `x`; returns what `model.predict` returns.
 
         Args:
-            x: Arrays, as for a call.
-            batch_size: Integer. Examples per run, 32 by default; memory grows with it.
+            x: What `model.predict` takes: arrays, as for a call; or a generator, `tf.data.Dataset`,
+                `keras.utils.PyDataset` or PyTorch `DataLoader`, whose targets are left out; or a
+                pandas frame. Where Keras is not installed, arrays, or any iterable of batches.
+            batch_size: Integer. Examples per run, 32 by default; memory grows with it. Data that
+                come in batches keep theirs.
+            verbose: Integer or `"auto"`. Whether to show a bar, as `model.predict` has it, but 0 by
+                default.
+            steps: Integer. How many batches to run at most; all by default.
 
         Raises:
-            ValueError: if the inputs are not those of the model.
+            ValueError: if the inputs are not those of the model, or there are none.
         """
-        batch_size = 32 if batch_size is None else _positive(batch_size, "batch_size")
-        inputs = self._inputs(x)
-        size = len(inputs[0])
-        starts = range(0, max(size, 1), batch_size)
-        batches = [self._run([a[i : i + batch_size] for a in inputs]) for i in starts]
-        outputs = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+        batch_size = None if batch_size is None else _positive(batch_size, "batch_size")
+        steps = None if steps is None else _positive(steps, "steps")
+        if is_array(x):
+            engine, inputs = self._for(self._inputs(x))
+            size = batch_size or 32
+            starts = range(0, max(len(inputs[0]), 1), size)[:steps]
+            batches = ([a[i : i + size] for a in inputs] for i in starts)
+            total = len(starts)
+        else:
+            engine, batches = self, map(self._inputs, batches_of(x, batch_size, steps))
+            total = steps or _length(x)
+        parts = []
+        with progress(verbose, total) as advance:
+            for batch in batches:
+                parts.append(engine._run(batch))
+                advance()
+        outputs = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
         return restore_structure(self._graph.output_structure, outputs)
 
     def summary(self, x=None):
@@ -136,6 +180,9 @@ class Engine:
             ValueError: if `x` is not given and the model leaves sizes other than the batch's free.
         """
         inputs = self._example() if x is None else self._inputs(x)
+        engine, inputs = self._for(inputs)
+        if engine is not self:
+            return engine.summary(inputs)
         runner = self._runner(inputs, _are_finite(inputs))
         with runner.execution() as execution, states_kept(self._graph):
 
@@ -163,8 +210,8 @@ class Engine:
             x = restore_structure(self._graph.input_structure, self._example())
         with states_kept(self._graph):
             times = _measure(lambda: self(x), seconds)
-        inputs = self._inputs(x)
-        runner = self._runner(inputs, _are_finite(inputs))
+        engine, inputs = self._for(self._inputs(x))
+        runner = engine._runner(inputs, _are_finite(inputs))
         return BenchmarkResult(times, len(inputs[0]), runner.num_threads)
 
     def save(self, path):
@@ -176,9 +223,15 @@ class Engine:
             path: Path that ends in `.engine`.
 
         Raises:
-            ValueError: if a layer runs in Keras; the message names it.
+            ValueError: if a layer runs in Keras; the message names it. Or if inputs are optional.
             OSError: if the file cannot be written; one that was there stays as it was.
         """
+        optional = [spec["name"] for spec in self._graph.input_specs if spec.get("optional")]
+        if optional:
+            raise ValueError(
+                "An engine of a model with optional inputs cannot be saved. "
+                f"Received: a model with the optional inputs {optional}"
+            )
         files.save_graph(self._graph, path)
 
     @classmethod
@@ -223,7 +276,22 @@ class Engine:
             for shape, spec in zip(shapes, self._graph.input_specs, strict=True)
         ]
 
+    def _for(self, inputs):
+        """The engine for the inputs that are there, and these."""
+        absent = tuple(i for i, x in enumerate(inputs) if x is None)
+        if not absent:
+            return self, inputs
+        if absent not in self._without:
+            names = [self._graph.input_specs[i]["name"] for i in absent]
+            raise ValueError(
+                f"The model cannot do without these inputs. Received: None for {names}"
+            )
+        return self._without[absent], [x for x in inputs if x is not None]
+
     def _run(self, inputs):
+        if any(x is None for x in inputs):
+            engine, inputs = self._for(inputs)
+            return engine._run(inputs)
         # Zero times an infinity is NaN, which a zero that is skipped would hide.
         shapes = tuple(x.shape for x in inputs)
         skip_zeros = (shapes, True) in self._runners or _are_finite(inputs)
@@ -309,6 +377,13 @@ def _remade(graph, *settings):
     engine = Engine.__new__(Engine)
     engine._set_up(graph, *settings)
     return engine
+
+
+def _length(x):
+    try:
+        return len(x)
+    except TypeError:  # of a generator, or of data without an end
+        return None
 
 
 def _measure(run, seconds):

@@ -8,9 +8,9 @@ import time
 import weakref
 
 import numpy as np
-from numba import njit
 
 from keras_trim.alignment import aligned_zeros
+from keras_trim.inference.kernels.handing import are_zero, note_address
 from keras_trim.inference.kernels.program import run
 from keras_trim.inference.kernels.threads import (
     begin_run,
@@ -114,22 +114,23 @@ class Execution:
         taken = self._note(inputs)
         self._team.run(0, self.program.steps[0][1])
         del taken
-        return self._new_outputs() if not only_finite or _are_zero(self._checks) else None
+        return self._new_outputs() if not only_finite or are_zero(self._checks) else None
 
     def run_directly(self, x):
         """Outputs for an array, as `ProgramRunner`'s."""
-        if not x.flags.carray:
-            x = _readable(x)
-        _note_address(x, self._sources, 0)
+        if x.flags.carray:
+            note_address(x, self._sources, 0)
+        else:
+            x = self._note([x])  # has to live until it is taken
         self._team.run(0, self.program.steps[0][1])
-        return [place.copy() for place in self._outputs] if _are_zero(self._checks) else None
+        return [place.copy() for place in self._outputs] if are_zero(self._checks) else None
 
     def set_inputs(self, inputs):
         """Takes a list of arrays of the planned shapes; returns whether all of them are finite."""
         taken = self._note(inputs)
         if taken:
             self._team.run(*self.program.taking)
-        return _are_zero(self._checks)
+        return are_zero(self._checks)
 
     def _note(self, inputs):
         """Notes where inputs are; returns arrays that have to live until they are taken."""
@@ -140,7 +141,10 @@ class Execution:
                     np.copyto(place, x, casting="unsafe")
             else:
                 x = _readable(x)
-                _note_address(x, self._sources, len(taken))
+                if x.flags.writeable:
+                    note_address(x, self._sources, len(taken))
+                else:  # a type of its own to Numba, which would compile once more
+                    self._sources[len(taken)] = x.ctypes.data
                 taken.append(x)
         return taken
 
@@ -192,21 +196,6 @@ class Execution:
         for (_, node), duration in zip(steps, np.median(seconds, axis=0), strict=True):
             totals[node] = totals.get(node, 0.0) + duration
         return totals
-
-
-@njit(cache=True)
-def _note_address(x, addresses, i):
-    """Writes where the array is. In C as in NumPy, but NumPy takes ten times as long."""
-    addresses[i] = x.ctypes.data
-
-
-@njit(cache=True)
-def _are_zero(x):
-    """Whether all elements are zero; by Numba for the same reason."""
-    count = 0
-    for value in x:
-        count += value != 0
-    return count == 0
 
 
 def _readable(x):

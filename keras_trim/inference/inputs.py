@@ -14,19 +14,22 @@ def flatten_inputs(x, structure, specs):
         specs: List of dictionaries: `name`, `shape`, `dtype`.
 
     Returns:
-        List of arrays, all of one batch size.
+        List of arrays, all of one batch size, and None for optional inputs that are not given.
 
     Raises:
         ValueError: if the structure, a shape or a dtype is not the model's.
     """
     found = {}
     _match(x, structure, specs, found)
-    arrays = [_check(found[i], spec) for i, spec in enumerate(specs)]
-    sizes = {len(array) for array in arrays}
+    arrays = [
+        None if found[i] is None and spec.get("optional") else _check(found[i], spec)
+        for i, spec in enumerate(specs)
+    ]
+    sizes = {len(array) for array in arrays if array is not None}
     if len(sizes) > 1:
         raise ValueError(
             "All inputs must have the same batch size, their first axis. Received: "
-            f"shapes={[array.shape for array in arrays]}"
+            f"shapes={[array.shape for array in arrays if array is not None]}"
         )
     return arrays
 

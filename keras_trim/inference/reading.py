@@ -19,7 +19,7 @@ from keras_trim.inference.operations.keras_call import (
     Slot,
     output_specs,
 )
-from keras_trim.inference.tracing import Untraceable, input_tensors, trace
+from keras_trim.inference.tracing import Trace, Untraceable, input_tensors, trace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,36 +35,56 @@ class Symbol:
         return dataclasses.replace(self, mask=mask)
 
 
-def read(model):
+def read(model, absent=(), owners=None):
     """Reads a model.
 
     Args:
         model: Keras model, built. Sequential and Functional models, nested to any depth, become
             operations; so do the layers that any other model calls, if `call` can be traced. What
             cannot be converted runs in Keras.
+        absent: Numbers of the optional inputs that are None.
+        owners: Dictionary that gets, for each name of a node, the innermost layer it comes from.
 
     Returns:
-        `Graph`.
+        `Graph`. Without the absent inputs, it takes a list of the others.
 
     Raises:
         ValueError: if the model is not built.
+        Exception: whatever layers raise that cannot do without the absent inputs.
     """
-    return _Reader().read(model)
+    return _Reader(model, absent, {} if owners is None else owners).read(model)
+
+
+def optional_inputs(model):
+    """Numbers of the inputs of a model that may be None."""
+    if not _is_graph(model):
+        return []
+    tensors = enumerate(tree.flatten(_function_of(model)[1]))
+    layer_of = {i: getattr(x._keras_history.operation, "optional", False) for i, x in tensors}
+    return [i for i, is_optional in layer_of.items() if is_optional]
 
 
 class _Reader:
     symbol = Symbol
 
-    def __init__(self):
+    def __init__(self, model, absent, owners):
         self.graph = Graph()
+        self._owners, self._owner = owners, model
         self.name = ""  # of the layer that is being converted
+        self._absent = absent
         self._specs = None  # what Keras says of its outputs
         self._prefix = ()
+        # What Keras calls the next layer with unless it is told, as `model.predict` begins.
+        self._training = False if model._call_has_training_arg else None
+        self._is_unforeseen = False  # whether a layer changed it that hides this from a trace
 
     def read(self, model):
         function, inputs = _function_of(model)
         symbols = []
         for number, tensor in enumerate(tree.flatten(inputs)):
+            if number in self._absent:
+                symbols.append(None)
+                continue
             if not is_number(tensor.dtype):
                 raise ValueError(
                     "The inputs of a model must be real numbers. "
@@ -75,9 +95,13 @@ class _Reader:
             self.graph.input_specs.append(
                 {"name": name, "shape": tuple(tensor.shape), "dtype": symbols[-1].dtype}
             )
-        self.graph.inputs = [symbol.value for symbol in symbols]
+        self.graph.inputs = [symbol.value for symbol in symbols if symbol is not None]
+        if not self.graph.inputs:
+            raise ValueError(f"A model needs an input. Received: model={model.name}")
         outputs = self._outputs(model, function, tree.pack_sequence_as(inputs, symbols))
         self.graph.input_structure = _numbered(inputs)
+        if self._absent:
+            self.graph.input_structure = [*range(len(self.graph.inputs))]
         self.graph.output_structure = _numbered(outputs)
         flat = tree.flatten(outputs)
         self.graph.outputs = [symbol.value for symbol in flat]
@@ -85,12 +109,15 @@ class _Reader:
         return self.graph
 
     def _outputs(self, model, function, inputs):
+        training = self._training
         if function is not None:
             try:
-                outputs = self._run(function, tree.flatten(inputs))
-                return _unpacked(outputs) if _is_graph(model) else outputs
-            except Unsupported:  # such as complex numbers between two layers
+                if isinstance(function, Trace):
+                    return self._traced(function, tree.flatten(inputs))
+                return _unpacked(self._run(function, tree.flatten(inputs)))
+            except (Unsupported, Untraceable):  # such as complex numbers between two layers
                 self.graph.nodes.clear()
+        self._training = training
         try:
             return self.keras_call(model, (inputs,), {}, model.name)
         except Unsupported as error:
@@ -104,19 +131,58 @@ class _Reader:
         only(spec.shape and is_number(dtype), f"a tensor of shape {spec.shape}, {dtype}")
         return Symbol(value, tuple(spec.shape), dtype)
 
-    def _run(self, function, symbols):
-        return function._run_through_graph(symbols, operation_fn=self._caller)
+    def _run(self, function, symbols, training=None):
+        """Reads what a `keras.Function` does.
 
-    def _caller(self, operation):
-        return lambda *args, **kwargs: self._read(operation, args, kwargs)
+        Args:
+            training: Dictionary of a `Trace`; by default what Keras runs the graph of a model with.
+        """
+        known = self._training
+        values = dict(zip(map(id, function.inputs), symbols, strict=True))
+        for depth in sorted(function._nodes_by_depth, reverse=True):
+            for node in function._nodes_by_depth[depth]:
+                is_ready = all(id(x) in values for x in node.input_tensors)
+                if node.is_input or not is_ready:
+                    continue
+                args, kwargs = node.arguments.fill_in(values)
+                if isinstance(node.operation, layers.Layer):
+                    if training is not None:
+                        kwargs = {**kwargs, "training": training.get(id(node))}
+                    elif known is not None:
+                        kwargs = {**kwargs, "training": known}
+                outputs = self._read(node.operation, args, kwargs)
+                values |= zip(map(id, node.outputs), tree.flatten(outputs), strict=True)
+        outputs = [values[id(x)] for x in function.outputs]
+        return tree.pack_sequence_as(function._outputs_struct, outputs)
 
     def _read(self, operation, args, kwargs):
+        if isinstance(operation, layers.Layer):
+            args, kwargs = self._note_training(operation, args, kwargs)
         if _is_graph(operation):
             function, _ = _function_of(operation)
-            options = {key for key, value in kwargs.items() if value is not None}
-            if len(args) == 1 and options <= {"training"} and _fits(function, args[0]):
-                return self._inlined(operation.name, function, tree.flatten(args[0]))
+            options = [key for key, value in kwargs.items() if value is not None]
+            if len(args) == 1 and not options and _fits(function, args[0]):
+                training = self._training
+                outputs = self._inlined(operation.name, function, tree.flatten(args[0]))
+                # Keras knows what a graph gives, so a trace of what is around has not called it.
+                self._is_unforeseen |= self._training != training
+                return outputs
         return self.call(operation, *args, **kwargs)
+
+    def _note_training(self, layer, args, kwargs):
+        """Arguments without `training`, which becomes that of all within and, as in Keras, behind.
+
+        A layer is called with what it is told, else as the one around or before it was, else with
+        the default of its own.
+        """
+        kwargs = dict(kwargs)
+        if _is_graph(layer) and len(args) == 2:
+            args, kwargs["training"] = args[:1], args[1]
+        if "training" in kwargs:
+            self._training = kwargs.pop("training")
+        elif self._training is None and layer._call_has_training_arg:
+            self._training = inspect.signature(layer.call).parameters["training"].default
+        return args, kwargs
 
     def _inlined(self, name, function, symbols):
         self._prefix = (*self._prefix, name)
@@ -127,29 +193,36 @@ class _Reader:
 
     def call(self, operation, *args, **kwargs):
         """Converts one layer or operation; returns the `Symbol`s of its outputs."""
-        outer_name, outer_specs = self.name, self._specs
+        outer = self.name, self._specs, self._owner
         self.name = "/".join((*self._prefix, operation.name))
+        if isinstance(operation, layers.Layer):
+            self._owner = operation
+        self._owners[self.name] = self._owner
         try:
             return self._convert(operation, args, kwargs)
         finally:
-            self.name, self._specs = outer_name, outer_specs
+            self.name, self._specs, self._owner = outer
 
     def _convert(self, operation, args, kwargs):
         kwargs = {
             key: value
             for key, value in kwargs.items()
-            if key != "training" and not (key.endswith("mask") and value is None)
+            if not (key.endswith("mask") and value is None)
         }
         kwargs = with_masks(operation, args, kwargs)
+        if getattr(operation, "_call_has_training_arg", False) and self._training:
+            kwargs["training"] = self._training
         return output_masks(self, operation, args, self._converted(operation, args, kwargs))
 
     def _converted(self, operation, args, kwargs):
+        training = self._training
         for attempt in (self._by_converter, self._by_trace):
             length = len(self.graph.nodes)
             try:
                 return self._as_specified(attempt(operation, args, kwargs), operation, args, kwargs)
             except (Unsupported, Untraceable):
                 del self.graph.nodes[length:]
+                self._training = training
         return self.keras_call(operation, args, kwargs, self.name)
 
     def _by_converter(self, operation, args, kwargs):
@@ -162,16 +235,35 @@ class _Reader:
             raise Unsupported("its arguments") from error
         return converter(operation, self, *args, **kwargs)
 
+    def _traced(self, traced, symbols):
+        outer, self._is_unforeseen = self._is_unforeseen, False
+        try:
+            outputs = self._run(traced.function, symbols, traced.training)
+            if self._is_unforeseen:
+                raise Untraceable("a layer within decides how those behind it are called")
+        finally:
+            self._is_unforeseen = outer
+        self._training = traced.last_training
+        return outputs
+
     def _by_trace(self, layer, args, kwargs):
         symbols = [x for x in tree.flatten((args, kwargs)) if isinstance(x, Symbol)]
         is_masked = any(x.mask for x in symbols)
         if not isinstance(layer, layers.Layer) or is_masked:
             raise Untraceable
-        function = trace(layer, *self._as_tensors((args, kwargs)))
+        training = self._training
+        kwargs = {key: value for key, value in kwargs.items() if key != "training"}
+        traced = trace(layer, *self._as_tensors((args, kwargs)), training)
         prefix, length = self.name.split("/")[len(self._prefix)], len(self.graph.nodes)
-        outputs = self._inlined(prefix, function, symbols)
+        self._prefix = (*self._prefix, prefix)
+        try:
+            outputs = self._traced(traced, symbols)
+        finally:
+            self._prefix = self._prefix[:-1]
+        if self._training != training and _hides_its_calls(layer):
+            self._is_unforeseen = True
         calls = any(isinstance(node.operation, KerasCall) for node in self.graph.nodes[length:])
-        if calls and type(layer).__module__.startswith("keras."):
+        if calls and _is_of_keras(layer):
             # Keras's own layer is faster than, and as right as, its operations one by one.
             raise Untraceable
         return outputs
@@ -228,7 +320,7 @@ class _Reader:
 
     def apply(self, operation, *args):
         """Converts a layer or model within another; returns the `Symbol`s of its outputs."""
-        return self._caller(operation)(*args)
+        return self._read(operation, args, {})
 
     def _shape_after(self, operation, inputs):
         shape = inputs[0].shape
@@ -245,18 +337,19 @@ class _Reader:
         """Adds a call of Keras itself."""
         if not isinstance(function, keras.Operation):
             function = FunctionCall(function)
+        if not isinstance(function, layers.Layer):
+            function = _with_known_sizes(function)
         inputs = [x for x in tree.flatten((args, kwargs)) if isinstance(x, Symbol)]
         numbers = iter(range(len(inputs)))
         args, kwargs = tree.map_structure(
             lambda x: Slot(next(numbers)) if isinstance(x, Symbol) else x, (args, kwargs)
         )
-        if isinstance(function, layers.Layer) and function._call_has_training_arg:
-            kwargs = {**kwargs, "training": False}
         # Attention layers look for masks on their inputs.
         masks = {number: x.mask for number, x in enumerate(inputs) if x.mask is not None}
         inputs += masks.values()
         masks = dict(zip(masks, range(len(inputs) - len(masks), len(inputs)), strict=True))
-        call = KerasCall(function, args, kwargs, tuple(x.dtype for x in inputs), masks)
+        training = self._training if isinstance(function, layers.Layer) else None
+        call = KerasCall(function, args, kwargs, tuple(x.dtype for x in inputs), masks, training)
         specs = call.specs([x.shape for x in inputs])
         count = sum(spec is not None for spec in tree.flatten(specs))
         values = iter(())
@@ -265,6 +358,21 @@ class _Reader:
         return tree.map_structure(
             lambda spec: None if spec is None else self._symbol(next(values), spec), specs
         )
+
+    def keeps_examples_apart(self, x):
+        """Whether the first axis of a value is surely that of the batch."""
+        producers, waiting = self.graph.producers(), [x.value]
+        while waiting:
+            node = producers.get(waiting.pop())
+            if node is None:
+                continue
+            if isinstance(node.operation, KerasCall):
+                # Operations of Keras run by themselves where they mix examples, among others.
+                function = node.operation.function
+                if not (isinstance(function, layers.Layer) and _is_of_keras(function)):
+                    return False
+            waiting += node.inputs
+        return True
 
     def move_channels_last(self, x):
         return self._moved(x, (0, *range(2, len(x.shape)), 1))
@@ -315,8 +423,36 @@ def _fits(function, inputs):
     return all(len(a.shape) == len(b.shape) for a, b in ranks)
 
 
+def _is_of_keras(layer):
+    return type(layer).__module__.startswith("keras.")
+
+
+def _with_known_sizes(operation):
+    """An operation of Keras that was traced, without the None that stands for a free size.
+
+    Raises:
+        Untraceable: if there is more than one: the operation alone does not tell the sizes.
+    """
+    if getattr(operation, "newshape", None) is not None:
+        shape = tuple(tree.flatten(operation.newshape))
+        if shape.count(None) == 1 and -1 not in shape:
+            return keras.src.ops.numpy.Reshape([-1 if n is None else n for n in shape])
+    for name, value in vars(operation).items():
+        if "shape" in name and isinstance(value, list | tuple) and None in value:
+            raise Untraceable(f"{operation.name} depends on sizes that are free")
+    return operation
+
+
+def _hides_its_calls(layer):
+    """Whether Keras knows what a layer gives without calling those within."""
+    return any(
+        getattr(type(layer), name) is not getattr(layers.Layer, name)
+        for name in ("compute_output_shape", "compute_output_spec")
+    )
+
+
 def _function_of(model):
-    """The Keras `Function` that computes a model, or None, and its inputs."""
+    """What computes a model, its `Function` or a `Trace` or None, and its inputs."""
     if not isinstance(model, keras.Model):
         raise ValueError(
             "`model` must be a Keras model; files are read by `keras.models.load_model`, "
@@ -334,7 +470,8 @@ def _function_of(model):
     for dtype in (model.input_dtype, "int32"):
         inputs = input_tensors(model, dtype)
         try:
-            return trace(model, (inputs,), {}), inputs
+            training = False if model._call_has_training_arg else None
+            return trace(model, (inputs,), {}, training), inputs
         except Untraceable:
             continue
     return None, input_tensors(model, model.input_dtype)

@@ -6,9 +6,13 @@ a `keras.Function`.
 """
 
 import contextlib
+import dataclasses
+import threading
 
 import keras
 from keras import layers, tree
+from keras.src.backend.common import global_state  # Keras does not export these
+from keras.src.layers.layer import CallContext
 
 from keras_trim.inference.dtypes import is_float
 
@@ -17,16 +21,34 @@ class Untraceable(Exception):  # noqa: N818
     """What `call` does cannot be recorded; the layer itself must run."""
 
 
-def trace(layer, args, kwargs):
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """What `call` does.
+
+    Args:
+        function: `keras.Function` from the `KerasTensor`s among the arguments, in their order, to
+            the outputs.
+        training: Dictionary, the identity of a node of `function` -> the `training` that its layer
+            was called with.
+        last_training: Boolean or None. What the last layer left for the next one: Keras keeps a
+            value that is handed to one layer for those behind it, until the outermost call ends.
+    """
+
+    function: keras.Function
+    training: dict
+    last_training: bool | None
+
+
+def trace(layer, args, kwargs, training=False):
     """Traces `layer.call(*args, **kwargs)` as it is at inference.
 
     Args:
         layer: Keras layer or model, built.
         args, kwargs: Its arguments; those that are `KerasTensor`s become inputs.
+        training: Boolean or None. What the layers within are called with if they are not told.
 
     Returns:
-        `keras.Function` from the `KerasTensor`s among the arguments, in their order, to the
-            outputs.
+        `Trace`.
 
     Raises:
         Untraceable: if `call` needs values, or uses something else than Keras layers and
@@ -45,14 +67,21 @@ def trace(layer, args, kwargs):
         return inputs[-1]
 
     args, kwargs = tree.map_structure(as_input, (args, kwargs))
-    if layer._call_has_training_arg:
-        kwargs = {**kwargs, "training": False}
+    if layer._call_has_training_arg and training is not None:
+        kwargs = {**kwargs, "training": training}
+    dropout = contextlib.nullcontext() if training else _without_dropout(layer)
     try:
-        with _nodes_restored(layer), _without_dropout(layer), keras.StatelessScope() as scope:
+        with (
+            _nodes_restored(layer),
+            dropout,
+            _training_noted(layer, training) as noted,
+            keras.StatelessScope() as scope,
+        ):
             outputs = layer.call(*args, **kwargs)
             if scope.state_mapping:
                 raise Untraceable(f"{layer.name} changes its state")
-            return keras.Function(inputs, outputs)
+            function = keras.Function(inputs, outputs)
+            return Trace(function, noted.of_nodes(function), noted.context.training)
     # Any code of any user runs here, with arguments that it may not be made for.
     except Exception as error:
         raise Untraceable(f"{layer.name}: {error}") from error
@@ -66,6 +95,52 @@ def _dtype_within(layer, dtype):
     """The dtype that a layer casts its inputs to."""
     is_cast = layer.autocast and is_float(dtype)
     return layer.compute_dtype if is_cast else dtype
+
+
+class _Noted:
+    """The `training` of each symbolic call of a layer, in order."""
+
+    def __init__(self, context):
+        self.context = context
+        self._calls = {}  # layer -> how many nodes it had, what it was called with since
+
+    def add(self, layer, call_spec):
+        arguments = tree.flatten(call_spec.arguments_dict)
+        if any(isinstance(x, keras.KerasTensor) for x in arguments):
+            known = self._calls.setdefault(id(layer), (len(layer._inbound_nodes), []))
+            known[1].append(self.context.training)
+
+    def of_nodes(self, function):
+        found = {}
+        for nodes in function._nodes_by_depth.values():
+            for node in nodes:
+                before, values = self._calls.get(id(node.operation), (0, []))
+                if values:
+                    found[id(node)] = values[node.operation._inbound_nodes.index(node) - before]
+        return found
+
+
+@contextlib.contextmanager
+def _training_noted(layer, training):
+    """Calls within are as within a call of `layer`, and what they are called with is noted."""
+    context = CallContext(entry_layer=layer)
+    context.training = training
+    noted, thread = _Noted(context), threading.get_ident()
+    before = global_state.get_global_attribute("current_call_ctx")
+    resolve = layers.Layer._resolve_and_populate_arg
+
+    def resolve_and_note(self, name, call_spec, *rest):
+        resolve(self, name, call_spec, *rest)
+        if name == "training" and threading.get_ident() == thread:
+            noted.add(self, call_spec)
+
+    global_state.set_global_attribute("current_call_ctx", context)
+    layers.Layer._resolve_and_populate_arg = resolve_and_note
+    try:
+        yield noted
+    finally:
+        layers.Layer._resolve_and_populate_arg = resolve
+        global_state.set_global_attribute("current_call_ctx", before)
 
 
 @contextlib.contextmanager

@@ -6,10 +6,12 @@ import math
 
 import keras
 from keras import saving
+from keras.src.backend import compute_output_spec
 from keras.src.backend.common import global_state
 from keras.src.saving.serialization_lib import ObjectSharingScope, SafeModeScope
 from keras.src.utils.dtype_utils import dtype_size
 
+from keras_trim.storage.container import FREE_BYTES
 from keras_trim.storage.errors import FormatError
 from keras_trim.storage.zeros import initialize
 
@@ -71,13 +73,15 @@ def _build(config, num_bytes, custom_objects, safe_mode):
             copy.deepcopy(config), custom_objects, safe_mode=safe_mode
         )
 
-    plain = _without_compile_configs(config)
+    plain = _stateless(_without_compile_configs(config))
     pending = global_state.get_global_attribute(_UNINITIALIZED)
     global_state.set_global_attribute(_UNINITIALIZED, [])
     try:
         with keras.StatelessScope(initialize_variables=False):
             model = deserialize(plain)
         _check_size(num_bytes)
+        if plain != config:
+            _check_states(model)
         if plain == config:
             initialize_the_rest = initialize(model.weights)
             _register_parameters(model)
@@ -95,6 +99,40 @@ def _register_parameters(model):
     """Does for PyTorch what the layers have left out, as they had no values."""
     for layer in model._flatten_layers():
         layer._post_build()
+
+
+def _stateless(config):
+    """The configuration, recurrent layers without a state that outlives a call.
+
+    They make it of zeros that are there already, however large it is.
+    """
+    if isinstance(config, dict):
+        return {
+            key: False if key == "stateful" and value is True else _stateless(value)
+            for key, value in config.items()
+        }
+    return [*map(_stateless, config)] if isinstance(config, list) else config
+
+
+def _check_states(model):
+    """Raises `FormatError` if states of recurrent layers, which no file holds, are too large."""
+    total = 0
+    for layer in model._flatten_layers():
+        shapes = getattr(layer, "_build_shapes_dict", None)
+        if not isinstance(layer, keras.layers.RNN) or not shapes:
+            continue
+        batch_size = next(iter(shapes.values()))[0] or 0
+        states = compute_output_spec(
+            lambda _, layer=layer, size=batch_size: layer.get_initial_state(size),
+            keras.KerasTensor((1,)),
+        )
+        total += sum(
+            math.prod(x.shape) * dtype_size(x.dtype) // 8 for x in keras.tree.flatten(states)
+        )
+    if total > FREE_BYTES:
+        raise FormatError(
+            f"The file's model has recurrent layers whose states take {total:,} bytes."
+        )
 
 
 def _check_size(num_bytes):
@@ -144,8 +182,9 @@ def _without_compile_configs(config):
 
 def _has_custom_classes(config):
     if isinstance(config, dict):
-        name = config.get("registered_name")
-        return (isinstance(name, str) and ">" in name) or _has_custom_classes([*config.values()])
+        # Those that are not registered, but given by `custom_objects`, have a name as well.
+        is_custom = isinstance(config.get("registered_name"), str)
+        return is_custom or _has_custom_classes([*config.values()])
     return isinstance(config, list) and any(map(_has_custom_classes, config))
 
 

@@ -6,6 +6,7 @@ what such texts look like: otherwise they are a tenth of a small model's file.
 
 import functools
 import pathlib
+import pkgutil
 import zlib
 
 from keras_trim.storage.errors import FormatError
@@ -36,7 +37,10 @@ def import_zstandard():
 @functools.cache
 def _dictionary():
     zstd = import_zstandard()
-    text = DICTIONARY.read_bytes()
+    if DICTIONARY.exists():
+        text = DICTIONARY.read_bytes()
+    else:  # in an archive
+        text = pkgutil.get_data(__package__, DICTIONARY.name)
     if zlib.crc32(text) != DICTIONARY_CRC32:  # by git, for instance, which may change ends of lines
         raise ImportError(
             "keras-trim is damaged: a file of it is not what was released. Install it anew. "

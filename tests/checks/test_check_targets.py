@@ -97,8 +97,38 @@ def test_engine():
 
 
 def test_engine_crossover():
-    assert "dense is often faster" in row(dense(with_zeros((16, 16), 0.4)), "engine").rule
-    assert row(dense(with_zeros((16, 16), 0.5)), "engine").is_sparse
+    assert "dense is often faster" in row(dense(with_zeros((16, 16), 0.1)), "engine").rule
+    assert row(dense(with_zeros((16, 16), 0.8)), "engine").is_sparse
+
+
+def test_what_runs_in_keras_is_not_called_sparse():
+    class Own(layers.Layer):
+        """A product that only Keras can compute, and one that the engine can."""
+
+        def build(self, shape):
+            self.table = self.add_weight(shape=(4, shape[-1]), name="table")
+            self.inner = layers.Dense(6)
+            self.inner.build(shape)
+
+        def call(self, x):
+            return self.inner(x) + keras.ops.sum(
+                keras.ops.sort(x @ keras.ops.transpose(self.table))
+            )
+
+    words = keras.Input((6,), dtype="int32")
+    x = layers.Embedding(9, 8, mask_zero=True)(words)
+    x = layers.MultiHeadAttention(2, 4, name="attention")(x, x)
+    x = layers.Dense(6, name="dense")(layers.Flatten()(x))
+    model = keras.Model(words, layers.Dense(3, name="last")(Own(name="own")(x)))
+    for variable in model.weights:
+        variable.assign(with_zeros(variable.shape, 0.9))
+    sparse = {row.path for row in keras_trim.check(model, "engine").rows if row.is_sparse}
+    assert {"dense/kernel", "last/kernel"} <= sparse
+    from keras_trim.inference import Engine
+
+    in_keras = Engine(model, 1).summary().keras_layers
+    assert "attention" in in_keras
+    assert not [path for path in sparse if path.startswith("attention/") or "table" in path]
 
 
 # --- NVIDIA's 2:4

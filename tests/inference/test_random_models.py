@@ -1,11 +1,17 @@
-"""Random graphs of image layers: what each leaves for the next, in layouts and shapes."""
+"""Random graphs: of image layers, in layouts and shapes, and of all that users build."""
 
+import os
 import random
 
 import keras
+import numpy as np
 import pytest
+import random_models
 from helpers import assert_same, numbers, randomize
+from hypothesis import HealthCheck, given, settings
 from keras import layers, ops
+
+from keras_trim.inference import Engine
 
 ACTIVATIONS = [None, "relu", "relu6", "tanh", "silu", "gelu", "softplus", "softmax", layers.ReLU(1)]
 FORMATS = ["channels_last"] * 3
@@ -81,3 +87,24 @@ def test_a_random_model(seed):
     model = make_model(seed)
     data = numbers(random.Random(seed).choice([1, 2, 5]), *model.input_shape[1:], seed=seed)
     assert_same(model, data, num_threads=1 + seed % 3)
+
+
+@given(random_models.models())
+@settings(
+    max_examples=int(os.environ.get("KERAS_TRIM_EXAMPLES", 50)),
+    deadline=None,
+    derandomize="KERAS_TRIM_EXAMPLES" not in os.environ,
+    suppress_health_check=list(HealthCheck),
+)
+def test_any_model(model):
+    """As `benchmarks/random_models.py`, which runs a thousand of them."""
+    before = [np.array(ops.convert_to_numpy(variable)) for variable in model.variables]
+    data = random_models.make_data(model, 3, seed=1)
+    expected = keras.tree.flatten(model.predict_on_batch(data))
+    for variable, value in zip(model.variables, before, strict=True):
+        variable.assign(value)
+    engine = Engine(model, 1)
+    engine._tuner.seconds = 1e-4
+    for a, b in zip(keras.tree.flatten(engine(data)), expected, strict=True):
+        tolerance = 2e-3 * max(np.abs(b).max(initial=0), 1e-3)
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)

@@ -22,6 +22,8 @@ from keras_trim.inference.operations.strided import LARGEST_RANK
     layers.InputLayer,
 )
 def _identity(layer, reader, x, training=None):
+    strength = getattr(layer, "rate", 0) or getattr(layer, "stddev", 0)
+    only(not (training and strength), "noise that is on")
     return x
 
 
@@ -88,6 +90,7 @@ def _embedding(layer, reader, x):
 
 @converts(layers.BatchNormalization)
 def _batch_normalization(layer, reader, x, training=None, mask=None):
+    only(not (training and layer.trainable), "statistics of the batch itself")
     rank = len(x.shape)
     axis = layer.axis % rank
     only(axis > 0 and 2 <= rank <= LARGEST_RANK, "the batch axis")

@@ -30,6 +30,7 @@ def _reshape(operation, reader, x):
     else:
         # Two free axes: Keras gives None for one of them where it stands for the batch.
         only(shape[0] is None and x.shape[0] is None, "a reshape of the batch")
+        only(reader.keeps_examples_apart(x), "a reshape of the batch")
     return reshape(reader, x, shape[1:])
 
 

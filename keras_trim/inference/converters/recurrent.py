@@ -17,10 +17,10 @@ _CELLS = {
 
 @converts(layers.LSTM, layers.GRU, layers.SimpleRNN, layers.RNN)
 def _rnn(layer, reader, sequences, initial_state=None, mask=None, training=None):
-    return _add(layer, reader, sequences, initial_state, mask)
+    return _add(layer, reader, sequences, initial_state, mask, training=training)
 
 
-def _add(layer, reader, x, initial_state=None, mask=None, reverse_output=False):
+def _add(layer, reader, x, initial_state=None, mask=None, reverse_output=False, training=None):
     """Adds a layer; returns the symbol of its output, or a list of it and its states."""
     only(isinstance(layer, layers.RNN), "a layer that is not recurrent")
     only(type(layer).call in _CALLS, "a subclass with a call of its own")
@@ -30,6 +30,8 @@ def _add(layer, reader, x, initial_state=None, mask=None, reverse_output=False):
     if len(cells) > 1:
         only(initial_state is None and mask is None, "stacked cells with a state or a mask")
         only(not layer.return_state and not reverse_output, "stacked cells that return a state")
+    dropped = [getattr(cell, name, 0) for cell in cells for name in _DROPOUTS]
+    only(not (training and any(dropped)), "dropout that is on")
     for i, cell in enumerate(cells):
         is_first, is_last = i == 0, i == len(cells) - 1
         outputs = _add_cell(
@@ -44,6 +46,7 @@ def _add(layer, reader, x, initial_state=None, mask=None, reverse_output=False):
     return outputs if layer.return_state else x
 
 
+_DROPOUTS = ("dropout", "recurrent_dropout")
 _CALLS = {cls.call for cls in (layers.LSTM, layers.GRU, layers.SimpleRNN, layers.RNN)}
 
 
@@ -110,7 +113,7 @@ def _bidirectional(layer, reader, sequences, initial_state=None, mask=None, trai
         (layer.forward_layer, states[:half], False),
         (layer.backward_layer, states[half:], True),
     ):
-        outputs = _add(inner, reader, sequences, given or None, mask, reverse_output=reverse)
+        outputs = _add(inner, reader, sequences, given or None, mask, reverse, training)
         directions.append(outputs if isinstance(outputs, list) else [outputs])
     (y, *y_states), (z, *z_states) = directions
     if layer.merge_mode is None:

@@ -17,6 +17,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 
+from keras_trim.inference.kernels.compiled import compiled
 from keras_trim.inference.kernels.vector import AHEAD, I32, I64, LANES, Body, outlined
 
 _I8 = ir.IntType(8)
@@ -106,7 +107,7 @@ def _build(function):
     b.ret_void()
 
 
-@njit(cache=True, boundscheck=False)
+@njit(nogil=True, boundscheck=False)
 def _bits(mask):
     count = 0
     while mask:
@@ -115,7 +116,7 @@ def _bits(mask):
     return count
 
 
-@njit(cache=True, boundscheck=False)
+@compiled
 def schedule(starts, columns, values, num_vectors):
     """Packs compressed sparse rows into slots.
 
@@ -178,7 +179,7 @@ def schedule(starts, columns, values, num_vectors):
     return group_starts, vectors[:slot], lanes[:slot], packed[:slot]
 
 
-@njit(cache=True, boundscheck=False)
+@njit(nogil=True, boundscheck=False)
 def _fewest(having):
     """The vector with weights of the fewest rows, so that few are left over at the end."""
     best, found = ROWS + 1, -1
@@ -189,7 +190,7 @@ def _fewest(having):
     return found
 
 
-@njit(cache=True, boundscheck=False)
+@njit(nogil=True, boundscheck=False)
 def _most(having, one):
     """The vector that has weights for the most rows which have none in `one`."""
     best, found = 0, one
@@ -200,7 +201,7 @@ def _most(having, one):
     return found
 
 
-@njit(cache=True, boundscheck=False)
+@njit(nogil=True, boundscheck=False)
 def _grown(array, size):
     grown = np.zeros((size, array.shape[1]), array.dtype)
     grown[: array.shape[0]] = array

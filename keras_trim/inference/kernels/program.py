@@ -6,12 +6,10 @@ activations, the arena, and in tables of constants by their index, so a program 
 several arenas at a time.
 """
 
-import hashlib
-import pathlib
-
 from numba import njit
 
 from keras_trim.inference.kernels.arithmetic import binary, broadcast
+from keras_trim.inference.kernels.compiled import compiled
 from keras_trim.inference.kernels.convolution import convolution
 from keras_trim.inference.kernels.elementwise import unary
 from keras_trim.inference.kernels.flat import windows_flat
@@ -59,14 +57,6 @@ CODES = {name: code for code, name in enumerate(OPCODES)}
 # thread. The last operands say where those of each band begin.
 NUM_BANDS, FIRST_ROW, ROWS_PER_THREAD, ONE, BEGIN = range(1, 6)
 MOST_BANDS = OPERANDS - BEGIN - 1
-
-
-def _fingerprint():
-    """Changes with any of the kernels. Numba's cache looks at this file alone."""
-    digest = hashlib.sha256()
-    for path in sorted(pathlib.Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 @njit(nogil=True, boundscheck=False)
@@ -155,45 +145,38 @@ def _bands(
         begin, end = take(control, p[NUM_BANDS], 1, thread, num_threads)
 
 
-def _make_run(fingerprint):
-    @njit(nogil=True, boundscheck=False, cache=True)
-    def run(
-        program, factors, arena, constants, index, short_index, control, thread, num_threads,
-        begin, end,
-    ):  # fmt: skip
-        """Runs the instructions from `begin` to `end`, as the first of `num_threads` threads.
+@compiled
+def run(
+    program, factors, arena, constants, index, short_index, control, thread, num_threads,
+    begin, end,
+):  # fmt: skip
+    """Runs the instructions from `begin` to `end`, as the first of `num_threads` threads.
 
-        The others, its helpers, take part in them until there has been nothing for a while. What
-        `begin_run` began ends here.
-        """
-        _ = fingerprint  # part of the key of Numba's cache, as all that a function closes over
-        i = begin
-        while True:
-            if thread:
-                i = follow(control, thread)
-                if i < 0:
-                    return
-            elif i == end:
-                end_run(control)
+    The others, its helpers, take part in them until there has been nothing for a while. What
+    `begin_run` began ends here.
+    """
+    i = begin
+    while True:
+        if thread:
+            i = follow(control, thread)
+            if i < 0:
                 return
-            else:
-                lead(control, i)
-            p = program[i]
-            if p[0] == 26:
-                _bands(
-                    p, program, factors, arena, constants, index, short_index, control, thread,
-                    num_threads,
-                )  # fmt: skip
-            else:
-                _execute(
-                    p, factors[i], arena, constants, index, short_index, control, thread,
-                    num_threads,
-                )  # fmt: skip
-            if not thread:
-                wait_for_helpers(control, num_threads)
-                i += 1
-
-    return run
-
-
-run = _make_run(_fingerprint())
+        elif i == end:
+            end_run(control)
+            return
+        else:
+            lead(control, i)
+        p = program[i]
+        if p[0] == 26:
+            _bands(
+                p, program, factors, arena, constants, index, short_index, control, thread,
+                num_threads,
+            )  # fmt: skip
+        else:
+            _execute(
+                p, factors[i], arena, constants, index, short_index, control, thread,
+                num_threads,
+            )  # fmt: skip
+        if not thread:
+            wait_for_helpers(control, num_threads)
+            i += 1

@@ -13,6 +13,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from keras_trim.alignment import aligned_zeros
+from keras_trim.inference.kernels.compiled import compiled
 
 _yield_processor = types.ExternalFunction(
     "SwitchToThread" if os.name == "nt" else "sched_yield", types.int32()
@@ -126,7 +127,7 @@ def _wait(spins):
             _yield_processor()
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def begin_run(control, num_threads):
     """Lets helpers look for instructions until `end_run`; returns whether any of them sleeps."""
     atomic_store(control, _IS_RUNNING, 1)
@@ -136,18 +137,18 @@ def begin_run(control, num_threads):
     return False
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def end_run(control):
     """Lets helpers sleep."""
     atomic_store(control, _IS_RUNNING, 0)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def is_asleep(control, thread):
     return atomic_load(control, _of_thread(thread, _IS_ASLEEP)) != 0
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def note_woken(control, thread):
     """Keeps others from waking a helper that has been told, but may take a while to come."""
     atomic_store(control, _of_thread(thread, _IS_ASLEEP), 0)

@@ -17,7 +17,15 @@ def _features():
     """What Numba compiles for: this machine, unless NUMBA_CPU_FEATURES says "+avx2,+fma"."""
     if config.CPU_FEATURES is None:
         return llvmlite.binding.get_host_cpu_features()
-    return {name[1:]: name[0] == "+" for name in config.CPU_FEATURES.split(",") if name}
+    asked = {name[1:]: name[0] == "+" for name in config.CPU_FEATURES.split(",") if name}
+    here = llvmlite.binding.get_host_cpu_features()
+    missing = [name for name, is_on in asked.items() if is_on and not here.get(name, True)]
+    if missing:  # the first such instruction would end the process
+        raise ImportError(
+            "This processor lacks what kernels are compiled for: unset NUMBA_CPU_FEATURES, or name "
+            f"what all of your machines have. Received: {config.CPU_FEATURES}, without {missing}"
+        )
+    return asked
 
 
 def _vector_shape():

@@ -39,6 +39,8 @@ class KerasCall:
         args, kwargs: What it is called with, with a `Slot` for each input.
         dtypes: Tuple of strings, the inputs' dtypes in Keras.
         masks: Dictionary, the number of an input -> the number of its mask.
+        training: Boolean or None. What the layer is called with, and those within it that are not
+            told otherwise.
     """
 
     takes_integers = True
@@ -48,10 +50,15 @@ class KerasCall:
     kwargs: dict
     dtypes: tuple
     masks: dict
+    training: bool | None = None
 
     def snapshot(self):
         """A function that gives the layer, such as a random one, the state back that it has now."""
         variables = [v for v in getattr(self.function, "variables", []) if not v.trainable]
+        if isinstance(self.function, keras.Layer):  # whose variables lack the states of these
+            within = self.function._flatten_layers()
+            states = [layer.states for layer in within if isinstance(layer, keras.layers.RNN)]
+            variables += [v for v in tree.flatten(states) if isinstance(v, keras.Variable)]
         values = [np.array(keras.ops.convert_to_numpy(v)) for v in variables]
 
         def restore():
@@ -82,6 +89,8 @@ class KerasCall:
             for number, mask in self.masks.items():
                 set_keras_mask(tensors[number], tensors[mask])
             args, kwargs = self._fill(tensors)
+            if self.training is not None:
+                kwargs = {**kwargs, "training": self.training}
             with _without_gradients():
                 results = self.function(*args, **kwargs)
             for result, target in zip(_present(results), targets, strict=True):
@@ -105,6 +114,8 @@ class KerasCall:
             for shape, dtype in zip(shapes, self.dtypes, strict=True)
         ]
         args, kwargs = self._fill(inputs)
+        if self.training is not None and self.function._call_has_training_arg:
+            kwargs = {**kwargs, "training": self.training}
         return output_specs(self.function, args, kwargs)
 
 

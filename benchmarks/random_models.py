@@ -1,0 +1,143 @@
+"""Random models: what the engine computes, and what comes back from a file, against Keras.
+
+    KERAS_BACKEND=jax python -m benchmarks.random_models [--count 334] [--first 0]
+
+The models are those of `tests/random_models.py`, one for each seed. Of each it says whether the
+engine's outputs are those of `model.predict_on_batch`, or why it refused the model, and whether
+`.ktrim` gave back all variables. A third of a thousand runs on each backend; the results are one
+file each, `random_models_jax.json` and so on.
+"""
+
+import argparse
+import collections
+import pathlib
+import random
+import sys
+import tempfile
+import time
+import warnings
+
+from benchmarks._common import (
+    OUR_PACKAGES,
+    QUICK_RESULTS,
+    RESULTS,
+    ROOT,
+    package_versions,
+    write_result,
+)
+
+_TOLERANCE = 2e-3  # relative to the largest output
+
+
+def _compare(model, seed, folder):
+    """What became of a model: of the engine, and of the file."""
+    import keras
+    import numpy as np
+    import random_models
+
+    import keras_trim
+    from keras_trim.inference import Engine
+
+    variables = model.variables
+    before = [np.array(keras.ops.convert_to_numpy(v)) for v in variables]
+    data = random_models.make_data(model, random.Random(seed).choice([1, 2, 5]), seed)
+    expected = keras.tree.flatten(model.predict_on_batch(data))
+    for variable, value in zip(variables, before, strict=True):
+        variable.assign(value)
+    found = {"seed": seed, "engine": "equal", "file": "equal", "in_keras": [], "error": 0.0}
+    try:
+        engine = Engine(model, 1)
+        engine._tuner.seconds = 1e-4  # which kernels are the fastest does not matter here
+        got = keras.tree.flatten(engine(data))
+        found["in_keras"] = sorted(
+            type(node.operation.function).__name__
+            for node in engine._graph.nodes
+            if type(node.operation).__name__ == "KerasCall"
+        )
+    except (ValueError, NotImplementedError) as error:
+        found["engine"] = f"refused: {error}"
+    else:
+        for a, b in zip(got, expected, strict=True):
+            b = np.asarray(b, "float64")
+            error = np.abs(a - b).max(initial=0) / max(np.abs(b).max(initial=0), 1e-3)
+            found["error"] = max(found["error"], float(error))
+            if a.shape != b.shape or not error < _TOLERANCE:
+                found["engine"] = "different"
+    path = pathlib.Path(folder, "model.ktrim")
+    for variable, value in zip(variables, before, strict=True):
+        variable.assign(value)
+    try:
+        keras_trim.save(model, path)
+    except ValueError as error:
+        found["file"] = f"refused: {error}"
+        return found
+    loaded = keras_trim.load(path)
+    values = [np.array(keras.ops.convert_to_numpy(v)) for v in loaded.variables]
+    same = len(values) == len(before) and all(map(np.array_equal, values, before))
+    if not same:
+        found["file"] = "different"
+    return found
+
+
+def run(first, count):
+    """Yields the results so far, now and then."""
+    import keras
+    import random_models
+
+    models, start = [], time.perf_counter()
+    for seed in range(first, first + count):
+        keras.utils.set_random_seed(seed)
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                model = random_models.make_model(random.Random(seed).choice)
+                models.append(_compare(model, seed, folder))
+        except Exception as error:
+            models.append({"seed": seed, "engine": f"failed: {error!r:.300}", "file": ""})
+        last = models[-1]
+        if {last["engine"], last["file"]} != {"equal"}:
+            print(last, flush=True)
+        keras.backend.clear_session()
+        if len(models) % 20 == 0 or len(models) == count:
+            yield _summarize(models, first, time.perf_counter() - start)
+
+
+def _summarize(models, first, seconds):
+    return {
+        "models": len(models),
+        "first_seed": first,
+        "seconds": round(seconds),
+        "engine": _counted(found["engine"] for found in models),
+        "file": _counted(found["file"] for found in models),
+        "largest_error": max(found.get("error", 0.0) for found in models),
+        "in_keras": _counted(name for found in models for name in found.get("in_keras", ())),
+        "not_equal": [found for found in models if {found["engine"], found["file"]} != {"equal"}],
+    }
+
+
+def _counted(words):
+    return dict(collections.Counter(word.partition(":")[0] for word in words).most_common())
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--count", type=int, default=334)
+    parser.add_argument("--first", type=int, default=0)
+    args = parser.parse_args()
+    sys.path.insert(0, str(ROOT / "tests"))
+    import keras
+
+    warnings.simplefilter("ignore")
+    backend = keras.backend.backend()
+    folder = RESULTS if args.count >= 333 else QUICK_RESULTS
+    settings = {"backend": backend, "tolerance": _TOLERANCE}
+    versions = {"keras-trim": package_versions(OUR_PACKAGES)}
+    for results in run(args.first, args.count):
+        write_result(folder, f"random_models_{backend}", settings, versions, results)
+    bad = [f for f in results["not_equal"] if not f["engine"].startswith(("equal", "refused"))]
+    raise SystemExit(1 if bad else 0)
+
+
+if __name__ == "__main__":
+    main()

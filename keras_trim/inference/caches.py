@@ -1,0 +1,228 @@
+"""Where compiled kernels and measured choices are kept, so that the next process has them.
+
+A file that is missing, damaged, of another version or processor, or that somebody else could have
+written, costs the time to make its content again, and nothing else.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import os
+import pathlib
+import pkgutil
+import stat
+import sys
+import types
+import warnings
+
+import llvmlite
+import numba
+import platformdirs
+from numba.core import config
+from numba.core.registry import cpu_target
+
+from keras_trim._version import __version__
+from keras_trim.atomic import replace_file
+
+_VARIABLE = "KERAS_TRIM_CACHE_DIR"
+_MAGIC = b"KTCACHE1"
+_MOST_BYTES = 1 << 28
+_COMPILER_OPTIONS = ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT")
+
+
+@dataclasses.dataclass
+class CacheInfo:
+    """What the engine took from its cache since the process began, and what it made anew.
+
+    Args:
+        folder: `pathlib.Path` of the cache, or None if there is none.
+        loaded: Integer. Compiled functions that were read.
+        compiled: Integer. Functions that were compiled.
+        problem: String. Why something could not be kept or taken, or None.
+    """
+
+    folder: pathlib.Path | None
+    loaded: int = 0
+    compiled: int = 0
+    problem: str | None = None
+
+
+_info = CacheInfo(None)
+
+
+def cache_info():
+    """What the engine took from its cache in this process.
+
+    An image of a container is complete if, in it, `compiled` stays 0.
+
+    Returns:
+        `CacheInfo`.
+    """
+    return dataclasses.replace(_info, folder=cache_dir())
+
+
+def cache_dir():
+    """The folder in which the engine keeps compiled kernels and measured choices.
+
+    `KERAS_TRIM_CACHE_DIR` in the environment names it; by default it is in the user's folder of
+    caches (`~/.cache/keras-trim` on Linux). It can be deleted at any time.
+
+    Returns:
+        `pathlib.Path`, or None where the user has no home.
+    """
+    folder = os.environ.get(_VARIABLE)
+    if folder:
+        return pathlib.Path(folder).expanduser().absolute()
+    folder = platformdirs.user_cache_path("keras-trim", appauthor=False)
+    return folder if folder.is_absolute() else None  # "~" of a user without a home
+
+
+def read(name):
+    """The content of a file of the cache.
+
+    Args:
+        name: String.
+
+    Returns:
+        Bytes, or None if there is no such file that can be trusted.
+    """
+    path = _path(name)
+    if path is None:
+        return None
+    try:
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            distrust = _distrust(status)
+            if distrust:
+                _warn(f"{path} {distrust}")
+                return None
+            data = file.read(_MOST_BYTES) if status.st_size <= _MOST_BYTES else b""
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        _warn(f"{path} cannot be read ({error.strerror})")
+        return None
+    head = _head(name)
+    if not data.startswith(head):
+        return None
+    content = data[len(head) + hashlib.sha256().digest_size :]
+    checksum = data[len(head) : len(data) - len(content)]
+    return content if checksum == hashlib.sha256(content).digest() else None
+
+
+def write(name, content):
+    """Writes a file of the cache, or warns once that it cannot."""
+    path = _path(name)
+    if path is None:
+        _warn("the user has no home")
+        return
+    try:
+        os.makedirs(path.parent, mode=0o755, exist_ok=True)
+        with replace_file(path) as file:
+            file.write(_head(name) + hashlib.sha256(content).digest() + content)
+    except OSError as error:
+        _warn(f"{path} cannot be written ({os.strerror(error.errno) if error.errno else error})")
+
+
+def _path(name):
+    folder = cache_dir()
+    return None if folder is None else folder / environment() / name
+
+
+def _head(name):
+    """What a file begins with: what it is for, should somebody have renamed it."""
+    label = f"{environment()}/{name}".encode()
+    return _MAGIC + len(label).to_bytes(4, "little") + label
+
+
+def _distrust(status):
+    """Why a file is not to be trusted, or None: it is code, which anyone who wrote it could choose.
+
+    Those who own the package, and the administrator, could have changed the program itself.
+    """
+    if not hasattr(os, "geteuid"):  # Windows
+        return None
+    if status.st_uid not in (0, os.geteuid(), _owner_of_package()):
+        return "belongs to another user"
+    if status.st_mode & stat.S_IWOTH:
+        return "can be written by anyone"
+    return None
+
+
+@functools.cache
+def _owner_of_package():
+    path = pathlib.Path(__file__)
+    while not path.exists():  # in an archive
+        path = path.parent
+    return path.stat().st_uid
+
+
+def _warn(cause):
+    """Warns, once, of what every process will pay for again."""
+    if _info.problem is None:
+        _info.problem = cause
+        warnings.warn(
+            "The engine cannot keep what it compiles and measures, so each process takes a minute "
+            f"for it: {cause}. Set {_VARIABLE} to a folder of yours that can be written, or run "
+            "the engine once where it can, as when an image is built; see docs/inference.md. "
+            f"Received: cache_dir={cache_dir()}",
+            stacklevel=2,
+        )
+
+
+def count(loaded=0, compiled=0):
+    """Notes functions that were loaded or compiled."""
+    _info.loaded += loaded
+    _info.compiled += compiled
+
+
+@functools.cache
+def environment():
+    """Names what compiled code depends on: a folder of the cache."""
+    triple, processor, features = cpu_target.target_context.codegen().magic_tuple()
+    options = [getattr(config, name, None) for name in _COMPILER_OPTIONS]
+    python = f"{sys.implementation.cache_tag}{getattr(sys, 'abiflags', '')}"
+    llvm = ".".join(map(str, llvmlite.binding.llvm_version_info))
+    parts = triple, features, options, llvmlite.__version__, sources("kernels")
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
+    versions = f"{__version__}-numba{numba.__version__}-llvm{llvm}-{python}"
+    return f"{versions}-{processor}-{digest}"
+
+
+def sources(package):
+    """What a package below this one consists of, be that in a folder, an archive or a program.
+
+    Args:
+        package: String, or `""` for this one, without those below.
+
+    Returns:
+        Dictionary, name of a module -> digest of its code, in the order of names.
+    """
+    name = f"{__package__}.{package}".rstrip(".")
+    paths = [os.path.join(path, package) for path in sys.modules[__package__].__path__]
+    digests = {}
+    for module in pkgutil.iter_modules(paths, f"{name}."):
+        if not module.ispkg:
+            loader = module.module_finder.find_spec(module.name).loader
+            digests[module.name] = _digest_of_module(loader, module.name)
+    return dict(sorted(digests.items()))
+
+
+def _digest_of_module(loader, name):
+    source = loader.get_source(name)
+    if source is None:  # a program that was frozen without it
+        source = repr(_contents(loader.get_code(name)))
+    return hashlib.blake2b(source.encode(), digest_size=16).hexdigest()
+
+
+def _contents(code):
+    """What code does, without addresses, lines and paths."""
+    constants = [
+        _contents(value) if isinstance(value, types.CodeType) else _ordered(value)
+        for value in code.co_consts
+    ]
+    return code.co_code, constants, code.co_names, code.co_varnames
+
+
+def _ordered(constant):
+    return sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant

@@ -1,0 +1,68 @@
+"""Compiled functions that Python calls, kept for the next process.
+
+Numba's own cache is a folder beside the source or in the user's home, without which it fails. It
+looks at one source file only, and it believes what it finds.
+"""
+
+import functools
+import hashlib
+import pickle
+
+from numba import njit
+from numba.core.caching import NullCache
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
+
+from keras_trim.inference import caches
+
+
+class KernelCache(NullCache):
+    """Keeps the compiled code of one function; Numba asks it before it compiles.
+
+    Args:
+        function: Python function.
+    """
+
+    def __init__(self, function):
+        module = function.__module__.rpartition(".")[2]
+        self._name = f"{module}.{function.__name__}"
+
+    @property
+    def cache_path(self):
+        return str(caches.cache_dir())
+
+    def load_overload(self, sig, target_context):
+        target_context.refresh()
+        content = caches.read(self._file(sig))
+        if content is None:
+            return None
+        try:
+            result = CompileResult._rebuild(target_context, *pickle.loads(content))
+        except Exception:  # of code that this build of Numba cannot read
+            return None
+        caches.count(loaded=1)
+        return result
+
+    def save_overload(self, sig, data):
+        caches.count(compiled=1)
+        caches.write(self._file(sig), dumps(data._reduce()))
+
+    def _file(self, signature):
+        digest = hashlib.blake2b(repr(signature).encode(), digest_size=8).hexdigest()
+        return f"{self._name}-{digest}.kernel"
+
+
+def compiled(function=None, nogil=True):
+    """Compiles a function when it is first called, unless a process before has.
+
+    It is for those that Python calls; what they call is compiled with them.
+
+    Args:
+        function: Python function, where this decorates without arguments.
+        nogil: Boolean. Whether other threads may run Python meanwhile, which takes time to allow.
+    """
+    if function is None:
+        return functools.partial(compiled, nogil=nogil)
+    dispatcher = njit(nogil=nogil, boundscheck=False)(function)
+    dispatcher._cache = KernelCache(function)
+    return dispatcher

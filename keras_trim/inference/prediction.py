@@ -1,0 +1,93 @@
+"""What `Engine.predict` is handed, batch by batch, and how far it is."""
+
+import contextlib
+import itertools
+import sys
+
+import numpy as np
+
+
+def is_array(x):
+    """Whether data are arrays, all at once, in lists and dictionaries or not."""
+    return isinstance(x, np.ndarray | list | tuple | dict) or hasattr(x, "__array__")
+
+
+def batches_of(x, batch_size, steps):
+    """Yields the inputs in each batch of a data set, loader or generator.
+
+    Args:
+        x: What `model.predict` takes besides arrays. Where Keras is not installed, any iterable of
+            batches, each the inputs or a tuple that begins with them.
+        batch_size: Integer or None. As `model.predict` has it.
+        steps: Integer or None. How many batches at most.
+
+    Raises:
+        ValueError: if there is no batch.
+    """
+    try:
+        import keras  # noqa: F401
+    except ImportError:
+        batches = (b[0] if isinstance(b, tuple) else b for b in itertools.islice(_iter(x), steps))
+        first = next(batches, None)
+        if first is None:
+            raise ValueError(
+                "`x` must hold one batch at least. Received: an iterable without any"
+            ) from None
+        yield first
+        yield from batches
+        return
+    from keras_trim.batches import iterate
+
+    yield from iterate(x, batch_size, steps)
+
+
+def _iter(x):
+    try:
+        return iter(x)
+    except TypeError:
+        raise ValueError(
+            "`x` must be an array, a list or dictionary of arrays, or an iterable of batches. "
+            f"Received: {type(x).__name__}"
+        ) from None
+
+
+@contextlib.contextmanager
+def progress(verbose, total):
+    """Gives a function to call after each batch, which shows a bar.
+
+    Args:
+        verbose: As `model.predict` has it: 0 or 1, or 2, which shows the end alone; "auto" is 1.
+        total: Integer, how many batches there will be, or None.
+    """
+    verbose = 1 if verbose == "auto" else verbose
+    if verbose not in (0, 1, 2):
+        raise ValueError(f"`verbose` must be 0, 1, 2 or 'auto'. Received: verbose={verbose!r}")
+    if not verbose:
+        yield lambda: None
+        return
+    count = itertools.count(1)
+    try:
+        from keras.utils import Progbar
+    except ImportError:
+        done = 0
+
+        def advance():
+            nonlocal done
+            done = next(count)
+            if verbose == 1:
+                print(f"\r{done}/{total or '?'}", end="", file=sys.stdout, flush=True)
+
+        yield advance
+        print(f"\r{done}/{total or done}", flush=True)
+        return
+    bar = Progbar(total, verbose=verbose, unit_name="step")
+    done = 0
+
+    def advance():
+        nonlocal done
+        done = next(count)
+        bar.update(done, finalize=done == total)
+
+    yield advance
+    if done != total:
+        bar.update(done, finalize=True)
