@@ -14,11 +14,12 @@ else:
     from keras_trim.callbacks import PruningSummaries, UpdatePruningStep
     from keras_trim.checks import DeploymentReport, check
     from keras_trim.exporters import ExportedFile, export
+    from keras_trim.one_shot import prune
     from keras_trim.optimizer import PruningOptimizer
     from keras_trim.policies import PrunableLayer, PruningPolicy
-    from keras_trim.pruning import prune, prune_low_magnitude, prune_scope, strip_pruning
+    from keras_trim.pruning import prune_low_magnitude, prune_scope, strip_pruning
     from keras_trim.report import SparsityReport, sparsity_report
-    from keras_trim.schedules import ConstantSparsity, PolynomialDecay, PruningSchedule
+    from keras_trim.schedules import ConstantSparsity, KeepZeros, PolynomialDecay, PruningSchedule
     from keras_trim.storage import (
         FormatError,
         SizeTable,
@@ -36,6 +37,7 @@ __all__ = [
     "DeploymentReport",
     "ExportedFile",
     "FormatError",
+    "KeepZeros",
     "PolynomialDecay",
     "PrunableLayer",
     "PruneForLatencyOnXNNPack",

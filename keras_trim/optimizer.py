@@ -100,6 +100,8 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         for index, spec in specs.items():
             set_spec(variables[index], spec)
             mask = self._add_mask(variables[index])
+            if getattr(spec.schedule, "starts_from_zeros", False):
+                mask.assign(ops.not_equal(variables[index], 0))
             pruned_weights.append(PrunedWeight(index, variables[index], spec, mask))
         self._set_pruned_weights(pruned_weights)
         super().build(variables)

@@ -1,10 +1,9 @@
-"""The entry points: mark a model for pruning, take the marks off, prune at once."""
+"""The entry points of training: mark a model for pruning, take the marks off."""
 
 import contextlib
 import warnings
 
 import keras
-from keras import ops
 
 from keras_trim import guard
 from keras_trim.attachment import detach
@@ -12,7 +11,7 @@ from keras_trim.marks import Request, decide, is_built, mark, unmark
 from keras_trim.patterns import validate_pattern_arguments
 from keras_trim.policies import PruningPolicy
 from keras_trim.report import warn_of_missed_targets
-from keras_trim.schedules import ConstantSparsity, PruningSchedule, validate_sparsity
+from keras_trim.schedules import ConstantSparsity, PruningSchedule
 
 
 def prune_low_magnitude(
@@ -52,7 +51,7 @@ def prune_low_magnitude(
         ValueError: for anything else than a model, layer or list of layers; for impossible
             patterns; if nothing in it can be pruned.
     """
-    request = _request(
+    request = make_request(
         pruning_schedule, block_size, block_pooling_type, pruning_policy, sparsity_m_by_n
     )
     is_list = isinstance(to_prune, (list, tuple))
@@ -71,7 +70,7 @@ def prune_low_magnitude(
     return to_prune
 
 
-def _request(pruning_schedule, block_size, block_pooling_type, pruning_policy, sparsity_m_by_n):
+def make_request(pruning_schedule, block_size, block_pooling_type, pruning_policy, sparsity_m_by_n):
     """A `Request` of arguments that have been checked."""
     if not isinstance(pruning_schedule, PruningSchedule):
         raise ValueError(
@@ -86,6 +85,13 @@ def _request(pruning_schedule, block_size, block_pooling_type, pruning_policy, s
     block_size, sparsity_m_by_n = validate_pattern_arguments(
         block_size, block_pooling_type, sparsity_m_by_n
     )
+    starts_from_zeros = getattr(pruning_schedule, "starts_from_zeros", False)
+    if starts_from_zeros and (sparsity_m_by_n or tuple(block_size) != (1, 1)):
+        raise ValueError(
+            "`KeepZeros` keeps whatever zeros there are, in blocks and patterns too: leave "
+            "`block_size` and `sparsity_m_by_n` out. Received: "
+            f"block_size={block_size}, sparsity_m_by_n={sparsity_m_by_n}"
+        )
     if sparsity_m_by_n and getattr(pruning_schedule, "final_sparsity", None) is None:
         raise ValueError(
             "An N:M pattern is complete at the schedule's final sparsity: give the schedule an "
@@ -96,7 +102,7 @@ def _request(pruning_schedule, block_size, block_pooling_type, pruning_policy, s
     )
 
 
-def _nothing_to_prune(name, decisions):
+def nothing_to_prune(name, decisions):
     reasons = sorted({mark.reason for _, mark in decisions if mark.reason})
     return (
         "Nothing in it can be pruned: no weight is a kernel or an embedding table that the policy "
@@ -119,7 +125,7 @@ def _mark(layer, request):
         return
     if not variables and layer.variables and is_built(layer):
         unmark(layer)
-        message = _nothing_to_prune(f"to_prune={layer.name}", decide(layer, request))
+        message = nothing_to_prune(f"to_prune={layer.name}", decide(layer, request))
         if isinstance(layer, keras.Model):
             raise ValueError(message)
         warnings.warn(message, stacklevel=3)
@@ -167,52 +173,3 @@ def prune_scope():
     Kept so that code written for TFMOT runs.
     """
     yield
-
-
-def prune(
-    model,
-    sparsity,
-    block_size=(1, 1),
-    block_pooling_type="AVG",
-    pruning_policy=None,
-    sparsity_m_by_n=None,
-):
-    """Prunes a model in one shot, without training.
-
-    Accuracy suffers more than with pruning while training; it is a first look at what a sparsity
-    does, and a start for fine-tuning. Frozen weights are pruned as well.
-
-    Args:
-        model: A built `keras.Model` or `keras.layers.Layer`. It is changed in place.
-        sparsity: Float in `[0, 1)`. The fraction of zeros in each prunable weight. With
-            `sparsity_m_by_n` the pattern alone decides and `None` may be given.
-        block_size: As in `prune_low_magnitude`, like the arguments after it.
-
-    Returns:
-        `model`.
-
-    Raises:
-        ValueError: if the model is not built, or nothing in it can be pruned.
-    """
-    if not isinstance(model, keras.layers.Layer) or not model.variables or not model.built:
-        raise ValueError(
-            "`model` must be a Keras model or layer that is built: call it on a batch first. "
-            f"Received: model={model!r}"
-        )
-    _, sparsity_m_by_n = validate_pattern_arguments(block_size, block_pooling_type, sparsity_m_by_n)
-    if sparsity_m_by_n is not None and sparsity is None:
-        sparsity = sparsity_m_by_n[0] / sparsity_m_by_n[1]
-    validate_sparsity(sparsity, "sparsity")
-    schedule = ConstantSparsity(sparsity, 0)
-    request = _request(schedule, block_size, block_pooling_type, pruning_policy, sparsity_m_by_n)
-    if pruning_policy is not None and isinstance(model, keras.Model):
-        pruning_policy.ensure_model_supports_pruning(model)
-    decisions = decide(model, request)
-    specs = [(variable, mark.spec) for variable, mark in decisions if mark.spec is not None]
-    if not specs:
-        raise ValueError(_nothing_to_prune(f"model={model.name}", decisions))
-    for variable, spec in specs:
-        values = ops.convert_to_tensor(variable)
-        mask = spec.pattern.mask(values, spec.count_pruned(float(sparsity)))
-        variable.assign(ops.where(mask, values, ops.zeros((), values.dtype)))
-    return model

@@ -1,0 +1,312 @@
+"""What users hand to `model.predict`, read batch by batch, and checked against a model's inputs.
+
+`iterate` reads: arrays, lists and dicts of them, generators, `tf.data.Dataset`,
+`keras.utils.PyDataset`, PyTorch's `DataLoader`, pandas frames. `flatten` puts a batch into the
+order of a model's inputs. NumPy arrays are read without Keras; all else by Keras's own adapters.
+"""
+
+import itertools
+import warnings
+
+import numpy as np
+
+BATCH_SIZE = 32  # Keras's
+
+
+def iterate(data, batch_size=None, steps=None):
+    """Yields the inputs of each batch of `data`; targets and sample weights are left out.
+
+    Args:
+        data: What `model.predict` takes.
+        batch_size: Integer. Examples in a batch of arrays, 32 by default. Data that come in batches
+            keep theirs.
+        steps: Integer. How many batches to read at most; all by default.
+
+    Yields:
+        NumPy arrays of shape (batch, ...), nested as in `data`; `None` where it has `None`.
+
+    Raises:
+        ValueError: if `data` are of no such kind, empty, or of arrays whose sizes differ.
+    """
+    for name, value in (("batch_size", batch_size), ("steps", steps)):
+        if value is not None and (not isinstance(value, int | np.integer) or value < 1):
+            raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
+    arrays = _numpy_leaves(data)
+    if arrays:
+        batches, most = _slices(data, arrays, batch_size or BATCH_SIZE), None
+    else:
+        batches, most = _adapted(data, batch_size)
+    count = 0
+    for batch in itertools.islice(batches, *_least(steps, most)):
+        count += 1
+        yield batch
+    if not count:
+        raise ValueError(
+            f"`data` must hold one example at least, and it is empty. Received: {describe(data)}"
+        )
+    if steps and count < steps:
+        warnings.warn(
+            f"The data end after {count} of {steps} batches: make `steps` smaller, or the data "
+            "longer.",
+            stacklevel=2,
+        )
+
+
+def _least(steps, most):
+    known = [count for count in (steps, most) if count is not None]
+    return (min(known) if known else None,)
+
+
+def _numpy_leaves(data):
+    """The arrays in nested lists and dicts, if all leaves are NumPy arrays (or `None`)."""
+    if isinstance(data, dict):
+        parts = data.values()
+    elif isinstance(data, list | tuple):
+        parts = data
+    else:
+        return [data] if type(data) is np.ndarray and data.ndim else []
+    leaves = []
+    for part in parts:
+        found = _numpy_leaves(part)
+        if part is not None and not found:
+            return []
+        leaves.extend(found)
+    return leaves
+
+
+def _slices(data, arrays, batch_size):
+    sizes = {len(array) for array in arrays}
+    if len(sizes) > 1:
+        raise ValueError(
+            "All arrays must have the same number of examples, their first axis. "
+            f"Received: {describe(data)}"
+        )
+    for start in range(0, sizes.pop(), batch_size):
+        yield _sliced(data, slice(start, start + batch_size))
+
+
+def _sliced(data, part):
+    if isinstance(data, dict):
+        return {key: _sliced(value, part) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_sliced(value, part) for value in data]
+    return None if data is None else data[part]
+
+
+def _adapted(data, batch_size):
+    """An iterator over the inputs of batches, and how many there are, or `None`."""
+    try:
+        from keras.src.trainers.data_adapters import get_data_adapter
+    except ImportError as error:
+        raise ImportError(
+            "Data other than NumPy arrays are read by Keras, which cannot be imported here: "
+            f"{error}. Pass arrays. Received: {describe(data)}"
+        ) from error
+    try:
+        adapter = get_data_adapter(data, batch_size=batch_size)
+    except Exception as error:  # `KeyError` of None, and what generators raise
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        raise ValueError(
+            "`data` must be what `model.predict` takes: an array, a list or dict of arrays, a "
+            "generator of tuples `(inputs,)` or `(inputs, targets)`, a `tf.data.Dataset`, "
+            "`keras.utils.PyDataset`, PyTorch `DataLoader`, or pandas frame; Keras says: "
+            f"{reason.rstrip('.')}. Received: {describe(data)}"
+        ) from error
+    return _inputs_of(adapter, data), adapter.num_batches
+
+
+def _inputs_of(adapter, data):
+    import keras
+
+    is_loader = type(adapter).__name__ == "TorchDataLoaderAdapter"
+    adapter.on_epoch_begin()
+    try:
+        # Keras takes a batch of a loader that is a bare tensor or a dict apart.
+        for batch in data if is_loader else adapter.get_numpy_iterator():
+            if is_loader:
+                batch = keras.tree.map_structure(_from_torch, batch)
+            # As `keras.utils.unpack_x_y_sample_weight`: a bare list of two is inputs and targets.
+            yield batch[0] if isinstance(batch, list | tuple) else batch
+    finally:
+        adapter.on_epoch_end()
+
+
+def signature(model):
+    """What a Keras model takes, as `flatten` reads it.
+
+    Args:
+        model: Keras model whose inputs are known: Sequential or Functional, built.
+
+    Returns:
+        Tuple of the structure of its inputs, with the number of each in its place, and a list of
+        dicts: `name`, `shape` (with `None` for sizes that are free), `dtype`, `optional`.
+    """
+    import keras
+
+    structure = getattr(model, "_inputs_struct", None)
+    structure = model.inputs[0] if structure is None else structure
+    numbers = itertools.count()
+    return keras.tree.map_structure(lambda _: next(numbers), structure), [
+        {
+            "name": tensor.name,
+            "shape": tuple(tensor.shape),
+            "dtype": keras.backend.standardize_dtype(tensor.dtype),
+            "optional": bool(getattr(tensor._keras_history.operation, "optional", False)),
+        }
+        for tensor in model.inputs
+    ]
+
+
+def flatten(x, structure, specs):
+    """The arrays of a batch in the order of a model's inputs, in the dtypes that it takes.
+
+    As in Keras, a dict may name inputs that the model takes as a list, a last axis of size 1 may be
+    missing or too many, a batch size that the model declares binds nobody, and numbers are
+    converted to the dtype of the input.
+
+    Args:
+        x: Arrays, or what NumPy makes arrays of, nested as the model takes them.
+        structure: As `signature` returns it.
+        specs: As `signature` returns it.
+
+    Returns:
+        List of NumPy arrays, `None` for an optional input that is not given.
+
+    Raises:
+        ValueError: if the structure, a name, a shape or a dtype is not the model's.
+    """
+    found = {}
+    _match(x, structure, specs, found)
+    arrays = [_convert(found.get(i), spec) for i, spec in enumerate(specs)]
+    sizes = {len(array) for array in arrays if array is not None and array.ndim}
+    if len(sizes) > 1:
+        raise ValueError(
+            "All inputs must have the same batch size, their first axis. Received: "
+            f"shapes={[None if array is None else array.shape for array in arrays]}"
+        )
+    return arrays
+
+
+def _match(x, structure, specs, found):
+    """Notes in `found` what is given for each input."""
+    if isinstance(structure, int):
+        name = specs[structure]["name"]
+        if isinstance(x, dict) and name not in x:
+            _refuse(f"one array, or a dict with the key '{name}'", x)
+        x = x[name] if isinstance(x, dict) else x
+        is_list_of_one = isinstance(x, list | tuple) and len(x) == 1
+        if is_list_of_one and np.ndim(x[0]) >= len(specs[structure]["shape"]) - 1:
+            x = x[0]
+        found[structure] = x
+        return
+    leaves = list(_leaves(structure))
+    if isinstance(structure, dict):
+        required = [key for key, part in structure.items() if not _is_optional(part, specs)]
+        if not isinstance(x, dict) or not set(required) <= set(x):
+            _refuse(f"a dict with the keys {', '.join(map(repr, structure))}", x)
+        for key, part in structure.items():
+            _match(x.get(key), part, specs, found)
+    elif isinstance(x, dict) and all(isinstance(part, int) for part in structure):
+        missing = [i for i in leaves if specs[i]["name"] not in x and not specs[i].get("optional")]
+        if missing:
+            _refuse(f"the inputs {', '.join(repr(specs[i]['name']) for i in leaves)}", x)
+        found.update((i, x.get(specs[i]["name"])) for i in leaves)
+    else:
+        x = [x] if len(structure) == 1 and not isinstance(x, list | tuple) else x
+        if not isinstance(x, list | tuple) or len(x) != len(structure):
+            names = ", ".join(specs[i]["name"] for i in leaves)
+            _refuse(f"a list of {len(structure)} inputs: {names}", x)
+        for value, part in zip(x, structure, strict=True):
+            _match(value, part, specs, found)
+
+
+def _refuse(expected, x):
+    raise ValueError(f"The model takes {expected}. Received: {describe(x)}")
+
+
+def _leaves(structure):
+    if isinstance(structure, int):
+        yield structure
+        return
+    for part in structure.values() if isinstance(structure, dict) else structure:
+        yield from _leaves(part)
+
+
+def _is_optional(structure, specs):
+    return all(specs[i].get("optional") for i in _leaves(structure))
+
+
+def _convert(x, spec):
+    """An array of the input's rank and dtype."""
+    name, shape = spec["name"], tuple(spec["shape"])
+    if x is None:
+        if spec.get("optional"):
+            return None
+        raise ValueError(f"Input '{name}' is not optional: pass an array. Received: None")
+    array = _as_array(x, name)
+    for candidate in _candidates(array, shape):
+        sizes = zip(shape[1:], candidate.shape[1:], strict=True)
+        if all(size in (None, given) for size, given in sizes):
+            return _cast(candidate, spec["dtype"])
+    hint = ""
+    if array.shape == shape[1:]:
+        hint = " (the first axis is that of the batch: pass `x[None]` for one example)"
+    sizes = ", ".join("any" if size is None else str(size) for size in shape)
+    raise ValueError(
+        f"Input '{name}' must be of shape ({sizes}){hint}. Received: shape={tuple(array.shape)}"
+    )
+
+
+def _as_array(x, name):
+    try:
+        array = np.asarray(_from_torch(x))
+    except ValueError as error:  # such as lists of several lengths
+        raise ValueError(
+            f"Input '{name}' must be an array of numbers. Received: {type(x).__name__}, of which "
+            f"NumPy makes no array: {error}"
+        ) from None
+    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+        raise ValueError(
+            f"Input '{name}' must be an array of numbers. Received: {type(x).__name__} of dtype "
+            f"{array.dtype}"
+        )
+    return array
+
+
+def _from_torch(x):
+    if not hasattr(x, "detach"):
+        return x
+    x = x.detach().cpu()
+    x = x.float() if str(x.dtype) == "torch.bfloat16" else x  # which NumPy lacks
+    return np.asarray(x)
+
+
+def _candidates(array, shape):
+    """The array, if of that rank; or with a last axis of size 1 more or less."""
+    if array.ndim == len(shape):
+        yield array
+    elif array.ndim == len(shape) - 1 and array.ndim and shape[-1] in (None, 1):
+        yield array[..., None]
+    elif array.ndim == len(shape) + 1 and array.shape[-1] == 1:
+        yield array[..., 0]
+
+
+def _cast(array, dtype):
+    if array.dtype.name == dtype:
+        return array
+    if dtype == "bfloat16":
+        import ml_dtypes
+
+        dtype = ml_dtypes.bfloat16
+    with np.errstate(over="ignore", invalid="ignore"):  # as Keras
+        return array.astype(dtype)
+
+
+def describe(data):
+    """What data look like, for an error."""
+    if isinstance(data, dict):
+        return "a dict with the keys " + (", ".join(repr(key) for key in data) or "(none)")
+    if isinstance(data, list | tuple):
+        return f"a {type(data).__name__} of {len(data)}"
+    shape = getattr(data, "shape", None)
+    return type(data).__name__ + ("" if shape is None else f" of shape {tuple(shape)}")
