@@ -63,4 +63,6 @@ def movie_reviews(folder):
         Tuple of a list of strings and int64 labels, 1 where the mean sentiment is positive.
     """
     lines = pathlib.Path(folder, "movie_reviews.tsv").read_text(encoding="utf-8").splitlines()
-    return lines
+    pairs = [line.split("\t", 1) for line in lines[1:]]
+    labels = np.array([float(sentiment) > 0 for sentiment, _ in pairs], "int64")
+    return [text for _, text in pairs], labels

@@ -13,8 +13,9 @@ else:
     from keras_trim import sparsity as sparsity
     from keras_trim.callbacks import PruningSummaries, UpdatePruningStep
     from keras_trim.checks import DeploymentReport, check
+    from keras_trim.distributions import Allocation
     from keras_trim.exporters import ExportedFile, export
-    from keras_trim.one_shot import prune
+    from keras_trim.one_shot import Sensitivity, budget, prune, sensitivity
     from keras_trim.optimizer import PruningOptimizer
     from keras_trim.policies import PrunableLayer, PruningPolicy
     from keras_trim.pruning import prune_low_magnitude, prune_scope, strip_pruning
@@ -33,6 +34,7 @@ else:
     from keras_trim.xnnpack import PruneForLatencyOnXNNPack
 
 __all__ = [
+    "Allocation",
     "ConstantSparsity",
     "DeploymentReport",
     "ExportedFile",
@@ -45,9 +47,11 @@ __all__ = [
     "PruningPolicy",
     "PruningSchedule",
     "PruningSummaries",
+    "Sensitivity",
     "SizeTable",
     "SparsityReport",
     "UpdatePruningStep",
+    "budget",
     "check",
     "compress_keras",
     "export",
@@ -58,6 +62,7 @@ __all__ = [
     "prune_scope",
     "save",
     "save_arrays",
+    "sensitivity",
     "size_table",
     "sparsity_report",
     "strip_pruning",

@@ -21,7 +21,8 @@ class Allocation:
     """A sparsity for each weight, by its path: what `keras_trim.budget` returns.
 
     Args:
-        sparsities: Dict: path of a weight -> float in `[0, 1)`. Others stay dense.
+        sparsities: Dict: path of a weight, with or without its first part, -> float in `[0, 1)`.
+            Others stay dense.
         summary: String. What was asked for, and what is to be expected.
     """
 
@@ -130,10 +131,12 @@ def _by_expression(expressions, variables):
 
 
 def _by_path(sparsities, variables):
-    unknown = set(sparsities) - {variable.path for variable in variables}
+    # With and without the name of the model, which Keras counts up from one to the next.
+    names = [(v.path, v.path.partition("/")[2]) for v in variables]
+    unknown = set(sparsities) - {name for both in names for name in both}
     if unknown:
         raise ValueError(
             "The `distribution` is of another model: it has sparsities for weights that are not "
             f"here. Received: {', '.join(sorted(unknown)[:4])}"
         )
-    return [sparsities.get(variable.path) for variable in variables]
+    return [sparsities.get(path, sparsities.get(short)) for path, short in names]

@@ -6,10 +6,9 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_trim.one_shot.admm import admm_mask
 from keras_trim.one_shot.moments import Moments
 from keras_trim.one_shot.products import products_of, to_numpy
-from keras_trim.one_shot.refit import refit
+from keras_trim.one_shot.reconstruct import reconstruct
 from keras_trim.one_shot.replay import Replay, is_readable
 from keras_trim.one_shot.sparsegpt import sparsegpt
 from keras_trim.one_shot.statistics import normalizations, statistics
@@ -73,14 +72,18 @@ class Calibration:
                 f"inputs, without labels: {' '.join(str(error).split())[:300]} "
                 f"Received: batches of shape {shapes}"
             ) from error
-        outputs = {}
+        givers, readers = {}, {}
         for layer, x, output in recorded:
             self._calls[id(layer)] = self._calls.get(id(layer), 0) + 1
             if not is_readable(x):
                 self._unreadable.add(id(layer))
-            if id(x) in outputs:
-                self._normalized_by[id(outputs[id(x)])] = layer
-            outputs[id(output)] = layer
+            readers.setdefault(id(givers.get(id(x))), []).append(layer)
+            givers[id(output)] = layer
+        normalizations = {id(layer) for layer in self._normalizations}
+        for giver in givers.values():
+            own = readers.get(id(giver), [])
+            if len(own) == 1 and id(own[0]) in normalizations:
+                self._normalized_by[id(giver)] = own[0]
 
     def why_not(self, job):
         """Why a weight cannot be pruned on examples, and magnitudes must do: a string or `None`."""
@@ -109,11 +112,12 @@ class Calibration:
 
     # One weight
 
-    def prune(self, job):
+    def prune(self, job, moments=None):
         """Prunes a weight on what reaches it in the pruned network; the first layers come first."""
+        moments = moments or self.moments(job)
         product = self._products[id(job.variable)]
         weights = product.to_matrices(to_numpy(job.variable))
-        pruned = self.solve(job, weights, self.moments(job))
+        pruned = self._solve(job, weights, moments)
         self._set(job.variable, product.from_matrices(pruned))
 
     def moments(self, job):
@@ -131,7 +135,7 @@ class Calibration:
             )
         return moments
 
-    def solve(self, job, weights, moments):
+    def _solve(self, job, weights, moments):
         """The pruned weights (systems, inputs, outputs); takes note of the bias or mean."""
         units = self._units(job)
         if self.method == "sparsegpt":
@@ -142,7 +146,7 @@ class Calibration:
         normalization = self._normalization_of(product)
         is_centered = product.has_free_bias or normalization is not None
         h, c = moments.inputs(is_centered), moments.targets(is_centered)
-        pruned = refit(weights, admm_mask(weights, h, c, units), h, c)
+        pruned = reconstruct(weights, h, c, units)
         if is_centered:
             shift = moments.mean_y - np.einsum("si,sio->so", moments.mean_x, pruned)
             self._correct(product, normalization, shift)
@@ -151,10 +155,15 @@ class Calibration:
     def _normalization_of(self, product):
         """The batch normalization that takes just what a product gives, or `None`."""
         found = self._normalized_by.get(id(product.layer))
-        is_alone = found and self._calls[id(product.layer)] == self._calls[id(found)] == 1
-        activation = getattr(product.layer, "activation", None)
-        is_linear = activation in (None, keras.activations.linear)
-        return found if is_alone and is_linear and product.bias is None else None
+        if found is None or product.bias is not None or not product.is_output:
+            return None
+        is_alone = self._calls[id(product.layer)] == self._calls[id(found)] == 1
+        is_alone = is_alone and self._replay.has_one_reader(product.layer)
+        activation = product.layer.activation
+        is_linear = activation is None or activation is keras.activations.linear
+        outputs = product.shape[0] * product.shape[2]
+        fits = tuple(found.moving_mean.shape) == (outputs,)
+        return found if is_alone and is_linear and fits else None
 
     def _correct(self, product, normalization, shift):
         """Has a bias, or a mean that is taken off, make up for a shift of the outputs."""
@@ -196,7 +205,8 @@ class Calibration:
             variable.assign(ops.convert_to_numpy(value))  # JAX gives a step what weights hold
 
     def _set(self, variable, value):
-        value = ops.convert_to_tensor(np.asarray(value, "float32"))
+        dtype = "float64" if variable.dtype == "float64" else "float32"
+        value = ops.convert_to_tensor(np.asarray(value, dtype))
         self.values[id(variable)] = variable, ops.cast(value, variable.dtype)
 
     def _get(self, variable):

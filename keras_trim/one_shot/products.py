@@ -22,6 +22,10 @@ class Product:
         bias: The variable that is added to the product, or `None`.
     """
 
+    # Whether the product, with the bias and the activation, is all that the layer gives, its last
+    # labels being those of systems and outputs.
+    is_output = False
+
     def __init__(self, layer, variable, bias):
         self.layer, self.variable, self.bias = layer, variable, bias
 
@@ -83,7 +87,9 @@ def to_numpy(x):
 
 
 class DenseProduct(Product):
-    """Dense layers, kernels of recurrent layers that multiply the sequence."""
+    """Dense layers."""
+
+    is_output = True
 
     @property
     def shape(self):
@@ -104,6 +110,8 @@ class DenseProduct(Product):
 
 class RecurrentProduct(DenseProduct):
     """The input kernel of a recurrent layer. GRU's bias may have two rows; the first one adds."""
+
+    is_output = False
 
     def shifted_bias(self, bias, shift):
         shifted = bias.copy()
@@ -185,6 +193,8 @@ class EinsumProduct(Product):
 
 class ConvolutionProduct(Product):
     """Convolutions of any rank, grouped and dilated ones too."""
+
+    is_output = True
 
     @property
     def _groups(self):

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import warnings
 
 import keras
 import numpy as np
@@ -83,7 +84,7 @@ def prune(
             f"Received: model={model!r}"
         )
     method = _checked_method(method, calibration_data)
-    jobs = _jobs(
+    jobs = make_jobs(
         model,
         sparsity,
         (block_size, block_pooling_type, pruning_policy, sparsity_m_by_n),
@@ -111,7 +112,7 @@ def _checked_method(method, data):
     return method
 
 
-def _jobs(model, sparsity, pattern, distribution):
+def make_jobs(model, sparsity, pattern, distribution):
     """List of `Job`: the weights to prune, and how much."""
     block_size, pooling, policy, sparsity_m_by_n = pattern
     _, sparsity_m_by_n = validate_pattern_arguments(block_size, pooling, sparsity_m_by_n)
@@ -212,8 +213,6 @@ def run(model, jobs, method, data, update_statistics, bar=lambda total: lambda: 
 
 
 def _warn_of_magnitudes(left):
-    import warnings
-
     if left:
         named = [f"{job.variable.path} ({reason})" for job, reason in left]
         warnings.warn(

@@ -39,6 +39,10 @@ class Replay:
         self._steps = None if functional is None else Steps(functional)
         self._at, self._kept = 0, None
 
+    def has_one_reader(self, layer):
+        """Whether what a layer gives goes to one place only, as far as that is known."""
+        return self._steps is None or self._steps.num_readers(layer) in (None, 1)
+
     def record(self, layers, batch, values=(), calls=None):
         """Runs the model on a batch and records calls of layers in it.
 
@@ -75,21 +79,16 @@ class Replay:
         with contextlib.ExitStack() as stack:
             for layer in layers:
                 stack.enter_context(_hidden_call(layer, watch(layer)))
-            stack.enter_context(self._with(values))
+            stack.enter_context(values_of(values))
             stack.enter_context(contextlib.suppress(_Reached))
             run()
         return seen
 
-    @contextlib.contextmanager
-    def _with(self, values):
-        with _no_gradients(), keras.StatelessScope(state_mapping=list(values)):
-            yield
-
     def inputs(self, layer, calls, values=()):
         """For each batch, what a layer is called with in the pruned and in the dense model.
 
-        Layers must be asked for in the order of their first calls; what a value is given for must
-        come before, or be read by this layer's calls only.
+        Where values change from one layer to the next, layers must be asked for in the order of
+        their first calls, and values must not change for what comes before the last one.
 
         Args:
             layer: The layer.
@@ -112,6 +111,8 @@ class Replay:
         yield from self._inputs_by_steps(layer, calls, values, start)
 
     def _inputs_by_steps(self, layer, calls, values, start):
+        if start < self._at:  # asked for out of order
+            self._at, self._kept = 0, None
         keeps = None
         kept = self._kept or [None] * len(self.batches)
         begin = self._at if self._kept else 0
@@ -142,7 +143,7 @@ class Replay:
 
     def _advance(self, state, begin, start, values):
         state = dict(state)
-        with self._with(values):
+        with values_of(values):
             for i in range(begin, start):
                 self._steps.steps[i].run(state)
                 state = self._steps.drop_dead(state, i + 1)
@@ -176,6 +177,13 @@ def _size(x):
 
 def _item_size(x):
     return {"64": 8, "32": 4, "16": 2}.get(keras.backend.standardize_dtype(x.dtype)[-2:], 1)
+
+
+@contextlib.contextmanager
+def values_of(values):
+    """A context in which some variables have other values, and nothing is kept for gradients."""
+    with _no_gradients(), keras.StatelessScope(state_mapping=list(values)):
+        yield
 
 
 @contextlib.contextmanager

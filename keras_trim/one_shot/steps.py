@@ -97,6 +97,18 @@ class Steps:
                 return i
         return None
 
+    def num_readers(self, layer):
+        """Integer: how many steps, and outputs of the model, read what the step of a layer gives.
+
+        `None` if a layer is called within a step only.
+        """
+        keys = [key for step in self.steps if step.operation is layer for key in step.outputs]
+        if not keys:
+            return None
+        read = [key for step in self.steps for key in step.inputs.values()]
+        read += [self._resolve(0, output) for output in self.functional.outputs]
+        return sum(key in keys for key in read)
+
     def drop_dead(self, values, index):
         """The values that steps from `index` on read."""
         return {key: x for key, x in values.items() if self._last.get(key, -1) >= index}

@@ -261,9 +261,35 @@ def test_an_error_within_a_layer_leaves_the_model_as_it_was(rng, monkeypatch):
 
     model = mlp()
     before = model.get_weights()
-    monkeypatch.setattr(calibration, "refit", fail)
+    monkeypatch.setattr(calibration, "reconstruct", fail)
     with pytest.raises(RuntimeError, match="no memory"):
         keras_trim.prune(model, 0.5, calibration_data=correlated(rng, 8, 24))
     for a, b in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(a, b)
     assert not any("call" in layer.__dict__ for layer in model.layers)
+
+
+def branching():
+    """A convolution without bias whose output goes to a normalization and past it."""
+    x = inputs = keras.Input((8, 8, 4))
+    x = layers.Conv2D(8, 3, use_bias=False, name="both")(x)
+    x = layers.Add()([layers.BatchNormalization(name="normalization")(x), x])
+    x = layers.Conv2D(8, 1, use_bias=False, name="chain_1")(x)
+    x = layers.Conv2D(8, 1, use_bias=False, name="chain_2")(x)
+    return keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
+
+
+def test_a_mean_is_corrected_only_where_nothing_else_reads_the_output(rng):
+    x = correlated(rng, 32, 8, 8, 4) + 1
+    model = branching()
+    before = values(model(x))
+    keras_trim.prune(model, 0.5, calibration_data=x, update_statistics=False)
+    assert not values(model.get_layer("normalization").moving_mean).any()
+    assert relative_error(model, x, before) < 0.1
+    chain = keras.Sequential(
+        [keras.Input((8, 8, 4)), layers.Conv2D(8, 3, use_bias=False), layers.BatchNormalization()]
+    )
+    before = values(chain(x))
+    keras_trim.prune(chain, 0.5, calibration_data=x, update_statistics=False)
+    assert values(chain.layers[1].moving_mean).any()
+    np.testing.assert_allclose(values(chain(x)).mean((0, 1, 2)), before.mean((0, 1, 2)), atol=1e-4)

@@ -85,6 +85,19 @@ def test_admm_finds_nearly_the_best_mask(rng):
     assert found < error(x, w, refit(w, keep_largest(np.abs(w), 8), h, c))
 
 
+def test_large_products_take_the_short_way(rng, monkeypatch):
+    from keras_trim.one_shot import reconstruct as module
+
+    w, h, x = problem(rng, inputs=40, outputs=8)
+    units, errors = Units((1, 40, 8), 40, 240), {}
+    for large in (2048, 0):
+        monkeypatch.setattr(module, "LARGE", large)
+        pruned = module.reconstruct(w, h, h @ w, units)
+        assert np.count_nonzero(pruned) == 80
+        errors[large] = error(x, w, pruned)
+    assert errors[2048] < errors[0] < error(x, w, sparsegpt(w, h, units))
+
+
 def keep_of(chosen):
     mask = np.zeros((1, 12, 1), bool)
     mask[0, list(chosen)] = True
