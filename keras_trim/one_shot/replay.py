@@ -10,6 +10,7 @@ run from the start for each layer, which takes time that grows with the square o
 """
 
 import contextlib
+import math
 
 import keras
 
@@ -164,15 +165,9 @@ def _arguments(seen):
 
 
 def _num_bytes(*states):
-    tensors = {id(x): x for state in states if state for x in state.values()}
-    return sum(keras.tree.flatten(x.shape) and _size(x) * _item_size(x) for x in tensors.values())
-
-
-def _size(x):
-    size = 1
-    for length in x.shape:
-        size *= int(length)
-    return size
+    """Integer: bytes of the different tensors in some dicts of them."""
+    tensors = {id(x): x for state in states if state for x in state.values() if x is not None}
+    return sum(math.prod(map(int, x.shape)) * _item_size(x) for x in tensors.values())
 
 
 def _item_size(x):
