@@ -15,13 +15,15 @@ else:
     from keras_trim.callbacks import PruningSummaries, UpdatePruningStep
     from keras_trim.checkpoints import Checkpoint
     from keras_trim.checks import DeploymentReport, check
+    from keras_trim.distributions import Allocation
     from keras_trim.exporters import ExportedFile, export
+    from keras_trim.one_shot import Sensitivity, budget, prune, sensitivity
     from keras_trim.optimizer import PruningOptimizer
     from keras_trim.policies import PrunableLayer, PruningPolicy
     from keras_trim.pruner import Pruner
-    from keras_trim.pruning import prune, prune_low_magnitude, prune_scope, strip_pruning
+    from keras_trim.pruning import prune_low_magnitude, prune_scope, strip_pruning
     from keras_trim.report import SparsityReport, sparsity_report
-    from keras_trim.schedules import ConstantSparsity, PolynomialDecay, PruningSchedule
+    from keras_trim.schedules import ConstantSparsity, KeepZeros, PolynomialDecay, PruningSchedule
     from keras_trim.storage import (
         FormatError,
         SizeTable,
@@ -37,11 +39,13 @@ else:
     _persistence.install()
 
 __all__ = [
+    "Allocation",
     "Checkpoint",
     "ConstantSparsity",
     "DeploymentReport",
     "ExportedFile",
     "FormatError",
+    "KeepZeros",
     "PolynomialDecay",
     "PrunableLayer",
     "PruneForLatencyOnXNNPack",
@@ -50,9 +54,11 @@ __all__ = [
     "PruningPolicy",
     "PruningSchedule",
     "PruningSummaries",
+    "Sensitivity",
     "SizeTable",
     "SparsityReport",
     "UpdatePruningStep",
+    "budget",
     "check",
     "compress_keras",
     "export",
@@ -63,6 +69,7 @@ __all__ = [
     "prune_scope",
     "save",
     "save_arrays",
+    "sensitivity",
     "size_table",
     "sparsity_report",
     "strip_pruning",

@@ -28,6 +28,7 @@ from keras_trim.marks import marked_variables
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 _SEED = 0
 _FINAL_SPARSITY = 0.8
+_NUM_CALIBRATION = 512  # images, whose labels are not used
 
 
 class Data(typing.NamedTuple):
@@ -109,6 +110,9 @@ def compare(data, epochs, batch_size, axes):
     model.fit(data.x_train, data.y_train, batch_size=batch_size, epochs=epochs)
     dense = measure(model, data)
 
+    print(f"\nPruning a copy of it to {_FINAL_SPARSITY:.0%} at once, on images without labels")
+    at_once, seconds = prune_copy(model, data)
+
     print(f"\nTraining on, while {_FINAL_SPARSITY:.0%} of the weights are pruned")
     total_steps = epochs * math.ceil(len(data.x_train) / batch_size)
     schedule = keras_trim.PolynomialDecay(
@@ -138,7 +142,28 @@ def compare(data, epochs, batch_size, axes):
     asked = [schedule(step)[1] for step in steps]
     plots.plot_schedule(axes[0], steps, asked, recorder.sparsities)
     plots.plot_weight_histogram(axes[1], before, _concatenate(pruned_variables))
-    return make_table(data.name, epochs, dense, pruned), report
+    columns = {
+        f"dense\n(after {epochs} epochs)": dense,
+        f"pruned at once\n(in {seconds:.1f} seconds)": at_once,
+        f"pruned\n(after {epochs} more)": pruned,
+    }
+    return make_table(data.name, columns), report
+
+
+def prune_copy(model, data):
+    """Prunes a copy of a trained model in one shot.
+
+    Returns:
+        Tuple of its `Measurements` and the seconds that pruning took.
+    """
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    compile_model(copy)
+    start = time.perf_counter()
+    images = data.x_train[:_NUM_CALIBRATION]
+    keras_trim.prune(copy, _FINAL_SPARSITY, calibration_data=images, batch_size=128)
+    seconds = time.perf_counter() - start
+    return measure(copy, data), seconds
 
 
 def _parse_arguments(argv):
@@ -253,12 +278,18 @@ def measure(model, data):
     )
 
 
-def make_table(name, epochs, dense, pruned):
-    """Makes the table that compares the two models."""
-    table = Table(title=f"{name}, {dense.num_weights:,} weights")
+def make_table(name, columns):
+    """Makes the table that compares models.
+
+    Args:
+        name: String. Name of the data.
+        columns: Dict: heading -> `Measurements`.
+    """
+    measured = list(columns.values())
+    table = Table(title=f"{name}, {measured[0].num_weights:,} weights")
     table.add_column("")
-    table.add_column(f"dense\n(after {epochs} epochs)", justify="right")
-    table.add_column(f"pruned\n(after {epochs} more)", justify="right")
+    for heading in columns:
+        table.add_column(heading, justify="right")
     for heading, field, style in (
         ("test accuracy", "accuracy", ".2%"),
         ("non-zero weights", "num_nonzero", ","),
@@ -266,7 +297,7 @@ def make_table(name, epochs, dense, pruned):
         ("the same, gzip -9, bytes", "num_bytes_gzipped", ","),
         ("model as .ktrim, bytes", "num_bytes_ktrim", ","),
     ):
-        table.add_row(heading, *(format(getattr(m, field), style) for m in (dense, pruned)))
+        table.add_row(heading, *(format(getattr(m, field), style) for m in measured))
     return table
 
 

@@ -119,6 +119,8 @@ class PruningOptimizer(keras.optimizers.Optimizer):
             names[name] += 1
             unique = name if names[name] == 1 else f"{name}_{names[name] - 1}"
             mask = self._add_mask(variables[index], unique)
+            if getattr(spec.schedule, "starts_from_zeros", False):
+                mask.assign(ops.not_equal(variables[index], 0))
             pruned_weights.append(PrunedWeight(index, slot, variables[index], spec, mask))
         pruned_steps = None
         if pruned_weights:

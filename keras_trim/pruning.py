@@ -1,10 +1,9 @@
-"""The entry points: mark a model for pruning, take the marks off, prune at once."""
+"""The entry points of training: mark a model for pruning, take the marks off."""
 
 import contextlib
 import warnings
 
 import keras
-from keras import ops
 
 from keras_trim import guard, torch_optimizers
 from keras_trim.attachment import detach
@@ -15,7 +14,7 @@ from keras_trim.marks import Request, decide, get_mark, get_spec, is_built, mark
 from keras_trim.patterns import validate_pattern_arguments
 from keras_trim.policies import PruningPolicy, candidates
 from keras_trim.report import warn_of_missed_targets
-from keras_trim.schedules import ConstantSparsity, PruningSchedule, validate_sparsity
+from keras_trim.schedules import ConstantSparsity, PruningSchedule
 
 
 def prune_low_magnitude(
@@ -57,7 +56,7 @@ def prune_low_magnitude(
         ValueError: for anything else than a model, layer or list of layers; for impossible
             patterns; if nothing in it can be pruned.
     """
-    request = _request(
+    request = make_request(
         pruning_schedule, block_size, block_pooling_type, pruning_policy, sparsity_m_by_n
     )
     is_list = isinstance(to_prune, (list, tuple))
@@ -81,7 +80,7 @@ def prune_low_magnitude(
     return to_prune
 
 
-def _request(pruning_schedule, block_size, block_pooling_type, pruning_policy, sparsity_m_by_n):
+def make_request(pruning_schedule, block_size, block_pooling_type, pruning_policy, sparsity_m_by_n):
     """A `Request` of arguments that have been checked."""
     if not isinstance(pruning_schedule, PruningSchedule):
         raise ValueError(
@@ -96,6 +95,13 @@ def _request(pruning_schedule, block_size, block_pooling_type, pruning_policy, s
     block_size, sparsity_m_by_n = validate_pattern_arguments(
         block_size, block_pooling_type, sparsity_m_by_n
     )
+    starts_from_zeros = getattr(pruning_schedule, "starts_from_zeros", False)
+    if starts_from_zeros and (sparsity_m_by_n or tuple(block_size) != (1, 1)):
+        raise ValueError(
+            "`KeepZeros` keeps whatever zeros there are, in blocks and patterns too: leave "
+            "`block_size` and `sparsity_m_by_n` out. Received: "
+            f"block_size={block_size}, sparsity_m_by_n={sparsity_m_by_n}"
+        )
     if sparsity_m_by_n and getattr(pruning_schedule, "final_sparsity", None) is None:
         raise ValueError(
             "An N:M pattern is complete at the schedule's final sparsity: give the schedule an "
@@ -129,16 +135,16 @@ def _tell(layers, request, is_list):
         for layer in layers:
             unmark(layer)
         if not is_list and isinstance(layers[0], keras.Model):
-            raise ValueError(_nothing_to_prune(f"to_prune={layers[0].name}", reasons))
+            raise ValueError(nothing_to_prune(f"to_prune={layers[0].name}", reasons))
         names = [layer.name for layer in layers]
         received = names[0] if len(names) == 1 else f"{names[:4]}{'...' if names[4:] else ''}"
-        warnings.warn(_nothing_to_prune(f"to_prune={received}", reasons), stacklevel=3)
+        warnings.warn(nothing_to_prune(f"to_prune={received}", reasons), stacklevel=3)
         return
     warn_of_left_out(found, get_mark, stacklevel=3)
     _warn_of_frozen(pruned)
 
 
-def _nothing_to_prune(name, reasons):
+def nothing_to_prune(name, reasons):
     return (
         "Nothing in it can be pruned: no weight is a kernel or an embedding table that the policy "
         f"and the pattern allow. Received: {name}, whose weights are left out because: "
@@ -197,55 +203,3 @@ def prune_scope():
     Kept so that code written for TFMOT runs.
     """
     yield
-
-
-def prune(
-    model,
-    sparsity,
-    block_size=(1, 1),
-    block_pooling_type="AVG",
-    pruning_policy=None,
-    sparsity_m_by_n=None,
-):
-    """Prunes a model in one shot, without training.
-
-    Accuracy suffers more than with pruning while training; it is a first look at what a sparsity
-    does, and a start for fine-tuning. Frozen weights are pruned as well.
-
-    Args:
-        model: A built `keras.Model` or `keras.layers.Layer`. It is changed in place.
-        sparsity: Float in `[0, 1)`. The fraction of zeros in each prunable weight. With
-            `sparsity_m_by_n` the pattern alone decides and `None` may be given.
-        block_size: As in `prune_low_magnitude`, like the arguments after it.
-
-    Returns:
-        `model`.
-
-    Raises:
-        ValueError: if the model is not built, or nothing in it can be pruned.
-    """
-    if not isinstance(model, keras.layers.Layer) or not model.variables or not model.built:
-        raise ValueError(
-            "`model` must be a Keras model or layer that is built: call it on a batch first. "
-            f"Received: model={model!r}"
-        )
-    _, sparsity_m_by_n = validate_pattern_arguments(block_size, block_pooling_type, sparsity_m_by_n)
-    if sparsity_m_by_n is not None and sparsity is None:
-        sparsity = sparsity_m_by_n[0] / sparsity_m_by_n[1]
-    validate_sparsity(sparsity, "sparsity")
-    schedule = ConstantSparsity(sparsity, 0)
-    request = _request(schedule, block_size, block_pooling_type, pruning_policy, sparsity_m_by_n)
-    if pruning_policy is not None and isinstance(model, keras.Model):
-        pruning_policy.ensure_model_supports_pruning(model)
-    decisions = decide(model, request)
-    specs = [(variable, mark.spec) for variable, mark in decisions if mark.spec is not None]
-    if not specs:
-        reasons = [mark.reason for _, mark in decisions]
-        raise ValueError(_nothing_to_prune(f"model={model.name}", reasons))
-    marks = {id(variable): mark for variable, mark in decisions}
-    warn_of_left_out(candidates(model, pruning_policy), lambda v: marks[id(v)], stacklevel=2)
-    for variable, spec in specs:
-        values = ops.convert_to_tensor(variable)
-        mask = spec.pattern.mask(values, spec.count_pruned(float(sparsity)))
-        variable.assign(ops.where(mask, values, ops.zeros((), values.dtype)))
-    return model

@@ -12,7 +12,17 @@ from keras_trim_cli import streams
 from keras_trim_cli.errors import describe
 
 # In the order of the help. A module's function has the command's name.
-_COMMANDS = ("report", "prune", "compress", "decompress", "diff", "export", "check", "bench")
+_COMMANDS = (
+    "report",
+    "prune",
+    "sensitivity",
+    "compress",
+    "decompress",
+    "diff",
+    "export",
+    "check",
+    "bench",
+)
 
 
 class _Group(typer.core.TyperGroup):

@@ -37,7 +37,7 @@ def test_demo_on_digits(tmp_path, capsys):
     assert "of which 80.00% are zero" in output  # in the report
     rows = {
         row[0].strip(): row[1:]
-        for row in re.findall(r"│ (.+?) │ +([\d,.]+)%? │ +([\d,.]+)%? │", output)
+        for row in re.findall(r"│ (.+?) │ +([\d,.]+)%? │ +([\d,.]+)%? │ +([\d,.]+)%? │", output)
     }
     accuracies = [float(number) for number in rows["test accuracy"]]
     assert all(50 < accuracy <= 100 for accuracy in accuracies)
@@ -52,10 +52,11 @@ def test_demo_on_digits(tmp_path, capsys):
     )
     # 80 % of the 52,768 weights in kernels; the 234 biases stay.
     assert nonzero[0] > 52_900
-    assert 0.2 * 52_768 <= nonzero[1] <= 0.2 * 52_768 + 234 + 4
-    assert raw[0] == raw[1] > 4 * 53_002
-    assert zipped[1] < 0.4 * zipped[0] < 0.4 * raw[0]
-    assert trimmed[1] < zipped[1] / 1.2
+    assert raw[0] == raw[1] == raw[2] > 4 * 53_002
+    for pruned in (1, 2):  # at once, and in training
+        assert 0.2 * 52_768 <= nonzero[pruned] <= 0.2 * 52_768 + 234 + 4
+        assert zipped[pruned] < 0.4 * zipped[0] < 0.4 * raw[0]
+        assert trimmed[pruned] < zipped[pruned] / 1.2
     picture = tmp_path / "new" / "folder" / "pruning.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert str(picture) in output

@@ -526,6 +526,7 @@ for i, code in enumerate(sys.stdin.read().split("\\0")):
 DOCUMENTS = (
     "README.md",
     "docs/training.md",
+    "docs/one_shot.md",
     "docs/deployment.md",
     "docs/inference.md",
     "docs/migrating_from_tfmot.md",
@@ -536,7 +537,7 @@ DOCUMENTS = (
 def test_the_code_in_documents_runs(name, tmp_path):
     if name == "docs/deployment.md" and BACKEND != "tensorflow":
         pytest.skip("half a minute, most of it TensorFlow's converter")
-    if name == "docs/training.md" and BACKEND != "torch":
+    if name in ("docs/training.md", "docs/one_shot.md") and BACKEND != "torch":
         pytest.skip("the tests of pruning run on every backend what it shows")
     if name == "docs/inference.md" and BACKEND != "jax":
         pytest.skip("the engine computes the same whatever the backend")

@@ -47,7 +47,7 @@ def sparsity_figure(rows, max_bars=60):
             verticalalignment="center_baseline",
             fontsize=9,
         )
-    ax.set_yticks(places, [_shorten(name) for name in names], fontsize=9)
+    ax.set_yticks(places, [shorten(name) for name in names], fontsize=9)
     ax.set_ylim(len(bars) - 0.4, -0.6)  # the first on top
     ax.set_xlim(0, 1)
     format_percent(ax.xaxis)
@@ -61,8 +61,8 @@ def sparsity_figure(rows, max_bars=60):
     return figure
 
 
-def _shorten(name):
-    """Long paths lose their middle: the ends tell them apart."""
+def shorten(name):
+    """A name to write beside a row. Long paths lose their middle: the ends tell them apart."""
     if len(name) <= _MAX_LABEL:
         return name
     half = (_MAX_LABEL - 1) // 2

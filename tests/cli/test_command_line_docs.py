@@ -5,6 +5,7 @@ import shlex
 
 import keras
 import matplotlib.figure
+import numpy as np
 import pytest
 from commands import ROOT, fill, run, run_json
 
@@ -20,6 +21,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "dense.keras").rename(tmp_path / "model.keras")
     for name in ("pruned.keras", "pruned.ktrim"):
         (tmp_path / name).unlink()  # the examples make them
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).random((16, 8, 8, 3), "float32"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -47,6 +49,7 @@ def test_every_command_and_key_is_documented(folder):
         report["layers"][0],
         report["layers"][0]["weights"][0],
         run_json("prune", "model.keras", "x.keras", "-s", 0.5),
+        run_json("sensitivity", "model.keras", "-c", "x.npy", "--sparsities", "0.5"),
         run_json("compress", "pruned.keras"),
         run_json("decompress", "pruned.ktrim", "y.keras"),
         run_json("check", "pruned.keras", "--target", "nvidia-2:4", code=1),

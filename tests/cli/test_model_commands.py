@@ -51,10 +51,39 @@ def test_prune_patterns(folder):
     assert set(np.count_nonzero(dense, axis=1)) == {0, 4}
 
 
+def test_prune_on_examples(folder):
+    x = np.random.default_rng(0).random((64, 8, 8, 3), "float32")
+    np.save(folder / "x.npy", x)
+    np.savez(folder / "x.npz", x)
+    dense = keras.models.load_model(folder / "dense.keras")
+    errors = {}
+    for name, options in {"data": ["-c", folder / "x.npy"], "none": []}.items():
+        path = folder / f"{name}.keras"
+        run_json("prune", folder / "dense.keras", path, "-s", 0.5, *options)
+        model = keras.models.load_model(path)
+        errors[name] = np.square(model.predict(x, verbose=0) - dense.predict(x, verbose=0)).mean()
+    assert errors["data"] < 0.5 * errors["none"]
+    arguments = ("-c", folder / "x.npz", "--examples", 32, "-o", folder / "s.json")
+    options = ("--plot", folder / "heat.png", "--sparsities", "0.5,0.9", "--method", "magnitude")
+    result = run_json("sensitivity", folder / "dense.keras", *arguments, *options)
+    assert [row["sparsity"] for row in result["rows"]] == [0.5, 0.9] * 2
+    assert result["settings"]["examples"] == 32
+    assert (folder / "heat.png").read_bytes().startswith(b"\x89PNG")
+    arguments = ("--budget", "zeros=0.75", "--sensitivity", folder / "s.json")
+    result = run_json("prune", folder / "dense.keras", folder / "b.keras", *arguments)
+    assert abs(result["pruned"]["zeros"] - 0.75 * 504) <= 1
+    (folder / "bad.npy").write_bytes(b"no array")
+    line = error_of(
+        "prune", folder / "dense.keras", folder / "c.keras", "-s", 0.5, "-c", folder / "bad.npy"
+    )
+    assert "must be a .npy or .npz file" in line
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ([], "give --sparsity, or --pattern"),
+        (["--budget", "zeros=0.5"], "--budget and --sensitivity go together"),
         (["-s", "80"], "below 1; 80 % is 0.8"),
         (["-s", "nan"], "at least 0 and below 1"),
         (["-s", "0.5", "--block", "4"], "--block must be like 2x4, not '4'"),

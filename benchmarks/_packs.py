@@ -1,0 +1,68 @@
+"""Readers for packs of real data; what is in them, and how they are made: benchmarks/README.md."""
+
+import io
+import pathlib
+
+import numpy as np
+
+
+def speech(folder, source=None, part=None):
+    """Keyword clips as MFCC.
+
+    Args:
+        folder: Path of the folder with `speech_mfcc.npz`.
+        source, part: Strings (or lists, for `part`) that choose clips.
+
+    Returns:
+        Tuple of float32 (clips, 49, 10, 1) and int64 labels (clips,).
+    """
+    data = np.load(pathlib.Path(folder, "speech_mfcc.npz"))
+    chosen = np.ones(len(data["label"]), bool)
+    if source:
+        chosen &= data["source"] == source
+    if part:
+        chosen &= np.isin(data["part"], [part] if isinstance(part, str) else part)
+    return data["mfcc"][chosen][..., None], data["label"][chosen].astype("int64")
+
+
+def images(path, split=None, size=None):
+    """Pictures that are stored as JPEG in one array.
+
+    Args:
+        path: Path of the `.npz` file.
+        split: Integer. 0 to train, 1 to validate, 2 to test; `None` for all.
+        size: Integer. Cuts the middle square and scales it, for pictures of several sizes.
+
+    Returns:
+        Tuple of uint8 (pictures, height, width, 3) and int64 labels (pictures,).
+    """
+    from PIL import Image
+
+    data = np.load(path)
+    blob, offsets = data["blob"], data["off"]
+    everything = np.arange(len(data["label"]))
+    chosen = everything if split is None else np.flatnonzero(data["split"] == split)
+    pictures = []
+    for i in chosen:
+        jpeg = io.BytesIO(blob[offsets[i] : offsets[i + 1]].tobytes())
+        picture = Image.open(jpeg).convert("RGB")
+        if size:
+            width, height = picture.size
+            side = min(width, height)
+            left, top = (width - side) // 2, (height - side) // 2
+            picture = picture.crop((left, top, left + side, top + side))
+            picture = picture.resize((size, size), Image.Resampling.LANCZOS)
+        pictures.append(np.asarray(picture))
+    return np.stack(pictures), data["label"][chosen].astype("int64")
+
+
+def movie_reviews(folder):
+    """Sentences of movie reviews.
+
+    Returns:
+        Tuple of a list of strings and int64 labels, 1 where the mean sentiment is positive.
+    """
+    lines = pathlib.Path(folder, "movie_reviews.tsv").read_text(encoding="utf-8").splitlines()
+    pairs = [line.split("\t", 1) for line in lines[1:]]
+    labels = np.array([float(sentiment) > 0 for sentiment, _ in pairs], "int64")
+    return [text for _, text in pairs], labels

@@ -1,0 +1,142 @@
+"""How a total of zeros is distributed over weights: a sparsity for each.
+
+Nothing here knows whether weights are pruned at once or while they train.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+
+import numpy as np
+from keras import ops
+
+from keras_trim.schedules import validate_sparsity
+
+NAMES = ("uniform", "erk", "global")
+
+
+@dataclasses.dataclass(frozen=True)
+class Allocation:
+    """A sparsity for each weight, by its path: what `keras_trim.budget` returns.
+
+    Args:
+        sparsities: Dict: path of a weight, with or without its first part, -> float in `[0, 1)`.
+            Others stay dense.
+        summary: String. What was asked for, and what is to be expected.
+    """
+
+    sparsities: dict
+    summary: str = ""
+
+    def __str__(self):
+        lines = [f"{sparsity:7.2%}  {path}" for path, sparsity in self.sparsities.items()]
+        return "\n".join([*lines, self.summary] if self.summary else lines)
+
+
+def distribute(distribution, sparsity, variables):
+    """The sparsity of each weight.
+
+    Args:
+        distribution: `"uniform"`: each the same. `"erk"`: large weights are sparser, after the
+            sums of their sizes over the products (Erdos-Renyi kernel; Evci et al.,
+            https://arxiv.org/abs/1911.11134, section 3). `"global"`: one threshold of magnitude
+            for all weights. A dict of regular expressions to sparsities: each is searched in the
+            weight's path and the first that matches counts, as in `keras.distribution.LayoutMap`;
+            a weight without a match stays dense. Or an `Allocation`.
+        sparsity: Float in `[0, 1)`: zeros of all the weights. `None` with a dict or `Allocation`.
+        variables: List of the Keras variables that can be pruned.
+
+    Returns:
+        List of floats; `None` for a weight that stays dense.
+
+    Raises:
+        ValueError: for an unknown distribution, a sparsity outside `[0, 1)`, and expressions that
+            match nothing.
+    """
+    if isinstance(distribution, (Mapping, Allocation)):
+        if sparsity is not None:
+            raise ValueError(
+                "Sparsities are given by `distribution`, weight by weight: leave `sparsity` out "
+                f"(`None`). Received: sparsity={sparsity}, distribution={distribution!r}"
+            )
+        if isinstance(distribution, Allocation):
+            return _by_path(distribution.sparsities, variables)
+        return _by_expression(distribution, variables)
+    if distribution not in NAMES:
+        raise ValueError(
+            "`distribution` must be 'uniform', 'erk', 'global', a dict of regular expressions to "
+            "sparsities, or what `keras_trim.budget` returns. "
+            f"Received: distribution={distribution!r}"
+        )
+    validate_sparsity(sparsity, "sparsity")
+    return {"uniform": _uniform, "erk": _erk, "global": _global}[distribution](sparsity, variables)
+
+
+def _uniform(sparsity, variables):
+    return [float(sparsity)] * len(variables)
+
+
+def _erk(sparsity, variables):
+    shapes = [tuple(variable.shape) for variable in variables]
+    sizes = np.array([math.prod(shape) for shape in shapes], "float64")
+    raw = np.array([sum(shape) for shape in shapes]) / sizes
+    dense = np.zeros(len(shapes), bool)
+    while True:  # a weight whose density would exceed 1 stays dense, and the rest make up for it
+        left = (1 - sparsity) * sizes.sum() - sizes[dense].sum()
+        scale = left / (raw * sizes)[~dense].sum() if not dense.all() else 0.0
+        above = ~dense & (raw * scale > 1)
+        if not above.any():
+            break
+        dense |= above
+    density = np.where(dense, 1.0, raw * scale)
+    return [float(x) for x in np.clip(1 - density, 0.0, None)]
+
+
+def _global(sparsity, variables):
+    magnitudes = [
+        np.abs(ops.convert_to_numpy(ops.cast(variable.value, "float32"))).ravel()
+        for variable in variables
+    ]
+    total = sum(values.size for values in magnitudes)
+    count = round(total * sparsity)
+    if not count:
+        return [0.0] * len(variables)
+    threshold = np.partition(np.concatenate(magnitudes), count - 1)[count - 1]
+    below = [np.count_nonzero(values < threshold) for values in magnitudes]
+    ties = count - sum(below)  # among equal magnitudes those of the first weights go
+    counts = []
+    for values, fewer in zip(magnitudes, below, strict=True):
+        taken = min(ties, np.count_nonzero(values == threshold))
+        ties -= taken
+        counts.append(min(fewer + taken, values.size - 1))  # one weight is always kept
+    return [n / values.size for n, values in zip(counts, magnitudes, strict=True)]
+
+
+def _by_expression(expressions, variables):
+    for expression, value in expressions.items():
+        validate_sparsity(value, f"distribution[{expression!r}]")
+    sparsities, unused = [], set(expressions)
+    for variable in variables:
+        matches = [key for key in expressions if re.search(key, variable.path)]
+        unused -= set(matches)
+        sparsities.append(float(expressions[matches[0]]) if matches else None)
+    if unused:
+        raise ValueError(
+            "Each expression in `distribution` must match the path of a weight that can be pruned. "
+            f"Paths: {', '.join(v.path for v in variables[:4])}{', ...' * (len(variables) > 4)}. "
+            f"Received: without a match, {', '.join(repr(key) for key in sorted(unused))}"
+        )
+    return sparsities
+
+
+def _by_path(sparsities, variables):
+    # With and without the name of the model, which Keras counts up from one to the next.
+    names = [(v.path, v.path.partition("/")[2]) for v in variables]
+    unknown = set(sparsities) - {name for both in names for name in both}
+    if unknown:
+        raise ValueError(
+            "The `distribution` is of another model: it has sparsities for weights that are not "
+            f"here. Received: {', '.join(sorted(unknown)[:4])}"
+        )
+    return [sparsities.get(path, sparsities.get(short)) for path, short in names]

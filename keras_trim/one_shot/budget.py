@@ -1,0 +1,145 @@
+"""Sparsities for each weight that keep a budget and hurt as little as can be told."""
+
+import math
+
+import numpy as np
+
+from keras_trim.distributions import Allocation
+
+
+def budget(sensitivity, *, zeros=None, bytes=None, milliseconds=None, times=None):
+    """Finds sparsities that keep a budget, from how much each weight matters.
+
+    Damages are taken to add up. Each weight's damage is made to rise with its sparsity, and its
+    lower convex hull is followed: the exchange that costs the least damage for what it saves comes
+    first, and the last one is taken in part. (So greedy is best here: Fox, "Discrete optimization
+    via marginal analysis", Management Science 13(3), 1966.)
+
+    Args:
+        sensitivity: `Sensitivity`, as `keras_trim.sensitivity` returns it.
+        zeros: Float in `[0, 1)`: zeros over the size of all weights in it.
+        bytes: Number: the size of those weights in a `.ktrim` file, by the entropy of where their
+            zeros are, with 4 bytes for each other weight.
+        milliseconds: Number: the time that the layers with `times` take in the engine.
+        times: Dict: path of a weight -> dict of sparsity (0 too) -> milliseconds, as measured.
+
+    Returns:
+        `Allocation`, for the argument `distribution` of `keras_trim.prune`.
+
+    Raises:
+        ValueError: unless just one budget is given; if it cannot be kept.
+    """
+    given = {"zeros": zeros, "bytes": bytes, "milliseconds": milliseconds}
+    given = {name: value for name, value in given.items() if value is not None}
+    if len(given) != 1:
+        raise ValueError(
+            f"Give one of `zeros`, `bytes` and `milliseconds`. Received: {given or 'none of them'}"
+        )
+    if milliseconds is not None and not times:
+        raise ValueError(
+            "A budget of `milliseconds` needs `times`, measured in the engine at some sparsities. "
+            f"Received: times={times!r}"
+        )
+    ((name, goal),) = given.items()
+    weights = sensitivity.by_weight()
+    sign = -1.0 if sensitivity.metric != "output error" and _falls(sensitivity) else 1.0
+    total = sum(rows[0].size for rows in weights.values())
+
+    def cost(path, size, sparsity):
+        if name == "zeros":
+            return size * (1 - sparsity)
+        if name == "bytes":
+            return stored_bytes(size, sparsity)
+        own = times.get(path)
+        return 0.0 if own is None else _interpolate(own, sparsity)
+
+    goal = total * (1 - goal) if name == "zeros" else goal
+    paths = [_Path(path, rows, sign, cost) for path, rows in weights.items()]
+    spent = sum(path.points[0][1] for path in paths)
+    exchanges = sorted(
+        (exchange for path in paths for exchange in path.exchanges()), key=lambda e: e[0]
+    )
+    for _, path, index in exchanges:
+        if spent <= goal:
+            break
+        saved = path.points[index][1] - path.points[index + 1][1]
+        share = min((spent - goal) / saved, 1.0)
+        path.reached = index + share
+        spent -= share * saved
+    if spent > goal * (1 + 1e-9):
+        raise ValueError(
+            f"The budget cannot be kept: at {max(r.sparsity for r in sensitivity.rows):.1%} of "
+            f"each weight, the sparsest that was measured, {spent:,.0f} are left. Measure higher "
+            f"`sparsities`, or ask for less. Received: {name}={given[name]}"
+        )
+    sparsities = {path.path: path.sparsity for path in paths}
+    sizes = {path: rows[0].size for path, rows in weights.items()}
+    overall = sum(sparsities[path] * size for path, size in sizes.items()) / total
+    damage = sum(path.damage for path in paths)
+    return Allocation(
+        sparsities, f"{name} {given[name]:g}: {overall:.2%} zeros, expected change {damage:+.4f}"
+    )
+
+
+class _Path:
+    """A weight's way along its hull: points (sparsity, cost, damage), the dense weight first."""
+
+    def __init__(self, path, rows, sign, cost):
+        self.path, self.reached, self._sign = path, 0.0, sign
+        points, worst = [(0.0, cost(path, rows[0].size, 0.0), 0.0)], 0.0
+        for row in rows:
+            worst = max(worst, sign * row.change)
+            points.append((row.sparsity, cost(path, row.size, row.sparsity), worst))
+        self.points = _hull(points)
+
+    def exchanges(self):
+        """List of tuples: damage for what is saved, this path, the index of its point."""
+        pairs = zip(self.points[:-1], self.points[1:], strict=True)
+        return [((b[2] - a[2]) / (a[1] - b[1]), self, index) for index, (a, b) in enumerate(pairs)]
+
+    def _at(self, field):
+        index = np.arange(len(self.points))
+        return float(np.interp(self.reached, index, [point[field] for point in self.points]))
+
+    @property
+    def sparsity(self):
+        return self._at(0)
+
+    @property
+    def damage(self):
+        return self._sign * self._at(2)
+
+
+def _hull(points):
+    """The points on the lower convex hull of damage over what is saved."""
+    hull = []
+    for point in points:
+        if hull and point[1] >= hull[-1][1]:  # saves nothing
+            continue
+        while len(hull) > 1 and _slope(hull[-1], point) <= _slope(hull[-2], hull[-1]):
+            hull.pop()
+        hull.append(point)
+    return hull
+
+
+def _slope(a, b):
+    return (b[2] - a[2]) / (a[1] - b[1])
+
+
+def _falls(sensitivity):
+    """Whether a metric gets worse by falling: most changes are negative."""
+    return sum(row.change for row in sensitivity.rows) < 0
+
+
+def _interpolate(table, sparsity):
+    keys = sorted(float(key) for key in table)
+    values = {float(key): value for key, value in table.items()}
+    return float(np.interp(sparsity, keys, [values[key] for key in keys]))
+
+
+def stored_bytes(size, sparsity):
+    """Float: bytes of float32 values that are not zero, and the entropy of where they are."""
+    entropy = 0.0
+    if 0 < sparsity < 1:
+        entropy = -(sparsity * math.log2(sparsity) + (1 - sparsity) * math.log2(1 - sparsity))
+    return size * ((1 - sparsity) * 4 + entropy / 8)

@@ -1,0 +1,36 @@
+"""The method `"reconstruct"`: the weights of a pattern whose outputs are closest to targets."""
+
+import numpy as np
+
+from keras_trim.one_shot.admm import admm_mask
+from keras_trim.one_shot.moments import anchor, damped
+from keras_trim.one_shot.refit import refit
+from keras_trim.one_shot.sparsegpt import sparsegpt
+
+# From so many inputs on, eigenvectors and some hundred products of ADMM take minutes.
+LARGE = 2048
+_LARGE_STEPS = 20
+
+
+def reconstruct(weights, h, c, units, damping=0.01):
+    """Chooses a mask, and solves for the weights that stay.
+
+    ADMM chooses the mask; in products of more than `LARGE` inputs SparseGPT does, applied to the
+    dense solution for the targets, and conjugate gradients take a few steps from what it gives.
+
+    Args:
+        weights: Float64 array (systems, inputs, outputs): the dense weights.
+        h: Float64 array (systems, inputs, inputs): second moments of the inputs.
+        c: Float64 array (systems, inputs, outputs): second moments of inputs and targets.
+        units: `Units`.
+        damping: Float. How much weights are held at their dense values, as a share of the mean of
+            `h`'s diagonal.
+
+    Returns:
+        Float64 array (systems, inputs, outputs), zero where weights are pruned.
+    """
+    if weights.shape[1] <= LARGE:
+        return refit(weights, admm_mask(weights, h, c, units, damping), h, c, damping)
+    solution = np.linalg.solve(damped(h, damping), c + anchor(h, damping) * weights)
+    pruned = sparsegpt(solution, h, units, damping)
+    return refit(weights, pruned != 0, h, c, damping, pruned, _LARGE_STEPS)

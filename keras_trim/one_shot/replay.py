@@ -1,0 +1,216 @@
+"""Runs a model on the same batches over and over, and hands out what its layers are called with.
+
+The model is never changed: weights take other values in a `keras.StatelessScope`. A layer is
+watched by an attribute `call` on it that hides the class's, for as long as a run takes; so it does
+not matter whether the model is functional or subclassed, or how deep the layer lies. A run ends
+at the last call that is of interest.
+
+A functional model goes on where the last run ended, if what is alive there fits in memory. Others
+run from the start for each layer, which takes time that grows with the square of the depth.
+"""
+
+import contextlib
+import math
+
+import keras
+
+from keras_trim.one_shot.steps import Steps, functional_of
+from keras_trim.selection import BACKEND
+
+# Bytes of activations that are kept from one layer to the next.
+_KEPT_BYTES = 2**30
+
+
+class _Reached(BaseException):
+    """Ends a run. Not an `Exception`, which Keras would take apart and put together anew."""
+
+
+class Replay:
+    """A model and the batches that it is run on.
+
+    Args:
+        model: Keras model or layer.
+        batches: List of what the model is called with, structures of arrays.
+        has_dense: Whether runs of the dense model are asked for as well.
+    """
+
+    def __init__(self, model, batches, has_dense=False):
+        self.model, self.batches, self.has_dense = model, batches, has_dense
+        functional = functional_of(model)
+        self._steps = None if functional is None else Steps(functional)
+        self._at, self._kept = 0, None
+
+    def has_one_reader(self, layer):
+        """Whether what a layer gives goes to one place only, as far as that is known."""
+        return self._steps is None or self._steps.num_readers(layer) in (None, 1)
+
+    def record(self, layers, batch, values=(), calls=None):
+        """Runs the model on a batch and records calls of layers in it.
+
+        Args:
+            layers: List of layers to watch.
+            batch: One of the batches.
+            values: List of pairs (variable, value): what some weights are in this run.
+            calls: Integer. The run ends, ahead of the call, when so many have been seen.
+
+        Returns:
+            List of tuples (layer, first argument, output), in order of the calls. The output of
+            the call that ends the run is `None`.
+        """
+        return self._watch(layers, values, calls, lambda: self.model(batch, training=False))
+
+    def _watch(self, layers, values, calls, run):
+        seen = []
+
+        def watch(layer):
+            call = layer.call
+
+            def watched(*args, **kwargs):
+                x = args[0] if args else next(iter(kwargs.values()))
+                index = len(seen)
+                seen.append((layer, x, None))
+                if index + 1 == calls:
+                    raise _Reached
+                output = call(*args, **kwargs)
+                seen[index] = (layer, x, output)
+                return output
+
+            return watched
+
+        with contextlib.ExitStack() as stack:
+            for layer in layers:
+                stack.enter_context(_hidden_call(layer, watch(layer)))
+            stack.enter_context(values_of(values))
+            stack.enter_context(contextlib.suppress(_Reached))
+            run()
+        return seen
+
+    def inputs(self, layer, calls, values=()):
+        """For each batch, what a layer is called with in the pruned and in the dense model.
+
+        Where values change from one layer to the next, layers must be asked for in the order of
+        their first calls, and values must not change for what comes before the last one.
+
+        Args:
+            layer: The layer.
+            calls: Integer. How often the model calls it.
+            values: Pairs (variable, value): weights of the pruned model that are not the model's.
+
+        Yields:
+            Tuple of two lists of tensors, one for each call. The second list is `None` without
+            `has_dense`.
+        """
+        values = list(values)
+        start = None if self._steps is None else self._steps.first_step(layer)
+        if start is None:
+            for batch in self.batches:
+                yield tuple(
+                    None if x is None else _arguments(self.record([layer], batch, x, calls))
+                    for x in (values, () if self.has_dense else None)
+                )
+            return
+        yield from self._inputs_by_steps(layer, calls, values, start)
+
+    def _inputs_by_steps(self, layer, calls, values, start):
+        if start < self._at:  # asked for out of order
+            self._at, self._kept = 0, None
+        keeps = None
+        kept = self._kept or [None] * len(self.batches)
+        begin = self._at if self._kept else 0
+        for i, batch in enumerate(self.batches):
+            states = kept[i] or self._first_states(batch)
+            sparse, dense = (
+                None if state is None else self._advance(state, begin, start, own)
+                for state, own in zip(states, (values, ()), strict=True)
+            )
+            if keeps is None:
+                keeps = _num_bytes(sparse, dense) * len(self.batches) <= _KEPT_BYTES
+                kept = list(kept) if keeps else kept
+            if keeps:
+                kept[i] = sparse, dense
+            yield tuple(
+                None if x is None else _arguments(self._watch_steps(layer, calls, own, x, start))
+                for x, own in ((sparse, values), (dense, ()))
+            )
+        if keeps:
+            self._kept, self._at = kept, start
+
+    def _first_states(self, batch):
+        """The values that all steps begin with, converted as a call of the model does."""
+        functional = self._steps.functional
+        ((_, x, _),) = self.record([functional], batch, calls=1)
+        values = dict(zip(self._steps.inputs, functional._standardize_inputs(x), strict=True))
+        return values, values if self.has_dense else None
+
+    def _advance(self, state, begin, start, values):
+        state = dict(state)
+        with values_of(values):
+            for i in range(begin, start):
+                self._steps.steps[i].run(state)
+                state = self._steps.drop_dead(state, i + 1)
+        return state
+
+    def _watch_steps(self, layer, calls, values, state, start):
+        state = dict(state)
+
+        def run():
+            for step in self._steps.steps[start:]:
+                step.run(state)
+
+        return self._watch([layer], values, calls, run)
+
+
+def _arguments(seen):
+    return [x for _, x, _ in seen]
+
+
+def _num_bytes(*states):
+    """Integer: bytes of the different tensors in some dicts of them."""
+    tensors = {id(x): x for state in states if state for x in state.values() if x is not None}
+    return sum(math.prod(map(int, x.shape)) * _item_size(x) for x in tensors.values())
+
+
+def _item_size(x):
+    return {"64": 8, "32": 4, "16": 2}.get(keras.backend.standardize_dtype(x.dtype)[-2:], 1)
+
+
+@contextlib.contextmanager
+def values_of(values):
+    """A context in which some variables have other values, and nothing is kept for gradients."""
+    with _no_gradients(), keras.StatelessScope(state_mapping=list(values)):
+        yield
+
+
+@contextlib.contextmanager
+def _hidden_call(layer, function):
+    previous = layer.__dict__.get("call")
+    layer.__dict__["call"] = function
+    try:
+        yield
+    finally:
+        if previous is None:
+            del layer.__dict__["call"]
+        else:
+            layer.__dict__["call"] = previous
+
+
+def _no_gradients():
+    """A context in which PyTorch records nothing for gradients."""
+    if BACKEND != "torch":
+        return contextlib.nullcontext()
+    import torch
+
+    return torch.no_grad()
+
+
+def is_readable(x):
+    """Whether a tensor has values now, and is not a stand-in within a compiled function."""
+    if BACKEND == "jax":
+        import jax
+
+        return not isinstance(x, jax.core.Tracer)
+    if BACKEND == "tensorflow":
+        return hasattr(x, "numpy")
+    import torch
+
+    return not torch._C._functorch.is_functorch_wrapped_tensor(x)

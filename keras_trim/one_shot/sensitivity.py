@@ -1,0 +1,236 @@
+"""How much each weight of a model matters: one is pruned at a time, the others stay dense."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import math
+import pathlib
+
+import keras
+import numpy as np
+from keras import ops
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from keras_trim.atomic import replace_path
+from keras_trim.one_shot.calibration import Calibration
+from keras_trim.one_shot.prune import make_jobs, progress_bar, read_examples
+from keras_trim.one_shot.replay import values_of
+from keras_trim.schedules import validate_sparsity
+
+SPARSITIES = (0.5, 0.75, 0.875, 0.95)
+
+
+@dataclasses.dataclass(frozen=True)
+class SensitivityRow:
+    """What pruning one weight to one sparsity does, all others being dense.
+
+    Args:
+        path: String. The weight's path, without the name of the model.
+        shape: Tuple of integers.
+        sparsity: Float. Zeros over size.
+        change: Float. The metric's change; without a metric, the squared error of the model's
+            outputs over their variance.
+    """
+
+    path: str
+    shape: tuple
+    sparsity: float
+    change: float
+
+    @property
+    def size(self):
+        return math.prod(self.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sensitivity:
+    """The rows of a sensitivity analysis; printed, a table.
+
+    Args:
+        rows: List of `SensitivityRow`.
+        metric: String. What `change` is: `"output error"`, or the name of a metric.
+        dense: Float. The metric of the dense model (0 for `"output error"`).
+        settings: Dict of what the rows depend on.
+    """
+
+    rows: list
+    metric: str
+    dense: float
+    settings: dict = dataclasses.field(default_factory=dict)
+
+    def __str__(self):
+        sparsities = sorted({row.sparsity for row in self.rows})
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("weight", overflow="fold")
+        table.add_column("size", justify="right")
+        for sparsity in sparsities:
+            table.add_column(f"{sparsity:.1%}", justify="right")
+        for path, own in self.by_weight().items():
+            changes = {row.sparsity: f"{row.change:+.4f}" for row in own}
+            table.add_row(path, f"{own[0].size:,}", *(changes.get(s, "") for s in sparsities))
+        buffer = io.StringIO()
+        console = Console(file=buffer, width=140, color_system=None)
+        console.print(table)
+        what = self.metric if self.metric == "output error" else f"change of {self.metric}"
+        console.print(f"{what}; of the dense model: {self.dense:.4f}")
+        return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+
+    def by_weight(self):
+        """Dict: path -> its rows, by sparsity."""
+        found = {}
+        for row in sorted(self.rows, key=lambda row: row.sparsity):
+            found.setdefault(row.path, []).append(row)
+        paths = dict.fromkeys(row.path for row in self.rows)  # in the order of the model
+        return {path: found[path] for path in paths}
+
+    def to_dict(self):
+        """Dict of JSON types."""
+        return dataclasses.asdict(self)
+
+    def save(self, path):
+        """Writes a JSON file."""
+        with replace_path(pathlib.Path(path)) as temporary:
+            pathlib.Path(temporary).write_text(json.dumps(self.to_dict(), indent=1))
+
+    @classmethod
+    def load(cls, path):
+        """Reads a JSON file that `save` wrote."""
+        data = json.loads(pathlib.Path(path).read_text())
+        rows = [SensitivityRow(**(row | {"shape": tuple(row["shape"])})) for row in data["rows"]]
+        return cls(rows, data["metric"], data["dense"], data["settings"])
+
+
+def sensitivity(
+    model,
+    x,
+    y=None,
+    metric=None,
+    *,
+    sparsities=SPARSITIES,
+    method="reconstruct",
+    block_size=(1, 1),
+    pruning_policy=None,
+    batch_size=32,
+    path=None,
+    verbose="auto",
+):
+    """Measures how much each prunable weight of a trained model matters.
+
+    Each is pruned in one shot on `x` to each of some sparsities, all other weights being dense, and
+    the model is run on `x`. The model stays as it is.
+
+    Args:
+        model: A built `keras.Model`.
+        x: Array, or nested arrays: some hundred examples.
+        y: Array of labels, or `None`: then the error of the model's outputs is measured.
+        metric: With `y`: a function of labels and outputs, both NumPy arrays, that returns a
+            number, such as `lambda y, p: (p.argmax(-1) == y).mean()`.
+        sparsities: Floats in `[0, 1)`.
+        method: As in `keras_trim.prune`, like `block_size`, `pruning_policy`, `batch_size` and
+            `verbose`.
+        path: Path of a JSON file to keep results in as they come. Rows that are in it already are
+            not measured again.
+
+    Returns:
+        `Sensitivity`. `print` it for a table; `.rows` is the data.
+
+    Raises:
+        ValueError: for `y` without `metric` or the reverse, and as `keras_trim.prune` does; if
+            `path` holds results of other settings.
+    """
+    if (y is None) != (metric is None) or (metric is not None and not callable(metric)):
+        raise ValueError(
+            "Give both `y` and `metric`, a function of labels and outputs; or neither, to measure "
+            f"the error of the outputs. Received: y={type(y).__name__}, metric={metric!r}"
+        )
+    for sparsity in sparsities:
+        validate_sparsity(sparsity, "sparsities")
+    name = "output error" if metric is None else getattr(metric, "__name__", "metric")
+    data = read_examples(model, x, batch_size)
+    score = _Score(model, data, y, metric)
+    settings = {
+        "method": method,
+        "block_size": list(block_size),
+        "examples": sum(len(keras.tree.flatten(batch)[0]) for batch in data),
+    }
+    known = _read(path, name, settings)
+    jobs = {
+        s: make_jobs(model, s, (block_size, "AVG", pruning_policy, None), "uniform")
+        for s in sparsities
+    }
+    rows, calibration = [], Calibration(model, data, method)
+    prefix = f"{model.name}/"  # Keras counts names up from one model to the next
+    with progress_bar(verbose) as bar:
+        advance = bar(len(next(iter(jobs.values()))))
+        for own in zip(*jobs.values(), strict=True):
+            found = _rows_of_weight(calibration, own, known, score, prefix)
+            rows += found
+            result = Sensitivity(rows, name, score.dense, settings)
+            if path is not None and any((r.path, r.sparsity) not in known for r in found):
+                result.save(path)
+            advance()
+    return result
+
+
+def _read(path, metric, settings):
+    """Dict: (path, sparsity) -> the row that a file has."""
+    if path is None or not pathlib.Path(path).exists():
+        return {}
+    read = Sensitivity.load(path)
+    if (read.metric, read.settings) != (metric, settings):
+        raise ValueError(
+            "`path` holds results of other settings: name another file, or delete it. Received: "
+            f"{path} of {read.metric}, {read.settings}; asked for {metric}, {settings}"
+        )
+    return {(row.path, row.sparsity): row for row in read.rows}
+
+
+def _rows_of_weight(calibration, jobs, known, score, prefix):
+    """The rows of one weight; what reaches it is measured once for all sparsities."""
+    rows, moments = [], None
+    for job in jobs:
+        key = job.variable.path.removeprefix(prefix), job.sparsity
+        if key in known:
+            rows.append(known[key])
+            continue
+        calibration.values.clear()
+        if calibration.why_not(job) is not None or not calibration.is_reached(job.variable):
+            calibration.prune_by_magnitude(job)
+        else:
+            moments = moments or calibration.moments(job)
+            calibration.prune(job, moments)
+        change = score(calibration.values.values()) - score.dense
+        rows.append(SensitivityRow(*key[:1], tuple(job.variable.shape), job.sparsity, change))
+    calibration.values.clear()
+    return rows
+
+
+class _Score:
+    """The metric of a model with some values of weights; or the error of its outputs."""
+
+    def __init__(self, model, data, y, metric):
+        self._model, self._data, self._y, self._metric = model, data, y, metric
+        self._outputs = self._run(())
+        self.dense = float(metric(y, self._outputs)) if metric else 0.0
+
+    def _run(self, values):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(values_of(values))
+            outputs = [self._model(batch, training=False) for batch in self._data]
+            flat = [[ops.convert_to_numpy(y) for y in keras.tree.flatten(o)] for o in outputs]
+        joined = [np.concatenate(parts) for parts in zip(*flat, strict=True)]
+        return keras.tree.pack_sequence_as(outputs[0], joined)
+
+    def __call__(self, values):
+        outputs = self._run(values)
+        if self._metric:
+            return float(self._metric(self._y, outputs))
+        pairs = list(
+            zip(keras.tree.flatten(outputs), keras.tree.flatten(self._outputs), strict=True)
+        )
+        error = sum(float(np.square(a - b).mean(dtype="float64")) for a, b in pairs)
+        size = sum(float(b.var(axis=0, dtype="float64").mean()) for _, b in pairs)
+        return error / max(size, 1e-30)

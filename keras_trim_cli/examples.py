@@ -1,0 +1,30 @@
+"""Examples to calibrate on, read from files of NumPy."""
+
+import numpy as np
+
+from keras_trim_cli.errors import CommandError
+
+
+def read(path, limit):
+    """An array of a .npy file or of a .npz file with one; a dict of arrays of one with several.
+
+    Args:
+        path: `pathlib.Path`.
+        limit: Integer. How many examples to take, the first ones.
+
+    Raises:
+        CommandError: if the file holds no arrays.
+    """
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded[:limit]
+        arrays = {name: loaded[name][:limit] for name in loaded.files}
+    except (OSError, ValueError, EOFError, IndexError) as error:
+        raise CommandError(
+            f"cannot read {path}: it must be a .npy or .npz file of arrays, an example a row "
+            f"({error})"
+        ) from error
+    if not arrays:
+        raise CommandError(f"{path} holds no arrays")
+    return next(iter(arrays.values())) if len(arrays) == 1 else arrays

@@ -1,0 +1,295 @@
+"""`keras_trim.prune` on examples, as users call it."""
+
+import keras
+import numpy as np
+import pytest
+from conftest import values
+from keras import layers
+
+import keras_trim
+
+METHODS = ("reconstruct", "sparsegpt", "wanda", "magnitude")
+
+
+def correlated(rng, *shape):
+    """Examples of fewer directions than numbers, as real data are."""
+    size = int(np.prod(shape[1:]))
+    x = rng.standard_normal((shape[0], 6)) @ rng.standard_normal((6, size))
+    x += 0.3 * rng.standard_normal(x.shape)
+    return x.reshape(shape).astype("float32")
+
+
+def mlp():
+    return keras.Sequential(
+        [
+            keras.Input((24,)),
+            layers.Dense(32, activation="relu", name="first"),
+            layers.Dense(16, activation="relu", name="second"),
+            layers.Dense(8, name="out"),
+        ]
+    )
+
+
+class Subclassed(keras.Model):
+    """Layers in a list, one of them called twice, and an output of attention."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = [layers.Dense(6, activation="tanh") for _ in range(2)]
+        self.attention = layers.MultiHeadAttention(2, 3)
+        self.head = keras.Sequential([layers.Dense(8, activation="relu"), layers.Dense(5)])
+
+    def call(self, x):
+        x = self.blocks[0](x) + x
+        x = self.blocks[1](self.blocks[0](x)) + x
+        x = x + self.attention(x, x)
+        return self.head(x)
+
+
+def convolutional():
+    """Grouped, separable and nested convolutions, some without a bias ahead of a normalization."""
+    inner = keras.Sequential(
+        [
+            keras.Input((4, 4, 8)),
+            layers.SeparableConv2D(8, 3, padding="same", activation="relu"),
+            layers.Conv2D(12, 3, use_bias=False, name="plain"),
+            layers.BatchNormalization(name="normalization"),
+        ]
+    )
+    x = inputs = keras.Input((8, 8, 4))
+    x = layers.Conv2D(8, 3, strides=2, padding="same", groups=2, activation="relu")(x)
+    x = layers.Add()([x, layers.Conv2D(8, 1)(x)])
+    x = layers.GlobalAveragePooling2D()(inner(x))
+    return keras.Model(inputs, layers.Dense(6)(x))
+
+
+def recurrent():
+    return keras.Sequential(
+        [
+            keras.Input((5, 6)),
+            layers.Bidirectional(layers.LSTM(8, return_sequences=True)),
+            layers.GRU(8),
+            layers.Dense(6),
+        ]
+    )
+
+
+MODELS = {
+    "dense": (mlp, (24,)),
+    "subclassed": (Subclassed, (4, 6)),
+    "convolutional": (convolutional, (8, 8, 4)),
+}
+
+
+def relative_error(model, x, before):
+    after = values(model(x))
+    return np.mean((after - before) ** 2) / np.mean((before - before.mean(0)) ** 2)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_outputs_stay_close(name, rng):
+    make, shape = MODELS[name]
+    x = correlated(rng, 96, *shape)
+    errors = {}
+    for method in METHODS:
+        keras.utils.set_random_seed(0)
+        model = make()
+        before = values(model(x))
+        pruned = keras_trim.prune(
+            model, 0.6, calibration_data=x, method=method, update_statistics=False
+        )
+        assert pruned is model
+        errors[method] = relative_error(model, x, before)
+        for row in keras_trim.sparsity_report(model).rows:
+            if row.reason == "not marked by prune_low_magnitude":
+                assert row.zeros == round(row.size * 0.6)
+    assert errors["reconstruct"] < 0.5 * errors["magnitude"]
+    assert errors["reconstruct"] < errors["sparsegpt"] < errors["magnitude"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_zeros_change_nothing(name, rng):
+    make, shape = MODELS[name]
+    model, x = make(), correlated(rng, 32, *shape)
+    before = values(model(x))
+    keras_trim.prune(model, 0.0, calibration_data=x, update_statistics=False)
+    np.testing.assert_allclose(values(model(x)), before, atol=1e-4)
+
+
+def test_patterns(rng):
+    x = correlated(rng, 48, 8, 8, 4)
+    blocks = keras_trim.prune(convolutional(), 0.5, block_size=(2, 2), calibration_data=x)
+    kernel = values(blocks.layers[1].kernel).reshape(9, 1, 2, 4, 2)
+    zero = (kernel == 0).all(axis=(2, 4))
+    assert zero.sum() == 18
+    assert (zero == (kernel == 0).any(axis=(2, 4))).all()
+    model = keras_trim.prune(mlp(), sparsity_m_by_n=(2, 4), calibration_data=x.reshape(-1, 24))
+    for layer in model.layers:
+        groups = (values(layer.kernel) == 0).reshape(-1, 4, layer.units)
+        assert (groups.sum(1) == 2).all()
+
+
+def test_statistics_are_those_of_the_pruned_network(rng):
+    x = correlated(rng, 64, 8, 8, 4)
+    model = keras_trim.prune(convolutional(), 0.5, calibration_data=x, batch_size=24)
+    inner = next(layer for layer in model.layers if isinstance(layer, keras.Sequential))
+    normalization = inner.get_layer("normalization")
+    added = next(layer for layer in model.layers if isinstance(layer, layers.Add))
+    until = keras.Model(model.inputs[0], added.output)
+    given = keras.Model(inner.inputs[0], normalization.input)(until(x))
+    given = values(given).reshape(-1, 12)
+    np.testing.assert_allclose(values(normalization.moving_mean), given.mean(0), atol=1e-4)
+    np.testing.assert_allclose(values(normalization.moving_variance), given.var(0), rtol=1e-3)
+    kept = keras_trim.prune(
+        convolutional(), 0.5, calibration_data=x, method="wanda", update_statistics=False
+    )
+    inner = next(layer for layer in kept.layers if isinstance(layer, keras.Sequential))
+    assert not values(inner.get_layer("normalization").moving_mean).any()
+
+
+def test_steps_give_what_whole_runs_give(rng, monkeypatch):
+    """The short cut for functional models, and what it does when activations are too large."""
+    from keras_trim.one_shot import replay
+
+    x, kernels = correlated(rng, 48, 8, 8, 4), []
+    for patch in ({}, {"_KEPT_BYTES": 0}, {"functional_of": lambda model: None}):
+        keras.utils.set_random_seed(0)
+        model = convolutional()
+        with monkeypatch.context() as context:
+            for name, value in patch.items():
+                context.setattr(replay, name, value)
+            keras_trim.prune(model, 0.6, calibration_data=x, batch_size=20)
+        kernels.append([values(variable) for variable in model.weights])
+    for other in kernels[1:]:
+        for a, b in zip(kernels[0], other, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_what_examples_cannot_tell_is_pruned_by_magnitude_and_named(rng):
+    model = recurrent()
+    with pytest.warns(UserWarning, match=r"3 weights were pruned by magnitude.*recurrent_kernel"):
+        keras_trim.prune(model, 0.5, calibration_data=correlated(rng, 48, 5, 6))
+    rows = keras_trim.sparsity_report(model).rows
+    assert all(row.zeros == row.size // 2 for row in rows if "kernel" in row.path)
+
+
+def test_data_of_any_kind(rng):
+    x = correlated(rng, 40, 24)
+    kernels = []
+    for data in (x, [x], ((x[i : i + 8], None) for i in range(0, 40, 8))):
+        keras.utils.set_random_seed(0)
+        model = keras_trim.prune(mlp(), 0.5, calibration_data=data, batch_size=16)
+        kernels.append(values(model.layers[0].kernel))
+    np.testing.assert_allclose(kernels[0], kernels[1])
+    np.testing.assert_allclose(kernels[0], kernels[2], atol=1e-6)
+    a, b = keras.Input((24,), name="a"), keras.Input((4,), name="b")
+    two = keras.Model({"a": a, "b": b}, layers.Dense(3)(layers.Concatenate()([a, b])))
+    keras_trim.prune(two, 0.5, calibration_data={"a": x, "b": x[:, :4]})
+    assert np.count_nonzero(values(two.layers[-1].kernel)) == 42
+
+
+def with_nan(rng):
+    x = correlated(rng, 8, 24)
+    x[3, 3] = np.nan
+    return x
+
+
+class Unreached(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.used, self.spare = layers.Dense(3), layers.Dense(2)
+
+    def build(self, input_shape):
+        self.used.build(input_shape)
+        self.spare.build(input_shape)
+
+    def call(self, x):
+        return self.used(x)
+
+
+WRONG = {
+    "empty": (
+        lambda rng: np.zeros((0, 24)),
+        {},
+        "`calibration_data` must hold one example.*Received",
+    ),
+    "shape": (lambda rng: np.zeros((8, 23)), {}, "`calibration_data`.*must be of shape.*23"),
+    "nan": (with_nan, {}, "`calibration_data` has NaN.*leave those.*Received: 1"),
+    "method": (None, {"method": "best"}, "`method` must be one of 'reconstruct'.*'best'"),
+    "no data": (lambda rng: None, {"method": "wanda"}, "give some hundred inputs.*Received"),
+    "verbose": (None, {"verbose": "loud"}, "`verbose` must be.*loud"),
+    "distribution": (None, {"distribution": "even"}, "`distribution` must be.*'even'"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_after_an_error_the_model_is_as_it_was(name, rng):
+    make, arguments, message = WRONG[name]
+    model = mlp()
+    before = model.get_weights()
+    data = make(rng) if make else correlated(rng, 8, 24)
+    with pytest.raises(ValueError, match=message):
+        keras_trim.prune(model, 0.5, calibration_data=data, **arguments)
+    for a, b in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not any("call" in layer.__dict__ for layer in model.layers)
+
+
+def test_data_that_a_subclassed_model_does_not_take(rng):
+    model = Subclassed()
+    model(correlated(rng, 8, 4, 6))
+    with pytest.raises(ValueError, match="cannot be called with a batch of `calibration_data`.*5"):
+        keras_trim.prune(model, 0.5, calibration_data=correlated(rng, 8, 4, 5))
+
+
+def test_a_layer_that_data_never_reach(rng):
+    model = Unreached()
+    x = correlated(rng, 8, 24)
+    model(x)
+    with pytest.raises(
+        ValueError, match=r"never reaches some weights.*Received: no call of .*dense"
+    ):
+        keras_trim.prune(model, 0.5, calibration_data=x)
+    assert values(model.used.kernel).all()
+
+
+def test_an_error_within_a_layer_leaves_the_model_as_it_was(rng, monkeypatch):
+    from keras_trim.one_shot import calibration
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("no memory")
+
+    model = mlp()
+    before = model.get_weights()
+    monkeypatch.setattr(calibration, "reconstruct", fail)
+    with pytest.raises(RuntimeError, match="no memory"):
+        keras_trim.prune(model, 0.5, calibration_data=correlated(rng, 8, 24))
+    for a, b in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not any("call" in layer.__dict__ for layer in model.layers)
+
+
+def branching():
+    """A convolution without bias whose output goes to a normalization and past it."""
+    x = inputs = keras.Input((8, 8, 4))
+    x = layers.Conv2D(8, 3, use_bias=False, name="both")(x)
+    x = layers.Add()([layers.BatchNormalization(name="normalization")(x), x])
+    x = layers.Conv2D(8, 1, use_bias=False, name="chain_1")(x)
+    x = layers.Conv2D(8, 1, use_bias=False, name="chain_2")(x)
+    return keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
+
+
+def test_a_mean_is_corrected_only_where_nothing_else_reads_the_output(rng):
+    x = correlated(rng, 32, 8, 8, 4) + 1
+    model = branching()
+    before = values(model(x))
+    keras_trim.prune(model, 0.5, calibration_data=x, update_statistics=False)
+    assert not values(model.get_layer("normalization").moving_mean).any()
+    assert relative_error(model, x, before) < 0.1
+    chain = keras.Sequential(
+        [keras.Input((8, 8, 4)), layers.Conv2D(8, 3, use_bias=False), layers.BatchNormalization()]
+    )
+    before = values(chain(x))
+    keras_trim.prune(chain, 0.5, calibration_data=x, update_statistics=False)
+    assert values(chain.layers[1].moving_mean).any()
+    np.testing.assert_allclose(values(chain(x)).mean((0, 1, 2)), before.mean((0, 1, 2)), atol=1e-4)

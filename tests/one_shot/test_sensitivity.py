@@ -1,0 +1,139 @@
+import numpy as np
+import pytest
+from conftest import make_mlp, values
+
+import keras_trim
+from keras_trim import Allocation, Sensitivity
+from keras_trim.one_shot.budget import stored_bytes
+from keras_trim.one_shot.sensitivity import SensitivityRow
+
+
+def measure(model, x, **arguments):
+    arguments = {"sparsities": (0.5, 0.9), "method": "magnitude"} | arguments
+    return keras_trim.sensitivity(model, x, **arguments)
+
+
+def test_each_weight_is_pruned_alone(mlp, data):
+    x, _ = data
+    before = mlp.get_weights()
+    result = measure(mlp, x)
+    for a, b in zip(mlp.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert [(row.path, row.sparsity) for row in result.rows] == [
+        ("hidden/kernel", 0.5),
+        ("hidden/kernel", 0.9),
+        ("out/kernel", 0.5),
+        ("out/kernel", 0.9),
+    ]
+    dense = values(mlp(x))
+    keras_trim.prune(mlp, distribution={"out": 0.9})
+    error = np.mean((values(mlp(x)) - dense) ** 2) / dense.var()
+    np.testing.assert_allclose(result.rows[-1].change, error, rtol=1e-4)
+    assert "hidden/kernel" in str(result)
+
+
+def test_reconstruction_hurts_less(mlp, rng):
+    x = rng.standard_normal((256, 3)) @ rng.standard_normal((3, 8))
+    x = (x + 0.1 * rng.standard_normal(x.shape)).astype("float32")
+    totals = [
+        sum(row.change for row in measure(mlp, x, method=method).rows)
+        for method in ("magnitude", "reconstruct")
+    ]
+    assert totals[1] < 0.5 * totals[0]
+
+
+def test_a_metric(mlp, data):
+    x, y = data
+
+    def mae(y, outputs):
+        return np.abs(y - outputs).mean()
+
+    result = measure(mlp, x, y=y, metric=mae)
+    assert result.metric == "mae"
+    np.testing.assert_allclose(result.dense, mae(y, values(mlp(x))), rtol=1e-5)
+    keras_trim.prune(mlp, distribution={"hidden": 0.5})
+    change = mae(y, values(mlp(x))) - result.dense
+    np.testing.assert_allclose(result.rows[0].change, change, rtol=1e-4)
+    with pytest.raises(ValueError, match="Give both `y` and `metric`.*Received"):
+        measure(mlp, x, y=y)
+
+
+def test_it_resumes(mlp, data, tmp_path, monkeypatch):
+    path = tmp_path / "sensitivity.json"
+    whole = measure(mlp, data[0])
+    calls = []
+    from keras_trim.one_shot.calibration import Calibration
+
+    prune = Calibration.prune_by_magnitude
+
+    def counted(self, job):
+        calls.append(job.layer.name)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return prune(self, job)
+
+    monkeypatch.setattr(Calibration, "prune_by_magnitude", counted)
+    with pytest.raises(KeyboardInterrupt):
+        measure(mlp, data[0], path=path)
+    assert len(Sensitivity.load(path).rows) == 2
+    resumed = measure(mlp, data[0], path=path)
+    assert calls == ["hidden"] * 2 + ["out"] * 3
+    assert resumed == whole == Sensitivity.load(path)
+    with pytest.raises(ValueError, match="`path` holds results of other settings.*Received"):
+        measure(mlp, data[0], path=path, method="wanda")
+
+
+def made(**changes):
+    """Weights a, of 100, and b, of 300, with their changes at 50 and 90 %."""
+    sizes = {"a": (10, 10), "b": (10, 30)}
+    rows = [
+        SensitivityRow(path, sizes[path], sparsity, change)
+        for path, both in changes.items()
+        for sparsity, change in zip((0.5, 0.9), both, strict=True)
+    ]
+    return Sensitivity(rows, "output error", 0.0)
+
+
+def test_a_budget_of_zeros_by_hand():
+    # Per weight saved: a 0.02 then 0.2; b 0.01 then 0.1.
+    sensitivity = made(a=(1.0, 9.0), b=(1.5, 13.5))
+    allocation = keras_trim.budget(sensitivity, zeros=0.5)  # b to 150, a to 50
+    assert allocation.sparsities == pytest.approx({"a": 0.5, "b": 0.5})
+    allocation = keras_trim.budget(sensitivity, zeros=0.25)  # 100 of b
+    assert allocation.sparsities == pytest.approx({"a": 0.0, "b": 1 / 3})
+    allocation = keras_trim.budget(sensitivity, zeros=0.65)  # 60 more of b
+    assert allocation.sparsities == pytest.approx({"a": 0.5, "b": 0.7})
+    with pytest.raises(ValueError, match="cannot be kept: at 90.0%.*Received: zeros=0.95"):
+        keras_trim.budget(sensitivity, zeros=0.95)
+    with pytest.raises(ValueError, match="Give one of `zeros`.*Received"):
+        keras_trim.budget(sensitivity)
+
+
+def test_a_budget_in_bytes_is_kept():
+    sensitivity = made(a=(1.0, 9.0), b=(1.5, 13.5))
+    allocation = keras_trim.budget(sensitivity, bytes=800)
+    stored = sum(
+        stored_bytes(size, allocation.sparsities[path])
+        for path, size in {"a": 100, "b": 300}.items()
+    )
+    assert stored == pytest.approx(800, rel=0.03)
+
+
+def test_a_budget_of_milliseconds():
+    sensitivity = made(a=(1.0, 9.0), b=(1.5, 13.5))
+    times = {"a": {0: 4.0, 0.5: 2.0, 0.9: 1.0}, "b": {0: 1.0, 0.5: 1.0, 0.9: 1.0}}
+    allocation = keras_trim.budget(sensitivity, milliseconds=3.0, times=times)
+    # Zeros in b save no time; 2 ms of a are needed.
+    assert allocation.sparsities == pytest.approx({"a": 0.5, "b": 0.0})
+    with pytest.raises(ValueError, match="needs `times`.*Received: times=None"):
+        keras_trim.budget(sensitivity, milliseconds=3.0)
+
+
+def test_prune_takes_a_budget(data):
+    model = make_mlp()
+    result = measure(model, data[0], sparsities=(0.25, 0.5, 0.75, 0.9))
+    allocation = keras_trim.budget(result, zeros=0.6)
+    assert isinstance(allocation, Allocation)
+    keras_trim.prune(model, distribution=allocation)
+    zeros = sum(np.count_nonzero(values(layer.kernel) == 0) for layer in model.layers)
+    assert abs(zeros - 0.6 * 144) <= 1

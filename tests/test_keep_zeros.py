@@ -1,0 +1,60 @@
+import keras
+import numpy as np
+import pytest
+from conftest import fit, make_mlp, values
+
+import keras_trim
+from keras_trim import KeepZeros
+
+
+def zeros_of(model):
+    return [values(layer.kernel) == 0 for layer in model.layers]
+
+
+def sparse_mlp():
+    model = make_mlp()
+    keras_trim.prune(model, distribution={"hidden": 0.7, "out": 0.25})
+    return model
+
+
+@pytest.mark.parametrize("is_eager", [False, True])
+def test_zeros_stay_and_no_weight_joins_them(is_eager, data):
+    model = sparse_mlp()
+    before = zeros_of(model)
+    keras_trim.prune_low_magnitude(model, KeepZeros())
+    model.compile("adam", "mse", run_eagerly=is_eager)
+    history = fit(model, data, epochs=3)
+    for now, then in zip(zeros_of(model), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+    zeros = sum(mask.sum() for mask in before) / sum(mask.size for mask in before)
+    np.testing.assert_allclose(history.history["sparsity"], zeros)
+
+
+def test_a_dense_weight_stays_dense(data):
+    model = make_mlp()
+    keras_trim.prune(model, distribution={"hidden": 0.5})
+    keras_trim.prune_low_magnitude(model, KeepZeros())
+    model.compile("adam", "mse")
+    fit(model, data)
+    assert values(model.layers[1].kernel).all()
+    assert (values(model.layers[0].kernel) == 0).sum() == 64
+
+
+def test_saved_while_training_it_goes_on(tmp_path, data):
+    model = sparse_mlp()
+    before = zeros_of(model)
+    keras_trim.prune_low_magnitude(model, KeepZeros())
+    model.compile("adam", "mse")
+    fit(model, data, epochs=1)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    fit(loaded, data, epochs=1)
+    for now, then in zip(zeros_of(loaded), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_patterns_are_not_asked_for(mlp):
+    with pytest.raises(ValueError, match="`KeepZeros` keeps whatever zeros.*Received: "):
+        keras_trim.prune_low_magnitude(mlp, KeepZeros(), sparsity_m_by_n=(2, 4))
+    with pytest.raises(ValueError, match="`KeepZeros` keeps whatever zeros.*Received: "):
+        keras_trim.prune_low_magnitude(mlp, KeepZeros(), block_size=(2, 2))
