@@ -36,18 +36,17 @@ NoCompile = Annotated[
     bool,
     typer.Option("--no-compile", help="Leave optimizer, loss and metrics out."),
 ]
-Calibration = Annotated[
-    pathlib.Path,
-    typer.Option(
-        "--calibration",
-        "-c",
-        metavar="FILE",
-        help="Examples without labels: a .npy file, or .npz (names are those of the inputs).",
-        exists=True,
-        dir_okay=False,
-        readable=True,
-    ),
-]
+_calibration = typer.Option(
+    "--calibration",
+    "-c",
+    metavar="FILE",
+    help="Examples without labels: a .npy file, or .npz (names are those of the inputs).",
+    exists=True,
+    dir_okay=False,
+    readable=True,
+)
+Calibration = Annotated[pathlib.Path, _calibration]
+MaybeCalibration = Annotated[pathlib.Path | None, _calibration]
 Examples = Annotated[
     int, typer.Option("--examples", min=1, help="How many of them to use, the first ones.")
 ]

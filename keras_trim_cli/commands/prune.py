@@ -29,7 +29,7 @@ def prune(
         str | None,
         typer.Option("--pattern", metavar="N:M", help="Keep N of every M weights, such as 2:4."),
     ] = None,
-    calibration: options.Calibration | None = None,
+    calibration: options.MaybeCalibration = None,
     num_examples: options.Examples = 512,
     method: Annotated[
         str | None,
