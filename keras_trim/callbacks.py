@@ -7,12 +7,12 @@ import threading
 import warnings
 
 import keras
-from keras import ops
 
 from keras_trim.attachment import attach
 from keras_trim.counting import count_zeros, smallest_magnitudes
 from keras_trim.diagnostics import has_pruned, warn_before_training
 from keras_trim.finding import find_pruning_optimizer, find_pruning_optimizers
+from keras_trim.hosts import to_numpy
 from keras_trim.marks import marked_variables
 from keras_trim.report import warn_of_missed_targets
 from keras_trim.schedules import SteppedSchedule
@@ -204,7 +204,7 @@ def _takes_a_step_per_batch(model, optimizers):
 
 
 def _read(iterations):
-    return int(ops.convert_to_numpy(ops.convert_to_tensor(iterations)))
+    return int(to_numpy(iterations))
 
 
 def _size(weights):

@@ -90,8 +90,9 @@ def _warn_of_replaced_weights(weights):
     """Weights that are not zero where their masks are: something has put others in their place."""
     replaced = []
     for weight in weights:
-        values, mask = ops.convert_to_tensor(weight.variable), ops.convert_to_tensor(weight.mask)
-        if weight.variable.trainable and bool(ops.any((values != 0) & ~mask)):
+        is_set, is_kept = ops.not_equal(weight.variable, 0), ops.cast(weight.mask, "bool")
+        unexpected = ops.any(ops.logical_and(is_set, ops.logical_not(is_kept)))
+        if weight.variable.trainable and bool(unexpected):
             replaced.append(weight.variable.path)
     if replaced:
         warnings.warn(
@@ -106,7 +107,7 @@ def _warn_of_replaced_weights(weights):
 
 def _warn_of_late_start(optimizer):
     """The schedule has begun, and neither masks nor weights show it: it starts with a jump."""
-    step = int(ops.convert_to_tensor(optimizer.iterations))
+    step = int(to_numpy(optimizer.iterations))
     done = to_numpy(optimizer.pruned_steps)
     for schedule in optimizer.schedules:
         if not isinstance(schedule, SteppedSchedule) or step == 0:

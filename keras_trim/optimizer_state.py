@@ -13,7 +13,6 @@ import math
 import warnings
 
 import numpy as np
-from keras import ops
 
 from keras_trim.hosts import to_numpy
 from keras_trim.identity import describe, identify, match
@@ -111,7 +110,7 @@ def _load_positions(optimizer, store):
     for i, variable in enumerate(variables):
         variable.assign(store[str(i)])
     if optimizer.pruned_steps is not None:
-        step = int(ops.convert_to_tensor(optimizer.iterations)) or NEVER
+        step = int(to_numpy(optimizer.iterations)) or NEVER
         optimizer.pruned_steps.assign(np.full(optimizer.pruned_steps.shape, step, "int32"))
 
 

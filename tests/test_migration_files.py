@@ -61,7 +61,7 @@ def test_unstripped_files_say_to_strip_first(name):
 
 
 def test_a_stripped_keras_file_loads_and_is_pruned_further():
-    """Without batch normalization, whose `axis` Keras 3 does not read as tf_keras writes it."""
+    """With `Input`, and without batch normalization: else Keras 3 does not read it."""
     model = load("stripped.keras")
     assert zeros(model) == [16, 8]
     keras_trim.prune(model, 0.75)

@@ -6,8 +6,8 @@ Python 3.11 (TFMOT needs an environment of its own, with `tf_keras` in place of 
     TF_USE_LEGACY_KERAS=1 python tests/data/make_tfmot_models.py
 
 Stripped, it is saved as `.h5` and `.weights.h5`, and `expected.npz` has inputs `x` and
-the `predictions` of it; unstripped, as `.h5` and `.keras`. `stripped.keras` is a model without
-batch normalization: Keras 3 does not read the `axis` that tf_keras writes for it.
+the `predictions` of it; unstripped, as `.h5` and `.keras`. `stripped.keras` is a model that
+Keras 3 reads: with `layers.Input`, and without batch normalization.
 """
 
 import os
@@ -51,7 +51,7 @@ def main():
 
 
 def save_stripped_keras():
-    model = tf_keras.Sequential([layers.Dense(8, input_shape=(4,)), layers.Dense(2)])
+    model = tf_keras.Sequential([layers.Input((4,)), layers.Dense(8), layers.Dense(2)])
     schedule = tfmot.sparsity.keras.ConstantSparsity(0.5, 0, frequency=1)
     pruned = tfmot.sparsity.keras.prune_low_magnitude(model, schedule)
     pruned.compile("adam", "mse")
