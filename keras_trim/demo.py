@@ -144,7 +144,7 @@ def compare(data, epochs, batch_size, axes):
     plots.plot_weight_histogram(axes[1], before, _concatenate(pruned_variables))
     columns = {
         f"dense\n(after {epochs} epochs)": dense,
-        f"pruned at once\n(in {seconds:.1f} seconds)": at_once,
+        f"pruned at once\n({seconds:.0f} seconds)": at_once,
         f"pruned\n(after {epochs} more)": pruned,
     }
     return make_table(data.name, columns), report
@@ -294,7 +294,7 @@ def make_table(name, columns):
         ("test accuracy", "accuracy", ".2%"),
         ("non-zero weights", "num_nonzero", ","),
         ("weights file, bytes", "num_bytes", ","),
-        ("the same, gzip -9, bytes", "num_bytes_gzipped", ","),
+        ("weights, gzip -9, bytes", "num_bytes_gzipped", ","),
         ("model as .ktrim, bytes", "num_bytes_ktrim", ","),
     ):
         table.add_row(heading, *(format(getattr(m, field), style) for m in measured))

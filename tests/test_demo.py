@@ -46,7 +46,7 @@ def test_demo_on_digits(tmp_path, capsys):
         for heading in (
             "non-zero weights",
             "weights file, bytes",
-            "the same, gzip -9, bytes",
+            "weights, gzip -9, bytes",
             "model as .ktrim, bytes",
         )
     )

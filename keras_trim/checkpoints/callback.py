@@ -133,7 +133,8 @@ class Checkpoint(keras.callbacks.Callback):
             self.model._initial_epoch = None
             metrics = {id(variable) for variable in self.model.metrics_variables}
             for variable, value in self._resumed["variables"]:
-                if id(variable) in metrics:  # which `fit` has reset
+                # `fit` has reset them, which is right where an epoch begins.
+                if step > 0 and id(variable) in metrics:
                     variable.assign(value)
             self._resumed = None
             return

@@ -200,7 +200,7 @@ def pruner_with_optax():
             losses.append(float(loss))
         assert int(pruning[0]) == common.STEPS
         assert [int((np.asarray(weights[i]) == 0).sum()) for i in (0, 2)] == common.ZEROS
-        for i, mask in zip((0, 2), pruning[1:], strict=True):
+        for i, mask in zip((0, 2), pruning[2:], strict=True):
             assert mask.sharding.is_equivalent_to(weights[i].sharding, 2)
         return losses, weights
 
