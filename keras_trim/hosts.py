@@ -32,6 +32,10 @@ def is_shared(value):
 def to_numpy(value):
     """Array: all of a variable or tensor. Where processes share it, all of them must call this."""
     value = value.value if isinstance(value, keras.Variable) else value
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        value = tf.convert_to_tensor(value)  # of a mirrored variable, too
     if not is_shared(value):
         return ops.convert_to_numpy(value)
     from jax.experimental import multihost_utils

@@ -65,6 +65,7 @@ def test_a_count_that_is_set_back(schedule, data):
     assert np.count_nonzero(values(mask)) == 96
 
 
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def test_data_of_unknown_length_cancel_a_step(data):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("TensorFlow alone finds out within a step that data have ended")
