@@ -10,8 +10,11 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def four_devices():
-    return check("tensorflow_replicas", backend="tensorflow")
+def replicas():
+    results = {}
+    for number in ("2", "4"):
+        results |= check("tensorflow_replicas", number, backend="tensorflow")
+    return results
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +38,8 @@ def two_processes():
         "what_fails_without_pruning_too",
     ],
 )
-def test_four_devices(four_devices, name):
-    assert not four_devices[name], four_devices[name]
+def test_replicas(replicas, name):
+    assert not replicas[name], replicas[name]
 
 
 @pytest.mark.parametrize(
