@@ -99,6 +99,26 @@ def test_engine(kind, force_kernels):
         assert [layer for layer, is_sparse in runs.items() if not is_sparse] == ["alone"]
 
 
+def test_layers_within_layers(force_kernels):
+    """Weights that the converter of another layer reads."""
+    force_kernels("sparse")
+    model = keras.Sequential(
+        [
+            keras.Input((6, 8)),
+            layers.Bidirectional(layers.LSTM(8, return_sequences=True)),
+            layers.TimeDistributed(layers.Dense(8)),
+            layers.RNN([layers.LSTMCell(8), layers.GRUCell(8)], return_sequences=True),
+            layers.Bidirectional(layers.GRU(4, return_sequences=True)),
+        ]
+    )
+    full = model.layers[0].backward_layer.cell.recurrent_kernel
+    for variable in model.weights:
+        variable.assign(with_zeros(variable.shape, 0.05 if variable is full else 0.9))
+    rows = [row for row in keras_trim.check(model, "engine").rows if "bias" not in row.path]
+    assert len(rows) == 13
+    assert [row.path for row in rows if not row.is_sparse] == [full.path]
+
+
 def test_engine_crossover(force_kernels):
     full, pruned = dense(with_zeros((16, 16), 0.1)), dense(with_zeros((16, 16), 0.8))
     force_kernels("sparse")
