@@ -42,6 +42,19 @@ def _choose_anew(monkeypatch):
     monkeypatch.setattr(tuning, "_OTHERS", tuning.LANES)
 
 
+@pytest.fixture
+def force_kernels(monkeypatch):
+    """Function, `"sparse"` or `"dense"` -> engines choose such kernels, whatever is faster here."""
+
+    def force(kind):
+        def fastest(tuner, ways, *args, **kwargs):
+            return next((way for way in ways if kind in str(way)), ways[0])
+
+        monkeypatch.setattr(tuning.Tuner, "fastest", fastest)
+
+    return force
+
+
 @pytest.fixture(autouse=True)
 def _compile_soon(request, monkeypatch):
     """JAX takes most of the time of these tests to compile what then runs once."""

@@ -79,8 +79,7 @@ class _Plan:
                 for array in vars(node.operation).values()
                 if isinstance(array, np.ndarray) and array.ndim > 1
             ]
-            sizes = [array.size for array in arrays]
-            if self._owners.get(node.name) is not weight.layer or weight.values.size not in sizes:
+            if not self._computes(self._owners.get(node.name), arrays, weight):
                 continue
             chosen = self._choices.get(number, [])
             if len(chosen) == len(arrays) > 1:  # a recurrent layer has two products
@@ -88,6 +87,17 @@ class _Plan:
                 chosen = [chosen[position]]
             found += [self._of_joined(kernel) for kernel in chosen]
         return found
+
+    def _computes(self, owner, arrays, weight):
+        """Whether a node of a layer, with these arrays, multiplies by a weight."""
+        alike = [array for array in arrays if array.size == weight.values.size]
+        if owner is weight.layer or owner is None or not alike:
+            return owner is weight.layer and bool(alike)
+        # A converter of a layer, such as a recurrent one, reads the weights of layers within it.
+        # There may be several of a size; folding and reordering them leaves their zeros as many.
+        is_within = any(layer is weight.layer for layer in owner._flatten_layers())
+        num_nonzero = weight.values.size - weight.zeros
+        return is_within and any(np.count_nonzero(array) == num_nonzero for array in alike)
 
     def _of_joined(self, kernel):
         """What was chosen for the layer that a kernel of a branch became a part of."""

@@ -74,12 +74,13 @@ class _Reader:
         self._absent = absent
         self._specs = None  # what Keras says of its outputs
         self._prefix = ()
-        # What Keras calls the next layer with unless it is told, as `model.predict` begins.
-        self._training = False if model._call_has_training_arg else None
+        # What Keras calls the next layer with unless it is told.
+        self._training = None
         self._is_unforeseen = False  # whether a layer changed it that hides this from a trace
 
     def read(self, model):
         function, inputs = _function_of(model)
+        self._training = False if model._call_has_training_arg else None  # as `predict` begins
         symbols = []
         for number, tensor in enumerate(tree.flatten(inputs)):
             if number in self._absent:

@@ -181,7 +181,9 @@ _DROPOUTS = ((layers.MultiHeadAttention, "_dropout"), (layers.GroupQueryAttentio
 
 
 def input_tensors(model, dtype):
-    """Symbolic inputs of the shapes a subclassed model was built for, its batch size left free.
+    """Symbolic inputs of the shapes a subclassed model was built for.
+
+    Its batch size is left free, unless layers within keep a state for each example.
 
     Raises:
         ValueError: if the model does not know them.
@@ -196,9 +198,10 @@ def input_tensors(model, dtype):
             "The engine must know the shapes of a model's inputs: call the model once on data, or "
             f"make it with `keras.Input`. Received: model={model.name}, which was never built"
         )
+    keeps_states = any(getattr(part, "stateful", False) for part in model._flatten_layers())
     return _map_shapes(
         next(iter(shapes.values())),
-        lambda shape: keras.KerasTensor((None, *shape[1:]), dtype=dtype),
+        lambda shape: keras.KerasTensor((shape[0] if keeps_states else None, *shape[1:]), dtype),
     )
 
 

@@ -61,10 +61,12 @@ def test_subclassed_models_are_read(target):
     assert len(keras_trim.check(model, target).rows) == 2
 
 
-def test_engine():
+@pytest.mark.parametrize("kind", ["sparse", "dense"])
+def test_engine(kind, force_kernels):
     """What the check says is what the engine does."""
     from keras_trim.inference import Engine
 
+    force_kernels(kind)
     model = keras.Sequential(
         [
             keras.Input((8, 8, 4)),
@@ -93,15 +95,43 @@ def test_engine():
         if row.sparsity is not None:
             runs[row.layer] = runs.get(row.layer, False) or "sparse" in row.kernel
     assert runs == checked
-    assert [layer for layer, is_sparse in runs.items() if not is_sparse] == ["alone"]
+    if kind == "sparse":
+        assert [layer for layer, is_sparse in runs.items() if not is_sparse] == ["alone"]
 
 
-def test_engine_crossover():
-    assert "dense is often faster" in row(dense(with_zeros((16, 16), 0.1)), "engine").rule
-    assert row(dense(with_zeros((16, 16), 0.8)), "engine").is_sparse
+def test_layers_within_layers(force_kernels):
+    """Weights that the converter of another layer reads."""
+    force_kernels("sparse")
+    model = keras.Sequential(
+        [
+            keras.Input((6, 8)),
+            layers.Bidirectional(layers.LSTM(8, return_sequences=True)),
+            layers.TimeDistributed(layers.Dense(8)),
+            layers.RNN([layers.LSTMCell(8), layers.GRUCell(8)], return_sequences=True),
+            layers.Bidirectional(layers.GRU(4, return_sequences=True)),
+        ]
+    )
+    full = model.layers[0].backward_layer.cell.recurrent_kernel
+    for variable in model.weights:
+        variable.assign(with_zeros(variable.shape, 0.05 if variable is full else 0.9))
+    rows = [row for row in keras_trim.check(model, "engine").rows if "bias" not in row.path]
+    assert len(rows) == 13
+    assert [row.path for row in rows if not row.is_sparse] == [full.path]
 
 
-def test_what_runs_in_keras_is_not_called_sparse():
+def test_engine_crossover(force_kernels):
+    full, pruned = dense(with_zeros((16, 16), 0.1)), dense(with_zeros((16, 16), 0.8))
+    force_kernels("sparse")
+    assert "dense is often faster" in row(full, "engine").rule
+    assert row(pruned, "engine").is_sparse
+    force_kernels("dense")
+    assert "measured to be faster on this machine" in row(pruned, "engine").rule
+
+
+@pytest.mark.filterwarnings("ignore:.*destroy the mask")
+def test_what_runs_in_keras_is_not_called_sparse(force_kernels):
+    force_kernels("sparse")
+
     class Own(layers.Layer):
         """A product that only Keras can compute, and one that the engine can."""
 

@@ -340,9 +340,13 @@ def test_iterables_without_keras(dense_model, monkeypatch, capsys):
     expected = engine.predict(x)
     monkeypatch.setitem(__import__("sys").modules, "keras", None)
     monkeypatch.setitem(__import__("sys").modules, "keras.utils", None)
-    np.testing.assert_array_equal(engine.predict(batches_of(x), verbose=1), expected)
+
+    def check(data, expected, **options):  # kernels differ by the size of a batch
+        np.testing.assert_allclose(engine.predict(data, **options), expected, rtol=1e-5, atol=1e-6)
+
+    check(batches_of(x), expected, verbose=1)
     assert "3/3" in capsys.readouterr().out
-    np.testing.assert_array_equal(engine.predict(x[:4] for _ in range(2)), [*expected[:4]] * 2)
+    check((x[:4] for _ in range(2)), [*expected[:4]] * 2)
     for wrong in (iter(()), 7):
         with pytest.raises(ValueError, match="`x` must "):
             engine.predict(wrong)

@@ -180,7 +180,7 @@ def test_versions_and_processors_have_folders_of_their_own(folder, monkeypatch):
     for target, attribute, value in (
         (config, "OPT", 0),
         (caches, "__version__", "0.0.0"),
-        (caches, "_sources", lambda: {"a": "module"}),
+        (caches, "sources", lambda package: {"a": "module"}),
         (
             type(caches.cpu_target.target_context.codegen()),
             "magic_tuple",

@@ -89,6 +89,7 @@ def test_a_random_model(seed):
     assert_same(model, data, num_threads=1 + seed % 3)
 
 
+@pytest.mark.filterwarnings("ignore:.*destroy the mask")  # which some of these models do
 @given(random_models.models())
 @settings(
     max_examples=int(os.environ.get("KERAS_TRIM_EXAMPLES", 50)),
