@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import functools
 import math
 import warnings
 
@@ -118,9 +119,7 @@ class PruningOptimizer(keras.optimizers.Optimizer):
             name = f"{variables[index].path.replace('/', '_')}_mask"
             names[name] += 1
             unique = name if names[name] == 1 else f"{name}_{names[name] - 1}"
-            mask = self._add_mask(variables[index], unique)
-            if getattr(spec.schedule, "starts_from_zeros", False):
-                mask.assign(ops.not_equal(variables[index], 0))
+            mask = self._add_mask(variables[index], unique, spec)
             pruned_weights.append(PrunedWeight(index, slot, variables[index], spec, mask))
         pruned_steps = None
         if pruned_weights:
@@ -141,13 +140,17 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         specs = {i: get_spec(variable) for i, variable in enumerate(variables)}
         return {i: spec for i, spec in specs.items() if spec is not None}
 
-    def _add_mask(self, variable, name):
+    def _add_mask(self, variable, name, spec):
         layout = getattr(variable, "_layout", None)
+        initializer = "ones" if layout or BACKEND != "jax" else _ones
+        if getattr(spec.schedule, "starts_from_zeros", False):
+            # Not assigned later, which would be a part of the step that TensorFlow traces first.
+            initializer = functools.partial(_nonzero, variable)
 
         def add():
             return self.add_variable(
                 shape=variable.shape,
-                initializer="ones" if layout or BACKEND != "jax" else _ones,
+                initializer=initializer,
                 dtype="bool",
                 layout=layout,
                 name=name,
@@ -337,6 +340,11 @@ def strategy_scope(optimizer):
     """The scope of the `tf.distribute.Strategy` that an optimizer was made in."""
     strategy = getattr(optimizer, "_distribution_strategy", None)
     return contextlib.nullcontext() if strategy is None else strategy.scope()
+
+
+def _nonzero(variable, shape, dtype):
+    """True where a variable is not zero."""
+    return ops.not_equal(variable, 0)
 
 
 def _ones(shape, dtype):
