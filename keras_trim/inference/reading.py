@@ -240,7 +240,7 @@ class _Reader:
         outer, self._is_unforeseen = self._is_unforeseen, False
         try:
             outputs = self._run(traced.function, symbols, traced.training)
-            if self._is_unforeseen:
+            if self._is_unforeseen and not traced.is_bare:
                 raise Untraceable("a layer within decides how those behind it are called")
         finally:
             self._is_unforeseen = outer
@@ -472,7 +472,7 @@ def _function_of(model):
         inputs = input_tensors(model, dtype)
         try:
             training = False if model._call_has_training_arg else None
-            return trace(model, (inputs,), {}, training), inputs
+            return trace(model, (inputs,), {}, training, is_outermost=True), inputs
         except Untraceable:
             continue
     return None, input_tensors(model, model.input_dtype)

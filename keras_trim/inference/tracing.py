@@ -32,20 +32,24 @@ class Trace:
             was called with.
         last_training: Boolean or None. What the last layer left for the next one: Keras keeps a
             value that is handed to one layer for those behind it, until the outermost call ends.
+        is_bare: Boolean. Whether each layer is an outermost call, which leaves nothing for others.
     """
 
     function: keras.Function
     training: dict
     last_training: bool | None
+    is_bare: bool = False
 
 
-def trace(layer, args, kwargs, training=False):
+def trace(layer, args, kwargs, training=False, is_outermost=False):
     """Traces `layer.call(*args, **kwargs)` as it is at inference.
 
     Args:
         layer: Keras layer or model, built.
         args, kwargs: Its arguments; those that are `KerasTensor`s become inputs.
         training: Boolean or None. What the layers within are called with if they are not told.
+        is_outermost: Boolean. Whether it is a model that `predict` runs. On JAX, that calls `call`
+            itself, so a layer within hands its `training` on to none behind it.
 
     Returns:
         `Trace`.
@@ -69,19 +73,20 @@ def trace(layer, args, kwargs, training=False):
     args, kwargs = tree.map_structure(as_input, (args, kwargs))
     if layer._call_has_training_arg and training is not None:
         kwargs = {**kwargs, "training": training}
+    is_bare = is_outermost and keras.backend.backend() == "jax"
     dropout = contextlib.nullcontext() if training else _without_dropout(layer)
     try:
         with (
             _nodes_restored(layer),
             dropout,
-            _training_noted(layer, training) as noted,
+            _training_noted(None if is_bare else layer, training) as noted,
             keras.StatelessScope() as scope,
         ):
             outputs = layer.call(*args, **kwargs)
             if scope.state_mapping:
                 raise Untraceable(f"{layer.name} changes its state")
             function = keras.Function(inputs, outputs)
-            return Trace(function, noted.of_nodes(function), noted.context.training)
+            return Trace(function, noted.of_nodes(function), noted.context.training, is_bare)
     # Any code of any user runs here, with arguments that it may not be made for.
     except Exception as error:
         raise Untraceable(f"{layer.name}: {error}") from error
@@ -104,11 +109,11 @@ class _Noted:
         self.context = context
         self._calls = {}  # layer -> how many nodes it had, what it was called with since
 
-    def add(self, layer, call_spec):
+    def add(self, layer, call_spec, training):
         arguments = tree.flatten(call_spec.arguments_dict)
         if any(isinstance(x, keras.KerasTensor) for x in arguments):
             known = self._calls.setdefault(id(layer), (len(layer._inbound_nodes), []))
-            known[1].append(self.context.training)
+            known[1].append(training)
 
     def of_nodes(self, function):
         found = {}
@@ -122,19 +127,20 @@ class _Noted:
 
 @contextlib.contextmanager
 def _training_noted(layer, training):
-    """Calls within are as within a call of `layer`, and what they are called with is noted."""
+    """Calls within are as within a call of `layer`, if any; what they are called with is noted."""
     context = CallContext(entry_layer=layer)
-    context.training = training
+    context.training = training if layer is not None else None
     noted, thread = _Noted(context), threading.get_ident()
     before = global_state.get_global_attribute("current_call_ctx")
     resolve = layers.Layer._resolve_and_populate_arg
 
-    def resolve_and_note(self, name, call_spec, *rest):
-        resolve(self, name, call_spec, *rest)
+    def resolve_and_note(self, name, call_spec, context, kwargs):
+        resolve(self, name, call_spec, context, kwargs)
         if name == "training" and threading.get_ident() == thread:
-            noted.add(self, call_spec)
+            noted.add(self, call_spec, context.training)
 
-    global_state.set_global_attribute("current_call_ctx", context)
+    current = context if layer is not None else None
+    global_state.set_global_attribute("current_call_ctx", current)
     layers.Layer._resolve_and_populate_arg = resolve_and_note
     try:
         yield noted
