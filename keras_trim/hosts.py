@@ -35,7 +35,9 @@ def to_numpy(value):
     if BACKEND == "tensorflow":
         import tensorflow as tf
 
-        value = tf.convert_to_tensor(value)  # of a mirrored variable, too
+        return tf.convert_to_tensor(value).numpy()  # of a mirrored variable, too
+    if BACKEND == "torch" and str(value.dtype) != "torch.bfloat16":  # which NumPy does not know
+        return np.array(value.detach().cpu().numpy())
     if not is_shared(value):
         return ops.convert_to_numpy(value)
     from jax.experimental import multihost_utils
