@@ -294,8 +294,8 @@ def make_table(name, columns):
         ("test accuracy", "accuracy", ".2%"),
         ("non-zero weights", "num_nonzero", ","),
         ("weights file, bytes", "num_bytes", ","),
-        ("weights, gzip -9, bytes", "num_bytes_gzipped", ","),
-        ("model as .ktrim, bytes", "num_bytes_ktrim", ","),
+        ("gzip -9 of it, bytes", "num_bytes_gzipped", ","),
+        ("as .ktrim, bytes", "num_bytes_ktrim", ","),
     ):
         table.add_row(heading, *(format(getattr(m, field), style) for m in measured))
     return table

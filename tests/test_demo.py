@@ -46,8 +46,8 @@ def test_demo_on_digits(tmp_path, capsys):
         for heading in (
             "non-zero weights",
             "weights file, bytes",
-            "weights, gzip -9, bytes",
-            "model as .ktrim, bytes",
+            "gzip -9 of it, bytes",
+            "as .ktrim, bytes",
         )
     )
     # 80 % of the 52,768 weights in kernels; the 234 biases stay.
