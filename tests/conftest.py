@@ -1,6 +1,9 @@
+from collections import defaultdict
+
 import keras
 import numpy as np
 import pytest
+from keras.src.backend.common import global_state
 
 import keras_trim
 from keras_trim.inference import tuning
@@ -28,8 +31,12 @@ def one_backend():
 def _reset_keras():
     keras.config.set_dtype_policy("float32")
     keras.utils.set_random_seed(0)
+    names = dict(global_state.get_global_attribute("object_name_uids", {}))
     yield
     keras.config.set_dtype_policy("float32")
+    # A test that clears Keras's session makes it count from 0 again. Layers that are parameters
+    # of other tests were named before, and a model takes each name once.
+    global_state.set_global_attribute("object_name_uids", defaultdict(int, names))
 
 
 @pytest.fixture(autouse=True)
