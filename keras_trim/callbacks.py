@@ -216,8 +216,8 @@ class PruningSummaries(keras.callbacks.TensorBoard):
 
     For each pruned weight it writes `<path>/sparsity` (the fraction of zeros counted) and
     `<path>/threshold` (the smallest magnitude kept), and for all of them `sparsity/measured` and
-    `sparsity/scheduled`, against the optimizer's step. As Keras's callback it needs the packages
-    tensorboard and tensorflow, whatever the backend: `pip install "keras-trim[summaries]"`.
+    `sparsity/scheduled`, against the optimizer's step. Like Keras's callback it needs tensorboard and
+    tensorflow, whatever the backend: `pip install "keras-trim[summaries,tensorflow]"`.
 
     Args:
         log_dir: Path. Where to write; see `keras.callbacks.TensorBoard`.
@@ -237,9 +237,11 @@ class PruningSummaries(keras.callbacks.TensorBoard):
             name for name in ("tensorboard", "tensorflow") if importlib.util.find_spec(name) is None
         ]
         if missing:
+            # The extra brings no TensorFlow: there are two packages of it, for the user to choose.
+            extras = "summaries,tensorflow" if "tensorflow" in missing else "summaries"
             raise ImportError(
                 "`PruningSummaries` writes with TensorBoard: install it by "
-                f'`pip install "keras-trim[summaries]"`. Not found: {", ".join(missing)}'
+                f'`pip install "keras-trim[{extras}]"`. Not found: {", ".join(missing)}'
             )
         super().__init__(log_dir=log_dir, update_freq=update_freq, **kwargs)
 
