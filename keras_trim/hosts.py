@@ -13,8 +13,7 @@ import numpy as np
 from keras import ops
 
 from keras_trim.atomic import replace_file
-
-BACKEND = keras.backend.backend()
+from keras_trim.backend import BACKEND
 
 
 def is_shared(value):

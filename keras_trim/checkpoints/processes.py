@@ -5,8 +5,7 @@ import json
 import numpy as np
 
 from keras_trim import hosts
-
-BACKEND = hosts.BACKEND
+from keras_trim.backend import BACKEND
 
 
 def is_writer(model):
