@@ -9,6 +9,7 @@ import warnings
 import keras
 
 from keras_trim.attachment import attach
+from keras_trim.backend import BACKEND
 from keras_trim.counting import count_zeros, smallest_magnitudes
 from keras_trim.diagnostics import has_pruned, warn_before_training
 from keras_trim.finding import find_pruning_optimizer, find_pruning_optimizers
@@ -16,7 +17,6 @@ from keras_trim.hosts import to_numpy
 from keras_trim.marks import marked_variables
 from keras_trim.report import warn_of_missed_targets
 from keras_trim.schedules import SteppedSchedule
-from keras_trim.selection import BACKEND
 
 
 class UpdatePruningStep(keras.callbacks.Callback):
