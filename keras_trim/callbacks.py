@@ -216,8 +216,8 @@ class PruningSummaries(keras.callbacks.TensorBoard):
 
     For each pruned weight it writes `<path>/sparsity` (the fraction of zeros counted) and
     `<path>/threshold` (the smallest magnitude kept), and for all of them `sparsity/measured` and
-    `sparsity/scheduled`, against the optimizer's step. Like Keras's callback it needs tensorboard and
-    tensorflow, whatever the backend: `pip install "keras-trim[summaries,tensorflow]"`.
+    `sparsity/scheduled`, against the optimizer's step. It needs tensorboard and tensorflow,
+    whatever the backend: `pip install "keras-trim[summaries,tensorflow]"`.
 
     Args:
         log_dir: Path. Where to write; see `keras.callbacks.TensorBoard`.
