@@ -37,8 +37,8 @@ class Grid:
     def run(self, seeds):
         """Runs what is missing for these seeds, seed by seed, so that each has all rows."""
         rows = [("keras-trim", target) for target in (None, *self._task.targets)]
-        if self._peer_python:
-            rows += [("TFMOT", target) for target in self._task.peer_targets]
+        if self._peer_python and self._task.goal.with_tfmot:
+            rows += [("TFMOT", target) for target in self._task.targets]
         missing = [(seed, *row) for seed in seeds for row in rows if not self._find(seed, *row)]
         self._left = len(missing)
         choice = self.choose(seeds[0])
@@ -155,6 +155,7 @@ class Grid:
                 "schedule": task.settings.schedule(task.settings.epochs * task.num_batches()),
                 "weight_decay": task.settings.weight_decay,
                 **choice,
+                "data": task.about_data,
                 "versions": versions,
             }
         )

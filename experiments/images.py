@@ -13,11 +13,6 @@ import numpy as np
 from experiments import command, pictures
 from experiments.task import Settings, Task
 
-TITLES = {
-    "mobilenet_v1": "MobileNetV1",
-    "mobilenet_v2": "MobileNetV2",
-    "inception_v3": "InceptionV3",
-}
 FIRST_LAYERS = {"mobilenet_v1": "conv1", "mobilenet_v2": "Conv1", "inception_v3": None}
 SMALL = Settings(
     epochs=6, rates=(1e-3, 3e-4), dense_epochs=40, dense_rate=2e-3, patience=6, weight_decay=1e-3
@@ -39,12 +34,10 @@ class Images(Task):
         self._size = size or (small_size if is_small else {"inception_v3": 299}.get(model, 224))
         self._width = width or (0.5 if is_small and model == "mobilenet_v1" else 1.0)
         self.name = f"images_{model}"
-        self.title = TITLES[model]
         self.first_layer = None if quick else FIRST_LAYERS[model]
         self.settings = QUICK if quick else SMALL if is_small else IMAGENET
         self.command = {"model": model, "size": size, "width": width}
-        self.targets = (0.8,) if quick else self._targets()
-        self.peer_targets = (0.5, "2:4", 0.8, 0.9) if model == "mobilenet_v1" and not quick else ()
+        self.targets = (0.8,) if quick else self.goal.targets
         self._parts = parts or pictures.load(data)
         self._limit = 16 if quick else None
         if quick:
@@ -55,11 +48,6 @@ class Images(Task):
             f"width {self._width}"
         )
         self._num_classes = 1 + max(int(part.labels.max()) for part in self._parts.values())
-
-    def _targets(self):
-        if self._model == "inception_v3":
-            return (0.5, "2:4", 0.75, 0.875)
-        return (0.5, "2:4", 0.8, 0.9)
 
     def build(self, keras):
         arguments = {
@@ -129,7 +117,7 @@ def make_task(arguments):
 
 def parse(argv=None):
     parser = command.parser(__doc__)
-    parser.add_argument("--model", choices=TITLES, required=True)
+    parser.add_argument("--model", choices=FIRST_LAYERS, required=True)
     parser.add_argument("--size", type=int, help="pixels of a side")
     parser.add_argument("--width", type=float, help="alpha of MobileNets")
     return parser.parse_args(argv)

@@ -21,7 +21,6 @@ OFFICIAL = {"source": "official_test_v0.02"}
 
 class Keywords(Task):
     name = "keywords"
-    title = "DS-CNN-L"
     about_data = (
         "Google Speech Commands: 4,500 clips of version 0.01 and 1,970 of the official test set "
         "to train on, 583 to choose settings, 2,337 of other speakers to test"
@@ -33,8 +32,7 @@ class Keywords(Task):
         self.first_layer = None if quick else "conv_1"
         self.weights_are_given = not quick
         self.settings = QUICK if quick else FULL
-        self.targets = (0.8,) if quick else Task.targets
-        self.peer_targets = self.targets
+        self.targets = (0.8,) if quick else self.goal.targets
         self.batch_size = 8 if quick else 100
         self._num_batches = 3 if quick else 100
         parts = [

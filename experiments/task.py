@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from experiments.goals import GOALS
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -39,28 +41,28 @@ class Task:
     """A network, its data and its score.
 
     Attributes:
-        name: String. Of the file with results.
-        title: String, for tables.
-        score_name: String. What `score` returns, in per cent or points.
+        name: String. Of the file with results, and of its goal (`experiments.goals`).
         targets: Tuple of sparsities (floats) and N:M patterns (`"2:4"`).
         first_layer: String. The layer that may stay dense, or `None` if that is no question.
         settings: `Settings`.
         weights_are_given: Bool. Whether all seeds begin with `initial_weights`.
         command: Dict. Arguments of the command line that say which of the module's tasks this is.
-        peer_targets: Tuple: the targets that TFMOT has rows for.
         can_be_timed: Bool. Whether the runtimes take the model.
         about_data: String, for tables: which data, what was cut.
     """
 
-    name = title = about_data = ""
-    score_name = "accuracy"
-    targets = (0.5, "2:4", 0.75, 0.8, 0.875, 0.9)
+    name = about_data = ""
+    targets = ()
     first_layer = None
     settings = None
     weights_are_given = False
     can_be_timed = True
     command = {}
-    peer_targets = ()
+
+    @property
+    def goal(self):
+        return GOALS[self.name]
+
     batch_size = 100
 
     def build(self, keras):

@@ -100,7 +100,7 @@ def train_on(task, weights, target, seed, rate, dense_layer=None, checkpoints=No
     Returns:
         The model, stripped.
     """
-    keras.utils.set_random_seed(seed)
+    _begin(seed)
     model = task.build(keras)
     model.set_weights(weights)
     epochs = task.settings.epochs
@@ -127,7 +127,7 @@ def train_dense(task, seed, checkpoints, label=""):
         The model.
     """
     settings = task.settings
-    keras.utils.set_random_seed(seed)
+    _begin(seed)
     model = task.build(keras)
     task.initial_weights(model)
     compile_model(task, model, settings.dense_rate)
@@ -163,6 +163,12 @@ class Score(keras.callbacks.Callback):
         score = self._task.score(self.model, "val")
         logs["val_score"] = score
         print(f"  epoch {epoch + 1}: validation {score:.2f}", flush=True)
+
+
+def _begin(seed):
+    """Names of layers are counted from the beginning, as checkpoints need it."""
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
 
 
 def compile_model(task, model, rate):

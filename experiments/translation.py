@@ -22,15 +22,11 @@ _LONGEST = 64  # longer ones are not trained on
 
 
 class Translation(Task):
-    score_name = "BLEU"
-    targets = (0.8, 0.85, 0.9)
-
     def __init__(self, direction, data, work, width=256, depth=2, quick=False):
         self.name = f"translation_{direction}"
-        self.title = f"GNMT {direction.upper()}"
         self.settings = QUICK if quick else FULL
         self.batch_size = 4 if quick else 64
-        self.targets = (0.8,) if quick else self.targets
+        self.targets = (0.8,) if quick else self.goal.targets
         self._quick, self._width, self._depth = quick, width, depth
         pairs = Pairs(data, direction)
         names = pairs.names

@@ -79,7 +79,7 @@ def test_translation(tmp_path):
     arguments = ["--direction", "en-de", "--width", "8"]
     lines = _run(translation, [*arguments, "--data", str(tmp_path)], tmp_path / "out")
     _check(lines)
-    assert "|v:" in lines[-1]["signature"]
+    assert "version:" in lines[-1]["signature"]
 
 
 @pytest.mark.parametrize("frames", [2, -2, 0])
