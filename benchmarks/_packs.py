@@ -26,11 +26,6 @@ def speech(folder, source=None, part=None):
     return data["mfcc"][chosen][..., None], data["label"][chosen].astype("int64")
 
 
-def silence(folder):
-    """Float32 (10,): the MFCC of a frame of silence."""
-    return np.load(pathlib.Path(folder, "speech_mfcc.npz"))["mfcc_of_silence"]
-
-
 def images(path, split=None, size=None):
     """Pictures that are stored as JPEG in one array.
 

@@ -13,8 +13,7 @@ from experiments import command, images, keywords, translation
 def _run(module, arguments, folder):
     """The lines of JSON that a quick run wrote."""
     options = ["--quick", "--work", str(folder), "--results", str(folder), *arguments]
-    parse = getattr(module, "parse", None) or command.parser("").parse_args
-    command.run(parse(options), module.make_task)
+    command.run(module.parse(options), module.make_task)
     (path,) = folder.glob("*.jsonl")
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -43,7 +42,6 @@ def test_keywords(tmp_path):
         label=labels,
         source=np.where(np.arange(72) < 60, "official_test_v0.02", "isolated_v0.01"),
         part=np.array(["tune", "val", "test", "tune", "tune", "train"]).repeat(12),
-        mfcc_of_silence=np.zeros(10, "float32"),
     )
     _check(_run(keywords, ["--data", str(tmp_path)], tmp_path / "out"))
 
