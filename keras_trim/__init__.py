@@ -1,5 +1,6 @@
 """Trim insignificant weights of Keras 3 models, on JAX, TensorFlow and PyTorch."""
 
+import difflib
 import importlib
 
 from keras_trim._version import __version__ as __version__
@@ -24,6 +25,7 @@ else:
     from keras_trim.pruning import prune_low_magnitude, prune_scope, strip_pruning
     from keras_trim.report import SparsityReport, sparsity_report
     from keras_trim.schedules import ConstantSparsity, KeepZeros, PolynomialDecay, PruningSchedule
+    from keras_trim.speed import SpeedReport, bench
     from keras_trim.storage import (
         FormatError,
         SizeTable,
@@ -57,7 +59,9 @@ __all__ = [
     "Sensitivity",
     "SizeTable",
     "SparsityReport",
+    "SpeedReport",
     "UpdatePruningStep",
+    "bench",
     "budget",
     "check",
     "compress_keras",
@@ -85,4 +89,16 @@ def __getattr__(name):
             '`pip install "keras-trim[jax]"`, and `KERAS_BACKEND=jax` in the environment (without '
             f"it, Keras looks for TensorFlow). Importing Keras failed: {_no_keras}"
         ) from _no_keras
-    raise AttributeError(f"module 'keras_trim' has no attribute '{name}'")
+    raise AttributeError(f"module 'keras_trim' has no attribute '{name}'{_meant(name)}")
+
+
+def __dir__():
+    return sorted([*__all__, "__version__", "inference", "plots", "sparsity"])
+
+
+def _meant(name):
+    """A guess of what somebody was looking for."""
+    if name in ("Engine", "engine"):
+        return ": the engine is `keras_trim.inference.Engine`"
+    close = difflib.get_close_matches(name, __dir__(), 1)
+    return f": did you mean `keras_trim.{close[0]}`?" if close else ""
