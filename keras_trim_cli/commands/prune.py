@@ -106,24 +106,22 @@ def prune(
         import keras_trim
 
         before = summary.summarize(loaded, model)
-        with streams.progress("pruning"):
-            try:
-                if allowed:
-                    read = keras_trim.Sensitivity.load(sensitivity)
-                    distribution = keras_trim.budget(read, **allowed)
-                keras_trim.prune(
-                    loaded,
-                    sparsity,
-                    block_size=block_size,
-                    block_pooling_type=pooling.upper(),
-                    sparsity_m_by_n=(kept_of[1] - kept_of[0], kept_of[1]) if kept_of else None,
-                    calibration_data=data,
-                    method=method,
-                    distribution=distribution,
-                    verbose=False,
-                )
-            except (ValueError, KeyError, TypeError) as error:
-                raise CommandError(f"cannot prune {model}: {error}") from error
+        try:
+            if allowed:
+                read = keras_trim.Sensitivity.load(sensitivity)
+                distribution = keras_trim.budget(read, **allowed)
+            keras_trim.prune(
+                loaded,
+                sparsity,
+                block_size=block_size,
+                block_pooling_type=pooling.upper(),
+                sparsity_m_by_n=(kept_of[1] - kept_of[0], kept_of[1]) if kept_of else None,
+                calibration_data=data,
+                method=method,
+                distribution=distribution,
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise CommandError(f"cannot prune {model}: {error}") from error
         after = summary.summarize(loaded, output)
         models.save(loaded, output)
     sizes = [path.stat().st_size for path in (model, output)]
