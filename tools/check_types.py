@@ -31,8 +31,10 @@ def public_names():
 
 def main():
     result = subprocess.run(
-        [sys.executable, "-m", "pyright", "--verifytypes", "keras_trim", "--ignoreexternal"]
-        + ["--pythonpath", sys.executable, "--outputjson"],
+        [
+            *(sys.executable, "-m", "pyright", "--verifytypes", "keras_trim", "--ignoreexternal"),
+            *("--pythonpath", sys.executable, "--outputjson"),
+        ],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         cwd=ROOT.parent,  # else pyright looks for an installed package and finds none
         capture_output=True,

@@ -69,6 +69,9 @@ def test_prune_on_examples(folder):
     arguments = ("--budget", "zeros=0.75", "--sensitivity", folder / "s.json")
     result = run_json("prune", folder / "dense.keras", folder / "b.keras", *arguments)
     assert abs(result["pruned"]["zeros"] - 0.75 * 504) <= 1
+    arguments = ("--budget", "milliseconds=1e9", "--sensitivity", folder / "s.json")
+    result = run_json("prune", folder / "dense.keras", folder / "t.keras", *arguments)
+    assert result["pruned"]["zeros"] == 0
     (folder / "bad.npy").write_bytes(b"no array")
     line = error_of(
         "prune", folder / "dense.keras", folder / "c.keras", "-s", 0.5, "-c", folder / "bad.npy"
@@ -81,6 +84,8 @@ def test_prune_on_examples(folder):
     [
         ([], "give --sparsity, or --pattern"),
         (["--budget", "zeros=0.5"], "--budget and --sensitivity go together"),
+        (["--budget", "zeros:0.5", "--sensitivity", "s"], "like zeros=0.9, bytes=200000 or"),
+        (["--budget", "zeros=1", "--sensitivity", "s", "-s", "0.5"], "drop the others"),
         (["-s", "80"], "below 1; 80 % is 0.8"),
         (["-s", "nan"], "at least 0 and below 1"),
         (["-s", "0.5", "--block", "4"], "--block must be like 2x4, not '4'"),
