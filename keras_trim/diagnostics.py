@@ -1,4 +1,4 @@
-"""What a user is warned of before training: schedules, masks and weights that do not fit it."""
+"""Warnings before training: schedules, masks and weights that do not match."""
 
 import math
 import warnings
@@ -13,21 +13,21 @@ from keras_trim.policies import candidates
 from keras_trim.pruned_weights import NEVER
 from keras_trim.schedules import SteppedSchedule
 
-# A share of the weights that are left: to lose more than that in the last step of training is not
-# what a gradual schedule is for.
+# A share of the remaining weights. A gradual schedule is not meant to prune more than this in the
+# last step of training.
 _LARGE_JUMP = 0.4
-# Zeros may be there by chance; a weight that was pruned has more than that.
+# A few zeros may be chance. A pruned weight has more than this share.
 _FEW_ZEROS = 0.01
 
 
 def warn_before_training(model, optimizers, start, end):
-    """Warns of what will not go as it was meant.
+    """Warns of settings that will not have the intended effect.
 
     Args:
         model: The `keras.Model`.
         optimizers: List of its `PruningOptimizer`s, built.
-        start: Integer. Steps that are finished.
-        end: Integer or `None`. Steps that will be finished when training ends, if that is known.
+        start: Integer. The number of finished steps.
+        end: Integer or `None`. The number of finished steps at the end of training, if known.
     """
     weights = [weight for optimizer in optimizers for weight in optimizer.pruned_weights]
     _warn_of_untrained(model, weights)
@@ -38,19 +38,19 @@ def warn_before_training(model, optimizers, start, end):
 
 
 def warn_of_state(optimizer):
-    """Warns of weights and masks of a built `PruningOptimizer` that do not fit each other."""
+    """Warns if weights and masks of a built `PruningOptimizer` do not match."""
     _warn_of_revival(optimizer.pruned_weights)
     _warn_of_replaced_weights(optimizer.pruned_weights)
     _warn_of_late_start(optimizer)
 
 
 def has_pruned(weights):
-    """Whether the masks of `PrunedWeight`s hold a zero."""
+    """Whether the masks of a list of `PrunedWeight`s contain a zero."""
     return any(count_zeros([weight.mask for weight in weights]))
 
 
 def _warn_of_untrained(model, weights):
-    # Frozen embedding tables hold vectors that were learned elsewhere and are meant to stay.
+    # Frozen embedding tables hold vectors that were learned elsewhere and should stay.
     tables = {id(c.variable) for c in candidates(model) if is_table(c.layer, c.variable)}
     pruned = {id(weight.variable) for weight in weights if weight.variable.trainable}
     left_out = [v.path for v in marked_variables(model) if id(v) not in pruned | tables]
@@ -64,7 +64,7 @@ def _warn_of_untrained(model, weights):
 
 
 def _warn_of_revival(weights):
-    """A target below the sparsity that is there would bring pruned weights back."""
+    """Warns if a target below the current sparsity would revive pruned weights."""
     revived = []
     counts = count_zeros([weight.variable for weight in weights])
     masked = count_zeros([weight.mask for weight in weights])
@@ -87,7 +87,7 @@ def _warn_of_revival(weights):
 
 
 def _warn_of_replaced_weights(weights):
-    """Weights that are not zero where their masks are: something has put others in their place."""
+    """Warns if weights are not zero where their masks are: something has replaced them."""
     replaced = []
     for weight in weights:
         is_set, is_kept = ops.not_equal(weight.variable, 0), ops.cast(weight.mask, "bool")
@@ -106,7 +106,7 @@ def _warn_of_replaced_weights(weights):
 
 
 def _warn_of_late_start(optimizer):
-    """The schedule has begun, and neither masks nor weights show it: it starts with a jump."""
+    """Warns if the schedule has begun but neither masks nor weights show it: it will jump."""
     step = int(to_numpy(optimizer.iterations))
     done = to_numpy(optimizer.pruned_steps)
     for schedule in optimizer.schedules:
@@ -135,7 +135,7 @@ def _warn_of_late_start(optimizer):
 
 
 def _warn_of_misfit(schedule, weights, start, end):
-    if end is None or has_pruned(weights):  # what was pruned before stays so
+    if end is None or has_pruned(weights):  # earlier pruning remains
         return
     due_now = start == 0 and schedule.begin_step == 0
     following = 0 if due_now else schedule.next_update(start)

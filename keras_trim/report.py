@@ -1,4 +1,4 @@
-"""What is zero: counted from the weights themselves."""
+"""Reports which weights are zero, counted from the weights themselves."""
 
 import dataclasses
 import io
@@ -21,11 +21,11 @@ class ReportRow:
 
     Args:
         path: String. The variable's path.
-        layer: String. Name of the layer that owns it.
+        layer: String. The name of the layer that owns it.
         shape: Tuple of integers.
         pattern: String (`"element"`, `"block 4x4 AVG"`, `"2:4"`), or `None` if it is not pruned.
-        target: Float. The final sparsity asked for as zeros over size, or `None`.
-        zeros: Integer. Zeros counted.
+        target: Float. The final sparsity to reach, as zeros over size, or `None`.
+        zeros: Integer. The counted zeros.
         reason: String. Why the weight is not pruned, or `None` if it is.
     """
 
@@ -49,7 +49,7 @@ class ReportRow:
 
 @dataclasses.dataclass(frozen=True)
 class SparsityReport:
-    """The rows of a report; printed, a table.
+    """The rows of a report. It prints as a table.
 
     Args:
         rows: List of `ReportRow`, one per weight.
@@ -63,7 +63,7 @@ class SparsityReport:
 
     @property
     def sparsity(self):
-        """Float: zeros over size of the weights that are pruned (0.0 if none is)."""
+        """Float: zeros over size of the pruned weights (0.0 if there are none)."""
         size = sum(row.size for row in self.pruned_rows)
         return sum(row.zeros for row in self.pruned_rows) / size if size else 0.0
 
@@ -103,14 +103,14 @@ class SparsityReport:
 
 
 def sparsity_report(model):
-    """Reports for every weight of a model whether and how it is pruned, and how many are zero.
+    """Reports whether and how each weight of a model is pruned, and how many values are zero.
 
     Args:
-        model: Keras model or layer that is built. Where processes share its weights, all of them
-            must call this.
+        model: Built Keras model or layer. If processes share its weights, all of them must call
+            this.
 
     Returns:
-        `SparsityReport`. `print` it for a table; `.rows` is the data.
+        `SparsityReport`. `print` it for a table; `.rows` has the data.
 
     Raises:
         ValueError: if the model is not built.
@@ -152,11 +152,14 @@ def _row(candidate, zeros):
 
 
 def warn_of_missed_targets(model, moment):
-    """Warns if marked weights have fewer zeros than their schedules end with.
+    """Warns if marked weights have fewer zeros than the end of their schedules asks for.
 
     Args:
         model: Keras model or layer.
         moment: String that begins the warning, such as "Training ended".
+
+    Returns:
+        Boolean. Whether it has warned.
     """
     targets = [(v, get_mark(v).spec.target_zeros) for v in marked_variables(model) if v.trainable]
     targets = [(variable, target) for variable, target in targets if target is not None]

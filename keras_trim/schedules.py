@@ -1,4 +1,4 @@
-"""Pruning schedules: from the training step to whether to prune now, and how sparse."""
+"""Pruning schedules: for each training step, whether to prune now and how sparse."""
 
 import abc
 import numbers
@@ -8,16 +8,15 @@ from keras import ops
 
 
 class PruningSchedule(abc.ABC):
-    """Tells at each training step whether masks are updated and the sparsity asked for.
+    """For each training step, says whether to update masks and which sparsity to reach.
 
-    Subclass it to write your own: implement `__call__` and `get_config`, with `keras.ops` on the
-    step so that it can run inside a compiled training step, and decorate the class with
-    `@keras.saving.register_keras_serializable()` so that models saved while they are being pruned
-    load again.
+    Subclass it to write your own. Implement `__call__` and `get_config`, using `keras.ops` on the
+    step so that it can run inside a compiled training step. Decorate the class with
+    `@keras.saving.register_keras_serializable()` so that models saved during pruning load again.
 
-    Attributes that the rest of the package reads if a schedule has them: `begin_step` and
-    `end_step` (to warn of training that ends too early) and `final_sparsity` (to check the
-    result; N:M patterns need it).
+    The rest of the package reads these attributes if a schedule has them: `begin_step` and
+    `end_step` (to warn if training ends too early) and `final_sparsity` (to check the result; N:M
+    patterns need it).
 
     Example:
 
@@ -43,12 +42,12 @@ class PruningSchedule(abc.ABC):
         """Evaluates the schedule.
 
         Args:
-            step: Scalar integer tensor: optimizer steps finished. (0 stands for "before the first
-                step": what is due then is done with the first step.)
+            step: Scalar integer tensor: the number of finished optimizer steps. (0 means before the
+                first step; an update due at 0 happens in the first step.)
 
         Returns:
-            A tuple `(should_prune, sparsity)`: a scalar bool tensor and a scalar float tensor,
-            the fraction of weights that shall be zero, in `[0, 1)`.
+            A tuple `(should_prune, sparsity)`: a scalar bool tensor and a scalar float tensor, the
+            fraction of weights that should be zero, in `[0, 1)`.
         """
 
     @abc.abstractmethod
@@ -57,14 +56,14 @@ class PruningSchedule(abc.ABC):
 
     @classmethod
     def from_config(cls, config):
-        if set(config) == {"class_name", "config"}:  # as TFMOT's schedules write it
+        if set(config) == {"class_name", "config"}:  # TFMOT's format
             config = config["config"]
         return cls(**config)
 
-    # The helpers below keep the names that subclasses of TFMOT's schedules call.
+    # The helpers below have the names that subclasses of TFMOT's schedules call.
 
     def _should_prune_in_step(self, step, begin_step, end_step, frequency):
-        """Bool (tensor): in range, and on the grid of `frequency` or at `end_step`."""
+        """Bool (tensor): whether a step is in range, and on the `frequency` grid or `end_step`."""
         if isinstance(step, numbers.Integral):
             in_range = step >= begin_step and (end_step < 0 or step <= end_step)
             return in_range and ((step - begin_step) % frequency == 0 or step == end_step)
@@ -120,13 +119,13 @@ def validate_sparsity(sparsity, name):
 class SteppedSchedule(PruningSchedule):
     """A schedule that fires at `begin_step`, every `frequency` steps after it, and at `end_step`.
 
-    What it asks for is known ahead for every step, in float64; so the counts of weights to prune
-    are computed on the host, exactly, and only looked up inside the compiled step.
+    Its sparsity is known ahead for every step, in float64. So the counts of weights to prune are
+    computed exactly on the host, and the compiled step only looks them up.
     """
 
     @abc.abstractmethod
     def sparsity_at(self, step):
-        """Float: the sparsity asked for at the Python integer `step`."""
+        """Float: the sparsity to reach at the Python integer `step`."""
 
     def __call__(self, step):
         should_prune = self._should_prune_in_step(
@@ -138,19 +137,19 @@ class SteppedSchedule(PruningSchedule):
 
     @abc.abstractmethod
     def _sparsity(self, step):
-        """The same as a float32 tensor, for a scalar integer tensor."""
+        """Float32 tensor: the same for a scalar integer tensor."""
 
     @property
     def num_updates(self):
-        """How many different sparsities the schedule asks for, in order."""
+        """The number of distinct sparsities that the schedule goes through."""
         return -(-(self.end_step - self.begin_step) // self.frequency) + 1
 
     def update_step(self, index):
-        """The step of the update with this index, `0 <= index < num_updates`."""
+        """Returns the step of the update with this index, `0 <= index < num_updates`."""
         return min(self.begin_step + index * self.frequency, self.end_step)
 
     def next_update(self, step):
-        """The first step after `step` at which masks are updated, or `None`."""
+        """Returns the first step after `step` at which masks are updated, or `None`."""
         if step < self.begin_step:
             return self.begin_step
         following = step + self.frequency - (step - self.begin_step) % self.frequency
@@ -159,9 +158,9 @@ class SteppedSchedule(PruningSchedule):
         return min(following, self.end_step) if step < self.end_step else None
 
     def latest_update(self, step):
-        """The step of the last update up to `step`, -1 if there is none.
+        """Returns the step of the last update up to and including `step`, or -1 if there is none.
 
-        Both are integers, or scalar integer tensors.
+        Both are integers or scalar integer tensors.
         """
         passed = step - self.begin_step
         if isinstance(step, numbers.Integral):
@@ -174,7 +173,7 @@ class SteppedSchedule(PruningSchedule):
         return latest
 
     def update_index(self, step):
-        """Which update is the latest at `step`, an integer or a scalar integer tensor."""
+        """Returns the index of the latest update at `step`, an integer (or scalar tensor)."""
         last = self.num_updates - 1
         if isinstance(step, numbers.Integral):
             if step >= self.end_step:
@@ -191,12 +190,12 @@ class ConstantSparsity(SteppedSchedule):
     Args:
         target_sparsity: Float in `[0, 1)`. The fraction of zeros.
         begin_step: Integer. The training step at which pruning begins.
-        end_step: Integer. The last step at which masks are updated; after it they stay. `-1`
+        end_step: Integer. The last step at which masks are updated; after it they are fixed. `-1`
             (default) updates them until training ends.
         frequency: Integer. Masks are updated every `frequency` steps.
 
     Raises:
-        ValueError: for a sparsity outside `[0, 1)`, and for steps that are no integers or out of
+        ValueError: if a sparsity is outside `[0, 1)`, or steps are not integers or are out of
             order.
     """
 
@@ -249,16 +248,16 @@ class PolynomialDecay(SteppedSchedule):
     equation 1, which has `power=3`).
 
     Args:
-        initial_sparsity: Float in `[0, 1)`. Where pruning begins.
-        final_sparsity: Float in `[0, 1)`. Where it ends.
+        initial_sparsity: Float in `[0, 1)`. The sparsity at the beginning.
+        final_sparsity: Float in `[0, 1)`. The sparsity at the end.
         begin_step: Integer. The training step at which pruning begins.
-        end_step: Integer. The step at which `final_sparsity` is reached, whatever `frequency`.
+        end_step: Integer. The step at which `final_sparsity` is reached, for any `frequency`.
         power: Number. The exponent; 1 is linear.
         frequency: Integer. Masks are updated every `frequency` steps.
 
     Raises:
-        ValueError: for a sparsity outside `[0, 1)`, for steps that are no integers or out of
-            order, and for a `power` that is not positive.
+        ValueError: if a sparsity is outside `[0, 1)`, steps are not integers or are out of order,
+            or `power` is not positive.
     """
 
     def __init__(
@@ -303,10 +302,10 @@ class PolynomialDecay(SteppedSchedule):
 
 @keras.saving.register_keras_serializable(package="keras_trim")
 class KeepZeros(PruningSchedule):
-    """Keeps the zeros that a model has when its optimizer is built, and makes no new ones.
+    """Keeps the zeros that a model has when its optimizer is built, and adds none.
 
-    To train a model on that was pruned before, by `keras_trim.prune` or otherwise, whatever the
-    sparsity of each weight: none of its zeros comes back.
+    Use it to continue training a model that was pruned by `keras_trim.prune` or otherwise, whatever
+    the sparsity of each weight. Every zero stays zero.
 
     Example:
 
@@ -318,7 +317,7 @@ class KeepZeros(PruningSchedule):
     ```
     """
 
-    starts_from_zeros = True  # read by `PruningOptimizer`: masks begin as the zeros that are there
+    starts_from_zeros = True  # `PruningOptimizer` reads this: masks start from existing zeros
 
     def __call__(self, step):
         return ops.cast(ops.zeros_like(step), "bool"), ops.zeros((), "float32")
