@@ -1,4 +1,4 @@
-"""How sparse each weight of a model is, as bars."""
+"""Plots the sparsity of each weight of a model as bars."""
 
 from keras_trim.plots.style import BLUE, GREY, GRID, PALE, clear_spines, format_percent, new_figure
 
@@ -11,8 +11,8 @@ def sparsity_figure(rows, max_bars=60):
     Args:
         rows: List of `(name, sparsity)`, or of anything with a `path` and a `sparsity`, such as
             `keras_trim.sparsity_report(model).rows`. They are drawn from top to bottom.
-        max_bars: Integer. Of more rows than that, the first ones are drawn, and how many were left
-            out is written below them.
+        max_bars: Integer. If there are more rows, only the first ones are drawn, with a note on how
+            many are left out.
 
     Returns:
         `matplotlib.figure.Figure`.
@@ -48,7 +48,7 @@ def sparsity_figure(rows, max_bars=60):
             fontsize=9,
         )
     ax.set_yticks(places, [shorten(name) for name in names], fontsize=9)
-    ax.set_ylim(len(bars) - 0.4, -0.6)  # the first on top
+    ax.set_ylim(len(bars) - 0.4, -0.6)  # first row at the top
     ax.set_xlim(0, 1)
     format_percent(ax.xaxis)
     ax.set_xlabel(
@@ -62,7 +62,7 @@ def sparsity_figure(rows, max_bars=60):
 
 
 def shorten(name):
-    """A name to write beside a row. Long paths lose their middle: the ends tell them apart."""
+    """Shortens a name to fit beside a row. Long paths lose their middle: their ends differ."""
     if len(name) <= _MAX_LABEL:
         return name
     half = (_MAX_LABEL - 1) // 2

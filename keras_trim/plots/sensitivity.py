@@ -1,15 +1,15 @@
-"""How much each weight of a model matters, as a heat map."""
+"""Plots how much each weight of a model matters, as a heat map."""
 
 from keras_trim.plots.layers import shorten
 from keras_trim.plots.style import GREY, clear_spines, new_figure
 
 
 def sensitivity_figure(sensitivity, max_rows=60):
-    """Draws a row per weight and a column per sparsity; the darker, the more is lost.
+    """Draws a row per weight and a column per sparsity. Darker means a larger loss.
 
     Args:
         sensitivity: `keras_trim.Sensitivity`.
-        max_rows: Integer. Of more weights than that, those that matter most are drawn.
+        max_rows: Integer. If there are more weights, only those that matter most are drawn.
 
     Returns:
         `matplotlib.figure.Figure`.

@@ -1,4 +1,4 @@
-"""Pictures of a training run, drawn into Axes of a figure of several panels."""
+"""Plots of a training run, drawn into the Axes of a multi-panel figure."""
 
 import numpy as np
 
@@ -6,10 +6,10 @@ from keras_trim.plots.style import BLUE, GREY, ORANGE, clear_spines, format_perc
 
 
 def make_figure(num_panels):
-    """Makes a figure of panels side by side, to be saved: it needs no display.
+    """Makes a figure of panels side by side for saving. It needs no display.
 
     Args:
-        num_panels: Integer. How many Axes.
+        num_panels: Integer. The number of Axes.
 
     Returns:
         Tuple of the `matplotlib.figure.Figure` and an array of its Axes.
@@ -22,7 +22,7 @@ def make_figure(num_panels):
 
 
 def plot_schedule(ax, steps, asked, reached):
-    """Plots the sparsity that a schedule asks for, and that which was counted in the weights.
+    """Plots the sparsity that a schedule asks for, and the sparsity counted in the weights.
 
     Args:
         ax: `matplotlib.axes.Axes` to draw into.
@@ -41,21 +41,21 @@ def plot_schedule(ax, steps, asked, reached):
 
 
 def plot_weight_histogram(ax, before, after, num_bins=60):
-    """Plots how the weights are distributed before and after pruning.
+    """Plots the distribution of weights before and after pruning.
 
-    Zeros would be one bar that dwarfs the others. So bars count the other weights only, as a share
-    of all, and the share of zeros is written at 0. The outermost bars hold what lies beyond them
-    too.
+    Zeros would make one bar that dwarfs the others. So bars only count nonzero weights, as
+    fractions of all weights, and the fraction of zeros is written at 0. The outermost bars include
+    the weights beyond them.
 
     Args:
         ax: `matplotlib.axes.Axes` to draw into.
         before: Array of floats, any shape: the weights before pruning.
-        after: Array of floats: the same weights after it.
-        num_bins: Integer. Bars over the whole range.
+        after: Array of floats: the same weights after pruning.
+        num_bins: Integer. The number of bars over the whole range.
     """
     before, after = np.ravel(before), np.ravel(after)
     nonzero = [weights[weights != 0] for weights in (before, after)]
-    # A few large weights would squeeze all the others into the middle.
+    # A few large weights would squeeze the rest into the middle.
     limit = max(np.quantile(np.abs(weights), 0.995) for weights in nonzero if weights.size)
     edges = np.linspace(-limit, limit, num_bins + 1)
     shares = [
@@ -63,7 +63,7 @@ def plot_weight_histogram(ax, before, after, num_bins=60):
     ]
     ax.stairs(shares[0], edges, color=GREY, linewidth=1.2, label="before pruning")
     ax.stairs(shares[1], edges, color=BLUE, fill=True, alpha=0.85, label="after pruning")
-    top = 1.35 * np.max(shares)  # room for the legend and for what is written at zero
+    top = 1.35 * np.max(shares)  # room for the legend and the note at zero
     ax.set_xlim(-limit, limit)
     ax.set_ylim(0, top)
     ax.axvline(0, color=BLUE, linewidth=1, linestyle=":")
