@@ -1,7 +1,7 @@
 """Arm's DS-CNN-L for keyword spotting as a Keras model, with the weights that Arm trained.
 
 Zhang, Suda, Lai and Chandra, "Hello Edge: Keyword Spotting on Microcontrollers",
-https://arxiv.org/abs/1711.07128; the weights are those of ARM-software/ML-KWS-for-MCU (Apache-2.0).
+https://arxiv.org/abs/1711.07128. The weights are from ARM-software/ML-KWS-for-MCU (Apache-2.0).
 """
 
 import pathlib
@@ -30,7 +30,7 @@ _BLOCKS = 5
 
 
 def build():
-    """The network: 49x10 MFCC to a softmax over 12 keywords."""
+    """Builds the network: 49x10 MFCC to a softmax over 12 keywords."""
     x = inputs = keras.Input(INPUT_SHAPE, name="mfcc")
     x = layers.Conv2D(_CHANNELS, (10, 4), strides=(2, 1), padding="same", name="conv_1")(x)
     x = _normalize(x, "conv_1/batch_norm")
@@ -54,7 +54,7 @@ def _normalize(x, name):
 
 
 def load(folder):
-    """The network with Arm's weights.
+    """Builds the network with Arm's weights.
 
     Args:
         folder: Path of the folder with `ds_cnn_l.npz`: arrays under the names of the frozen graph.
@@ -81,5 +81,5 @@ def load(folder):
 
 
 def accuracy(model, x, y):
-    """Float: the share of examples whose largest output is right."""
+    """Float: the fraction of examples whose largest output is right."""
     return float(np.mean(model.predict(x, batch_size=256, verbose=0).argmax(-1) == y))

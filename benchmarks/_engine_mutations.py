@@ -1,7 +1,7 @@
-"""Engine files that lie: their checksums are right, their graphs and weights are not.
+"""Engine files that lie: their checksums are right, but their graphs or weights are not.
 
-The changes below a checksum are those of `_mutations.py`; a file is an archive of arrays, one of
-which is the graph as JSON, so most of these change the graph, or the weights that belong to it.
+Changes below the checksums are those of `_mutations.py`. A file is an archive of arrays, one of
+which is the graph as JSON, so most changes here affect the graph or the weights it uses.
 """
 
 import copy
@@ -17,7 +17,7 @@ _GRAPH = "graph"
 
 
 def parts_of(data):
-    """The graph, as JSON has it, and the arrays of a file."""
+    """Returns the graph as parsed JSON, and the arrays of a file."""
     with Reader(io.BytesIO(data), 1 << 26) as reader:
         arrays = {name: reader.read_array(name) for name in reader.arrays}
     return json.loads(arrays.pop(_GRAPH).tobytes()), arrays
@@ -34,7 +34,7 @@ def join(graph, arrays):
 
 
 def mutate(data, parts, choice):
-    """A changed file: one time in four below the checksums, else with the right ones."""
+    """Returns a changed file: one in four below the checksums, the others with valid ones."""
     if choice.randrange(4) == 0:
         return _mutations.mutate(data, choice)
     graph, arrays = copy.deepcopy(parts[0]), dict(parts[1])
@@ -56,7 +56,7 @@ def _rewire(graph, arrays, choice):
 
 
 def _swap(graph, arrays, choice):
-    """The weights of one operation in the place of those of another."""
+    """Puts the weights of one operation in place of another's."""
     if len(arrays) > 1:
         names = list(arrays)
         a, b = choice.choice(names), choice.choice(names)

@@ -18,7 +18,7 @@ FINE_TUNING = (1, 2, 4)  # epochs
 
 
 def cifar(arguments):
-    """Dict: network -> results; the eight convolutions are trained on after pruning, too."""
+    """Dict: network -> results. The eight convolutions are also fine-tuned after pruning."""
     path = arguments.data / "cifar10_jpeg.npz"
     x, y = _packs.images(path, 0)
     x_test, y_test = _packs.images(path, 2)
@@ -46,7 +46,7 @@ def _train_pictures(model, data, name):
 
 
 def _get(name, train):
-    """A network with trained weights, from the cache if they are there."""
+    """Returns a network with trained weights, from the cache if possible."""
     model = getattr(_trained, name)()
     path = _trained.CACHE / f"{name}.weights.h5"
     if not path.exists():
@@ -66,7 +66,7 @@ def _accuracy(model, x, y):
 
 
 def _prune_all(model, examples, measure):
-    """Dict of the dense network's accuracy, and of each target and method."""
+    """Dict with the accuracy of the dense network, and of each target and method."""
     weights = model.get_weights()
     results = {"dense": measure()}
     estimate_statistics(model, examples)
@@ -84,7 +84,7 @@ def _prune_all(model, examples, measure):
 
 
 def _fine_tune(model, examples, train, measure, sparsity=0.9):
-    """Dict: epochs -> accuracy of one shot and `KeepZeros`, and of gradual pruning."""
+    """Dict: epochs -> accuracy of one-shot plus `KeepZeros`, and of gradual pruning."""
     weights, results = model.get_weights(), {}
     steps = math.floor(len(train[0]) / BATCH_SIZE)
     for epochs in FINE_TUNING:
@@ -110,7 +110,7 @@ def _fine_tune(model, examples, train, measure, sparsity=0.9):
 
 
 def reviews(arguments):
-    """Dict of results of a small transformer encoder: whether a review is positive."""
+    """Dict of results for a small transformer encoder that classifies reviews."""
     texts, labels = _packs.movie_reviews(arguments.data)
     keras.utils.set_random_seed(0)
     order = np.random.default_rng(0).permutation(len(texts))

@@ -1,11 +1,11 @@
-"""Loads and runs engine files that lie, in one process: none may crash, hang, or take memory.
+"""Loads and runs engine files that lie, in one process. None may crash, hang or take memory.
 
     python -m benchmarks.fuzz_engine [--count 1000000] [--seed 0] [--run 20]
 
-Every file is that of `tests/data/version_0_1_0.engine`, changed at random (see
-`_engine_mutations.py`). It must either be refused by `FormatError` or load; one in `--run` of those
-that load is called, too, which plans it first. The process may not take more than `HEADROOM` bytes
-over what a file is allowed to hold, and no file may take longer than `SECONDS`.
+Every file is `tests/data/version_0_1_0.engine` with random changes (see `_engine_mutations.py`). It
+must either load or raise `FormatError`. One in `--run` of those that load is also called, which
+plans it first. The process may not take more than `HEADROOM` bytes above what a file is allowed to
+hold, and no file may take longer than `SECONDS`.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def _try(path, inputs, is_run):
 
 
 def run(count, seed, every):
-    """Yields the results so far, now and then."""
+    """Yields the results so far from time to time."""
     choice = _mutations.random_choices(seed)
     data = (ROOT / "tests" / "data" / "version_0_1_0.engine").read_bytes()
     with np.load(ROOT / "tests" / "data" / "version_0_1_0.npz") as arrays:
@@ -69,7 +69,7 @@ def run(count, seed, every):
             except FormatError as error:
                 outcome = "refused"
                 messages[_kind(error)] += 1
-            except ValueError as error:  # inputs that are not those of the changed file
+            except ValueError as error:  # the inputs do not match the changed file
                 outcome = "inputs refused" if "nput" in str(error) else "failed"
                 messages[_kind(error)] += 1
             except Exception as error:

@@ -1,10 +1,10 @@
-"""Reads a million files that lie, in one process: none may crash, hang, or take memory it claims.
+"""Reads a million files that lie, in one process. None may crash, hang or take claimed memory.
 
     python -m benchmarks.fuzz_storage [--count 1000000] [--seed 0]
 
-Every file is a real one that was changed at random (see `_mutations.py`). It must either be refused
-by `FormatError`, or read. The process may not take more than `HEADROOM` bytes over what a file is
-allowed to hold, and no file may take longer than `SECONDS`.
+Every file is a real one with random changes (see `_mutations.py`). It must either be read or raise
+`FormatError`. The process may not take more than `HEADROOM` bytes above what a file is allowed to
+hold, and no file may take longer than `SECONDS`.
 """
 
 import argparse
@@ -21,13 +21,13 @@ from benchmarks._common import QUICK_RESULTS, RESULTS, package_versions, write_r
 from benchmarks._memory import _status
 from keras_trim.storage import FormatError
 
-MAX_BYTES = 1 << 24  # what a file may decode to
+MAX_BYTES = 1 << 24  # the most bytes a file may decode to
 HEADROOM = 1 << 26
 SECONDS = 10
 
 
 def _kind(error):
-    """The beginning of a message, without names and numbers."""
+    """Returns the beginning of a message, without names and numbers."""
     text = re.sub(r"'.*?'|\(.*|\d[\d,]*", "_", str(error))
     return " ".join(text.split())[:70]
 
@@ -46,7 +46,7 @@ def run(count, seed):
     for index in range(count):
         data = _mutations.mutate(choices.choice(files), choices)
         digest.update(data)
-        signal.alarm(SECONDS)  # its default action kills, which a summary that is missing tells
+        signal.alarm(SECONDS)  # its default action kills; the missing summary then tells
         begin = time.perf_counter()
         try:
             _mutations.read_all(data, MAX_BYTES)

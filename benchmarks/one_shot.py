@@ -1,12 +1,12 @@
-"""Networks that are pruned in one shot: accuracy, and what that takes.
+"""Accuracy and cost of pruning networks in one shot.
 
     python -m benchmarks.one_shot ds_cnn --data path/to/packs
     python -m benchmarks.one_shot cost
     python -m benchmarks.one_shot cifar --data path/to/packs      # trains networks first, once
     python -m benchmarks.one_shot reviews --data path/to/packs
 
-`ds_cnn` is Arm's DS-CNN-L with the weights that Arm trained. Examples to calibrate on are
-drawn from `part == "tune"`; settings were chosen on `val`; `test` is what the tables show.
+`ds_cnn` is Arm's DS-CNN-L with the weights that Arm trained. Calibration examples are drawn from
+`part == "tune"`. Settings were chosen on `val`. The tables show `test`.
 """
 
 import argparse
@@ -29,7 +29,7 @@ METHODS = ("magnitude", "wanda", "sparsegpt", "reconstruct")
 
 
 def pattern(target):
-    """Arguments of `keras_trim.prune` for a sparsity, `"2:4"`, or (sparsity, block size)."""
+    """Returns arguments of `keras_trim.prune` for a sparsity, "2:4", or (sparsity, block size)."""
     if target == "2:4":
         return {"sparsity": None, "sparsity_m_by_n": (2, 4)}
     if isinstance(target, tuple):
@@ -38,7 +38,7 @@ def pattern(target):
 
 
 def prune(model, weights, x, target, method, **arguments):
-    """Prunes a model from given weights; returns the seconds that took."""
+    """Prunes a model from given weights. Returns the seconds that took."""
     import keras_trim
 
     model.set_weights(weights)
@@ -50,7 +50,7 @@ def prune(model, weights, x, target, method, **arguments):
 
 
 def estimate_statistics(model, x):
-    """Estimates batch normalization's statistics anew; returns the seconds that took."""
+    """Re-estimates batch normalization's statistics. Returns the seconds that took."""
     import keras_trim
 
     start = time.perf_counter()
@@ -59,7 +59,7 @@ def estimate_statistics(model, x):
 
 
 def summarize(runs):
-    """Mean and values of each figure of several runs."""
+    """Returns the mean and the values of each metric over several runs."""
     return {
         key: {"mean": statistics.mean(run[key] for run in runs), "all": [run[key] for run in runs]}
         for key in runs[0]
@@ -113,7 +113,7 @@ def cost(arguments):
 
 
 def write(arguments, results):
-    """Writes results, those that there are so far."""
+    """Writes the results so far."""
     settings = {"examples": NUM_EXAMPLES, "backend": arguments.backend, "cores": os.cpu_count()}
     versions = package_versions(OUR_PACKAGES)
     write_result(RESULTS, f"one_shot_{arguments.what}", settings, versions, results)
