@@ -1,4 +1,4 @@
-"""Each layer that Keras has is trained under pruning: what is pruned in it, and what is not."""
+"""Trains every layer of Keras under pruning: which of its weights are pruned, and which are not."""
 
 import functools
 import inspect
@@ -27,7 +27,7 @@ RECURRENT = "kernel recurrent_kernel"
 
 
 class Scaled(layers.Wrapper):
-    """A wrapper as a user writes it, which holds the kernel of its layer as well."""
+    """A user's wrapper that also holds the kernel of its inner layer."""
 
     def build(self, input_shape=None):
         super().build(input_shape)
@@ -39,7 +39,7 @@ class Scaled(layers.Wrapper):
 
 
 class Experts(layers.Layer):
-    """A stack of matrices without a name, as mixtures of experts have it."""
+    """A stack of matrices without a name, as in mixtures of experts."""
 
     def build(self, input_shape):
         self.stack = self.add_weight(shape=(2, input_shape[-1], 4))
@@ -52,7 +52,7 @@ def one_input(x, params):
     return ops.matmul(x, params)
 
 
-# Class -> [(what makes the layer, its input, names of the weights that are pruned)].
+# Class -> [(function that makes the layer, its input, names of the pruned weights)].
 WITH_WEIGHTS = {
     "AdditiveAttention": [(lambda: layers.AdditiveAttention(), "sequence", "")],
     "Attention": [
@@ -131,7 +131,7 @@ WITH_WEIGHTS = {
         (lambda: Scaled(layers.Conv2DTranspose(6, 3)), "image", "kernel"),
     ],
 }  # fmt: skip
-# With weights on one backend, or none that an optimizer of Keras trains.
+# Layers that have weights on only one backend, or none that a Keras optimizer trains.
 ELSEWHERE = {
     "JaxLayer": "jax",
     "FlaxLayer": "jax, with the package flax",
@@ -178,7 +178,7 @@ def make_inputs():
 
 
 def cases():
-    """List of tuples (class, layer, its input, names of the weights that are pruned)."""
+    """List of tuples (class, layer, its input, names of the pruned weights)."""
     table = dict(WITH_WEIGHTS)
     if BACKEND == "torch":
         import torch
@@ -194,14 +194,14 @@ def cases():
                 params={"kernel": np.eye(8, 4, dtype="float32") + 0.1}), "vector", "variable"),
         ]  # fmt: skip
     for name, entries in table.items():
-        if hasattr(layers, name):  # an older Keras has fewer
+        if hasattr(layers, name):  # older versions of Keras have fewer layers
             for make, kind, pruned in entries:
                 yield name, make(), kind, pruned
 
 
 @functools.cache
 def trained():
-    """A model of all layers side by side after two steps, and the list of its `cases`."""
+    """Returns a model of all layers side by side after two steps, and the list of its `cases`."""
     keras.utils.set_random_seed(0)
     inputs, outputs, built = make_inputs(), [], []
     for name, layer, kind, pruned in cases():
@@ -215,7 +215,7 @@ def trained():
         built.append((name, layer, pruned))
     model = keras.Model(inputs, layers.Add()(outputs))
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # a layer of Keras is left out by design, not in doubt
+        warnings.simplefilter("error")  # Keras's layers are left out by design, never in doubt
         keras_trim.prune_low_magnitude(model, keras_trim.ConstantSparsity(0.5, 0))
     model.compile("adam", "mse")
     rng = np.random.default_rng(0)
