@@ -216,9 +216,8 @@ class PruningSummaries(keras.callbacks.TensorBoard):
 
     For each pruned weight it logs `<path>/sparsity` (the counted fraction of zeros) and
     `<path>/threshold` (the smallest magnitude kept). For all pruned weights together it logs
-    `sparsity/measured` and `sparsity/scheduled`. The x-axis is the optimizer's step. Like Keras's
-    callback, it needs the packages tensorboard and tensorflow on any backend:
-    `pip install "keras-trim[summaries]"`.
+    `sparsity/measured` and `sparsity/scheduled`. The x-axis is the optimizer's step. It needs
+    tensorboard and tensorflow on any backend: `pip install "keras-trim[summaries,tensorflow]"`.
 
     Args:
         log_dir: Path. Where to write; see `keras.callbacks.TensorBoard`.
@@ -238,9 +237,11 @@ class PruningSummaries(keras.callbacks.TensorBoard):
             name for name in ("tensorboard", "tensorflow") if importlib.util.find_spec(name) is None
         ]
         if missing:
+            # The extra brings no TensorFlow: there are two packages of it, for the user to choose.
+            extras = "summaries,tensorflow" if "tensorflow" in missing else "summaries"
             raise ImportError(
                 "`PruningSummaries` writes with TensorBoard: install it by "
-                f'`pip install "keras-trim[summaries]"`. Not found: {", ".join(missing)}'
+                f'`pip install "keras-trim[{extras}]"`. Not found: {", ".join(missing)}'
             )
         super().__init__(log_dir=log_dir, update_freq=update_freq, **kwargs)
 

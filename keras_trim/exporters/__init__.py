@@ -265,7 +265,9 @@ def _require_packages(format):
     packages = _CONVERTERS[format].PACKAGES
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
+        # No extra brings a TensorFlow over the one that may be there.
+        extras = f"{format},tensorflow" if "tensorflow" in missing else format
         raise ImportError(
-            f"Exporting in the format '{format}' needs: pip install \"keras-trim[{format}]\". "
+            f"Exporting in the format '{format}' needs: pip install \"keras-trim[{extras}]\". "
             f"Not found: {', '.join(missing)}. Received: format='{format}'"
         )
