@@ -105,7 +105,7 @@ class Graph:
         (top, bottom), (left, right) = producers[0].padding
         return top if top == bottom == left == right else 0
 
-    def search(self, sources, neighbours, is_found):
+    def search(self, sources, neighbors, is_found):
         """Returns the first match on every path from `sources`; none if some path has no match."""
         found, seen, waiting = [], set(), list(sources)
         while waiting:
@@ -115,10 +115,10 @@ class Graph:
             seen.add(layer)
             if is_found(layer):
                 found.append(layer)
-            elif not neighbours(layer):
+            elif not neighbors(layer):
                 return []
             else:
-                waiting.extend(neighbours(layer))
+                waiting.extend(neighbors(layer))
         return found
 
     def between(self, sources, ends):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_trim.plots.style import BLUE, GREY, ORANGE, clear_spines, format_percent, new_figure
+from keras_trim.plots.style import BLUE, GRAY, ORANGE, clear_spines, format_percent, new_figure
 
 
 def histogram_figure(weights, title="", num_bins=61):
@@ -45,7 +45,7 @@ def histogram_figure(weights, title="", num_bins=61):
     left.set_xticks([0], ["exactly 0"])
     left.set_yticks([0, 0.5, 1])
     left.spines["left"].set_bounds(0, 1)
-    left.text(0, zeros + 0.035, f"{zeros:.1%}", horizontalalignment="center", color=GREY)
+    left.text(0, zeros + 0.035, f"{zeros:.1%}", horizontalalignment="center", color=GRAY)
     left.set_ylabel("share of all weights")
 
     edges = _edges(others, num_bins)
@@ -58,7 +58,7 @@ def histogram_figure(weights, title="", num_bins=61):
         "value, where it is not 0" + (f" ({num_odd:,} NaN or infinite)" if num_odd else "")
     )
     if not others.size:
-        right.text(0.5, 0.5, "none", transform=right.transAxes, color=GREY, ha="center")
+        right.text(0.5, 0.5, "none", transform=right.transAxes, color=GRAY, ha="center")
     for ax in (left, right):
         format_percent(ax.yaxis)
         clear_spines(ax)

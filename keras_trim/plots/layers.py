@@ -1,6 +1,6 @@
 """Plots the sparsity of each weight of a model as bars."""
 
-from keras_trim.plots.style import BLUE, GREY, GRID, PALE, clear_spines, format_percent, new_figure
+from keras_trim.plots.style import BLUE, GRAY, GRID, PALE, clear_spines, format_percent, new_figure
 
 _MAX_LABEL = 34
 
@@ -43,7 +43,7 @@ def sparsity_figure(rows, max_bars=60):
             1.015,
             place,
             f"{share:.1%}",
-            color=GREY,
+            color=GRAY,
             verticalalignment="center_baseline",
             fontsize=9,
         )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_trim.plots.style import BLUE, GREY, PALE, new_figure
+from keras_trim.plots.style import BLUE, GRAY, PALE, new_figure
 
 
 def mask_figure(weights, title="", max_pixels=256):
@@ -68,7 +68,7 @@ def mask_figure(weights, title="", max_pixels=256):
         bar.set_label("kept, per pixel")
     note = f"a pixel stands for about {part[0]} x {part[1]} weights" if averaged else ""
     heading = "\n".join(line for line in (title, note) if line)
-    ax.set_title(heading, loc="left", fontsize=10, color=GREY)
+    ax.set_title(heading, loc="left", fontsize=10, color=GRAY)
     return figure
 
 

@@ -1,7 +1,7 @@
 """Plots how much each weight of a model matters, as a heat map."""
 
 from keras_trim.plots.layers import shorten
-from keras_trim.plots.style import GREY, clear_spines, new_figure
+from keras_trim.plots.style import GRAY, clear_spines, new_figure
 
 
 def sensitivity_figure(sensitivity, max_rows=60):
@@ -36,7 +36,7 @@ def sensitivity_figure(sensitivity, max_rows=60):
         for j, sparsity in enumerate(sparsities):
             change = changes.get((path, sparsity))
             if change is not None:
-                color = "white" if abs(change) > dark else GREY
+                color = "white" if abs(change) > dark else GRAY
                 ax.text(j, i, f"{change:+.3f}", color=color, ha="center", va="center", fontsize=8)
     ax.set_xticks(range(len(sparsities)), [f"{100 * s:.3g}%" for s in sparsities])
     ax.set_yticks(range(len(paths)), [shorten(path) for path in paths], fontsize=9)

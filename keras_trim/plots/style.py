@@ -3,7 +3,7 @@
 # The palette of Okabe and Ito, which color-blind readers can tell apart.
 BLUE = "#0072B2"
 ORANGE = "#E69F00"
-GREY = "#6B6B6B"
+GRAY = "#6B6B6B"
 GRID = "#DDDDDD"
 PALE = "#DCE6EE"
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_trim.plots.style import BLUE, GREY, ORANGE, clear_spines, format_percent, new_figure
+from keras_trim.plots.style import BLUE, GRAY, ORANGE, clear_spines, format_percent, new_figure
 
 
 def make_figure(num_panels):
@@ -61,7 +61,7 @@ def plot_weight_histogram(ax, before, after, num_bins=60):
     shares = [
         np.histogram(np.clip(weights, -limit, limit), edges)[0] / before.size for weights in nonzero
     ]
-    ax.stairs(shares[0], edges, color=GREY, linewidth=1.2, label="before pruning")
+    ax.stairs(shares[0], edges, color=GRAY, linewidth=1.2, label="before pruning")
     ax.stairs(shares[1], edges, color=BLUE, fill=True, alpha=0.85, label="after pruning")
     top = 1.35 * np.max(shares)  # room for the legend and the note at zero
     ax.set_xlim(-limit, limit)

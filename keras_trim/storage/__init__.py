@@ -1,6 +1,6 @@
-"""Models as small files: zeros cost next to nothing, and nothing is lost.
+"""Lossless storage of models as small files; zeros cost almost nothing.
 
-Names are imported when they are used: the engine reads arrays where there is no Keras.
+Names are imported on first use, so the engine can read arrays without importing Keras.
 """
 
 import importlib
@@ -25,14 +25,11 @@ _MODULES = {
     "FormatError": "errors",
     "SaveResult": "result",
     "SavedArray": "result",
-    "SizeRow": "sizes",
-    "SizeTable": "sizes",
     "compress_keras": "keras_archive",
     "load": "model",
     "load_arrays": "arrays",
     "save": "model",
     "save_arrays": "arrays",
-    "size_table": "sizes",
 }
 __all__ = sorted(_MODULES)
 

@@ -123,8 +123,8 @@ def test_chromium_draws_the_page_and_complains_of_nothing(folder):
     pixels = matplotlib.image.imread(picture)[..., :3].reshape(-1, 3)
     drawn = np.any(np.abs(pixels - pixels[0]) > 0.1, axis=1)  # not the background
     assert drawn.mean() > 0.05
-    is_coloured = np.ptp(pixels, axis=1) > 0.3  # text and lines are grey, bars are not
-    assert is_coloured.mean() > 0.01
+    is_colored = np.ptp(pixels, axis=1) > 0.3  # text and lines are gray, bars are not
+    assert is_colored.mean() > 0.01
 
 
 def test_page_draws_the_largest_weights_only(folder):
