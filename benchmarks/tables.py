@@ -13,7 +13,7 @@ import re
 import statistics
 import sys
 
-from benchmarks import _headline, _inference_table
+from benchmarks import _headline, _inference_table, _one_shot_table
 from benchmarks._common import RESULTS, ROOT
 
 BACKENDS = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}
@@ -222,6 +222,10 @@ def inference():
     return _inference_table.make(markdown)
 
 
+def one_shot():
+    return _one_shot_table.make(markdown)
+
+
 def _difference(result, other):
     """Returns the mean difference in accuracy in points, paired by seed, and its standard error."""
     pairs = zip(result["accuracies"], other["accuracies"], strict=True)
@@ -263,6 +267,7 @@ TABLES = {
     "storage": ("docs/benchmarks.md", storage),
     "inference": ("docs/benchmarks.md", inference),
     "deployment": ("docs/deployment.md", deployment),
+    "one_shot": ("docs/one_shot.md", one_shot),
 }
 
 

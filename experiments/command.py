@@ -52,7 +52,7 @@ def run(arguments, make_task):
     results = arguments.results or (QUICK if arguments.quick else HERE / "results")
     path = results / f"{task.name}.jsonl"
     work = arguments.work / (f"quick-{task.name}" if arguments.quick else task.name)
-    if arguments.no_resume or arguments.quick:
+    if (arguments.no_resume or arguments.quick) and not arguments.measure:
         path.unlink(missing_ok=True)
         shutil.rmtree(work, ignore_errors=True)
     records = Records(path)

@@ -85,7 +85,7 @@ class Grid:
     def _start(self, seed):
         """The weights that all rows of a seed begin with."""
         task = self._task
-        path = self._work / ("start.npz" if task.weights_are_given else f"start-{seed}.npz")
+        path = self._start_path(seed)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             start = time.perf_counter()
@@ -105,6 +105,9 @@ class Grid:
                 shutil.rmtree(folder)
         with np.load(path) as arrays:
             return [arrays[name] for name in arrays.files]
+
+    def _start_path(self, seed):
+        return self._work / ("start.npz" if self._task.weights_are_given else f"start-{seed}.npz")
 
     def _train(self, seed, target, choice, label):
         """A trained model; checkpoints are removed with the next one."""
@@ -165,7 +168,6 @@ class Grid:
     def _train_peer(self, seed, target, choice):
         """A Keras 3 model with what TFMOT made of the same start, and its packages' versions."""
         self._start(seed)
-        start = self._work / ("start.npz" if self._task.weights_are_given else f"start-{seed}.npz")
         path = self._work / "peer.npz"
         with contextlib.ExitStack() as stack:
             worker = stack.enter_context(
@@ -177,7 +179,7 @@ class Grid:
                 task=self._task.command,
                 data=self._data,
                 quick=self._quick,
-                start=str(start),
+                start=str(self._start_path(seed)),
                 path=str(path),
                 target=target,
                 seed=seed,

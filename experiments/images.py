@@ -13,7 +13,7 @@ import numpy as np
 from experiments import command, pictures
 from experiments.task import Settings, Task
 
-FIRST_LAYERS = {"mobilenet_v1": "conv1", "mobilenet_v2": "Conv1", "inception_v3": None}
+FIRST_LAYERS = {"mobilenet_v1": "conv1", "mobilenet_v2": "Conv1", "inception_v3": "conv2d"}
 SMALL = Settings(
     epochs=6, rates=(1e-3, 3e-4), dense_epochs=40, dense_rate=2e-3, patience=6, weight_decay=1e-3
 )

@@ -225,6 +225,8 @@ def small_table(everything):
     """The README's table: one row per model that has figures."""
     header = ["model", "score", "dense", "50 %", "80 %", "90 %"]
     lines = [_line(header), _line(["---", "---", *["---:"] * 4])]
+    if not any(results.scores(None) for results in everything):
+        return ["Not run yet."]
     for results in everything:
         values = [results.scores(target) for target in (None, 0.5, 0.8, 0.9)]
         if any(values):
@@ -259,7 +261,7 @@ def main():
     table = "\n".join(small_table(everything))
     readme = re.sub(
         r"(<!-- experiments -->\n).*?(<!-- /experiments -->)",
-        lambda match: f"{match[1]}\n{table}\n\n{match[2]}",
+        lambda match: f"{match[1]}{table}\n{match[2]}",
         README.read_text(),
         flags=re.DOTALL,
     )

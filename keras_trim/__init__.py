@@ -1,5 +1,6 @@
 """Trim insignificant weights of Keras 3 models, on JAX, TensorFlow and PyTorch."""
 
+import difflib
 import importlib
 import typing
 
@@ -31,6 +32,7 @@ if typing.TYPE_CHECKING:  # imported when they are used: see `_MODULES`
     from keras_trim.exporters import ExportedFile, export
     from keras_trim.one_shot import Sensitivity, budget, prune, sensitivity
     from keras_trim.sizes import SizeTable, size_table
+    from keras_trim.speed import SpeedReport, bench
     from keras_trim.storage import (
         FormatError,
         compress_keras,
@@ -48,6 +50,7 @@ _MODULES = {
     "exporters": ("ExportedFile", "export"),
     "one_shot": ("Sensitivity", "budget", "prune", "sensitivity"),
     "sizes": ("SizeTable", "size_table"),
+    "speed": ("SpeedReport", "bench"),
     "storage": (
         "FormatError",
         "compress_keras",
@@ -79,7 +82,9 @@ __all__ = [
     "Sensitivity",
     "SizeTable",
     "SparsityReport",
+    "SpeedReport",
     "UpdatePruningStep",
+    "bench",
     "budget",
     "check",
     "compress_keras",
@@ -111,4 +116,16 @@ def __getattr__(name):
         module = importlib.import_module(f"keras_trim.{_MODULE_OF[name]}")
         globals()[name] = getattr(module, name)
         return globals()[name]
-    raise AttributeError(f"module 'keras_trim' has no attribute '{name}'")
+    raise AttributeError(f"module 'keras_trim' has no attribute '{name}'{_meant(name)}")
+
+
+def __dir__():
+    return sorted([*__all__, "__version__", "inference", "plots", "sparsity"])
+
+
+def _meant(name):
+    """A guess of what somebody was looking for."""
+    if name in ("Engine", "engine"):
+        return ": the engine is `keras_trim.inference.Engine`"
+    close = difflib.get_close_matches(name, __dir__(), 1)
+    return f": did you mean `keras_trim.{close[0]}`?" if close else ""

@@ -1,10 +1,14 @@
 """Prunes after the steps of optimizers outside Keras: `torch.optim`, optax, your own."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_trim import backend, guard, torch_optimizers
+from keras_trim.arguments import check_model
 from keras_trim.hosts import to_numpy
 from keras_trim.marks import get_spec, resolve_pending
 from keras_trim.masking import Masking
@@ -40,12 +44,8 @@ class Pruner:
     ```
     """
 
-    def __init__(self, model):
-        if not isinstance(model, keras.layers.Layer) or not model.built:
-            raise ValueError(
-                "`model` must be a Keras model or layer that is built: call it on a batch first. "
-                f"Received: model={model!r}"
-            )
+    def __init__(self, model: keras.layers.Layer) -> None:
+        check_model(model, takes_layers=True)
         guard.install()
         resolve_pending()
         self._trainable_variables = list(model.trainable_variables)
@@ -76,16 +76,16 @@ class Pruner:
         torch_optimizers.expect(self)
 
     @property
-    def variables(self):
+    def variables(self) -> list[keras.Variable]:
         """List of Keras variables that make up the whole state: step counters and masks."""
         return [self._step, self._pruned_steps, *(weight.mask for weight in self.pruned_weights)]
 
     @property
-    def iterations(self):
+    def iterations(self) -> keras.Variable:
         """Scalar int32 variable: the number of finished steps."""
         return self._step
 
-    def apply(self):
+    def apply(self) -> None:
         """Ends a step. Call it after the optimizer has moved the weights."""
         torch_optimizers.applied(self)
         backend.end_step(self._apply, self._strategy)
@@ -96,7 +96,9 @@ class Pruner:
         self._step.assign_add(1)
         self._masking.prune(before, backend.read_step(self._step))
 
-    def stateless_apply(self, pruner_variables, trainable_variables):
+    def stateless_apply(
+        self, pruner_variables: Sequence[Any], trainable_variables: Sequence[Any]
+    ) -> tuple[list[Any], list[Any]]:
         """Does what `apply` does as a pure function, for JAX.
 
         Args:
@@ -127,11 +129,11 @@ class Pruner:
         count = len(self.variables)
         return values[count:], values[:count]
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, np.ndarray]:
         """Dict: string -> `numpy.ndarray`, to save in a checkpoint."""
         return {name: np.array(to_numpy(v)) for name, v in self._named_variables().items()}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` returned, for a model whose weights have been restored.
 
         Args:
@@ -151,6 +153,10 @@ class Pruner:
             )
         for name, variable in variables.items():
             variable.assign(ops.convert_to_tensor(state[name], variable.dtype))
+
+    def __repr__(self) -> str:
+        step = int(to_numpy(self._step))
+        return f"<Pruner of {len(self.pruned_weights)} weights, at step {step}>"
 
     def _named_variables(self):
         masks = {f"mask/{w.variable.path}": w.mask for w in self.pruned_weights}

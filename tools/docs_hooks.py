@@ -55,6 +55,21 @@ def undocumented_names():
     ]
 
 
+def on_startup(command, dirty):
+    remove_what_notebooks_wrote()
+
+
+def on_post_build(config):
+    remove_what_notebooks_wrote()
+
+
+def remove_what_notebooks_wrote():
+    """They run in their own folder, and models do not belong to the site."""
+    for path in (ROOT / "docs" / "tutorials").iterdir():
+        if path.is_file() and path.suffix not in (".ipynb", ".md"):
+            path.unlink()
+
+
 def on_config(config):
     missing = undocumented_names()
     if missing:

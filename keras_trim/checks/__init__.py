@@ -4,9 +4,11 @@ import importlib
 
 import keras
 
+from keras_trim.arguments import check_model, takes_named
 from keras_trim.checks.report import DeploymentReport as DeploymentReport
 from keras_trim.checks.report import Obstacle as Obstacle
 from keras_trim.checks.report import WeightCheck as WeightCheck
+from keras_trim.progress import progress
 
 # Modules, which are imported when they are asked: a policy's rules are in this package, too.
 _TARGETS = {
@@ -18,18 +20,23 @@ _TARGETS = {
 }
 
 
-def check(model, target="xnnpack"):
+@takes_named
+def check(
+    model: keras.Model, target: str = "engine", verbose: str | bool = "auto"
+) -> DeploymentReport:
     """Checks for each weight of a model whether a runtime will skip its zeros, and if not, why.
 
     Args:
         model: Built Keras model.
-        target: String.
+        target: String. Default: the engine of this library.
             - `"xnnpack"`: LiteRT's CPU backend, the only stock one that skips single zeros
             - `"litert"`: LiteRT as a whole, and which zeros its files omit. This reads the file
               that `export` makes, so it needs the extra `litert` and takes seconds
             - `"onnx"`: ONNX Runtime, likewise (extra `onnx`)
             - `"engine"`: `keras_trim.inference`
             - `"nvidia-2:4"`: the sparse tensor cores of NVIDIA GPUs
+        verbose: `"auto"` (reports progress on a terminal or in a notebook if it takes longer than
+            two seconds), `True` or `False`.
 
     Returns:
         `DeploymentReport`. `print` it for a table; `.rows` has the data. It is true if every pruned
@@ -52,11 +59,6 @@ def check(model, target="xnnpack"):
         raise ValueError(
             f"`target` must be one of {', '.join(map(repr, _TARGETS))}. Received: target={target!r}"
         )
-    if not isinstance(model, keras.Model):
-        raise ValueError(f"`model` must be a Keras model. Received: model={model!r}")
-    if not model.built:
-        raise ValueError(
-            "The model has no weights yet: build it first, by `model.build(input_shape)` or by "
-            f"calling it on a batch. Received: model={model.name}"
-        )
-    return importlib.import_module(f"keras_trim.checks.{_TARGETS[target]}").check(model)
+    check_model(model)
+    with progress(f"checking against {target}", verbose=verbose):
+        return importlib.import_module(f"keras_trim.checks.{_TARGETS[target]}").check(model)

@@ -1,11 +1,16 @@
 """Plots the distribution of a weight's values, with zeros apart."""
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from keras_trim.plots.style import BLUE, GRAY, ORANGE, clear_spines, format_percent, new_figure
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def histogram_figure(weights, title="", num_bins=61):
+
+def histogram_figure(weights: Any, title: str = "", num_bins: int = 61) -> "Figure":
     """Draws the fraction of zeros as a separate bar, and the other values as a histogram.
 
     On a shared scale, the spike at zero would hide the other values. Both panels show fractions of

@@ -16,9 +16,6 @@ if typing.TYPE_CHECKING:  # what type checkers and the reference read
     from keras_trim.storage.model import save as save
     from keras_trim.storage.result import SavedArray as SavedArray
     from keras_trim.storage.result import SaveResult as SaveResult
-    from keras_trim.storage.sizes import SizeRow as SizeRow
-    from keras_trim.storage.sizes import SizeTable as SizeTable
-    from keras_trim.storage.sizes import size_table as size_table
 
 _MODULES = {
     "CompressResult": "keras_archive",

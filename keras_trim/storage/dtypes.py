@@ -1,5 +1,6 @@
 """The data types that a file may hold: their names and the layout of their bits."""
 
+import functools
 import typing
 
 import ml_dtypes
@@ -45,6 +46,7 @@ def dtype_name(dtype):
     return dtype.name if DTYPES.get(dtype.name) == dtype.newbyteorder("=") else None
 
 
+@functools.lru_cache(maxsize=256)
 def parse_dtype(name):
     """The `numpy.dtype` of a name, little-endian, or `None` if the name is unknown."""
     if name in DTYPES:
