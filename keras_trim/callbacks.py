@@ -145,7 +145,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
             self._check(0)  # for a model that TensorFlow built in the first step
 
     def log_epoch(self, logs: dict[str, Any] | None) -> None:
-        """Adds to the logs of an epoch what is zero; unless that is done."""
+        """Adds the measured sparsity to an epoch's logs, unless it is already there."""
         if self._optimizers and self._is_built and logs is not None and not self._is_logged(logs):
             self._log(logs, self._measured_sparsity())
 
@@ -156,7 +156,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         schedules = [s for optimizer in self._optimizers for s in optimizer.schedules]
         end = max((getattr(schedule, "end_step", -1) for schedule in schedules), default=-1)
         if step < end and self._is_end_told:
-            return  # when training began
+            return  # the warning was given when training began
         if step < end:
             warnings.warn(
                 f"Training ended at step {step}, before the `end_step` {end} of the pruning "
@@ -222,7 +222,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
 
 
 class _FirstOfCallbacks(keras.callbacks.Callback):
-    """Logs for an `UpdatePruningStep`, before any other callback looks."""
+    """Logs for an `UpdatePruningStep` before any other callback reads the logs."""
 
     async_safe = True
 
@@ -286,7 +286,7 @@ class PruningSummaries(keras.callbacks.TensorBoard):
             name for name in ("tensorboard", "tensorflow") if importlib.util.find_spec(name) is None
         ]
         if missing:
-            # The extra brings no TensorFlow: there are two packages of it, for the user to choose.
+            # The extra does not install TensorFlow: users choose between its two packages.
             extras = "summaries,tensorflow" if "tensorflow" in missing else "summaries"
             raise ImportError(
                 "`PruningSummaries` writes with TensorBoard: install it by "

@@ -23,12 +23,12 @@ _FEW_ZEROS = 0.01
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a call of `fit` is going to train.
+    """The training that a call of `fit` will do.
 
     Args:
-        start: Integer. Steps that are finished.
-        end: Integer. Steps that will be finished when training ends.
-        epochs: Integer. Epochs that are trained.
+        start: Integer. The number of finished steps.
+        end: Integer. The number of finished steps at the end of training.
+        epochs: Integer. The number of epochs to train.
     """
 
     start: int
@@ -159,7 +159,7 @@ def _warn_of_late_start(optimizer):
 
 
 def _warn_of_misfit(schedule, weights, run):
-    """Warns, once, of a schedule that the run does not suit. Returns whether it ends beyond it."""
+    """Warns once if a schedule does not suit the run. Returns whether it ends after the run."""
     has_begun = has_pruned(weights)
     due_now = run.start == 0 and schedule.begin_step == 0
     following = 0 if due_now else schedule.next_update(run.start)
@@ -187,7 +187,7 @@ def _warn_of_misfit(schedule, weights, run):
 
 
 def _haste(schedule, run, following):
-    """What is wrong with a schedule that leaves no time to adapt, or `None`."""
+    """Returns what is wrong with a schedule that leaves no time to adapt, or `None`."""
     per_epoch = run.steps_per_epoch
     is_ramp = schedule.num_updates > 1
     if is_ramp and schedule.end_step <= min(run.epochs, per_epoch - 1):
@@ -214,7 +214,7 @@ def _haste(schedule, run, following):
 
 
 def _advice(schedule, run):
-    """A sentence: what to write for this run."""
+    """Returns a sentence: what to write for this run."""
     length = run.end - run.start
     if not isinstance(schedule, (ConstantSparsity, PolynomialDecay)):
         return "Choose an earlier `begin_step` or `end_step`, or a smaller `frequency`."

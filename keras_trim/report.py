@@ -69,7 +69,7 @@ class SparsityReport(Shown):
 
     @property
     def pruned_rows(self) -> list[ReportRow]:
-        """List of the rows that are pruned; in a model without marks, that can be."""
+        """List of the rows of pruned weights. Without marks: of weights that can be pruned."""
         return [row for row in self.rows if row.reason is None]
 
     @property
@@ -113,7 +113,7 @@ def _shape(row: ReportRow) -> str:
 
 
 def _named(rows: list[ReportRow]) -> str:
-    """What is left out, by kind: `"26 BatchNormalization layers, 13 depthwise kernels"`."""
+    """Counts what is left out by kind: `"26 BatchNormalization layers, 13 depthwise kernels"`."""
     counts: Counter[str] = Counter()
     layers: dict[str, set[str]] = {}
     for row in rows:
@@ -138,8 +138,7 @@ def _named(rows: list[ReportRow]) -> str:
 def sparsity_report(model: keras.layers.Layer) -> SparsityReport:
     """Reports whether and how each weight of a model is pruned, and how many values are zero.
 
-    Zeros are counted wherever they stand: while a model is trained, after `strip_pruning` or
-    `prune`, and in a model that was loaded.
+    It counts all zeros: during training, after `strip_pruning` or `prune`, and in a loaded model.
 
     Args:
         model: Built Keras model or layer. If processes share its weights, all of them must call

@@ -65,7 +65,7 @@ class PruningSchedule(abc.ABC):
     def __repr__(self) -> str:
         try:
             arguments = self.get_config().items()
-        except Exception:  # of a class that is not complete: its repr must not hide its error
+        except Exception:  # the class is incomplete: its repr must not hide its error
             return object.__repr__(self)
         return f"{type(self).__name__}({', '.join(f'{name}={v!r}' for name, v in arguments)})"
 
@@ -78,11 +78,11 @@ class PruningSchedule(abc.ABC):
         """Draws the sparsity over the steps of training.
 
         Args:
-            num_steps: Integer. Steps of the whole run. By default the schedule's, and a quarter as
-                many again.
-            steps_per_epoch: Integer. Draws where epochs end.
-            reached: Floats, one for each epoch, such as `history.history["sparsity"]`: what was
-                counted. Needs `steps_per_epoch`.
+            num_steps: Integer. Steps of the whole run. Default: the schedule's length plus a
+                quarter.
+            steps_per_epoch: Integer. If given, draws the ends of epochs.
+            reached: Floats, one per epoch, such as `history.history["sparsity"]`: the measured
+                sparsity. Needs `steps_per_epoch`.
 
         Returns:
             `matplotlib.figure.Figure`: `.savefig("schedule.png")`, or the last line of a cell.

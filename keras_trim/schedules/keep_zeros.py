@@ -1,4 +1,4 @@
-"""No new zeros, and none less."""
+"""A schedule that keeps existing zeros and adds none."""
 
 from __future__ import annotations
 

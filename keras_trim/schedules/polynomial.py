@@ -86,27 +86,27 @@ class PolynomialDecay(SteppedSchedule):
         power: float = 3,
         gradient_accumulation_steps: int = 1,
     ) -> PolynomialDecay:
-        """Makes the schedule of a run that is known in epochs.
+        """Makes the schedule for a run that is given in epochs.
 
         Args:
-            final_sparsity: Float in `[0, 1)`. Where it ends.
-            epochs: Integer. As in `fit`: all epochs that the model is trained for.
-            data: What `fit` trains on, whose batches are counted: an array, nested arrays, or a
-                dataset or loader that has a length. Or an integer: the batches in an epoch. (With
-                `validation_split`, pass that.)
-            batch_size: Integer. As in `fit`, 32 by default; for arrays only.
-            initial_sparsity: Float in `[0, 1)`. Where pruning begins.
-            first_epoch: Integer. Epochs that are trained before pruning begins.
-            ramp: Float in `(0, 1]`. The part of the other epochs in which the sparsity rises; in
-                the rest the network adapts.
-            power: Number. As of the schedule.
-            gradient_accumulation_steps: Integer. As of the optimizer.
+            final_sparsity: Float in `[0, 1)`. The sparsity at the end.
+            epochs: Integer. As in `fit`: the total number of epochs.
+            data: The data for `fit`, whose batches are counted: an array, nested arrays, or a
+                dataset or loader that has a length. Or an integer, the number of batches in an
+                epoch. (With `validation_split`, pass the integer.)
+            batch_size: Integer. As in `fit`, 32 by default. Only for arrays.
+            initial_sparsity: Float in `[0, 1)`. The sparsity at the beginning.
+            first_epoch: Integer. The number of epochs to train before pruning begins.
+            ramp: Float in `(0, 1]`. The fraction of the other epochs in which the sparsity rises.
+                In the rest, the network adapts.
+            power: Number. As in the constructor.
+            gradient_accumulation_steps: Integer. As in the optimizer.
 
         Returns:
-            `PolynomialDecay`, counted from a model that is compiled anew.
+            `PolynomialDecay`, counted from a newly compiled model.
 
         Raises:
-            ValueError: for data whose batches cannot be counted, and for arguments out of range.
+            ValueError: if the data's batches cannot be counted, or an argument is out of range.
 
         Example:
 
