@@ -33,7 +33,7 @@ SECONDS = 30
 
 def _try(path, inputs, is_run):
     engine = Engine.load(path, num_threads=1, max_bytes=MAX_BYTES)
-    engine._tuner.choices._name = None
+    engine._tuner.cache._name = None
     engine._tuner.seconds = 1e-5
     if is_run:
         engine(inputs)
