@@ -123,7 +123,7 @@ def count_cores():
     return os.cpu_count() or 1
 
 
-def _cpu():
+def cpu_name():
     """String: model of the CPU, with the vector extensions that matter."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
@@ -150,7 +150,7 @@ def write_result(folder, name, settings, versions, results):
     content = {
         "benchmark": name,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "cpu": _cpu(),
+        "cpu": cpu_name(),
         "cores": count_cores(),
         "system": f"{platform.system()} {platform.machine()}",
         "load_average": [round(load, 2) for load in os.getloadavg()],

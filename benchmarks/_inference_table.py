@@ -1,4 +1,4 @@
-"""The README's table of inference, from the files of results alone."""
+"""The tables of inference, from the files of results alone."""
 
 import json
 
@@ -128,7 +128,8 @@ def _explanation(contents, machine):
         "in layers that run sparsely, over what one core can do "
         f"({limits['flops'] / 1e9:.0f} GFLOP/s; it reads {limits['read_bytes'] / 1e9:.0f} GB/s "
         "from memory, which weights that fit in a cache do not come from). How it is measured, and "
-        "why some miss a goal: [benchmarks/README.md](benchmarks/README.md#goals-that-are-missed)."
+        "why some miss a goal: "
+        "[benchmarks/README.md](../benchmarks/README.md#goals-that-are-missed)."
     )
 
 
@@ -173,5 +174,5 @@ def _crossover():
     yield (
         "A sparse product beats the fastest dense one, ONNX Runtime's or our own, from "
         f"{min(found):.0%} to {max(found):.0%} zeros on, depending on the layer:\n\n"
-        "![Time of a layer over its sparsity](docs/images/crossover.png)"
+        "![Time of a layer over its sparsity](images/crossover.png)"
     )

@@ -8,7 +8,6 @@ import contextlib
 import copy
 import io
 import json
-import random
 import zlib
 
 import numpy as np
@@ -231,13 +230,13 @@ def _lie_about_shape(data, choice):
     return parts.join()
 
 
-MUTATIONS = (
-    *(_flip_bits, _cut, _insert_or_drop, _change_trailer),
-    *(_change_streams, _change_streams, _change_field, _change_field, _change_field),
-    *(_change_frame, _lie_about_shape),
-    _nest,
-)
-
-
-def random_choices(seed):
-    return random.Random(seed)
+# By what is changed: bytes of a file, which checksums reveal; or what is below checksums that fit.
+MODES = {
+    "bytes": (_flip_bits, _cut, _insert_or_drop, _change_trailer),
+    "structure": (
+        *(_change_streams, _change_streams, _change_field, _change_field, _change_field),
+        *(_change_frame, _lie_about_shape),
+        _nest,
+    ),
+}
+MUTATIONS = sum(MODES.values(), ())

@@ -55,7 +55,9 @@ def review_transformer(width=96, blocks=3, heads=4):
     """A transformer encoder over words, one logit: whether a review is positive."""
     words = keras.Input((LENGTH,), dtype="int32")
     x = layers.Embedding(VOCABULARY, width, name="words")(words)
-    places = layers.Embedding(LENGTH, width, name="places")(np.arange(LENGTH)[None])
+    places = layers.Embedding(LENGTH, width, name="places")(
+        keras.ops.zeros_like(words) + np.arange(LENGTH, dtype="int32")
+    )
     x = layers.Dropout(0.3)(x + places)
     for i in range(1, blocks + 1):
         y = layers.LayerNormalization()(x)

@@ -5,11 +5,14 @@
 The models are those of `tests/random_models.py`, one for each seed. Of each it says whether the
 engine's outputs are those of `model.predict_on_batch`, or why it refused the model, and whether
 `.ktrim` gave back all variables. A third of a thousand runs on each backend; the results are one
-file each, `random_models_jax.json` and so on.
+file each, `random_models_jax.json` and so on. Each model is also a line of a file in `build/`, from
+which a run that was stopped goes on with `--resume`.
 """
 
 import argparse
 import collections
+import gc
+import json
 import pathlib
 import random
 import sys
@@ -79,33 +82,56 @@ def _compare(model, seed, folder):
     return found
 
 
-def run(first, count):
-    """Yields the results so far, now and then."""
+def _try(seed):
+    """What became of the model of a seed, and in how many seconds."""
     import keras
     import random_models
 
-    models, start = [], time.perf_counter()
-    for seed in range(first, first + count):
-        keras.utils.set_random_seed(seed)
-        try:
-            with tempfile.TemporaryDirectory() as folder:
-                model = random_models.make_model(random.Random(seed).choice)
-                models.append(_compare(model, seed, folder))
-        except Exception as error:
-            models.append({"seed": seed, "engine": f"failed: {error!r:.300}", "file": ""})
-        last = models[-1]
-        if {last["engine"], last["file"]} != {"equal"}:
-            print(last, flush=True)
-        keras.backend.clear_session()
+    start = time.perf_counter()
+    keras.utils.set_random_seed(seed)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            model = random_models.make_model(random.Random(seed).choice)
+            found = _compare(model, seed, folder)
+    except Exception as error:
+        found = {"seed": seed, "engine": f"failed: {error!r:.300}", "file": ""}
+    return {**found, "seconds": round(time.perf_counter() - start, 2)}
+
+
+def run(first, count, lines):
+    """Yields the results so far, now and then.
+
+    Args:
+        first, count: Integers: the seeds.
+        lines: Path of the file that keeps one line for each model.
+    """
+    import keras
+
+    models = [json.loads(line) for line in lines.read_text().splitlines()]
+    models = [found for found in models if not _is_bad(found)]  # those are tried again
+    seeds = set(range(first, first + count)) - {found["seed"] for found in models}
+    gc.freeze()  # else each collection walks through all modules of three frameworks
+    for seed in sorted(seeds):
+        models.append(_try(seed))
+        with lines.open("a") as file:
+            file.write(json.dumps(models[-1]) + "\n")
+        if {models[-1]["engine"], models[-1]["file"]} != {"equal"}:
+            print(models[-1], flush=True)
+        if len(models) % 10 == 0:
+            keras.backend.clear_session()
         if len(models) % 20 == 0 or len(models) == count:
-            yield _summarize(models, first, time.perf_counter() - start)
+            yield _summarize(models, first)
 
 
-def _summarize(models, first, seconds):
+def _is_bad(found):
+    return found["engine"].startswith(("failed", "different")) or found["file"] == "different"
+
+
+def _summarize(models, first):
     return {
         "models": len(models),
         "first_seed": first,
-        "seconds": round(seconds),
+        "seconds": round(sum(found["seconds"] for found in models)),
         "engine": _counted(found["engine"] for found in models),
         "file": _counted(found["file"] for found in models),
         "largest_error": max(found.get("error", 0.0) for found in models),
@@ -124,6 +150,7 @@ def main():
     )
     parser.add_argument("--count", type=int, default=334)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--resume", action="store_true", help="go on with the last run's lines")
     args = parser.parse_args()
     sys.path.insert(0, str(ROOT / "tests"))
     import keras
@@ -133,10 +160,13 @@ def main():
     folder = RESULTS if args.count >= 333 else QUICK_RESULTS
     settings = {"backend": backend, "tolerance": _TOLERANCE}
     versions = {"keras-trim": package_versions(OUR_PACKAGES)}
-    for results in run(args.first, args.count):
+    lines = QUICK_RESULTS / f"random_models_{backend}_{args.first}.jsonl"
+    lines.parent.mkdir(parents=True, exist_ok=True)
+    if not args.resume:
+        lines.write_text("")
+    for results in run(args.first, args.count, lines):
         write_result(folder, f"random_models_{backend}", settings, versions, results)
-    bad = [f for f in results["not_equal"] if not f["engine"].startswith(("equal", "refused"))]
-    raise SystemExit(1 if bad else 0)
+    raise SystemExit(1 if any(map(_is_bad, results["not_equal"])) else 0)
 
 
 if __name__ == "__main__":

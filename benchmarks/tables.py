@@ -13,7 +13,7 @@ import re
 import statistics
 import sys
 
-from benchmarks import _inference_table
+from benchmarks import _headline, _inference_table, _one_shot_table
 from benchmarks._common import RESULTS, ROOT
 
 BACKENDS = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}
@@ -123,7 +123,7 @@ def training_speed():
         f"{table}\n\n{where(*names)} Medians of interleaved pairs. Training steps: masks are "
         f"updated every 100 steps; {_pairs(mobilenet)} for MobileNetV1, {_pairs(mlp)} for the MLP; "
         "in brackets the quartiles of the pairs' ratios. How each figure is measured: "
-        "[benchmarks/README.md](benchmarks/README.md)."
+        "[benchmarks/README.md](../benchmarks/README.md)."
     )
 
 
@@ -208,7 +208,7 @@ def storage():
         "the model's structure included, over its weights in memory; the bound is the order-0 "
         "entropy of masks and byte planes of the weights alone. The MNIST network is trained, the "
         "others have normal kernels; why some miss a goal: "
-        "[benchmarks/README.md](benchmarks/README.md#goals-that-are-missed). One core writes "
+        "[benchmarks/README.md](../benchmarks/README.md#goals-that-are-missed). One core writes "
         f"{fast['encode_mb_per_second']:,.0f} MB/s of float32 weights at 80 % and reads "
         f"{fast['decode_mb_per_second']:,.0f} MB/s (at any sparsity at least "
         f"{slowest['encode']:,.0f} and {slowest['decode']:,.0f}). Loading ResNet50 takes "
@@ -220,6 +220,10 @@ def storage():
 
 def inference():
     return _inference_table.make(markdown)
+
+
+def one_shot():
+    return _one_shot_table.make(markdown)
 
 
 def _difference(result, other):
@@ -257,11 +261,13 @@ def deployment():
 
 # Name -> (the file that it stands in, its maker).
 TABLES = {
-    "training_speed": ("README.md", training_speed),
-    "accuracy": ("README.md", accuracy),
-    "storage": ("README.md", storage),
-    "inference": ("README.md", inference),
+    "headline": ("README.md", _headline.make),
+    "training_speed": ("docs/benchmarks.md", training_speed),
+    "accuracy": ("docs/benchmarks.md", accuracy),
+    "storage": ("docs/benchmarks.md", storage),
+    "inference": ("docs/benchmarks.md", inference),
     "deployment": ("docs/deployment.md", deployment),
+    "one_shot": ("docs/one_shot.md", one_shot),
 }
 
 

@@ -43,6 +43,17 @@ def load_tsv(path, limit):
     return [(words[:num_train], labels[:num_train]), (words[num_train:], labels[num_train:])]
 
 
+def build_model():
+    return keras.Sequential(
+        [
+            keras.Input((LENGTH,), dtype="int32"),
+            layers.Embedding(VOCABULARY, 32),
+            layers.LSTM(32),
+            layers.Dense(1, activation="sigmoid"),
+        ]
+    )
+
+
 def compile_model(model):
     model.compile(optimizer="adam", loss="binary_crossentropy", metrics=["accuracy"])
 
@@ -59,14 +70,7 @@ def main(argv=None):
     (x_train, y_train), (x_test, y_test) = (
         (keras.utils.pad_sequences(words, maxlen=LENGTH), labels) for words, labels in (train, test)
     )
-    model = keras.Sequential(
-        [
-            keras.Input((LENGTH,), dtype="int32"),
-            layers.Embedding(VOCABULARY, 32),
-            layers.LSTM(32),
-            layers.Dense(1, activation="sigmoid"),
-        ]
-    )
+    model = build_model()
     compile_model(model)
     model.fit(x_train, y_train, batch_size=BATCH_SIZE, epochs=args.epochs)
     dense_accuracy = model.evaluate(x_test, y_test, verbose=0)[1]

@@ -27,6 +27,19 @@ def load_mnist(path, limit):
     return [(x[:limit].astype("float32") / 255, y[:limit]) for x, y in (train, test)]
 
 
+def build_model():
+    return keras.Sequential(
+        [
+            keras.Input((28, 28)),
+            layers.Reshape((28, 28, 1)),
+            layers.Conv2D(12, 3, activation="relu"),
+            layers.MaxPooling2D(2),
+            layers.Flatten(),
+            layers.Dense(10),
+        ]
+    )
+
+
 def compile_model(model):
     model.compile(
         optimizer="adam",
@@ -44,16 +57,7 @@ def main(argv=None):
 
     keras.utils.set_random_seed(0)
     (x_train, y_train), (x_test, y_test) = load_mnist(args.data, args.limit)
-    model = keras.Sequential(
-        [
-            keras.Input((28, 28)),
-            layers.Reshape((28, 28, 1)),
-            layers.Conv2D(12, 3, activation="relu"),
-            layers.MaxPooling2D(2),
-            layers.Flatten(),
-            layers.Dense(10),
-        ]
-    )
+    model = build_model()
     compile_model(model)
     model.fit(x_train, y_train, batch_size=BATCH_SIZE, epochs=args.epochs)
     dense_accuracy = model.evaluate(x_test, y_test, verbose=0)[1]

@@ -5,18 +5,21 @@ import math
 import os
 import threading
 import warnings
+from typing import Any
 
 import keras
 
+from keras_trim import callback_order
+from keras_trim.arguments import described
 from keras_trim.attachment import attach
+from keras_trim.backend import BACKEND
 from keras_trim.counting import count_zeros, smallest_magnitudes
-from keras_trim.diagnostics import has_pruned, warn_before_training
+from keras_trim.diagnostics import Run, has_pruned, warn_before_training
 from keras_trim.finding import find_pruning_optimizer, find_pruning_optimizers
 from keras_trim.hosts import to_numpy
 from keras_trim.marks import marked_variables
 from keras_trim.report import warn_of_missed_targets
 from keras_trim.schedules import SteppedSchedule
-from keras_trim.selection import BACKEND
 
 
 class UpdatePruningStep(keras.callbacks.Callback):
@@ -26,8 +29,9 @@ class UpdatePruningStep(keras.callbacks.Callback):
     `sparsity` (of the weights that are pruned) in the progress bar and the history, and warns if
     the schedule does not fit the training that `fit` announces.
 
-    Put it last among the callbacks: then it also sees, and warns of, weights of an epoch before
-    `end_step` that `EarlyStopping(restore_best_weights=True)` has brought back.
+    It may stand anywhere among the callbacks: loggers and `EarlyStopping` find `sparsity` in the
+    logs in any case, and what `EarlyStopping(restore_best_weights=True)` brings back of an epoch
+    before `end_step` is noticed.
 
     Example:
 
@@ -41,8 +45,10 @@ class UpdatePruningStep(keras.callbacks.Callback):
     # What runs per batch only reads schedules, so that JAX need not wait for each step.
     async_safe = True
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
+        callback_order.install(lambda callback: isinstance(callback, UpdatePruningStep))
+        self.front = _FirstOfCallbacks(self)
         # References of its own: reading `self.model` makes JAX hand over the state of the step.
         self._optimizers = []
         self._is_step_counted = True
@@ -50,14 +56,24 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._first_batch = None
         self._batches_per_step = 1
         self._is_checked = False
+        self._is_end_told = False
         self._epochs_before = 0
         self._name = None
 
-    def set_model(self, model):
+    def __repr__(self) -> str:
+        return "UpdatePruningStep()"
+
+    def set_model(self, model: keras.Model | None = None) -> None:
+        if not isinstance(self, UpdatePruningStep):  # Keras calls it on the class then
+            raise TypeError(
+                "`callbacks` holds the class `UpdatePruningStep` in place of an instance: write "
+                "`callbacks=[keras_trim.UpdatePruningStep()]`. Received: the class "
+                "UpdatePruningStep"
+            )
         super().set_model(model)
         self._optimizers = attach(model)
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if not self._optimizers:  # `model.optimizer` may have been set since
             self._optimizers = attach(self.model)
         if not self._optimizers:
@@ -85,7 +101,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
             f"`UpdatePruningStep` has nothing to prune: {why} before `fit`.", stacklevel=3
         )
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if not self._optimizers:
             return
         if not self._is_checked:
@@ -100,12 +116,12 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._batches_per_step = inner.gradient_accumulation_steps or 1
         self._first_batch = None
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._first_batch is None:  # not 0 in an epoch that is resumed
             self._first_batch = batch
 
-    def on_train_batch_end(self, batch, logs=None):
-        if not self._optimizers or not self._is_built or logs is None:
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if not self._optimizers or not self._is_built or logs is None or self._is_logged(logs):
             return
         # On JAX the state of the step is out of reach while Keras runs callbacks on a thread of
         # their own. With one that is not `async_safe` it does not, and `self.model` fetches it.
@@ -120,19 +136,27 @@ class UpdatePruningStep(keras.callbacks.Callback):
         elif is_state_here:
             self._log(logs, self._scheduled_sparsity())
 
-    def on_epoch_end(self, epoch=None, logs=None, batch=None):
+    def on_epoch_end(
+        self, epoch: int | None = None, logs: dict[str, Any] | None = None, batch: int | None = None
+    ) -> None:
         # `batch`: TFMOT's name of the first argument, which its guide passes by name.
+        self.log_epoch(logs)
         if self._optimizers and self._is_built:
-            if logs is not None:
-                self._log(logs, self._measured_sparsity())
             self._check(0)  # a model that TensorFlow built within the first step
 
-    def on_train_end(self, logs=None):
+    def log_epoch(self, logs: dict[str, Any] | None) -> None:
+        """Adds to the logs of an epoch what is zero; unless that is done."""
+        if self._optimizers and self._is_built and logs is not None and not self._is_logged(logs):
+            self._log(logs, self._measured_sparsity())
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if not self._optimizers or not self._is_built:
             return
         step = self._step()
         schedules = [s for optimizer in self._optimizers for s in optimizer.schedules]
         end = max((getattr(schedule, "end_step", -1) for schedule in schedules), default=-1)
+        if step < end and self._is_end_told:
+            return  # when training began
         if step < end:
             warnings.warn(
                 f"Training ended at step {step}, before the `end_step` {end} of the pruning "
@@ -163,6 +187,9 @@ class UpdatePruningStep(keras.callbacks.Callback):
     def _step(self):
         return max(_read(optimizer.iterations) for optimizer in self._optimizers)
 
+    def _is_logged(self, logs):
+        return self._name is not None and self._name in logs
+
     def _log(self, logs, sparsity):
         if self._name is None:  # a metric of the user's own may have that name
             self._name = "weight_sparsity" if "sparsity" in logs else "sparsity"
@@ -185,12 +212,29 @@ class UpdatePruningStep(keras.callbacks.Callback):
             return
         self._is_checked = True
         steps, epochs = [(self.params or {}).get(name) for name in ("steps", "epochs")]
-        end = None
+        run = None
         if steps and epochs and self._is_step_counted:
             inner = self._optimizers[0].inner_optimizer
-            batches = steps * (epochs - self._epochs_before)
-            end = start + batches // (inner.gradient_accumulation_steps or 1)
-        warn_before_training(self.model, self._optimizers, start, end)
+            epochs -= self._epochs_before
+            end = start + steps * epochs // (inner.gradient_accumulation_steps or 1)
+            run = Run(start, end, epochs)
+        self._is_end_told = warn_before_training(self.model, self._optimizers, run)
+
+
+class _FirstOfCallbacks(keras.callbacks.Callback):
+    """Logs for an `UpdatePruningStep`, before any other callback looks."""
+
+    async_safe = True
+
+    def __init__(self, owner):
+        super().__init__()
+        self._owner = owner
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._owner.on_train_batch_end(batch, logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._owner.log_epoch(logs)
 
 
 def _takes_a_step_per_batch(model, optimizers):
@@ -216,8 +260,8 @@ class PruningSummaries(keras.callbacks.TensorBoard):
 
     For each pruned weight it writes `<path>/sparsity` (the fraction of zeros counted) and
     `<path>/threshold` (the smallest magnitude kept), and for all of them `sparsity/measured` and
-    `sparsity/scheduled`, against the optimizer's step. As Keras's callback it needs the packages
-    tensorboard and tensorflow, whatever the backend: `pip install "keras-trim[summaries]"`.
+    `sparsity/scheduled`, against the optimizer's step. It needs tensorboard and tensorflow,
+    whatever the backend: `pip install "keras-trim[summaries,tensorflow]"`.
 
     Args:
         log_dir: Path. Where to write; see `keras.callbacks.TensorBoard`.
@@ -229,21 +273,28 @@ class PruningSummaries(keras.callbacks.TensorBoard):
         ImportError: if tensorboard or tensorflow is not installed.
     """
 
-    def __init__(self, log_dir, update_freq="epoch", **kwargs):
+    def __init__(
+        self, log_dir: str | os.PathLike[str], update_freq: str | int = "epoch", **kwargs: Any
+    ) -> None:
         log_dir = os.fspath(log_dir) if isinstance(log_dir, os.PathLike) else log_dir
         if not isinstance(log_dir, str) or not log_dir:
-            raise ValueError(f"`log_dir` must be a path. Received: log_dir={log_dir!r}")
+            raise ValueError(
+                "`log_dir` must be the path of a folder to write to, such as 'logs'. "
+                f"Received: log_dir={described(log_dir)}"
+            )
         missing = [
             name for name in ("tensorboard", "tensorflow") if importlib.util.find_spec(name) is None
         ]
         if missing:
+            # The extra brings no TensorFlow: there are two packages of it, for the user to choose.
+            extras = "summaries,tensorflow" if "tensorflow" in missing else "summaries"
             raise ImportError(
                 "`PruningSummaries` writes with TensorBoard: install it by "
-                f'`pip install "keras-trim[summaries]"`. Not found: {", ".join(missing)}'
+                f'`pip install "keras-trim[{extras}]"`. Not found: {", ".join(missing)}'
             )
         super().__init__(log_dir=log_dir, update_freq=update_freq, **kwargs)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)
         optimizers = [each for each in find_pruning_optimizers(self.model) if each.built]
         if not optimizers:

@@ -7,17 +7,20 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from keras import ops
 
+from keras_trim.arguments import described
 from keras_trim.schedules import validate_sparsity
+from keras_trim.tables import PrintedTable, Shown
 
 NAMES = ("uniform", "erk", "global")
 
 
-@dataclasses.dataclass(frozen=True)
-class Allocation:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Allocation(Shown):
     """A sparsity for each weight, by its path: what `keras_trim.budget` returns.
 
     Args:
@@ -26,15 +29,19 @@ class Allocation:
         summary: String. What was asked for, and what is to be expected.
     """
 
-    sparsities: dict
+    sparsities: dict[str, float]
     summary: str = ""
 
-    def __str__(self):
-        lines = [f"{sparsity:7.2%}  {path}" for path, sparsity in self.sparsities.items()]
-        return "\n".join([*lines, self.summary] if self.summary else lines)
+    def _table(self) -> PrintedTable:
+        rows = [[path, f"{sparsity:.2%}"] for path, sparsity in self.sparsities.items()]
+        return PrintedTable(["weight", ">sparsity"], rows, [self.summary] if self.summary else [])
 
 
-def distribute(distribution, sparsity, variables):
+def distribute(
+    distribution: str | Mapping[str, float] | Allocation,
+    sparsity: float | None,
+    variables: list[Any],
+) -> list[float | None]:
     """The sparsity of each weight.
 
     Args:
@@ -58,7 +65,7 @@ def distribute(distribution, sparsity, variables):
         if sparsity is not None:
             raise ValueError(
                 "Sparsities are given by `distribution`, weight by weight: leave `sparsity` out "
-                f"(`None`). Received: sparsity={sparsity}, distribution={distribution!r}"
+                f"(`None`). Received: sparsity={sparsity}, distribution={described(distribution)}"
             )
         if isinstance(distribution, Allocation):
             return _by_path(distribution.sparsities, variables)
@@ -67,7 +74,7 @@ def distribute(distribution, sparsity, variables):
         raise ValueError(
             "`distribution` must be 'uniform', 'erk', 'global', a dict of regular expressions to "
             "sparsities, or what `keras_trim.budget` returns. "
-            f"Received: distribution={distribution!r}"
+            f"Received: distribution={described(distribution)}"
         )
     validate_sparsity(sparsity, "sparsity")
     return {"uniform": _uniform, "erk": _erk, "global": _global}[distribution](sparsity, variables)

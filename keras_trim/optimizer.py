@@ -1,23 +1,20 @@
 """The optimizer that prunes: the only place where training changes which weights are zero."""
 
 import collections
-import contextlib
 import functools
 import math
 import warnings
 
 import keras
-import numpy as np
 from keras import ops
 
-from keras_trim import guard
+from keras_trim import backend, guard
 from keras_trim.diagnostics import warn_of_state
 from keras_trim.hosts import to_numpy
 from keras_trim.marks import get_spec, resolve_pending, set_spec
-from keras_trim.masking import Masking, outside_graph, read_step
+from keras_trim.masking import Masking
 from keras_trim.optimizer_state import load_state, save_state
 from keras_trim.pruned_weights import NEVER, PrunedWeight, group_by_schedule
-from keras_trim.selection import BACKEND
 from keras_trim.specs import specs_from_config, specs_to_config
 
 
@@ -142,12 +139,11 @@ class PruningOptimizer(keras.optimizers.Optimizer):
 
     def _add_mask(self, variable, name, spec):
         layout = getattr(variable, "_layout", None)
-        initializer = "ones" if layout or BACKEND != "jax" else _ones
+        initializer = backend.mask_initializer(layout)
         if getattr(spec.schedule, "starts_from_zeros", False):
             # Not assigned later, which would be a part of the step that TensorFlow traces first.
             initializer = functools.partial(_nonzero, variable)
-
-        def add():
+        with backend.placed_like(variable, backend.strategy_of(self)):
             return self.add_variable(
                 shape=variable.shape,
                 initializer=initializer,
@@ -155,12 +151,6 @@ class PruningOptimizer(keras.optimizers.Optimizer):
                 layout=layout,
                 name=name,
             )
-
-        if BACKEND == "tensorflow":
-            strategy = self._distribution_strategy
-            with strategy.extended.colocate_vars_with(variable.value):
-                return add()
-        return add()
 
     # One step
 
@@ -174,24 +164,17 @@ class PruningOptimizer(keras.optimizers.Optimizer):
                     "first, or pass `trainable_variables`. Received: trainable_variables=None"
                 )
             self.build(trainable_variables)
-        before = read_step(self.iterations)
-        if isinstance(before, int) and before > 0 and BACKEND != "tensorflow":
+        before = backend.read_step(self.iterations)
+        if isinstance(before, int) and before > 0 and backend.CATCHES_UP_EARLY:
             self._masking().update_due_masks(before)  # of a step that was skipped over
         with guard.pruning():
             self.inner_optimizer.apply(grads, trainable_variables)
-        if BACKEND == "tensorflow":
-            import tensorflow as tf
+        backend.end_step(lambda: self._prune(before), backend.strategy_of(self))
 
-            tf.__internal__.distribute.interim.maybe_merge_call(
-                lambda _: self._prune(before), self._distribution_strategy
-            )
-        else:
-            self._prune(before)
-
-    @outside_graph
+    @backend.outside_graph
     def _prune(self, before):
         if self.pruned_weights:
-            self._masking().prune(before, read_step(self.iterations))
+            self._masking().prune(before, backend.read_step(self.iterations))
 
     def update_due_masks(self):
         """Does now what the schedule has asked for up to now, where masks do not show it yet.
@@ -203,17 +186,17 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         if not self.built or not self.pruned_weights:
             return
         warn_of_state(self)
-        step = read_step(self.iterations)
+        step = backend.read_step(self.iterations)
         if step > 0:
             masking = self._masking()
-            with strategy_scope(self):
-                outside_graph(masking.update_due_masks)(step)
-                outside_graph(masking.mask_weights)()
+            with backend.strategy_scope(self):
+                backend.outside_graph(masking.update_due_masks)(step)
+                backend.outside_graph(masking.mask_weights)()
 
     def _masking(self):
         # Anew each time: an inner optimizer may be built, and make averages, after this one.
-        strategy = self._distribution_strategy if BACKEND == "tensorflow" else None
-        return Masking(self._groups, self.pruned_steps, self._moving_averages(), strategy)
+        averages = self._moving_averages()
+        return Masking(self._groups, self.pruned_steps, averages, backend.strategy_of(self))
 
     def _moving_averages(self):
         """Dict: index of a variable -> its moving average (`use_ema`)."""
@@ -233,7 +216,7 @@ class PruningOptimizer(keras.optimizers.Optimizer):
     def finalize_variable_values(self, var_list):
         self.inner_optimizer.finalize_variable_values(var_list)
         if self._moving_averages():  # which have just overwritten the weights
-            outside_graph(self._masking().mask_weights)()
+            backend.outside_graph(self._masking().mask_weights)()
 
     # What it looks like from outside
 
@@ -336,17 +319,6 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         return cls(inner_optimizer, **config)
 
 
-def strategy_scope(optimizer):
-    """The scope of the `tf.distribute.Strategy` that an optimizer was made in."""
-    strategy = getattr(optimizer, "_distribution_strategy", None)
-    return contextlib.nullcontext() if strategy is None else strategy.scope()
-
-
 def _nonzero(variable, shape, dtype):
     """True where a variable is not zero."""
     return ops.not_equal(variable, 0)
-
-
-def _ones(shape, dtype):
-    """Ones from NumPy, as JAX would compile a program for each shape to make them."""
-    return ops.convert_to_tensor(np.ones(shape, dtype), dtype)

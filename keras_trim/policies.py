@@ -31,7 +31,7 @@ class PruningPolicy(abc.ABC):
     """
 
     @abc.abstractmethod
-    def allow_pruning(self, layer):
+    def allow_pruning(self, layer: keras.layers.Layer) -> bool:
         """Returns whether the prunable weights of `layer` may be pruned.
 
         Called for every layer that owns weights, those inside wrappers and other layers too.
@@ -39,8 +39,12 @@ class PruningPolicy(abc.ABC):
         """
 
     @abc.abstractmethod
-    def ensure_model_supports_pruning(self, model):
+    def ensure_model_supports_pruning(self, model: keras.Model) -> None:
         """Raises a `ValueError` if the policy makes no sense for `model`."""
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({arguments})"
 
 
 class PrunableLayer(abc.ABC):
@@ -59,7 +63,7 @@ class PrunableLayer(abc.ABC):
     """
 
     @abc.abstractmethod
-    def get_prunable_weights(self):
+    def get_prunable_weights(self) -> list[keras.Variable]:
         """Returns the list of this layer's variables that shall be pruned."""
 
 
@@ -95,7 +99,7 @@ def candidates(root, policy=None):
         List of `Candidate`.
     """
     found, governed, wholes = [], {}, {}
-    for layer in root._flatten_layers():
+    for layer in in_order(root):
         if isinstance(layer, _WHOLES):
             for inner in layer._flatten_layers():
                 wholes.setdefault(id(inner), layer)
@@ -121,6 +125,20 @@ def candidates(root, policy=None):
     return found
 
 
+def in_order(root: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """A layer and all inside it, each once, where they stand: Keras turns nested ones around."""
+    found: dict[int, keras.layers.Layer] = {}
+
+    def visit(layer: keras.layers.Layer) -> None:
+        if id(layer) not in found:
+            found[id(layer)] = layer
+            for inner in layer._layers:
+                visit(inner)
+
+    visit(root)
+    return list(found.values())
+
+
 def _owned_variables(root):
     """List of tuples: each weight, once, after the innermost layer that holds it.
 
@@ -128,7 +146,7 @@ def _owned_variables(root):
     what the kernel is, only the layer inside tells.
     """
     holders, variables = {}, {}
-    for layer in root._flatten_layers():
+    for layer in in_order(root):
         for variable in layer._trainable_variables + layer._non_trainable_variables:
             variables[id(variable)] = variable
             holders.setdefault(id(variable), []).append(layer)

@@ -1,13 +1,17 @@
 """Pruning after the steps of optimizers that are not of Keras: `torch.optim`, optax, your own."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
-from keras_trim import guard, torch_optimizers
+from keras_trim import backend, guard, torch_optimizers
+from keras_trim.arguments import check_model
 from keras_trim.hosts import to_numpy
 from keras_trim.marks import get_spec, resolve_pending
-from keras_trim.masking import BACKEND, Masking, outside_graph, read_step
+from keras_trim.masking import Masking
 from keras_trim.pruned_weights import NEVER, PrunedWeight, group_by_schedule
 
 
@@ -40,12 +44,8 @@ class Pruner:
     ```
     """
 
-    def __init__(self, model):
-        if not isinstance(model, keras.layers.Layer) or not model.built:
-            raise ValueError(
-                "`model` must be a Keras model or layer that is built: call it on a batch first. "
-                f"Received: model={model!r}"
-            )
+    def __init__(self, model: keras.layers.Layer) -> None:
+        check_model(model, takes_layers=True)
         guard.install()
         resolve_pending()
         self._trainable_variables = list(model.trainable_variables)
@@ -57,12 +57,7 @@ class Pruner:
                 "`keras_trim.prune_low_magnitude(model, ...)` first. "
                 f"Received: model={model.name}, {len(self._trainable_variables)} trainable weights"
             )
-        strategy = None
-        if BACKEND == "tensorflow":
-            import tensorflow as tf
-
-            strategy = tf.distribute.get_strategy()
-        self._strategy = strategy
+        self._strategy = backend.current_strategy()
         self._step = keras.Variable(
             0, dtype="int32", trainable=False, name="step", aggregation="only_first_replica"
         )
@@ -77,38 +72,33 @@ class Pruner:
             aggregation="only_first_replica",
         )
         groups = group_by_schedule(self.pruned_weights)
-        self._masking = Masking(groups, self._pruned_steps, {}, strategy)
+        self._masking = Masking(groups, self._pruned_steps, {}, self._strategy)
         torch_optimizers.expect(self)
 
     @property
-    def variables(self):
+    def variables(self) -> list[keras.Variable]:
         """List of Keras variables, all the state there is: counts of steps, and the masks."""
         return [self._step, self._pruned_steps, *(weight.mask for weight in self.pruned_weights)]
 
     @property
-    def iterations(self):
+    def iterations(self) -> keras.Variable:
         """Scalar int32 variable: steps finished."""
         return self._step
 
-    def apply(self):
+    def apply(self) -> None:
         """Ends a step: to be called after the optimizer has moved the weights."""
         torch_optimizers.applied(self)
-        if BACKEND == "tensorflow":
-            import tensorflow as tf
+        backend.end_step(self._apply, self._strategy)
 
-            tf.__internal__.distribute.interim.maybe_merge_call(
-                lambda _: self._apply(), self._strategy
-            )
-        else:
-            self._apply()
-
-    @outside_graph
+    @backend.outside_graph
     def _apply(self):
-        before = read_step(self._step)
+        before = backend.read_step(self._step)
         self._step.assign_add(1)
-        self._masking.prune(before, read_step(self._step))
+        self._masking.prune(before, backend.read_step(self._step))
 
-    def stateless_apply(self, pruner_variables, trainable_variables):
+    def stateless_apply(
+        self, pruner_variables: Sequence[Any], trainable_variables: Sequence[Any]
+    ) -> tuple[list[Any], list[Any]]:
         """Does what `apply` does as a pure function, for JAX.
 
         Args:
@@ -139,11 +129,11 @@ class Pruner:
         count = len(self.variables)
         return values[count:], values[:count]
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, np.ndarray]:
         """Dict: string -> `numpy.ndarray`, to be saved with a checkpoint."""
         return {name: np.array(to_numpy(v)) for name, v in self._named_variables().items()}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from what `state_dict` returned, for a model whose weights have been restored.
 
         Args:
@@ -163,6 +153,10 @@ class Pruner:
             )
         for name, variable in variables.items():
             variable.assign(ops.convert_to_tensor(state[name], variable.dtype))
+
+    def __repr__(self) -> str:
+        step = int(to_numpy(self._step))
+        return f"<Pruner of {len(self.pruned_weights)} weights, at step {step}>"
 
     def _named_variables(self):
         masks = {f"mask/{w.variable.path}": w.mask for w in self.pruned_weights}

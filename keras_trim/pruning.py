@@ -2,29 +2,33 @@
 
 import contextlib
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 
 from keras_trim import guard, torch_optimizers
+from keras_trim.arguments import check_model, described, takes_named
 from keras_trim.attachment import detach
 from keras_trim.finding import find_pruning_optimizers
 from keras_trim.kinds import is_table
 from keras_trim.left_out import warn_of_left_out
 from keras_trim.marks import Request, decide, get_mark, get_spec, is_built, mark, unmark
-from keras_trim.patterns import validate_pattern_arguments
+from keras_trim.pattern_arguments import BlockSize, ZerosOfGroup, validate_pattern_arguments
 from keras_trim.policies import PruningPolicy, candidates
 from keras_trim.report import warn_of_missed_targets
-from keras_trim.schedules import ConstantSparsity, PruningSchedule
+from keras_trim.schedules import ConstantSparsity, PolynomialDecay, PruningSchedule
 
 
+@takes_named
 def prune_low_magnitude(
-    to_prune,
-    pruning_schedule=ConstantSparsity(0.5, 0),  # noqa: B008 (it is immutable in use)
-    block_size=(1, 1),
-    block_pooling_type="AVG",
-    pruning_policy=None,
-    sparsity_m_by_n=None,
-):
+    to_prune: Any,
+    pruning_schedule: PruningSchedule = ConstantSparsity(0.5, 0),  # noqa: B008 (immutable in use)
+    block_size: BlockSize = (1, 1),
+    block_pooling_type: str = "AVG",
+    pruning_policy: PruningPolicy | None = None,
+    sparsity_m_by_n: ZerosOfGroup = None,
+) -> Any:
     """Marks a model, a layer or a list of layers to be pruned by magnitude while it trains.
 
     Nothing is cloned or wrapped: the same object comes back, and its weights are pruned by the
@@ -42,12 +46,13 @@ def prune_low_magnitude(
         to_prune: A `keras.Model` of any kind, a `keras.layers.Layer`, or a list of layers. It need
             not be built.
         pruning_schedule: A `PruningSchedule`.
-        block_size: Tuple of two integers, (input channels, output channels). Whole blocks of that
-            size are pruned. `(1, 1)` (default) prunes single weights.
+        block_size: Tuple of two integers, (input channels, output channels), or one for both. Whole
+            blocks of that size are pruned. `(1, 1)` (default) prunes single weights.
         block_pooling_type: `"AVG"` or `"MAX"`: how the magnitudes in a block are pooled.
         pruning_policy: A `PruningPolicy`, to choose layers.
         sparsity_m_by_n: Tuple of integers (m, n): m zeros in every n consecutive input channels,
-            so `(2, 4)` for the 2:4 pattern. It is complete at the schedule's final sparsity.
+            so `(2, 4)` for the 2:4 pattern. Or a string as hardware vendors write it, `"2:4"`: two
+            of four are kept. It is complete at the schedule's final sparsity.
 
     Returns:
         `to_prune`.
@@ -63,12 +68,7 @@ def prune_low_magnitude(
     if is_list and not to_prune:
         raise ValueError("`to_prune` is a list of no layers. Received: to_prune=[]")
     for layer in to_prune if is_list else [to_prune]:
-        if not isinstance(layer, keras.layers.Layer):
-            raise ValueError(
-                "`prune_low_magnitude` takes a `keras.Model`, a `keras.layers.Layer` or a list of "
-                "layers, of Keras 3 (not `tf_keras`). "
-                f"Received: {layer!r} of type {type(layer).__module__}.{type(layer).__name__}"
-            )
+        check_model(layer, "to_prune", takes_layers=True, must_be_built=False)
     guard.install()
     layers = list(to_prune) if is_list else [to_prune]
     for layer in layers:  # what is wrong is found before anything is marked
@@ -84,13 +84,15 @@ def make_request(pruning_schedule, block_size, block_pooling_type, pruning_polic
     """A `Request` of arguments that have been checked."""
     if not isinstance(pruning_schedule, PruningSchedule):
         raise ValueError(
-            "`pruning_schedule` must be a `keras_trim.PruningSchedule`, such as "
-            f"`ConstantSparsity(0.8, 0)`. Received: pruning_schedule={pruning_schedule!r}"
+            "`pruning_schedule` must be an instance of a `keras_trim.PruningSchedule`, such as "
+            f"{_example_schedule(pruning_schedule)}. "
+            f"Received: pruning_schedule={described(pruning_schedule)}"
         )
     if pruning_policy is not None and not isinstance(pruning_policy, PruningPolicy):
+        name = getattr(pruning_policy, "__name__", "PruneForLatencyOnXNNPack")
         raise ValueError(
-            "`pruning_policy` must be an instance of a `keras_trim.PruningPolicy`. "
-            f"Received: pruning_policy={pruning_policy!r}"
+            "`pruning_policy` must be an instance of a `keras_trim.PruningPolicy`, such as "
+            f"`{name}()`. Received: pruning_policy={described(pruning_policy)}"
         )
     block_size, sparsity_m_by_n = validate_pattern_arguments(
         block_size, block_pooling_type, sparsity_m_by_n
@@ -110,6 +112,14 @@ def make_request(pruning_schedule, block_size, block_pooling_type, pruning_polic
     return Request(
         pruning_schedule, block_size, block_pooling_type, sparsity_m_by_n, pruning_policy
     )
+
+
+def _example_schedule(value):
+    """What was probably meant."""
+    is_share = isinstance(value, (int, float)) and 0 <= value < 1
+    if value is PolynomialDecay:
+        return "`PolynomialDecay.for_epochs(0.8, epochs=10, data=x)`"
+    return f"`ConstantSparsity({value if is_share else 0.8}, begin_step=0)`"
 
 
 def _check_markable(layer, request):
@@ -138,9 +148,9 @@ def _tell(layers, request, is_list):
             raise ValueError(nothing_to_prune(f"to_prune={layers[0].name}", reasons))
         names = [layer.name for layer in layers]
         received = names[0] if len(names) == 1 else f"{names[:4]}{'...' if names[4:] else ''}"
-        warnings.warn(nothing_to_prune(f"to_prune={received}", reasons), stacklevel=3)
+        warnings.warn(nothing_to_prune(f"to_prune={received}", reasons), stacklevel=4)
         return
-    warn_of_left_out(found, get_mark, stacklevel=3)
+    warn_of_left_out(found, get_mark, stacklevel=4)
     _warn_of_frozen(pruned)
 
 
@@ -166,11 +176,11 @@ def _warn_of_frozen(pruned):
             f"are: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}. Set "
             "`layer.trainable = True` before compiling, mark other layers, or prune them in one "
             "shot with `keras_trim.prune`.",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
-def strip_pruning(model):
+def strip_pruning(model: Any) -> Any:
     """Leaves a plain Keras model with a plain optimizer, its weights sparse as they are.
 
     Zeros are weights like all others then: training on makes them non-zero again.
@@ -185,11 +195,7 @@ def strip_pruning(model):
     Raises:
         ValueError: for anything that is no model or layer.
     """
-    if not isinstance(model, keras.layers.Layer):
-        raise ValueError(
-            "`strip_pruning` takes a `keras.Model` or `keras.layers.Layer`. "
-            f"Received: {model!r} of type {type(model).__name__}"
-        )
+    check_model(model, takes_layers=True, must_be_built=False)
     warn_of_missed_targets(model, "Pruning was stripped")
     detach(model)
     unmark(model)
@@ -197,7 +203,7 @@ def strip_pruning(model):
 
 
 @contextlib.contextmanager
-def prune_scope():
+def prune_scope() -> Iterator[None]:
     """Does nothing but be there: models saved while being pruned load without a scope.
 
     Kept so that code written for TFMOT runs.

@@ -1,5 +1,7 @@
 """The rules of XNNPACK as a pruning policy."""
 
+import keras
+
 from keras_trim.checks.graph import Graph
 from keras_trim.checks.xnnpack import find_cluster, is_1x1_convolution
 from keras_trim.policies import PruningPolicy
@@ -15,10 +17,10 @@ class PruneForLatencyOnXNNPack(PruningPolicy):
             that XNNPACK cannot run channels-first; it names the layer.
     """
 
-    def allow_pruning(self, layer):
+    def allow_pruning(self, layer: keras.layers.Layer) -> bool:
         return is_1x1_convolution(layer)
 
-    def ensure_model_supports_pruning(self, model):
+    def ensure_model_supports_pruning(self, model: keras.Model) -> None:
         cluster = find_cluster(Graph(model, "`PruneForLatencyOnXNNPack`"))
         if not cluster.problems:
             return

@@ -1,6 +1,6 @@
 """Code written for TFMOT runs: what its guides do, with `import keras_trim as tfmot`.
 
-Also: our masks equal TFMOT's, and the code in README.md and the migration guide runs.
+Also: our masks equal TFMOT's, and the code in the guides runs.
 """
 
 import json
@@ -506,10 +506,12 @@ def test_counts_may_differ_by_one():
 def python_blocks(document):
     """The code of the blocks of a document that start with ```python.
 
-    A block that starts with "```python tensorflow" runs only with that backend. What shall not
-    run at all starts with ```text or ```bash.
+    A block below the line "<!-- tensorflow -->" runs only with that backend. What shall not run at
+    all starts with ```text or ```bash.
     """
-    blocks = re.findall(r"^```python *(\w*)\n(.*?)^```$", document.read_text(), re.M | re.S)
+    blocks = re.findall(
+        r"^(?:<!-- (\w+) -->\n)?```python\n(.*?)^```$", document.read_text(), re.M | re.S
+    )
     return [code for backend, code in blocks if backend in ("", BACKEND)]
 
 
@@ -524,7 +526,7 @@ for i, code in enumerate(sys.stdin.read().split("\\0")):
 
 
 DOCUMENTS = (
-    "README.md",
+    "docs/concepts.md",
     "docs/training.md",
     "docs/one_shot.md",
     "docs/deployment.md",
@@ -537,7 +539,7 @@ DOCUMENTS = (
 def test_the_code_in_documents_runs(name, tmp_path):
     if name == "docs/deployment.md" and BACKEND != "tensorflow":
         pytest.skip("half a minute, most of it TensorFlow's converter")
-    if name in ("docs/training.md", "docs/one_shot.md") and BACKEND != "torch":
+    if name in ("docs/concepts.md", "docs/training.md", "docs/one_shot.md") and BACKEND != "torch":
         pytest.skip("the tests of pruning run on every backend what it shows")
     if name == "docs/inference.md" and BACKEND != "jax":
         pytest.skip("the engine computes the same whatever the backend")

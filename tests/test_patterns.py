@@ -5,13 +5,13 @@ import oracle
 import pytest
 from keras import ops
 
+from keras_trim.pattern_arguments import validate_pattern_arguments
 from keras_trim.patterns import (
     BlockPattern,
     MatrixView,
     NMPattern,
     Pattern,
     make_pattern,
-    validate_pattern_arguments,
 )
 
 
@@ -154,11 +154,12 @@ def test_block_larger_than_the_weight():
     [
         (((0, 1), "AVG", None), "at least 1"),
         (((1.5, 1), "AVG", None), "two integers"),
-        ((4, "AVG", None), "two integers"),
+        (("four", "AVG", None), "two integers"),
         (((2, 2), "SUM", None), "'AVG' or 'MAX'"),
         (((1, 1), "AVG", (4, 4)), "1 <= m < n"),
         (((1, 1), "AVG", (0, 4)), "1 <= m < n"),
-        (((1, 1), "AVG", (2, 4, 8)), "two integers"),
+        (((1, 1), "AVG", (2, 4, 8)), "1 <= m < n"),
+        (((1, 1), "AVG", "4:2"), "1 <= m < n"),
         (((2, 2), "AVG", (2, 4)), "either `block_size` or `sparsity_m_by_n`"),
     ],
 )
@@ -166,6 +167,21 @@ def test_impossible_patterns(arguments, message):
     with pytest.raises(ValueError, match=message) as error:
         validate_pattern_arguments(*arguments)
     assert "Received: " in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        ((4, "AVG", None), ((4, 4), None)),
+        (("1x16", "AVG", None), ((1, 16), None)),
+        ((np.array([2, 3]), "AVG", None), ((2, 3), None)),
+        (((1, 1), "AVG", [2, 4]), ((1, 1), (2, 4))),
+        (((1, 1), "AVG", "2:4"), ((1, 1), (2, 4))),
+        (((1, 1), "AVG", "1:4"), ((1, 1), (3, 4))),  # one is kept, so three are zero
+    ],
+)
+def test_patterns_as_people_write_them(arguments, meant):
+    assert validate_pattern_arguments(*arguments) == meant
 
 
 def test_number_of_units():

@@ -12,6 +12,15 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 def packages():
     """Name of a package -> dictionary of its modules, name -> what it owns, in order."""
+    return {name: modules for name, modules in _read().items() if name != "lazy"}
+
+
+def lazy():
+    """Name of a module -> modules below it that it imports within a function."""
+    return _read()["lazy"]
+
+
+def _read():
     return tomllib.loads((ROOT / "architecture.toml").read_text())
 
 

@@ -3,10 +3,12 @@
 import os
 import time
 import warnings
+from typing import Any
 
 import keras
 
 from keras_trim import atomic
+from keras_trim.arguments import described, takes_named
 from keras_trim.checkpoints import callback_states, files, processes, random_state, state
 from keras_trim.checkpoints.data_position import DataPosition, find_fit
 from keras_trim.storage.errors import FormatError
@@ -55,12 +57,20 @@ class Checkpoint(keras.callbacks.Callback):
     ```
     """
 
-    def __init__(self, directory, save_freq="epoch", every_seconds=None, max_to_keep=2):
+    @takes_named
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        save_freq: str | int | None = "epoch",
+        every_seconds: float | None = None,
+        max_to_keep: int = 2,
+    ) -> None:
         super().__init__()
         import_zstandard()
         if not isinstance(directory, (str, os.PathLike)) or not os.fspath(directory):
             raise ValueError(
-                f"`directory` must be the path of a folder. Received: directory={directory!r}"
+                "`directory` must be the path of a folder, such as 'checkpoints'. "
+                f"Received: directory={described(directory)}"
             )
         if save_freq not in ("epoch", None) and not _is_count(save_freq):
             raise ValueError(
@@ -89,9 +99,15 @@ class Checkpoint(keras.callbacks.Callback):
         self._saved_at = 0  # batches
         self._saved_time = 0.0
 
+    def __repr__(self) -> str:
+        return (
+            f"Checkpoint({self.directory!r}, save_freq={self.save_freq!r}, "
+            f"every_seconds={self.every_seconds!r}, max_to_keep={self.max_to_keep})"
+        )
+
     # What `fit` calls
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         model = self.model
         epoch_iterator, self._callbacks = find_fit()
         if self.every_seconds is not None and processes.is_one_of_several(model):
@@ -112,11 +128,11 @@ class Checkpoint(keras.callbacks.Callback):
             model._initial_epoch = self.params["epochs"] if is_over else self._epoch
         self._saved_at, self._saved_time = self._position.batches, time.monotonic()
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch = epoch
         self._restore_callbacks()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         model = self.model
         self._restore_callbacks()
         is_stopped = bool(model.stop_training)

@@ -1,33 +1,42 @@
 """Which zeros a runtime will skip, layer by layer, before it is tried."""
 
+import importlib
+
 import keras
 
-from keras_trim.checks import engine, litert, nvidia, onnx, xnnpack
+from keras_trim.arguments import check_model, takes_named
 from keras_trim.checks.report import DeploymentReport as DeploymentReport
 from keras_trim.checks.report import Obstacle as Obstacle
 from keras_trim.checks.report import WeightCheck as WeightCheck
+from keras_trim.progress import progress
 
+# Modules, which are imported when they are asked: a policy's rules are in this package, too.
 _TARGETS = {
-    "xnnpack": xnnpack.check,
-    "litert": litert.check,
-    "onnx": onnx.check,
-    "engine": engine.check,
-    "nvidia-2:4": nvidia.check,
+    "xnnpack": "xnnpack",
+    "litert": "litert",
+    "onnx": "onnx",
+    "engine": "engine",
+    "nvidia-2:4": "nvidia",
 }
 
 
-def check(model, target="xnnpack"):
+@takes_named
+def check(
+    model: keras.Model, target: str = "engine", verbose: str | bool = "auto"
+) -> DeploymentReport:
     """Says for each weight of a model whether a runtime will skip its zeros, and if not, why.
 
     Args:
         model: Keras model that is built.
-        target: String.
+        target: String. By default the engine of this library.
             - `"xnnpack"`: LiteRT's CPU backend, the only stock one that skips single zeros
             - `"litert"`: LiteRT as a whole, and which zeros its files omit; read from the file
               that `export` makes, so it needs the extra `litert` and takes seconds
             - `"onnx"`: ONNX Runtime, likewise (extra `onnx`)
             - `"engine"`: `keras_trim.inference`
             - `"nvidia-2:4"`: the sparse tensor cores of NVIDIA's GPUs
+        verbose: `"auto"` (on a terminal and in a notebook, says what it does if it takes longer
+            than two seconds), `True` or `False`.
 
     Returns:
         `DeploymentReport`. `print` it for a table; `.rows` is the data. It is true if every
@@ -50,11 +59,6 @@ def check(model, target="xnnpack"):
         raise ValueError(
             f"`target` must be one of {', '.join(map(repr, _TARGETS))}. Received: target={target!r}"
         )
-    if not isinstance(model, keras.Model):
-        raise ValueError(f"`model` must be a Keras model. Received: model={model!r}")
-    if not model.built:
-        raise ValueError(
-            "The model has no weights yet: build it first, by `model.build(input_shape)` or by "
-            f"calling it on a batch. Received: model={model.name}"
-        )
-    return _TARGETS[target](model)
+    check_model(model)
+    with progress(f"checking against {target}", verbose=verbose):
+        return importlib.import_module(f"keras_trim.checks.{_TARGETS[target]}").check(model)

@@ -4,9 +4,11 @@ import dataclasses
 import importlib.util
 import os
 import warnings
+from typing import Any
 
 import keras
 
+from keras_trim.arguments import check_model, described, takes_named
 from keras_trim.atomic import replace_path
 from keras_trim.exporters import litert, onnx, openvino, safetensors
 from keras_trim.exporters.accuracy import FileAccuracy as FileAccuracy
@@ -17,6 +19,7 @@ from keras_trim.exporters.conversion import convert
 from keras_trim.exporters.formats import format_of
 from keras_trim.exporters.preparation import left_unchanged, prepare
 from keras_trim.exporters.verification import FileDiffersError
+from keras_trim.progress import progress
 
 _CONVERTERS = {
     "litert": litert,
@@ -53,9 +56,16 @@ class ExportedFile:
     accuracy: FileAccuracy | None = None
 
 
+@takes_named
 def export(
-    model, path, format=None, weights=None, verification_data=None, representative_data=None
-):
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    format: str | None = None,
+    weights: str | None = None,
+    verification_data: Any = None,
+    representative_data: Any = None,
+    verbose: str | bool = "auto",
+) -> ExportedFile:
     """Writes a model to a file that another runtime runs, on any backend.
 
     The file returns what `model.predict` returns here, in this process and on this backend: it is
@@ -86,6 +96,8 @@ def export(
         representative_data: What `model.predict` takes, a hundred examples or more. LiteRT only:
             they set the ranges of activations, which are computed in int8 as weights are; inputs
             and outputs stay float32. How well the file does on them is in the result's `accuracy`.
+        verbose: `"auto"` (on a terminal and in a notebook, says what it does if it takes longer
+            than two seconds), `True` or `False`.
 
     Returns:
         `ExportedFile`.
@@ -104,6 +116,11 @@ def export(
     keras_trim.export(model, "model.tflite", representative_data=x[:200]).accuracy
     ```
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise ValueError(
+            "`path` must be the path of a file: the model comes first, the path second. "
+            f"Received: path={described(path)}"
+        )
     path = os.fspath(path)
     format = format_of(path, format)
     if representative_data is not None and weights is None and format == "litert":
@@ -114,9 +131,10 @@ def export(
         if format == "safetensors":
             made, accuracy = safetensors.convert(model, weights), None
         else:
-            made, accuracy = _convert(
-                model, format, weights, verification_data, representative_data
-            )
+            with progress(f"exporting to {format}", verbose=verbose):
+                made, accuracy = _convert(
+                    model, format, weights, verification_data, representative_data
+                )
         files = made.data if isinstance(made.data, dict) else {"": made.data}
         for ending, data in files.items():
             if ending not in ("", ".xml"):
@@ -124,7 +142,7 @@ def export(
             else:
                 temporary.write_bytes(data)
     for warning in made.warnings:
-        warnings.warn(f"{path}: {warning}.", stacklevel=2)
+        warnings.warn(f"{path}: {warning}.", stacklevel=3)
     return ExportedFile(
         path,
         format,
@@ -211,8 +229,7 @@ def _write_beside(path, ending, data):
 
 
 def _validate(model, format, weights, verification_data, representative_data):
-    if not isinstance(model, keras.Model):
-        raise ValueError(f"`model` must be a Keras model. Received: model={model!r}")
+    check_model(model, must_be_built=False)
     if weights not in _WEIGHTS:
         raise ValueError(
             f"`weights` must be one of {', '.join(map(repr, _WEIGHTS))}. "
@@ -265,7 +282,9 @@ def _require_packages(format):
     packages = _CONVERTERS[format].PACKAGES
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
+        # No extra brings a TensorFlow over the one that may be there.
+        extras = f"{format},tensorflow" if "tensorflow" in missing else format
         raise ImportError(
-            f"Exporting in the format '{format}' needs: pip install \"keras-trim[{format}]\". "
+            f"Exporting in the format '{format}' needs: pip install \"keras-trim[{extras}]\". "
             f"Not found: {', '.join(missing)}. Received: format='{format}'"
         )

@@ -13,6 +13,13 @@ ENDINGS = {
 _OTHERS = (".keras", ".h5", ".hdf5", ".ktrim", ".engine", ".bin", ".pt", ".pth", ".pb", ".npz")
 
 
+_OTHER_WRITERS = {
+    **dict.fromkeys((".keras", ".h5"), " Files of Keras are written by `model.save(path)`."),
+    ".ktrim": " Sparse files are written by `keras_trim.save(model, path)`.",
+    ".engine": " Engines are written by `keras_trim.inference.Engine(model).save(path)`.",
+}
+
+
 def format_of(path, format=None):
     """The format of a file.
 
@@ -37,8 +44,8 @@ def format_of(path, format=None):
         known = ", ".join(by_ending)
         wanted = f" For {format} files: {', '.join(ENDINGS[format])}." if format else ""
         raise ValueError(
-            f"`path` must end in what the format is called by: {known}.{wanted} "
-            f"Received: path={path}, format={format!r}"
+            f"`path` must end in what the format is called by: {known}.{wanted}"
+            f"{_OTHER_WRITERS.get(ending, '')} Received: path={path}, format={format!r}"
         )
     if format is not None and said not in (None, format):
         raise ValueError(

@@ -13,6 +13,7 @@ from keras_trim.inference.caches import CacheInfo, cache_dir, cache_info
 from keras_trim.inference.engine import Engine
 from keras_trim.inference.lowering.tuner import ForcedTuner
 from keras_trim.inference.runtime.summary import BenchmarkResult, EngineRow, EngineSummary
+from keras_trim.inference.weight_times import weight_times
 
 __all__ = [
     "BenchmarkResult",
@@ -23,4 +24,5 @@ __all__ = [
     "ForcedTuner",
     "cache_dir",
     "cache_info",
+    "weight_times",
 ]

@@ -1,11 +1,16 @@
 """How the values of a weight are distributed, zeros aside."""
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from keras_trim.plots.style import BLUE, GREY, ORANGE, clear_spines, format_percent, new_figure
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def histogram_figure(weights, title="", num_bins=61):
+
+def histogram_figure(weights: Any, title: str = "", num_bins: int = 61) -> "Figure":
     """Draws the share of zeros as a bar of its own, and the other values as a histogram beside it.
 
     On one scale the spike at zero would leave nothing of the others to be seen. Both panels count

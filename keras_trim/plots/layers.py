@@ -1,16 +1,22 @@
 """How sparse each weight of a model is, as bars."""
 
+from typing import TYPE_CHECKING, Any
+
 from keras_trim.plots.style import BLUE, GREY, GRID, PALE, clear_spines, format_percent, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _MAX_LABEL = 34
 
 
-def sparsity_figure(rows, max_bars=60):
+def sparsity_figure(rows: Any, max_bars: int = 60) -> "Figure":
     """Draws a bar per weight: its zeros over its size.
 
     Args:
-        rows: List of `(name, sparsity)`, or of anything with a `path` and a `sparsity`, such as
-            `keras_trim.sparsity_report(model).rows`. They are drawn from top to bottom.
+        rows: `keras_trim.sparsity_report(model)`, without the weights that are never pruned; or a
+            list of `(name, sparsity)`, or of anything with a `path` and a `sparsity`. They are
+            drawn from top to bottom.
         max_bars: Integer. Of more rows than that, the first ones are drawn, and how many were left
             out is written below them.
 
@@ -25,12 +31,17 @@ def sparsity_figure(rows, max_bars=60):
 
     ```python
     report = keras_trim.sparsity_report(model)
-    keras_trim.plots.sparsity_figure(report.pruned_rows).savefig("sparsity.png")
+    keras_trim.plots.sparsity_figure(report).savefig("sparsity.png")
     ```
     """
-    bars = [row if isinstance(row, tuple) else (row.path, row.sparsity) for row in rows]
+    rows = getattr(rows, "rows", rows)
+    drawn = [row for row in rows if not getattr(row, "is_by_design", False)]
+    bars = [row if isinstance(row, tuple) else (row.path, row.sparsity) for row in drawn]
     if not bars:
-        raise ValueError("`rows` must hold at least one weight. Received: rows=[]")
+        raise ValueError(
+            "`rows` must hold at least one weight that is pruned or could be: those of a "
+            f"`sparsity_report`. Received: {len(rows)} rows"
+        )
     left_out, bars = len(bars) - max_bars, bars[:max_bars]
     names, shares = zip(*bars, strict=True)
     places = range(len(bars))

@@ -1,11 +1,16 @@
 """Where the zeros of a weight are, as an image."""
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from keras_trim.plots.style import BLUE, GREY, PALE, new_figure
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def mask_figure(weights, title="", max_pixels=256):
+
+def mask_figure(weights: Any, title: str = "", max_pixels: int = 256) -> "Figure":
     """Draws which values of a weight are kept and which are zero.
 
     Rows are inputs (for a convolution: places of the window, then input channels), columns output

@@ -1,10 +1,15 @@
 """How much each weight of a model matters, as a heat map."""
 
+from typing import TYPE_CHECKING, Any
+
 from keras_trim.plots.layers import shorten
 from keras_trim.plots.style import GREY, clear_spines, new_figure
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def sensitivity_figure(sensitivity, max_rows=60):
+
+def sensitivity_figure(sensitivity: Any, max_rows: int = 60) -> "Figure":
     """Draws a row per weight and a column per sparsity; the darker, the more is lost.
 
     Args:

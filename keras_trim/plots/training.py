@@ -1,11 +1,17 @@
 """Pictures of a training run, drawn into Axes of a figure of several panels."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from keras_trim.plots.style import BLUE, GREY, ORANGE, clear_spines, format_percent, new_figure
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def make_figure(num_panels):
+
+def make_figure(num_panels: int) -> tuple["Figure", Any]:
     """Makes a figure of panels side by side, to be saved: it needs no display.
 
     Args:
@@ -21,7 +27,9 @@ def make_figure(num_panels):
     return figure, figure.subplots(1, num_panels, squeeze=False)[0]
 
 
-def plot_schedule(ax, steps, asked, reached):
+def plot_schedule(
+    ax: Any, steps: Sequence[int], asked: Sequence[float], reached: Sequence[float]
+) -> None:
     """Plots the sparsity that a schedule asks for, and that which was counted in the weights.
 
     Args:
@@ -40,7 +48,7 @@ def plot_schedule(ax, steps, asked, reached):
     _label(ax, "Sparsity while training", "optimizer step", "zeros among the pruned weights")
 
 
-def plot_weight_histogram(ax, before, after, num_bins=60):
+def plot_weight_histogram(ax: Any, before: Any, after: Any, num_bins: int = 60) -> None:
     """Plots how the weights are distributed before and after pruning.
 
     Zeros would be one bar that dwarfs the others. So bars count the other weights only, as a share

@@ -4,6 +4,21 @@ Names are imported when they are used: the engine reads arrays where there is no
 """
 
 import importlib
+import typing
+
+if typing.TYPE_CHECKING:  # what type checkers and the reference read
+    from keras_trim.storage.arrays import load_arrays as load_arrays
+    from keras_trim.storage.arrays import save_arrays as save_arrays
+    from keras_trim.storage.errors import FormatError as FormatError
+    from keras_trim.storage.keras_archive import CompressResult as CompressResult
+    from keras_trim.storage.keras_archive import compress_keras as compress_keras
+    from keras_trim.storage.model import load as load
+    from keras_trim.storage.model import save as save
+    from keras_trim.storage.result import SavedArray as SavedArray
+    from keras_trim.storage.result import SaveResult as SaveResult
+    from keras_trim.storage.sizes import SizeRow as SizeRow
+    from keras_trim.storage.sizes import SizeTable as SizeTable
+    from keras_trim.storage.sizes import size_table as size_table
 
 _MODULES = {
     "CompressResult": "keras_archive",

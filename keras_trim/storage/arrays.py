@@ -2,12 +2,24 @@
 
 import os
 import pathlib
+from collections.abc import Mapping
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from keras_trim._version import __version__
+from keras_trim.arguments import described, takes_named
 from keras_trim.atomic import replace_file
 from keras_trim.storage.container import Reader, Writer
+
+_WRITERS = {
+    **dict.fromkeys((".keras", ".h5"), "`model.save(path)` writes files of Keras"),
+    **dict.fromkeys(
+        (".tflite", ".onnx", ".xml", ".safetensors"),
+        "`keras_trim.export(model, path)` writes files of other runtimes",
+    ),
+    ".engine": "`keras_trim.inference.Engine(model).save(path)` writes engines",
+}
 
 
 def check_suffix(path):
@@ -17,10 +29,14 @@ def check_suffix(path):
         ValueError: if it does not.
     """
     if not isinstance(path, (str, os.PathLike)):
-        raise ValueError(f"`path` must be a path. Received: path={path!r}")
+        raise ValueError(
+            "`path` must be the path of a file: the model comes first, the path second. "
+            f"Received: path={described(path)}"
+        )
     path = pathlib.Path(path)
     if path.suffix != ".ktrim":
-        raise ValueError(f"`path` must end in `.ktrim`. Received: path={path}")
+        cure = _WRITERS.get(path.suffix.lower(), f"write {str(path.with_suffix('.ktrim'))!r}")
+        raise ValueError(f"`path` must end in `.ktrim`: {cure}. Received: path={path}")
     return path
 
 
@@ -29,7 +45,8 @@ def metadata():
     return {"writer": f"keras-trim {__version__}"}
 
 
-def save_arrays(arrays, path):
+@takes_named
+def save_arrays(arrays: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """Saves a dict of arrays, bit for bit.
 
     Args:
@@ -51,7 +68,10 @@ def save_arrays(arrays, path):
     """
     path = check_suffix(path)
     if not isinstance(arrays, dict) or not all(isinstance(k, str) and k for k in arrays):
-        raise ValueError(f"`arrays` must be a dict with strings as keys. Received: {arrays!r:.200}")
+        raise ValueError(
+            "`arrays` must be a dict with strings as keys, `{'kernel': array}`. "
+            f"Received: arrays={described(arrays)}"
+        )
     with replace_file(path) as file:
         writer = Writer(file)
         for name, values in arrays.items():
@@ -71,7 +91,10 @@ def as_array(values):
     return array
 
 
-def load_arrays(path, max_bytes=None):
+@takes_named
+def load_arrays(
+    path: str | os.PathLike[str] | BinaryIO, max_bytes: int | None = None
+) -> dict[str, np.ndarray]:
     """Loads the arrays of a file, that of `save_arrays` or of `save`.
 
     Args:

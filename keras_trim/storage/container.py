@@ -148,6 +148,15 @@ class Writer:
         self._offset += len(data)
 
 
+def _other_kind(magic):
+    """What a file is instead, by how it begins, and what reads it."""
+    if magic.startswith(b"PK"):
+        return "; a `.keras` archive is read by `keras.models.load_model`"
+    if magic.startswith(b"\x89HDF"):
+        return "; an HDF5 file (`.h5`) is read by `keras.models.load_model`"
+    return ""
+
+
 class Reader:
     """Reads a file. Opening checks all that can be checked without decoding the data.
 
@@ -172,6 +181,9 @@ class Reader:
             self.file_size = self._file.seek(0, io.SEEK_END)
             self.header = self._read_header()
             self._limit(max_bytes)
+        except FormatError as error:
+            self.close()
+            raise FormatError(f"{error} Received: path={path}") from error.__cause__
         except BaseException:
             self._file.close()
             raise
@@ -261,7 +273,7 @@ class Reader:
         self._file.seek(0)
         magic, version, reserved = PREFIX.unpack(self._file.read(PREFIX.size))
         if magic != MAGIC:
-            raise FormatError("This is not a .ktrim file.")
+            raise FormatError(f"This is not a .ktrim file{_other_kind(magic)}.")
         if version != VERSION:
             raise FormatError(
                 f"The file is of version {version} of the format; this reads version {VERSION}. "

@@ -1,5 +1,6 @@
 """The data types that a file may hold, by name, and how their bits are laid out."""
 
+import functools
 import typing
 
 import ml_dtypes
@@ -45,6 +46,7 @@ def dtype_name(dtype):
     return dtype.name if DTYPES.get(dtype.name) == dtype.newbyteorder("=") else None
 
 
+@functools.lru_cache(maxsize=256)
 def parse_dtype(name):
     """`numpy.dtype` of a name, little-endian, or `None` if there is no such."""
     if name in DTYPES:

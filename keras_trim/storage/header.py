@@ -341,4 +341,7 @@ def _integers(item, key, what):
 
 
 def _integer(item, key, what, default=None):
-    return _integers({key: [item.get(key, default)]}, key, what)[0]
+    value = item.get(key, default)
+    in_range = type(value) is int and 0 <= value < 1 << 62
+    _require(in_range, f"{what} has a number in {key} that is out of range.")
+    return value

@@ -7,13 +7,14 @@ import shutil
 import zipfile
 import zlib
 
+from keras_trim.arguments import takes_named
 from keras_trim.atomic import replace_file
 from keras_trim.storage.result import compared
 
 _BLOCK = 1 << 20
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class CompressResult:
     """An archive that was compressed; printed, a summary.
 
@@ -27,14 +28,17 @@ class CompressResult:
     old_bytes: int
     new_bytes: int
 
-    def __str__(self):
+    def __repr__(self) -> str:
         return (
             f"{self.path}: {self.new_bytes:,} bytes instead of {self.old_bytes:,}, "
             f"{compared(self.new_bytes, self.old_bytes)}"
         )
 
 
-def compress_keras(path, output=None):
+@takes_named
+def compress_keras(
+    path: str | os.PathLike[str], output: str | os.PathLike[str] | None = None
+) -> CompressResult:
     """Compresses a `.keras` archive; `keras.models.load_model` reads it without keras-trim.
 
     A `.keras` file is a zip archive in which Keras compresses nothing. Each file in it is stored
@@ -57,7 +61,10 @@ def compress_keras(path, output=None):
     output = path if output is None else pathlib.Path(output)
     for name, each in (("path", path), ("output", output)):
         if each.suffix != ".keras":
-            raise ValueError(f"`{name}` must end in `.keras`. Received: {name}={each}")
+            raise ValueError(
+                f"`{name}` must end in `.keras`: load the model, and save it as such. "
+                f"Received: {name}={each}"
+            )
     old_bytes = path.stat().st_size
     try:
         with zipfile.ZipFile(path) as source:

@@ -2,7 +2,10 @@
 
 import contextlib
 import json
+import os
 import warnings
+from collections.abc import Mapping
+from typing import Any, BinaryIO
 
 import keras
 import numpy as np
@@ -11,6 +14,7 @@ from keras.src.saving import saving_lib
 from keras.src.saving.serialization_lib import ObjectSharingScope
 
 from keras_trim import hosts
+from keras_trim.arguments import check_model, takes_named
 from keras_trim.storage import assets, lossy
 from keras_trim.storage.arrays import check_suffix, metadata
 from keras_trim.storage.building import build, shorten
@@ -25,7 +29,13 @@ _SEEDS = "seeds/"
 _HAS_OPTIMIZER = "optimizer_state"
 
 
-def save(model, path, values=None, include_optimizer=False):
+@takes_named
+def save(
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    values: str | None = None,
+    include_optimizer: bool = False,
+) -> SaveResult:
     """Saves a model as a small file: weights, structure and how it was compiled.
 
     Zeros cost next to nothing, wherever they are, and the other values are compressed. By default
@@ -96,7 +106,15 @@ def write(model, path, values, include_optimizer):
     return SaveResult(path, file_bytes, rows)
 
 
-def load(path, model=None, custom_objects=None, compile=True, safe_mode=True, max_bytes=None):
+@takes_named
+def load(
+    path: str | os.PathLike[str] | BinaryIO,
+    model: keras.Model | None = None,
+    custom_objects: Mapping[str, Any] | None = None,
+    compile: bool = True,
+    safe_mode: bool = True,
+    max_bytes: int | None = None,
+) -> keras.Model:
     """Loads a model, on whatever backend is active.
 
     Args:
@@ -126,7 +144,11 @@ def load(path, model=None, custom_objects=None, compile=True, safe_mode=True, ma
         into = model
         if model is None:
             if _CONFIG not in reader.files:
-                raise FormatError("The file holds arrays but no model: read it by `load_arrays`.")
+                raise FormatError(
+                    "The file holds arrays but no model: read it by `keras_trim.load_arrays`, or "
+                    "by `keras_trim.inference.Engine.load` if it is an engine. "
+                    f"Received: path={path}"
+                )
             num_bytes = sum(entry.decoded_bytes for entry in reader.arrays.values())
             text = reader.read_file(_CONFIG)
             arguments = (text, num_bytes, len(reader.arrays), custom_objects, compile, safe_mode)
@@ -154,17 +176,6 @@ def _unchanged_by_errors(model):
         for variable, value in zip(variables, before, strict=True):
             variable.assign(value)
         raise
-
-
-def check_model(model):
-    """Raises `ValueError` unless `model` is a Keras model that is built."""
-    if not isinstance(model, keras.Model):
-        raise ValueError(f"`model` must be a Keras model. Received: model={model!r}")
-    if not model.built:
-        raise ValueError(
-            "The model has no weights yet: build it first, by `model.build(input_shape)` or by "
-            f"calling it on a batch. Received: model={model.name}"
-        )
 
 
 def _structure(model):
@@ -275,7 +286,7 @@ def _warn_of_lost_masks(model):
                     "which is left out: training the loaded model would start to prune anew. Call "
                     "`strip_pruning(model)` first if training is over, or pass "
                     f"`include_optimizer=True`. Received: model={model.name}",
-                    stacklevel=3,
+                    stacklevel=4,
                 )
                 return
             optimizer = getattr(optimizer, "inner_optimizer", None)

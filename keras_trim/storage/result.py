@@ -26,7 +26,7 @@ class SavedArray:
     """
 
     name: str
-    shape: tuple
+    shape: tuple[int, ...]
     dtype: str
     num_bytes: int
     stored_bytes: int
@@ -34,7 +34,7 @@ class SavedArray:
     largest_value: float = 0.0
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class SaveResult:
     """A file that was saved; printed, a summary.
 
@@ -46,19 +46,19 @@ class SaveResult:
 
     path: pathlib.Path
     file_bytes: int
-    arrays: list
+    arrays: list[SavedArray]
 
     @property
-    def num_bytes(self):
+    def num_bytes(self) -> int:
         """Integer: bytes of all arrays in memory."""
         return sum(array.num_bytes for array in self.arrays)
 
     @property
-    def largest_error(self):
+    def largest_error(self) -> float:
         """Float: the largest absolute change of any value; 0.0 if all is lossless."""
         return max((array.largest_error for array in self.arrays), default=0.0)
 
-    def __str__(self):
+    def __repr__(self) -> str:
         factor = compared(self.file_bytes, self.num_bytes)
         text = f"{self.path}: {self.file_bytes:,} bytes, {factor} than in memory"
         if not self.largest_error:

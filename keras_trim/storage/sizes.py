@@ -2,18 +2,18 @@
 
 import dataclasses
 import gzip
-import io
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Sequence
 
 import keras
 from keras.src.saving import saving_lib
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
+from keras_trim.arguments import check_model, takes_named
+from keras_trim.progress import progress
 from keras_trim.storage import model as model_files
+from keras_trim.tables import PrintedTable, Shown
 
 FORMATS = {
     "raw": "weights in memory",
@@ -42,8 +42,8 @@ class SizeRow:
     factor: float
 
 
-@dataclasses.dataclass(frozen=True)
-class SizeTable:
+@dataclasses.dataclass(frozen=True, repr=False)
+class SizeTable(Shown):
     """The sizes of a model; printed, a table.
 
     Args:
@@ -51,10 +51,10 @@ class SizeTable:
         left_out: Dict: format -> why it could not be measured.
     """
 
-    rows: list
-    left_out: dict
+    rows: list[SizeRow]
+    left_out: dict[str, str]
 
-    def __getitem__(self, format):
+    def __getitem__(self, format: str) -> SizeRow:
         """The `SizeRow` of a format.
 
         Raises:
@@ -65,23 +65,21 @@ class SizeTable:
                 return row
         raise KeyError(format)
 
-    def __str__(self):
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column("stored as")
-        table.add_column("bytes", justify="right")
-        table.add_column("times smaller", justify="right")
+    def _table(self) -> PrintedTable:
+        rows = []
         for row in self.rows:
             factor = f"{row.factor:.1f}" if row.factor >= 1 else f"{row.factor:.2g}"
-            table.add_row(row.name, f"{row.num_bytes:,}", factor)
-        buffer = io.StringIO()
-        console = Console(file=buffer, width=140, color_system=None)
-        console.print(table)
-        for format, reason in self.left_out.items():
-            console.print(f"{FORMATS[format]} left out: {reason}", markup=False)
-        return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+            rows.append([row.name, f"{row.num_bytes:,}", factor])
+        left_out = [f"{FORMATS[name]} left out: {why}" for name, why in self.left_out.items()]
+        return PrintedTable(["stored as", ">bytes", ">times smaller"], rows, left_out)
 
 
-def size_table(model, formats=tuple(FORMATS)):
+@takes_named
+def size_table(
+    model: keras.Model,
+    formats: Sequence[str] = tuple(FORMATS),
+    verbose: str | bool = "auto",
+) -> SizeTable:
     """Measures how large a model is in memory, gzipped, as `.ktrim` and as LiteRT file.
 
     The optimizer's state is left out of all of them.
@@ -91,6 +89,8 @@ def size_table(model, formats=tuple(FORMATS)):
         formats: Sequence of strings. What to measure: `"raw"` (the weights in memory), `"h5"` (the
             weights file of Keras), `"gzip"` (the same through gzip -9), `"ktrim"`, `"int8"`
             (`.ktrim` with rounded values), `"litert"`. By default everything.
+        verbose: `"auto"` (says how far it is, on a terminal and in a notebook, if it takes longer
+            than two seconds), `True` or `False`.
 
     Returns:
         `SizeTable`. `print` it for a table; `.rows` is the data, and `.left_out` says what could
@@ -113,17 +113,22 @@ def size_table(model, formats=tuple(FORMATS)):
             f"`formats` must be a sequence of {', '.join(map(repr, FORMATS))}. "
             f"Received: formats={formats!r}"
         )
-    model_files.check_model(model)
+    check_model(model)
     raw = sum(_num_bytes(variable) for variable in model.weights)
     rows, left_out = [], {}
-    with tempfile.TemporaryDirectory() as folder:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        progress("measuring sizes", len(formats), verbose) as work,
+    ):
         for format in formats:
+            work.description = f"measuring sizes, {FORMATS[format]}"
             try:
                 size = raw if format == "raw" else _MEASURES[format](model, pathlib.Path(folder))
             except _LeftOut as reason:
                 left_out[format] = str(reason)
             else:
                 rows.append(SizeRow(format, FORMATS[format], size, raw / size if size else 0.0))
+            work.advance()
     return SizeTable(rows, left_out)
 
 

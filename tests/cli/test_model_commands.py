@@ -69,6 +69,9 @@ def test_prune_on_examples(folder):
     arguments = ("--budget", "zeros=0.75", "--sensitivity", folder / "s.json")
     result = run_json("prune", folder / "dense.keras", folder / "b.keras", *arguments)
     assert abs(result["pruned"]["zeros"] - 0.75 * 504) <= 1
+    arguments = ("--budget", "milliseconds=1e9", "--sensitivity", folder / "s.json")
+    result = run_json("prune", folder / "dense.keras", folder / "t.keras", *arguments)
+    assert result["pruned"]["zeros"] == 0
     (folder / "bad.npy").write_bytes(b"no array")
     line = error_of(
         "prune", folder / "dense.keras", folder / "c.keras", "-s", 0.5, "-c", folder / "bad.npy"
@@ -81,6 +84,8 @@ def test_prune_on_examples(folder):
     [
         ([], "give --sparsity, or --pattern"),
         (["--budget", "zeros=0.5"], "--budget and --sensitivity go together"),
+        (["--budget", "zeros:0.5", "--sensitivity", "s"], "like zeros=0.9, bytes=200000 or"),
+        (["--budget", "zeros=1", "--sensitivity", "s", "-s", "0.5"], "drop the others"),
         (["-s", "80"], "below 1; 80 % is 0.8"),
         (["-s", "nan"], "at least 0 and below 1"),
         (["-s", "0.5", "--block", "4"], "--block must be like 2x4, not '4'"),
@@ -248,10 +253,26 @@ def test_export_in_int8(folder):
 
 
 def test_bench(folder):
-    result = run_json("bench", folder / "pruned.keras", "--seconds", 0, "--batch", 2)
-    assert result["milliseconds"]["keras-trim"] > 0
+    arguments = ("--seconds", 0, "--against", "none")
+    result = run_json("bench", folder / "pruned.keras", *arguments, "--batch", 2)
+    assert list(result["milliseconds"]) == [
+        "model.predict",
+        "model.predict_on_batch",
+        "keras-trim",
+    ]
+    assert max(result["largest_difference"].values()) < 1e-5
+    assert result["batch"] == 2
+    assert result["sparsity"] == 0.75
+    assert result["processor"]
     assert [row["operation"] for row in result["layers"] if row["kept"]] == ["Convolution", "Dense"]
-    assert "times the engine's" in run("bench", folder / "pruned.keras", "--seconds", 0).stdout
+    printed = run("bench", folder / "pruned.keras", *arguments, "--layers").stdout
+    assert "times as fast as model.predict" in printed
+    assert result["layers"][0]["layer"] in printed
+    model = keras.models.load_model(folder / "pruned.keras")
+    keras_trim.inference.Engine(model).save(folder / "m.engine")
+    alone = run_json("bench", folder / "m.engine", "--seconds", 0)
+    assert list(alone["milliseconds"]) == ["keras-trim"]
+    assert "which `keras-trim bench` runs" in error_of("report", folder / "m.engine")
     text = keras.Input((1,), dtype="string", name="words")
     keras.Model(text, keras.layers.Flatten()(text)).save(folder / "text.keras")
     assert "Received: input 'words' of dtype string" in error_of("bench", folder / "text.keras")

@@ -134,14 +134,20 @@ def test_an_old_file_is_replaced(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("format", "package"),
-    [("litert", "ai_edge_litert"), ("onnx", "onnxscript"), ("safetensors", "safetensors")],
+    ("format", "package", "extras"),
+    [
+        ("litert", "ai_edge_litert", "litert"),
+        ("litert", "tensorflow", "litert,tensorflow"),
+        ("onnx", "onnxscript", "onnx"),
+        ("safetensors", "safetensors", "safetensors"),
+    ],
 )
-def test_a_missing_extra(format, package, old_file, monkeypatch):
+def test_a_missing_extra(format, package, extras, old_file, monkeypatch):
+    model = make("mlp")
     monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
-    message = rf'pip install "keras-trim\[{format}\]". Not found: {package}. Received: format='
+    message = rf'pip install "keras-trim\[{extras}\]". Not found: {package}. Received: format='
     with pytest.raises(ImportError, match=message):
-        keras_trim.export(make("mlp"), old_file, format=format)
+        keras_trim.export(model, old_file, format=format)
 
 
 def test_a_package_that_is_broken_where_the_model_is_converted(old_file, tmp_path, monkeypatch):

@@ -42,7 +42,10 @@ def save_graph(graph, path):
     """
     path = pathlib.Path(path)
     if path.suffix != ".engine":
-        raise ValueError(f"`path` must end in `.engine`. Received: path={path}")
+        raise ValueError(
+            f"`path` must end in `.engine`: write {str(path.with_suffix('.engine'))!r}. "
+            f"Received: path={path}"
+        )
     in_keras = [
         node.name for node in graph.nodes if type(node.operation).__name__ not in OPERATIONS
     ]
@@ -134,7 +137,8 @@ def load_graph(path, max_bytes=None):
     text = arrays.pop(_GRAPH, None)
     if text is None or text.dtype != np.uint8:
         raise FormatError(
-            f"This file holds no engine: `Engine.save` writes those. Received: path={path}"
+            "This file holds no engine: `Engine.save` writes those. A model in it is read by "
+            f"`keras_trim.load`, and `Engine(model)` makes an engine of that. Received: path={path}"
         )
     try:
         require(text.nbytes <= _MOST_JSON, "its graph is too large")

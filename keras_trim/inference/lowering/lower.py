@@ -21,6 +21,7 @@ from keras_trim.inference.lowering import (  # noqa: F401 (they register what lo
 from keras_trim.inference.lowering.branches import forks, lower_branches
 from keras_trim.inference.program.builder import Builder
 from keras_trim.inference.program.tensors import Tensor
+from keras_trim.progress import progress
 
 
 def lower_graph(graph, input_shapes, num_threads, tuner, skip_zeros=True, most_floats=math.inf):
@@ -45,7 +46,10 @@ def lower_graph(graph, input_shapes, num_threads, tuner, skip_zeros=True, most_f
     for value, shape, spec in zip(graph.inputs, input_shapes, graph.input_specs, strict=True):
         values[value] = Tensor(shape, "NHWC", stored(spec["dtype"]))
     inputs = [values[value] for value in graph.inputs]
-    for fork in forks(graph):
-        lower_branches(builder, fork, graph, values)
+    parts = forks(graph)
+    with progress("choosing kernels", len(parts)) as work:
+        for fork in parts:
+            lower_branches(builder, fork, graph, values)
+            work.advance()
     builder.node = None
     return builder.finish(inputs, [values[value] for value in graph.outputs])

@@ -1,10 +1,18 @@
 """Pruning schedules: from the training step to whether to prune now, and how sparse."""
 
+from __future__ import annotations
+
 import abc
 import numbers
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import keras
 from keras import ops
+
+from keras_trim.arguments import described
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class PruningSchedule(abc.ABC):
@@ -33,13 +41,13 @@ class PruningSchedule(abc.ABC):
             should_prune = ops.equal(step % 10, 0)
             return should_prune, self.final_sparsity * ops.minimum(progress, 1.0)
 
-        def get_config(self):
+        def get_config(self) -> dict[str, Any]:
             return {"final_sparsity": self.final_sparsity, "end_step": self.end_step}
     ```
     """
 
     @abc.abstractmethod
-    def __call__(self, step):
+    def __call__(self, step: Any) -> tuple[Any, Any]:
         """Evaluates the schedule.
 
         Args:
@@ -52,11 +60,44 @@ class PruningSchedule(abc.ABC):
         """
 
     @abc.abstractmethod
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor as a dict."""
 
+    def __repr__(self) -> str:
+        try:
+            arguments = self.get_config().items()
+        except Exception:  # of a class that is not complete: its repr must not hide its error
+            return object.__repr__(self)
+        return f"{type(self).__name__}({', '.join(f'{name}={v!r}' for name, v in arguments)})"
+
+    def plot(
+        self,
+        num_steps: int | None = None,
+        steps_per_epoch: int | None = None,
+        reached: Sequence[float] | None = None,
+    ) -> Figure:
+        """Draws the sparsity over the steps of training.
+
+        Args:
+            num_steps: Integer. Steps of the whole run. By default the schedule's, and a quarter as
+                many again.
+            steps_per_epoch: Integer. Draws where epochs end.
+            reached: Floats, one for each epoch, such as `history.history["sparsity"]`: what was
+                counted. Needs `steps_per_epoch`.
+
+        Returns:
+            `matplotlib.figure.Figure`: `.savefig("schedule.png")`, or the last line of a cell.
+
+        Raises:
+            ImportError: if Matplotlib is not installed.
+            ValueError: if `num_steps` is missing and the schedule has no end.
+        """
+        from keras_trim.plots.schedule import schedule_figure
+
+        return schedule_figure(self, num_steps, steps_per_epoch, reached)
+
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> PruningSchedule:
         if set(config) == {"class_name", "config"}:  # as TFMOT's schedules write it
             config = config["config"]
         return cls(**config)
@@ -84,7 +125,7 @@ class PruningSchedule(abc.ABC):
             if isinstance(value, bool) or not isinstance(value, numbers.Integral):
                 raise ValueError(
                     f"`{name}` counts training steps and must be an integer; round it with "
-                    f"`int(...)`. Received: {name}={value!r}"
+                    f"`int(...)`. Received: {name}={described(value)}"
                 )
         if begin_step < 0:
             raise ValueError(f"`begin_step` must be at least 0. Received: begin_step={begin_step}")
@@ -106,14 +147,18 @@ class PruningSchedule(abc.ABC):
         validate_sparsity(sparsity, variable_name)
 
 
-def validate_sparsity(sparsity, name):
+def validate_sparsity(sparsity: object, name: str) -> None:
     """Raises `ValueError` unless `sparsity`, an argument called `name`, is a number in `[0, 1)`."""
     if isinstance(sparsity, bool) or not isinstance(sparsity, numbers.Real):
-        raise ValueError(f"`{name}` must be a number. Received: {name}={sparsity!r}")
-    if not 0.0 <= sparsity < 1.0:
         raise ValueError(
-            f"`{name}` is the fraction of weights set to zero and must lie in [0, 1), so 0.8 for "
-            f"80 %. Received: {name}={sparsity}"
+            f"`{name}` must be a number in [0, 1), the fraction of weights set to zero: 0.8 for "
+            f"80 %. Received: {name}={described(sparsity)}"
+        )
+    if not 0.0 <= sparsity < 1.0:
+        percent = sparsity if 1 < sparsity < 100 else 80
+        raise ValueError(
+            f"`{name}` is the fraction of weights set to zero and must lie in [0, 1), so "
+            f"{percent / 100:g} for {percent:g} %. Received: {name}={sparsity}"
         )
 
 
@@ -182,146 +227,3 @@ class SteppedSchedule(PruningSchedule):
             return max(step - self.begin_step, 0) // self.frequency
         passed = ops.floor_divide(ops.maximum(step - self.begin_step, 0), self.frequency)
         return ops.where(step >= self.end_step, last, passed)
-
-
-@keras.saving.register_keras_serializable(package="keras_trim")
-class ConstantSparsity(SteppedSchedule):
-    """The same sparsity throughout.
-
-    Args:
-        target_sparsity: Float in `[0, 1)`. The fraction of zeros.
-        begin_step: Integer. The training step at which pruning begins.
-        end_step: Integer. The last step at which masks are updated; after it they stay. `-1`
-            (default) updates them until training ends.
-        frequency: Integer. Masks are updated every `frequency` steps.
-
-    Raises:
-        ValueError: for a sparsity outside `[0, 1)`, and for steps that are no integers or out of
-            order.
-    """
-
-    def __init__(self, target_sparsity, begin_step, end_step=-1, frequency=100):
-        self.target_sparsity = target_sparsity
-        self.begin_step = begin_step
-        self.end_step = end_step
-        self.frequency = frequency
-        self._validate_step(begin_step, end_step, frequency, True)
-        self._validate_sparsity(target_sparsity, "target_sparsity")
-
-    @property
-    def final_sparsity(self):
-        return self.target_sparsity
-
-    @property
-    def num_updates(self):
-        return 1
-
-    def update_step(self, index):
-        return self.begin_step
-
-    def update_index(self, step):
-        return 0
-
-    def sparsity_at(self, step):
-        return float(self.target_sparsity)
-
-    def _sparsity(self, step):
-        return ops.convert_to_tensor(self.target_sparsity, "float32")
-
-    def get_config(self):
-        return {
-            "target_sparsity": float(self.target_sparsity),
-            "begin_step": int(self.begin_step),
-            "end_step": int(self.end_step),
-            "frequency": int(self.frequency),
-        }
-
-
-@keras.saving.register_keras_serializable(package="keras_trim")
-class PolynomialDecay(SteppedSchedule):
-    """Sparsity that rises fast at first, then ever more slowly, to `final_sparsity`.
-
-    At step `t` between `begin_step` and `end_step` it is
-
-        final + (initial - final) * (1 - (t - begin_step) / (end_step - begin_step)) ** power
-
-    (Zhu and Gupta, "To prune, or not to prune", https://arxiv.org/abs/1710.01878, section 3,
-    equation 1, which has `power=3`).
-
-    Args:
-        initial_sparsity: Float in `[0, 1)`. Where pruning begins.
-        final_sparsity: Float in `[0, 1)`. Where it ends.
-        begin_step: Integer. The training step at which pruning begins.
-        end_step: Integer. The step at which `final_sparsity` is reached, whatever `frequency`.
-        power: Number. The exponent; 1 is linear.
-        frequency: Integer. Masks are updated every `frequency` steps.
-
-    Raises:
-        ValueError: for a sparsity outside `[0, 1)`, for steps that are no integers or out of
-            order, and for a `power` that is not positive.
-    """
-
-    def __init__(
-        self, initial_sparsity, final_sparsity, begin_step, end_step, power=3, frequency=100
-    ):
-        self.initial_sparsity = initial_sparsity
-        self.final_sparsity = final_sparsity
-        self.begin_step = begin_step
-        self.end_step = end_step
-        self.power = power
-        self.frequency = frequency
-        self._validate_step(begin_step, end_step, frequency, False)
-        self._validate_sparsity(initial_sparsity, "initial_sparsity")
-        self._validate_sparsity(final_sparsity, "final_sparsity")
-        if not isinstance(power, numbers.Real) or not power > 0:
-            raise ValueError(f"`power` must be a positive number. Received: power={power!r}")
-
-    def sparsity_at(self, step):
-        if step >= self.end_step:
-            return float(self.final_sparsity)
-        progress = max(step - self.begin_step, 0) / max(self.end_step - self.begin_step, 1)
-        left = (1.0 - progress) ** self.power
-        return float(self.final_sparsity + (self.initial_sparsity - self.final_sparsity) * left)
-
-    def _sparsity(self, step):
-        passed = ops.cast(ops.maximum(step - self.begin_step, 0), "float32")
-        progress = ops.minimum(passed / max(self.end_step - self.begin_step, 1), 1.0)
-        progress = ops.where(step >= self.end_step, 1.0, progress)
-        left = ops.power(1.0 - progress, float(self.power))
-        return self.final_sparsity + (self.initial_sparsity - self.final_sparsity) * left
-
-    def get_config(self):
-        return {
-            "initial_sparsity": float(self.initial_sparsity),
-            "final_sparsity": float(self.final_sparsity),
-            "begin_step": int(self.begin_step),
-            "end_step": int(self.end_step),
-            "power": self.power,
-            "frequency": int(self.frequency),
-        }
-
-
-@keras.saving.register_keras_serializable(package="keras_trim")
-class KeepZeros(PruningSchedule):
-    """Keeps the zeros that a model has when its optimizer is built, and makes no new ones.
-
-    To train a model on that was pruned before, by `keras_trim.prune` or otherwise, whatever the
-    sparsity of each weight: none of its zeros comes back.
-
-    Example:
-
-    ```python
-    keras_trim.prune(model, 0.9, calibration_data=x)
-    keras_trim.prune_low_magnitude(model, keras_trim.KeepZeros())
-    model.compile("adam", loss)
-    model.fit(x, y, callbacks=[keras_trim.UpdatePruningStep()])
-    ```
-    """
-
-    starts_from_zeros = True  # read by `PruningOptimizer`: masks begin as the zeros that are there
-
-    def __call__(self, step):
-        return ops.cast(ops.zeros_like(step), "bool"), ops.zeros((), "float32")
-
-    def get_config(self):
-        return {}
