@@ -25,7 +25,7 @@ class _OneKind(Tuner):
         if workload[0] == "spmm":
             kept = [tiling for tiling in candidates if (tiling.tile > 1) == self._is_dense]
         elif workload[0] == "spmv":
-            kept = [name for name in candidates if (name == "gemv") == self._is_dense]
+            kept = [name for name in candidates if (name == "dense rows") == self._is_dense]
         elif workload[0] == "convolution" and self._is_dense:
             kept = [name for name in candidates if name != "kn2row"]
         return kept or candidates

@@ -17,7 +17,7 @@ FEATURES = {
     "packing": ("spmm", "packed"),
     "split_pixels": ("pointwise", "split"),
     "ring": ("pointwise", "ring"),
-    "sell": ("spmv", "sell"),
+    "sell": ("spmv", "SELL"),
     "masked_planes": ("depthwise", "masked"),
     "tiling": ("tiling", None),
     "inter_op": ("branches", "inter-op"),

@@ -13,11 +13,10 @@ from keras_trim.inference.program.tensors import round_up
 
 FEW_ROWS = 3  # up to here each row is a product of its own, as reading the weights is not the limit
 _LARGEST_SHORT = 1 << 16
-_INSTRUCTIONS = {instruction.name: instruction for instruction in (GEMV, SPMV_CSR, SPMV_SELL)}
-_LABELS = {
-    "gemv": "dense rows",
-    "spmv_csr": "sparse rows, CSR",
-    "spmv_sell": "sparse rows, SELL",
+_INSTRUCTIONS = {
+    "dense rows": GEMV,
+    "sparse rows, CSR": SPMV_CSR,
+    "sparse rows, SELL": SPMV_SELL,
 }
 
 
@@ -66,16 +65,16 @@ def sell_matrix(builder, matrix):
 def emit_spmv(
     builder, kernel, bias, x, y, num_rows, clip=Clip(), is_repeated=False  # noqa: B008
 ):  # fmt: skip
-    """Emits `y = clip(x @ kernel + bias)` for few rows; `is_repeated` as `Tuner.fastest` has it."""
+    """Emits `y = clip(x @ kernel + bias)` for few rows; `is_repeated` as of `Tuner.benchmark`."""
     inputs, outputs = kernel.shape
     vectors = _dense_vectors(outputs)
     padding = -outputs % (vectors * LANES)
 
     def emit(name, builder):
-        if name == "gemv":
+        if name == "dense rows":
             blocks = np.pad(kernel, ((0, 0), (0, padding))).reshape(inputs, -1, vectors * LANES)
             weights = {"values": builder.constant(blocks.swapaxes(0, 1))}
-        elif name == "spmv_csr":
+        elif name == "sparse rows, CSR":
             weights = csr_matrix(builder, kernel.T)
         else:
             weights = sell_matrix(builder, kernel.T)
@@ -86,10 +85,10 @@ def emit_spmv(
         )  # fmt: skip
 
     density = np.mean(kernel != 0)
-    candidates = ["gemv"]
+    candidates = ["dense rows"]
     can_skip = inputs <= _LARGEST_SHORT and builder.skip_zeros
     if can_skip and tries_sparse(density):
-        candidates += ["spmv_csr"] + ["spmv_sell"] * sell.IS_AVAILABLE
+        candidates += ["sparse rows, CSR"] + ["sparse rows, SELL"] * sell.IS_AVAILABLE
     workload = "spmv", num_rows, kernel.shape, round(20 * density)
     name, _ = select(builder, candidates, emit, workload, x, is_repeated)
-    builder.label(_LABELS[name])
+    builder.label(name)

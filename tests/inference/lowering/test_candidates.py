@@ -36,7 +36,7 @@ def taken(tuner, kind):
 
 @examples
 @given(
-    kernel=st.sampled_from(["gemv", "csr", "sell"]),
+    kernel=st.sampled_from(["dense", "CSR", "SELL"]),
     width=st.integers(1, 70),
     units=st.integers(1, 70),
     batch=st.sampled_from([1, 2, 3]),

@@ -55,7 +55,7 @@ def test_a_program_is_listed_line_by_line():
     layers = [keras.Input((300,)), keras.layers.Dense(200, name="d")]
     layers += [keras.layers.Activation("gelu", name="g")]
     model = randomize(keras.Sequential(layers), 0.5)
-    engine = Engine(model, num_threads=1, tuner=ForcedTuner("csr"))
+    engine = Engine(model, num_threads=1, tuner=ForcedTuner("CSR"))
     listing = engine.program(numbers(2, 300))
     lines = [(line.layer, line.instruction) for line in listing]
     assert lines == [("input", "take_input"), ("d", "spmv_csr"), ("g", "unary")]
