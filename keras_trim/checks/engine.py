@@ -11,7 +11,7 @@ from keras_trim.checks.weights import kernels
 
 _CROSSOVER = 0.5  # below this sparsity, dense kernels are often faster
 _FREE = 32  # the value assumed for free sizes
-_SPARSE = ("sparse", "tiles", "lookup")  # words in the descriptions of kernels that skip zeros
+_SPARSE = ("sparse", "tiles")  # words in the descriptions of kernels that skip zeros
 
 
 def check(model):
@@ -41,7 +41,7 @@ class _Plan:
         runner = engine._runner([np.zeros(shape, np.float32) for shape in self.shapes], True)
         self.threads = runner.num_threads
         self._nodes = engine._graph.nodes
-        self._choices = runner.program.choices
+        self._choices = runner.program.labels
 
     def verdict(self, weight):
         """Returns whether a weight's zeros are skipped, the rule that it breaks, and the fix."""
