@@ -24,7 +24,7 @@ class Cells:
         self.results = read["results"] if read.get("settings") == settings else {}
 
     def measure(self, *key, by):
-        """Returns the results under a key, a path through nested dicts. `by()` makes new ones."""
+        """Returns the results under a key, a path through nested dicts; `by()` makes new ones."""
         *parents, last = map(str, key)
         own = self.results
         for name in parents:

@@ -157,6 +157,11 @@ def main():
 
     warnings.simplefilter("ignore")
     backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        # Compiling takes nine tenths of the time, and each model runs once.
+        jax.config.update("jax_disable_most_optimizations", True)
     folder = RESULTS if args.count >= 333 else QUICK_RESULTS
     settings = {"backend": backend, "tolerance": _TOLERANCE}
     versions = {"keras-trim": package_versions(OUR_PACKAGES)}

@@ -97,12 +97,12 @@ def test_messages_in_the_troubleshooting_page_are_those_of_the_package():
     # Join strings that are written in several lines.
     sources = re.sub(r'"\s*\n?\s*f?"', "", sources)
     page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    symptoms = ("The accuracy", "The file is", "The model is no", "The first", "The engine is")
     fragments = [
-        fragment.strip()
-        for heading in re.findall(r"^\*\*(.*[a-z].*)\*\*$", page, re.M)
-        if not heading.startswith(("The accuracy", "The file is", "The model is no", "The first"))
-        and not heading.startswith(("The engine is", "A marked model"))
-        for fragment in heading.split("...")
+        fragment.strip(" :,")
+        for message in re.findall(r"^### (.+)|\*\*([^*]+)\*\*", page, re.M)
+        if not "".join(message).startswith((*symptoms, "A marked model"))
+        for fragment in "".join(message).split("...")
     ]
     assert len(fragments) > 20
     for fragment in fragments:
