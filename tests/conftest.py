@@ -53,11 +53,7 @@ def _choose_anew(monkeypatch):
 
 @pytest.fixture
 def force_kernels(monkeypatch):
-<<<<<<< HEAD
-    """Function, `"sparse"` or `"dense"` -> engines choose that kind of kernel, even if slower."""
-=======
-    """Function, as `ForcedTuner` -> engines take such kernels, whatever is faster on this machine.
->>>>>>> refs/heads/house
+    """Function, as `ForcedTuner`: engines take such kernels, even if others are faster here.
 
     It returns the `ForcedTuner`.
     """

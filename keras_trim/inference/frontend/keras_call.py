@@ -76,45 +76,6 @@ class KerasCall(HostOperation):
     def output_specs(self, shapes):
         return [(y.shape, y.dtype) for y in _present(self.specs(shapes))]
 
-<<<<<<< HEAD:keras_trim/inference/operations/keras_call.py
-    def lower(self, builder, *inputs):
-        spec = self.specs([x.shape for x in inputs])
-        outputs = [Tensor(y.shape, "rows", stored(y.dtype)) for y in _present(spec)]
-
-        def call(*arrays):
-            inputs, targets = arrays[: -len(outputs)], arrays[-len(outputs) :]
-            tensors = [
-                keras.ops.convert_to_tensor(x, dtype)
-                for x, dtype in zip(inputs, self.dtypes, strict=True)
-            ]
-            for number, mask in self.masks.items():
-                set_keras_mask(tensors[number], tensors[mask])
-            args, kwargs = self._fill(tensors)
-            if self.training is not None:
-                kwargs = {**kwargs, "training": self.training}
-            with _without_gradients():
-                results = self.function(*args, **kwargs)
-            for result, target in zip(_present(results), targets, strict=True):
-                array = np.asarray(keras.ops.convert_to_numpy(result))
-                if array.shape != target.shape:
-                    raise ValueError(
-                        "A layer that runs in Keras gives an output of another shape than its "
-                        "`compute_output_shape` says. "
-                        f"Received: layer={self.function.name}, with an output of shape "
-                        f"{array.shape}, not {target.shape}"
-                    )
-                np.copyto(target, array, casting="unsafe")
-                if array.dtype.name in WIDE and not np.array_equal(target, array):
-                    raise ValueError(
-                        "The engine computes with integers of 32 bits, and a layer that runs in "
-                        "Keras gives some that need more. "
-                        f"Received: layer={self.function.name}, with outputs of {array.dtype}"
-                    )
-
-        builder.choose("Keras")
-        builder.host(call, list(inputs), outputs)
-        return outputs
-=======
     def run(self, inputs, outputs):
         tensors = [
             keras.ops.convert_to_tensor(x, dtype)
@@ -129,6 +90,13 @@ class KerasCall(HostOperation):
             results = self.function(*args, **kwargs)
         for result, target in zip(_present(results), outputs, strict=True):
             array = np.asarray(keras.ops.convert_to_numpy(result))
+            if array.shape != target.shape:
+                raise ValueError(
+                    "A layer that runs in Keras gives an output of another shape than its "
+                    "`compute_output_shape` says. "
+                    f"Received: layer={self.function.name}, with an output of shape "
+                    f"{array.shape}, not {target.shape}"
+                )
             np.copyto(target, array, casting="unsafe")
             if array.dtype.name in WIDE and not np.array_equal(target, array):
                 raise ValueError(
@@ -136,7 +104,6 @@ class KerasCall(HostOperation):
                     "Keras gives some that need more. "
                     f"Received: layer={self.function.name}, with outputs of {array.dtype}"
                 )
->>>>>>> refs/heads/house:keras_trim/inference/frontend/keras_call.py
 
     def specs(self, shapes):
         """`KerasTensor`s of the outputs for inputs of the given shapes."""
