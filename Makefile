@@ -32,6 +32,7 @@ test: setup lint
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	KERAS_BACKEND=jax $(BIN)/python tools/check_types.py
 
 format: setup
 	$(BIN)/ruff check --fix .

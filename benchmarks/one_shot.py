@@ -7,6 +7,9 @@
 
 `ds_cnn` is Arm's DS-CNN-L with the weights that Arm trained. Examples to calibrate on are
 drawn from `part == "tune"`; settings were chosen on `val`; `test` is what the tables show.
+
+Figures are written as they come. A run that was cut goes on where it was; to measure anew, delete
+`benchmarks/results/one_shot_*.json` first.
 """
 
 import argparse
@@ -14,14 +17,13 @@ import itertools
 import json
 import os
 import pathlib
-import statistics
 import subprocess
 import sys
 import time
 
 import numpy as np
 
-from benchmarks._common import OUR_PACKAGES, RESULTS, package_versions, write_result
+from benchmarks._cells import Cells
 
 NUM_EXAMPLES = 512
 TARGETS = (0.5, "2:4", 0.75, 0.875)
@@ -37,37 +39,66 @@ def pattern(target):
     return {"sparsity": target}
 
 
-def prune(model, weights, x, target, method, **arguments):
-    """Prunes a model from given weights; returns the seconds that took."""
+class Clock:
+    """Seconds since it was made: on the wall, and of all cores (a busy machine adds none)."""
+
+    def __init__(self):
+        self._start = time.perf_counter(), time.process_time()
+
+    def read(self):
+        wall, cpu = self._start
+        return {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
+
+
+def measure_pruned(cells, key, model, weights, x, measure, *, target, method, **arguments):
+    """Measures a model pruned in one shot, with its statistics left and with those estimated anew.
+
+    Args:
+        cells: `Cells`; figures go under `(*key, method)` and `(*key, method + " + statistics")`.
+        key: Tuple of strings.
+        model: Keras model; it is left pruned.
+        weights: What `model.get_weights()` returns for the dense model.
+        x: Examples to calibrate on.
+        measure: Function without arguments that returns a dict of figures of the model.
+        target, method: What `pattern` takes; the method's name.
+        **arguments: More arguments of `keras_trim.prune`.
+    """
     import keras_trim
 
-    model.set_weights(weights)
-    start = time.perf_counter()
-    keras_trim.prune(
-        model, **pattern(target), calibration_data=x, method=method, batch_size=128, **arguments
-    )
-    return time.perf_counter() - start
+    clock = None
+    arguments |= {"calibration_data": x, "batch_size": 128}
+
+    def prune():
+        nonlocal clock
+        model.set_weights(weights)
+        clock = Clock()
+        keras_trim.prune(
+            model, **pattern(target), method=method, update_statistics=False, **arguments
+        )
+        return measure_after(clock)
+
+    def estimate():
+        if clock is None:
+            prune()
+        estimate_statistics(model, x)
+        return measure_after(clock)
+
+    def measure_after(clock):
+        return clock.read() | measure()
+
+    cells.measure(*key, method, by=prune)
+    cells.measure(*key, f"{method} + statistics", by=estimate)
 
 
 def estimate_statistics(model, x):
-    """Estimates batch normalization's statistics anew; returns the seconds that took."""
+    """Estimates batch normalization's statistics anew."""
     import keras_trim
 
-    start = time.perf_counter()
     keras_trim.prune(model, 0.0, calibration_data=x, method="magnitude", batch_size=128)
-    return time.perf_counter() - start
 
 
-def summarize(runs):
-    """Mean and values of each figure of several runs."""
-    return {
-        key: {"mean": statistics.mean(run[key] for run in runs), "all": [run[key] for run in runs]}
-        for key in runs[0]
-    }
-
-
-def ds_cnn(arguments):
-    """Dict of results on DS-CNN-L: target -> method -> with or without statistics."""
+def ds_cnn(arguments, cells):
+    """Measures DS-CNN-L: target, draw of examples, method."""
     from benchmarks import _ds_cnn, _packs
 
     published = {"source": "official_test_v0.02"}
@@ -81,42 +112,37 @@ def ds_cnn(arguments):
     def measure():
         return {name: _ds_cnn.accuracy(model, *part) for name, part in parts.items()}
 
-    results = {"dense": measure(), "draws": arguments.draws, "targets": {}}
-    for method, target in itertools.product(reversed(METHODS), TARGETS):
-        runs = {method: [], f"{method} + statistics": []}
-        for draw in range(arguments.draws if method == "reconstruct" else 1):
-            chosen = np.random.default_rng(draw).choice(len(tune), NUM_EXAMPLES, False)
-            seconds = prune(model, weights, tune[chosen], target, method, update_statistics=False)
-            runs[method].append(measure() | {"seconds": seconds})
-            seconds += estimate_statistics(model, tune[chosen])
-            runs[f"{method} + statistics"].append(measure() | {"seconds": seconds})
-        found = {name: summarize(own) for name, own in runs.items()}
-        results["targets"].setdefault(str(target), {}).update(found)
-        print(target, json.dumps(found), flush=True)
-        write(arguments, results)
-    return results
+    def examples(draw):
+        return tune[np.random.default_rng(draw).choice(len(tune), NUM_EXAMPLES, False)]
+
+    def estimated():
+        estimate_statistics(model, examples(0))
+        return measure()
+
+    cells.measure("dense", by=measure)
+    cells.measure("dense + statistics", by=estimated)
+    for draw, method in itertools.product(range(arguments.draws), reversed(METHODS)):
+        for target in TARGETS:
+            if draw == 0 or method == "reconstruct":
+                key = (target, f"draw {draw}")
+                own = {"target": target, "method": method}
+                measure_pruned(cells, key, model, weights, examples(draw), measure, **own)
 
 
-def cost(arguments):
-    """Dict: seconds of SparseGPT on a 4096x4096 layer; seconds and memory of MobileNetV1 224."""
-    results = {}
-    for name in ("sparsegpt_4096", "mobilenet"):
+def cost(arguments, cells):
+    """Measures SparseGPT on a 4096x4096 layer, and seconds and memory of MobileNetV1 224."""
+
+    def run(name):
         command = [sys.executable, "-m", "benchmarks._one_shot_worker", name]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("OPENBLAS_")}
         environment |= {"OMP_NUM_THREADS": str(os.cpu_count()), "KERAS_BACKEND": arguments.backend}
         output = subprocess.run(
             command, env=environment, check=True, capture_output=True, text=True
         ).stdout
-        results[name] = json.loads(output.splitlines()[-1])
-        print(name, results[name], flush=True)
-    return results
+        return json.loads(output.splitlines()[-1])
 
-
-def write(arguments, results):
-    """Writes results, those that there are so far."""
-    settings = {"examples": NUM_EXAMPLES, "backend": arguments.backend, "cores": os.cpu_count()}
-    versions = package_versions(OUR_PACKAGES)
-    write_result(RESULTS, f"one_shot_{arguments.what}", settings, versions, results)
+    for name in ("sparsegpt_4096", "mobilenet"):
+        cells.measure(name, by=lambda name=name: run(name))
 
 
 def main():
@@ -127,15 +153,17 @@ def main():
     parser.add_argument("--data", type=pathlib.Path, help="folder of the packs")
     parser.add_argument("--draws", type=int, default=3, help="draws of examples to calibrate on")
     parser.add_argument("--backend", default=os.environ.get("KERAS_BACKEND", "jax"))
+    parser.add_argument("--most", type=int, help="new figures after which to end")
     arguments = parser.parse_args()
     os.environ["KERAS_BACKEND"] = arguments.backend
+    settings = {"examples": NUM_EXAMPLES, "backend": arguments.backend}
+    cells = Cells(f"one_shot_{arguments.what}", settings, arguments.most)
     if arguments.what in ("cifar", "reviews"):
         from benchmarks import _one_shot_trained
 
-        results = getattr(_one_shot_trained, arguments.what)(arguments)
+        getattr(_one_shot_trained, arguments.what)(arguments, cells)
     else:
-        results = {"ds_cnn": ds_cnn, "cost": cost}[arguments.what](arguments)
-    write(arguments, results)
+        {"ds_cnn": ds_cnn, "cost": cost}[arguments.what](arguments, cells)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_trim import backend
 from keras_trim.finding import (
     find_pruning_optimizer,
     find_pruning_optimizers,
@@ -9,7 +10,7 @@ from keras_trim.finding import (
     set_optimizer,
 )
 from keras_trim.marks import is_built, is_to_be_pruned
-from keras_trim.optimizer import PruningOptimizer, strategy_scope
+from keras_trim.optimizer import PruningOptimizer
 
 
 def attach(model):
@@ -30,7 +31,7 @@ def attach(model):
         return optimizers
     is_scaled = isinstance(outer, keras.optimizers.LossScaleOptimizer)
     inner = outer.inner_optimizer if is_scaled else outer
-    with strategy_scope(inner):
+    with backend.strategy_scope(inner):
         optimizer = PruningOptimizer(inner)
         # Layers that are never called stay without weights; an inner optimizer that has been built
         # takes no others any more.

@@ -5,7 +5,8 @@ import math
 
 import numpy as np
 
-from keras_trim.hosts import BACKEND, to_numpy
+from keras_trim.backend import BACKEND
+from keras_trim.hosts import to_numpy
 
 # One int32 sum holds no more.
 _MAX_SUM = 2**31 - 1

@@ -13,8 +13,7 @@ import numpy as np
 from keras import ops
 
 from keras_trim.atomic import replace_file
-
-BACKEND = keras.backend.backend()
+from keras_trim.backend import BACKEND
 
 
 def is_shared(value):
@@ -36,6 +35,8 @@ def to_numpy(value):
         import tensorflow as tf
 
         return tf.convert_to_tensor(value).numpy()  # of a mirrored variable, too
+    if hasattr(value, "full_tensor"):  # of PyTorch, spread over devices
+        value = value.full_tensor()
     if BACKEND == "torch" and str(value.dtype) != "torch.bfloat16":  # which NumPy does not know
         return np.array(value.detach().cpu().numpy())
     if not is_shared(value):

@@ -7,11 +7,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_trim import guard, torch_optimizers
+from keras_trim import backend, guard, torch_optimizers
 from keras_trim.arguments import check_model
 from keras_trim.hosts import to_numpy
 from keras_trim.marks import get_spec, resolve_pending
-from keras_trim.masking import BACKEND, Masking, outside_graph, read_step
+from keras_trim.masking import Masking
 from keras_trim.pruned_weights import NEVER, PrunedWeight, group_by_schedule
 
 
@@ -57,16 +57,11 @@ class Pruner:
                 "`keras_trim.prune_low_magnitude(model, ...)` first. "
                 f"Received: model={model.name}, {len(self._trainable_variables)} trainable weights"
             )
-        strategy = None
-        if BACKEND == "tensorflow":
-            import tensorflow as tf
-
-            strategy = tf.distribute.get_strategy()
-        self._strategy = strategy
+        self._strategy = backend.current_strategy()
         self._step = keras.Variable(
             0, dtype="int32", trainable=False, name="step", aggregation="only_first_replica"
         )
-        self.pruned_weights = [
+        self.pruned_weights: list[PrunedWeight] = [
             PrunedWeight(i, slot, v, spec, _mask(v)) for slot, (i, v, spec) in enumerate(specs)
         ]
         self._pruned_steps = keras.Variable(
@@ -77,7 +72,7 @@ class Pruner:
             aggregation="only_first_replica",
         )
         groups = group_by_schedule(self.pruned_weights)
-        self._masking = Masking(groups, self._pruned_steps, {}, strategy)
+        self._masking = Masking(groups, self._pruned_steps, {}, self._strategy)
         torch_optimizers.expect(self)
 
     @property
@@ -93,20 +88,13 @@ class Pruner:
     def apply(self) -> None:
         """Ends a step: to be called after the optimizer has moved the weights."""
         torch_optimizers.applied(self)
-        if BACKEND == "tensorflow":
-            import tensorflow as tf
+        backend.end_step(self._apply, self._strategy)
 
-            tf.__internal__.distribute.interim.maybe_merge_call(
-                lambda _: self._apply(), self._strategy
-            )
-        else:
-            self._apply()
-
-    @outside_graph
+    @backend.outside_graph
     def _apply(self):
-        before = read_step(self._step)
+        before = backend.read_step(self._step)
         self._step.assign_add(1)
-        self._masking.prune(before, read_step(self._step))
+        self._masking.prune(before, backend.read_step(self._step))
 
     def stateless_apply(
         self, pruner_variables: Sequence[Any], trainable_variables: Sequence[Any]

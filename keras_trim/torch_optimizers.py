@@ -7,7 +7,7 @@ when an optimizer takes its first step; from then on a step costs the check of a
 import threading
 import weakref
 
-from keras_trim.hosts import BACKEND
+from keras_trim.backend import BACKEND
 from keras_trim.marks import marked_variables
 
 _roots = weakref.WeakSet()  # layers and models that have been marked

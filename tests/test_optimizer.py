@@ -186,7 +186,7 @@ def test_compiled_steps_of_a_platform(platform, loops, rng, monkeypatch):
     """On a GPU one loop makes all masks, as the host waits for each; they equal the oracle's."""
     import jax
 
-    monkeypatch.setattr("keras_trim.masking._platform", lambda: platform)
+    monkeypatch.setattr("keras_trim.backend.jax._platform", lambda: platform)
     schedule = PolynomialDecay(0.1, 0.9, 1, 6, frequency=2)
     model = marked(schedule)
     optimizer = PruningOptimizer(keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.5))

@@ -80,7 +80,11 @@ def test_a_file_gets_a_line_where_that_is_asked_for(terminal, monkeypatch):
 
 
 def test_an_error_takes_the_line_away(terminal):
-    with pytest.raises(KeyboardInterrupt), progress("planning"):
-        wait_for(terminal, "planning")
-        raise KeyboardInterrupt
+    def interrupted():
+        with progress("planning"):
+            wait_for(terminal, "planning")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert terminal.getvalue().endswith("\r\x1b[K")

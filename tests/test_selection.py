@@ -78,11 +78,11 @@ def test_counts_are_exact_for_1e8_weights(rng):
 @pytest.mark.parametrize("find", ["_bisect", "_sort"])
 @hypothesis.given(data=st.data())
 def test_ways_of_accelerators_find_what_sorting_finds(find, data):
-    from keras_trim import selection
+    from keras_trim.backend import torch as backend
 
     elements = st.one_of(st.sampled_from(TRICKY), st.floats(width=32))
     values = data.draw(hnp.arrays("float32", st.integers(1, 20), elements=elements))
     index = data.draw(st.integers(0, values.size - 1))
-    bits = selection.magnitude_bits(ops.convert_to_tensor(values))
-    threshold = getattr(selection, find)(bits, index)
+    bits = backend.magnitude_bits(ops.convert_to_tensor(values))
+    threshold = getattr(backend, find)(bits, index)
     assert threshold == np.sort(ops.convert_to_numpy(bits))[index]

@@ -2,11 +2,10 @@
 
 import json
 
-import keras
 import numpy as np
-from keras import ops
 
-BACKEND = keras.backend.backend()
+from keras_trim import hosts
+from keras_trim.backend import BACKEND
 
 
 def is_writer(model):
@@ -47,15 +46,8 @@ def count():
 
 def to_numpy(variable):
     """The value of a variable as `numpy.ndarray`; all processes ask for it at the same time."""
-    value = variable.value
-    if BACKEND == "jax" and not (value.is_fully_addressable or value.is_fully_replicated):
-        from jax.experimental import multihost_utils
-
-        value = multihost_utils.process_allgather(value, tiled=True)
-    if hasattr(value, "full_tensor"):  # of PyTorch, spread over devices
-        value = value.full_tensor()
     # A copy: on the CPU it may be the memory that the next step writes to.
-    return np.array(ops.convert_to_numpy(value))
+    return np.array(hosts.to_numpy(variable))
 
 
 def gather(value):

@@ -12,6 +12,7 @@ except ImportError as _error:
 from keras_trim.inference.caches import CacheInfo, cache_dir, cache_info
 from keras_trim.inference.engine import Engine
 from keras_trim.inference.summary import BenchmarkResult, EngineRow, EngineSummary
+from keras_trim.inference.weight_times import weight_times
 
 __all__ = [
     "BenchmarkResult",
@@ -21,4 +22,5 @@ __all__ = [
     "EngineSummary",
     "cache_dir",
     "cache_info",
+    "weight_times",
 ]

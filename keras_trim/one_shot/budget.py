@@ -32,8 +32,11 @@ def budget(
         zeros: Float in `[0, 1)`: zeros over the size of all weights in it.
         bytes: Number: the size of those weights in a `.ktrim` file, by the entropy of where their
             zeros are, with 4 bytes for each other weight.
-        milliseconds: Number: the time that the layers with `times` take in the engine.
-        times: Dict: path of a weight -> dict of sparsity (0 too) -> milliseconds, as measured.
+        milliseconds: Number: the time that the weights with `times` take in the engine. What does
+            not depend on them (activations, other layers) comes on top.
+        times: What `keras_trim.inference.weight_times(model)` returns: a dict: path of a weight ->
+            dict of sparsity (0 too) -> milliseconds. Times in between are interpolated; weights
+            without times stay dense.
 
     Returns:
         `Allocation`, for the argument `distribution` of `keras_trim.prune`.
@@ -56,14 +59,10 @@ def budget(
             "Give one of `zeros`, `bytes` and `milliseconds`, such as `zeros=0.9`. "
             f"Received: {given or 'none of them'}"
         )
-    if milliseconds is not None and not times:
-        raise ValueError(
-            "A budget of `milliseconds` needs `times`, measured in the engine at some sparsities: "
-            "`times={path: {0.0: 1.2, 0.9: 0.3}}`. "
-            f"Received: times={times!r}"
-        )
     ((name, goal),) = given.items()
     weights = sensitivity.by_weight()
+    if name == "milliseconds":
+        _check_times(times, weights)
     sign = -1.0 if sensitivity.metric != "output error" and _falls(sensitivity) else 1.0
     total = sum(rows[0].size for rows in weights.values())
 
@@ -101,6 +100,24 @@ def budget(
     return Allocation(
         sparsities, f"{name} {given[name]:g}: {overall:.2%} zeros, expected change {damage:+.4f}"
     )
+
+
+def _check_times(times, weights):
+    cure = "`times` must be what `keras_trim.inference.weight_times(model)` returns"
+    if not isinstance(times, dict) or not times:
+        raise ValueError(f"A budget of `milliseconds` needs `times`; {cure}. Received: {times!r}")
+    unknown = sorted(set(times) - set(weights))
+    if unknown:
+        raise ValueError(
+            f"`times` are of another model than `sensitivity`; {cure}. Received: "
+            f"{', '.join(unknown[:4])}, for weights {', '.join(list(weights)[:4])}"
+        )
+    incomplete = [path for path, own in times.items() if 0.0 not in map(float, own)]
+    if incomplete:
+        raise ValueError(
+            f"`times` must have the dense weights' (sparsity 0); {cure}. Received: none of "
+            f"{', '.join(incomplete[:4])}"
+        )
 
 
 class _Path:

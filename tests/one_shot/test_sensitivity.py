@@ -125,7 +125,7 @@ def test_a_budget_of_milliseconds():
     allocation = keras_trim.budget(sensitivity, milliseconds=3.0, times=times)
     # Zeros in b save no time; 2 ms of a are needed.
     assert allocation.sparsities == pytest.approx({"a": 0.5, "b": 0.0})
-    with pytest.raises(ValueError, match="needs `times`.*Received: times=None"):
+    with pytest.raises(ValueError, match="needs `times`.*Received: None"):
         keras_trim.budget(sensitivity, milliseconds=3.0)
 
 
@@ -137,3 +137,15 @@ def test_prune_takes_a_budget(data):
     keras_trim.prune(model, distribution=allocation)
     zeros = sum(np.count_nonzero(values(layer.kernel) == 0) for layer in model.layers)
     assert abs(zeros - 0.6 * 144) <= 1
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ({"c": {0: 1.0}}, "`times` are of another model.*Received: c, for weights a, b"),
+        ({"a": {0.5: 1.0}}, "must have the dense weights'.*Received: none of a"),
+    ],
+)
+def test_times_that_do_not_fit(times, message):
+    with pytest.raises(ValueError, match=message):
+        keras_trim.budget(made(a=(1.0, 9.0), b=(1.5, 13.5)), milliseconds=3.0, times=times)

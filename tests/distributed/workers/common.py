@@ -49,6 +49,36 @@ def run_fit(model, how="callback", epochs=EPOCHS):
     return history.history["loss"]
 
 
+class KilledError(Exception):
+    """Stands for the end of a process."""
+
+
+def fit_resumed(compiled, directory):
+    """Trains a model that `compiled` makes, in two runs, of which the first ends mid-ramp.
+
+    Returns:
+        Tuple: the model, and the losses of all epochs.
+    """
+
+    class Kill(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if self.model.optimizer.iterations.numpy() == 5:
+                raise KilledError
+
+    def run(*callbacks):
+        checkpoint = keras_trim.Checkpoint(directory, save_freq=3)
+        callbacks = [keras_trim.UpdatePruningStep(), *callbacks, checkpoint]
+        model = compiled()
+        arguments = {"epochs": EPOCHS, "batch_size": BATCH, "shuffle": False, "verbose": 0}
+        return model, model.fit(X, Y, callbacks=callbacks, **arguments).history["loss"]
+
+    try:
+        run(Kill())
+    except KilledError:
+        return run()
+    raise AssertionError("training was not cut off")
+
+
 def kernels(model):
     return [np.array(layer.kernel) for layer in model.layers]
 

@@ -109,6 +109,36 @@ def files():
     assert [int((kernel == 0).sum()) for kernel in common.kernels(whole)] == common.ZEROS
 
 
+def checkpoints():
+    """One process writes, both go on from what it wrote, as if nothing had happened."""
+    folder = FOLDER / "checkpoints"
+
+    def compiled():
+        keras.utils.clear_session()  # the same names as those of the run before
+        distribute()
+        model = common.make_model()
+        model.compile(keras.optimizers.Adam(0.01), "mse")
+        return model
+
+    model, losses = common.fit_resumed(compiled, folder)
+    assert int(model.optimizer.iterations) == common.STEPS
+    common.assert_close(losses, LOSSES)
+    common.assert_exact(model)
+    assert_shared(model, KERNELS)
+    uninterrupted = compiled()
+    common.run_fit(uninterrupted)
+    for mine, theirs in zip(
+        model.optimizer.variables, uninterrupted.optimizer.variables, strict=True
+    ):
+        assert mine.value.sharding == theirs.value.sharding, mine.path
+        for shard, expected in zip(
+            mine.value.addressable_shards, theirs.value.addressable_shards, strict=True
+        ):
+            np.testing.assert_array_equal(shard.data, expected.data)
+    assert len(list(folder.iterdir())) == 2
+    common.run_fit(model, epochs=1)  # it trains on
+
+
 def files_that_cannot_be_written():
     """An error on both processes; neither waits for ever."""
     distribute()
@@ -157,6 +187,7 @@ if __name__ == "__main__":
             by_optimizer,
             own_schedule,
             files,
+            checkpoints,
             files_of_keras,
             files_that_cannot_be_written,
         ]

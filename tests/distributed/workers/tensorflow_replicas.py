@@ -4,6 +4,7 @@ import collections
 import contextlib
 import inspect
 import sys
+import tempfile
 
 import tensorflow as tf
 
@@ -88,6 +89,29 @@ def four_replicas_by_optimizer():
 
 def four_replicas_eagerly():
     _check(FOUR, "callback", run_eagerly=True)
+
+
+def checkpoints():
+    """An interrupted run ends as the uninterrupted one does, bit for bit, on each replica."""
+
+    def compiled():
+        keras.utils.clear_session()  # the same names as those of the run before
+        with TWO.scope():
+            model = common.make_model()
+            model.compile(keras.optimizers.Adam(0.01), "mse", jit_compile=False)
+        return model
+
+    with tempfile.TemporaryDirectory() as folder:
+        model, losses = common.fit_resumed(compiled, folder)
+    uninterrupted = compiled()
+    common.assert_equal(losses, common.run_fit(uninterrupted))
+    common.assert_exact(model)
+    for mine, theirs in zip(
+        [*model.variables, *model.optimizer.variables],
+        [*uninterrupted.variables, *uninterrupted.optimizer.variables],
+        strict=True,
+    ):
+        common.assert_equal(replicas(TWO, mine), replicas(TWO, theirs))
 
 
 def unbuilt_model():
@@ -205,6 +229,7 @@ CHECKS = {
         one_device_outside_of_the_scope,
         two_replicas_inside_of_the_scope,
         two_replicas_outside_of_the_scope,
+        checkpoints,
         unbuilt_model,
         custom_loop,
         what_fails_without_pruning_too,
