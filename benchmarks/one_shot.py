@@ -1,14 +1,15 @@
-"""Networks that are pruned in one shot: accuracy, and what that takes.
+"""Accuracy and cost of pruning networks in one shot.
 
     python -m benchmarks.one_shot ds_cnn --data path/to/packs
+    python -m benchmarks.one_shot spread --data path/to/packs     # DS-CNN-L, too
     python -m benchmarks.one_shot cost
     python -m benchmarks.one_shot cifar --data path/to/packs      # trains networks first, once
     python -m benchmarks.one_shot reviews --data path/to/packs
 
-`ds_cnn` is Arm's DS-CNN-L with the weights that Arm trained. Examples to calibrate on are
-drawn from `part == "tune"`; settings were chosen on `val`; `test` is what the tables show.
+`ds_cnn` and `spread` use Arm's DS-CNN-L with the weights that Arm trained. Calibration examples are
+drawn from `part == "tune"`. Settings were chosen on `val`. The tables show `test`.
 
-Figures are written as they come. A run that was cut goes on where it was; to measure anew, delete
+Results are saved as they come, and an interrupted run resumes. To measure everything again, delete
 `benchmarks/results/one_shot_*.json` first.
 """
 
@@ -24,14 +25,16 @@ import time
 import numpy as np
 
 from benchmarks._cells import Cells
+from benchmarks._common import RESULTS
 
 NUM_EXAMPLES = 512
 TARGETS = (0.5, "2:4", 0.75, 0.875)
+SENSITIVITY = (0.5, 0.75, 0.875, 0.95)
 METHODS = ("magnitude", "wanda", "sparsegpt", "reconstruct")
 
 
 def pattern(target):
-    """Arguments of `keras_trim.prune` for a sparsity, `"2:4"`, or (sparsity, block size)."""
+    """Returns arguments of `keras_trim.prune` for a sparsity, "2:4", or (sparsity, block size)."""
     if target == "2:4":
         return {"sparsity": None, "sparsity_m_by_n": (2, 4)}
     if isinstance(target, tuple):
@@ -40,7 +43,7 @@ def pattern(target):
 
 
 class Clock:
-    """Seconds since it was made: on the wall, and of all cores (a busy machine adds none)."""
+    """Seconds since its creation: wall time, and CPU time of all cores (unaffected by load)."""
 
     def __init__(self):
         self._start = time.perf_counter(), time.process_time()
@@ -51,16 +54,16 @@ class Clock:
 
 
 def measure_pruned(cells, key, model, weights, x, measure, *, target, method, **arguments):
-    """Measures a model pruned in one shot, with its statistics left and with those estimated anew.
+    """Measures a model pruned in one shot, with its old statistics and with re-estimated ones.
 
     Args:
-        cells: `Cells`; figures go under `(*key, method)` and `(*key, method + " + statistics")`.
+        cells: `Cells`; results go under `(*key, method)` and `(*key, method + " + statistics")`.
         key: Tuple of strings.
-        model: Keras model; it is left pruned.
-        weights: What `model.get_weights()` returns for the dense model.
-        x: Examples to calibrate on.
-        measure: Function without arguments that returns a dict of figures of the model.
-        target, method: What `pattern` takes; the method's name.
+        model: Keras model, left pruned.
+        weights: The result of `model.get_weights()` for the dense model.
+        x: Calibration examples.
+        measure: Function without arguments that returns a dict of results for the model.
+        target, method: Argument of `pattern`; name of the method.
         **arguments: More arguments of `keras_trim.prune`.
     """
     import keras_trim
@@ -91,42 +94,104 @@ def measure_pruned(cells, key, model, weights, x, measure, *, target, method, **
 
 
 def estimate_statistics(model, x):
-    """Estimates batch normalization's statistics anew."""
+    """Re-estimates batch normalization's statistics."""
     import keras_trim
 
     keras_trim.prune(model, 0.0, calibration_data=x, method="magnitude", batch_size=128)
 
 
+class DsCnn:
+    """DS-CNN-L, clips to calibrate on and clips to measure on.
+
+    Args:
+        folder: Path of the packs.
+    """
+
+    def __init__(self, folder):
+        from benchmarks import _ds_cnn, _packs
+
+        published = {"source": "official_test_v0.02"}
+        self._tune, _ = _packs.speech(folder, part="tune", **published)
+        self._parts = {
+            name: _packs.speech(folder, part=name, **published) for name in ("val", "test")
+        }
+        self._accuracy = _ds_cnn.accuracy
+        self.model = _ds_cnn.load(folder)
+        self.weights = self.model.get_weights()
+
+    def measure(self):
+        """Dict: part of the clips -> accuracy."""
+        return {name: self._accuracy(self.model, *part) for name, part in self._parts.items()}
+
+    def examples(self, draw):
+        """Array of clips without labels."""
+        chosen = np.random.default_rng(draw).choice(len(self._tune), NUM_EXAMPLES, False)
+        return self._tune[chosen]
+
+
 def ds_cnn(arguments, cells):
-    """Measures DS-CNN-L: target, draw of examples, method."""
-    from benchmarks import _ds_cnn, _packs
-
-    published = {"source": "official_test_v0.02"}
-    tune, _ = _packs.speech(arguments.data, part="tune", **published)
-    parts = {
-        name: _packs.speech(arguments.data, part=name, **published) for name in ("val", "test")
-    }
-    model = _ds_cnn.load(arguments.data)
-    weights = model.get_weights()
-
-    def measure():
-        return {name: _ds_cnn.accuracy(model, *part) for name, part in parts.items()}
-
-    def examples(draw):
-        return tune[np.random.default_rng(draw).choice(len(tune), NUM_EXAMPLES, False)]
+    """Measures DS-CNN-L for each target, draw of examples and method."""
+    network = DsCnn(arguments.data)
 
     def estimated():
-        estimate_statistics(model, examples(0))
-        return measure()
+        estimate_statistics(network.model, network.examples(0))
+        return network.measure()
 
-    cells.measure("dense", by=measure)
+    cells.measure("dense", by=network.measure)
     cells.measure("dense + statistics", by=estimated)
     for draw, method in itertools.product(range(arguments.draws), reversed(METHODS)):
         for target in TARGETS:
             if draw == 0 or method == "reconstruct":
-                key = (target, f"draw {draw}")
-                own = {"target": target, "method": method}
-                measure_pruned(cells, key, model, weights, examples(draw), measure, **own)
+                measure_pruned(
+                    cells,
+                    (target, f"draw {draw}"),
+                    network.model,
+                    network.weights,
+                    network.examples(draw),
+                    network.measure,
+                    target=target,
+                    method=method,
+                )
+
+
+def spread(arguments, cells):
+    """Measures how zeros are best spread over DS-CNN-L's weights, as many for each way.
+
+    `"first dense"` leaves the first convolution out, `"budget"` follows the error of the outputs.
+    """
+    import keras_trim
+
+    network = DsCnn(arguments.data)
+    x = network.examples(0)
+    network.model.set_weights(network.weights)
+    path = RESULTS.parent.parent / "build" / "one_shot_sensitivity.json"
+    path.parent.mkdir(exist_ok=True)
+    table = keras_trim.sensitivity(
+        network.model, x, sparsities=SENSITIVITY, batch_size=128, path=path
+    )
+    sizes = {name: rows[0].size for name, rows in table.by_weight().items()}
+    total, first = sum(sizes.values()), next(iter(sizes))
+    for zeros in (0.75, 0.875):
+        others = zeros * total / (total - sizes[first])
+        ways = {
+            "uniform": "uniform",
+            "first dense": {f"(?<!{first.split('/')[0]}/)kernel$": others},
+            "erk": "erk",
+            "global": "global",
+            "budget": keras_trim.budget(table, zeros=zeros),
+        }
+        for (name, way), draw in itertools.product(ways.items(), range(arguments.draws)):
+            measure_pruned(
+                cells,
+                (zeros, name, f"draw {draw}"),
+                network.model,
+                network.weights,
+                network.examples(draw),
+                network.measure,
+                target=zeros if isinstance(way, str) else None,
+                method="reconstruct",
+                distribution=way,
+            )
 
 
 def cost(arguments, cells):
@@ -149,7 +214,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("ds_cnn", "cost", "cifar", "reviews"))
+    parser.add_argument("what", choices=("ds_cnn", "spread", "cost", "cifar", "reviews"))
     parser.add_argument("--data", type=pathlib.Path, help="folder of the packs")
     parser.add_argument("--draws", type=int, default=3, help="draws of examples to calibrate on")
     parser.add_argument("--backend", default=os.environ.get("KERAS_BACKEND", "jax"))
@@ -163,7 +228,7 @@ def main():
 
         getattr(_one_shot_trained, arguments.what)(arguments, cells)
     else:
-        {"ds_cnn": ds_cnn, "cost": cost}[arguments.what](arguments, cells)
+        {"ds_cnn": ds_cnn, "spread": spread, "cost": cost}[arguments.what](arguments, cells)
 
 
 if __name__ == "__main__":

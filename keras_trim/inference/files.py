@@ -5,6 +5,7 @@ trusted must be: kernels rely on the sizes that it states.
 """
 
 import dataclasses
+import functools
 import inspect
 import json
 import pathlib
@@ -216,7 +217,7 @@ def _node(number, node, arrays):
     try:
         require_types(operation)
         operation.check()
-        inspect.signature(operation.lower).bind(None, *_values(inputs))
+        _parameters_of_lower(kind).bind(operation, None, *_values(inputs))
     except TypeError:
         raise ValueError(f"operation {number}, {kind}, takes another number of values") from None
     except ValueError as error:
@@ -224,6 +225,11 @@ def _node(number, node, arrays):
     require(isinstance(name, str), f"operation {number} has no name")
     name = "".join(letter if letter.isprintable() else "?" for letter in name)
     return Node(operation, inputs, _values(outputs), name)
+
+
+@functools.cache
+def _parameters_of_lower(kind):
+    return inspect.signature(OPERATIONS[kind].lower)
 
 
 def _values(numbers):

@@ -1,4 +1,4 @@
-"""The commands that write or judge models."""
+"""The commands that write or evaluate models."""
 
 import keras
 import numpy as np
@@ -59,7 +59,7 @@ def test_prune_on_examples(folder):
     result = run_json("prune", folder / "dense.keras", path, "-s", 0.5, "-c", folder / "x.npy")
     assert result["pruned"]["zeros"] == 252
     for kernel, dense in zip(_kernels(path), _kernels(folder / "dense.keras"), strict=True):
-        assert (kernel != dense)[kernel != 0].any()  # weights that stay make up for the others
+        assert (kernel != dense)[kernel != 0].any()  # the remaining weights compensate
     arguments = ("-c", folder / "x.npz", "--examples", 32, "-o", folder / "s.json")
     options = ("--plot", folder / "heat.png", "--sparsities", "0.5,0.9", "--method", "magnitude")
     result = run_json("sensitivity", folder / "dense.keras", *arguments, *options)
@@ -69,6 +69,9 @@ def test_prune_on_examples(folder):
     arguments = ("--budget", "zeros=0.75", "--sensitivity", folder / "s.json")
     result = run_json("prune", folder / "dense.keras", folder / "b.keras", *arguments)
     assert abs(result["pruned"]["zeros"] - 0.75 * 504) <= 1
+    arguments = ("--budget", "milliseconds=1e9", "--sensitivity", folder / "s.json")
+    result = run_json("prune", folder / "dense.keras", folder / "t.keras", *arguments)
+    assert result["pruned"]["zeros"] == 0
     (folder / "bad.npy").write_bytes(b"no array")
     line = error_of(
         "prune", folder / "dense.keras", folder / "c.keras", "-s", 0.5, "-c", folder / "bad.npy"
@@ -81,6 +84,8 @@ def test_prune_on_examples(folder):
     [
         ([], "give --sparsity, or --pattern"),
         (["--budget", "zeros=0.5"], "--budget and --sensitivity go together"),
+        (["--budget", "zeros:0.5", "--sensitivity", "s"], "like zeros=0.9, bytes=200000 or"),
+        (["--budget", "zeros=1", "--sensitivity", "s", "-s", "0.5"], "drop the others"),
         (["-s", "80"], "below 1; 80 % is 0.8"),
         (["-s", "nan"], "at least 0 and below 1"),
         (["-s", "0.5", "--block", "4"], "--block must be like 2x4, not '4'"),

@@ -58,7 +58,7 @@ def test_json_is_all_there_is(folder):
     assert code == 0, err
     assert out.startswith("{\n")
     assert out.endswith("}\n")
-    assert err == ""  # nothing of what the backend prints
+    assert err == ""  # nothing that the backend prints
 
 
 def test_python_m_keras_trim():
@@ -96,7 +96,7 @@ def test_closed_streams(folder, closed):
     assert (folder / "x.keras").exists()
 
 
-# Root may write anywhere, unless it gives up that right.
+# Root may write anywhere, unless it drops that capability.
 _AS_USER = ("setpriv", "--bounding-set=-all", "--inh-caps=-all") if os.geteuid() == 0 else ()
 
 
@@ -135,5 +135,5 @@ def test_colours_on_a_terminal_only(no_color):
         pass
     assert finish(process)[0] == 0
     os.close(leader)
-    # 3x and 9x are colours; bold and the like may stay.
+    # 3x and 9x are colors. Bold and the like may stay.
     assert any(code in out for code in (b"\x1b[36m", b"\x1b[1;36m", b"\x1b[33m")) is not no_color
