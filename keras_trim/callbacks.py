@@ -48,7 +48,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
     def __init__(self) -> None:
         super().__init__()
         callback_order.install(lambda callback: isinstance(callback, UpdatePruningStep))
-        self.front = _FirstOfCallbacks(self)
+        self.front: keras.callbacks.Callback = _FirstOfCallbacks(self)
         # Own references, because reading `self.model` makes JAX hand over the state of the step.
         self._optimizers = []
         self._is_step_counted = True

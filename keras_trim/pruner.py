@@ -61,7 +61,7 @@ class Pruner:
         self._step = keras.Variable(
             0, dtype="int32", trainable=False, name="step", aggregation="only_first_replica"
         )
-        self.pruned_weights = [
+        self.pruned_weights: list[PrunedWeight] = [
             PrunedWeight(i, slot, v, spec, _mask(v)) for slot, (i, v, spec) in enumerate(specs)
         ]
         self._pruned_steps = keras.Variable(
