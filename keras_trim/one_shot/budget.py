@@ -1,10 +1,13 @@
 """Sparsities for each weight that keep a budget and hurt as little as can be told."""
 
 import math
+import numbers
 
 import numpy as np
 
 from keras_trim.distributions import Allocation
+from keras_trim.one_shot.sensitivity import Sensitivity
+from keras_trim.schedules import validate_sparsity
 
 
 def budget(sensitivity, *, zeros=None, bytes=None, milliseconds=None, times=None):
@@ -38,7 +41,16 @@ def budget(sensitivity, *, zeros=None, bytes=None, milliseconds=None, times=None
         raise ValueError(
             f"Give one of `zeros`, `bytes` and `milliseconds`. Received: {given or 'none of them'}"
         )
+    if not isinstance(sensitivity, Sensitivity):
+        raise ValueError(
+            "`sensitivity` must be what `keras_trim.sensitivity` or `keras_trim.Sensitivity.load` "
+            f"returns. Received: sensitivity={sensitivity!r}"
+        )
     ((name, goal),) = given.items()
+    if name == "zeros":
+        validate_sparsity(goal, "zeros")
+    elif not isinstance(goal, numbers.Real) or not goal > 0:
+        raise ValueError(f"`{name}` must be a positive number. Received: {name}={goal!r}")
     weights = sensitivity.by_weight()
     if name == "milliseconds":
         _check_times(times, weights)
