@@ -1,15 +1,18 @@
-"""Random models: what the engine computes, and what comes back from a file, against Keras.
+"""Compares random models with Keras: the engine's outputs, and what a file restores.
 
     KERAS_BACKEND=jax python -m benchmarks.random_models [--count 334] [--first 0]
 
-The models are those of `tests/random_models.py`, one for each seed. Of each it says whether the
-engine's outputs are those of `model.predict_on_batch`, or why it refused the model, and whether
-`.ktrim` gave back all variables. A third of a thousand runs on each backend; the results are one
-file each, `random_models_jax.json` and so on.
+The models are those of `tests/random_models.py`, one per seed. For each, this reports whether the
+engine's outputs equal those of `model.predict_on_batch`, or why the engine refused the model, and
+whether `.ktrim` restored all variables. A third of a thousand runs on each backend. The results are
+one file per backend: `random_models_jax.json` and so on. Each model is also a line of a file in
+`build/`, from which `--resume` continues a stopped run.
 """
 
 import argparse
 import collections
+import gc
+import json
 import pathlib
 import random
 import sys
@@ -30,7 +33,7 @@ _TOLERANCE = 2e-3  # relative to the largest output
 
 
 def _compare(model, seed, folder):
-    """What became of a model: of the engine, and of the file."""
+    """Returns the outcome for a model: of the engine, and of the file."""
     import keras
     import numpy as np
     import random_models
@@ -47,7 +50,7 @@ def _compare(model, seed, folder):
     found = {"seed": seed, "engine": "equal", "file": "equal", "in_keras": [], "error": 0.0}
     try:
         engine = Engine(model, 1)
-        engine._tuner.seconds = 1e-4  # which kernels are the fastest does not matter here
+        engine._tuner.seconds = 1e-4  # it does not matter here which kernels are fastest
         got = keras.tree.flatten(engine(data))
         found["in_keras"] = sorted(
             type(node.operation.function).__name__
@@ -79,33 +82,56 @@ def _compare(model, seed, folder):
     return found
 
 
-def run(first, count):
-    """Yields the results so far, now and then."""
+def _try(seed):
+    """What became of the model of a seed, and in how many seconds."""
     import keras
     import random_models
 
-    models, start = [], time.perf_counter()
-    for seed in range(first, first + count):
-        keras.utils.set_random_seed(seed)
-        try:
-            with tempfile.TemporaryDirectory() as folder:
-                model = random_models.make_model(random.Random(seed).choice)
-                models.append(_compare(model, seed, folder))
-        except Exception as error:
-            models.append({"seed": seed, "engine": f"failed: {error!r:.300}", "file": ""})
-        last = models[-1]
-        if {last["engine"], last["file"]} != {"equal"}:
-            print(last, flush=True)
-        keras.backend.clear_session()
+    start = time.perf_counter()
+    keras.utils.set_random_seed(seed)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            model = random_models.make_model(random.Random(seed).choice)
+            found = _compare(model, seed, folder)
+    except Exception as error:
+        found = {"seed": seed, "engine": f"failed: {error!r:.300}", "file": ""}
+    return {**found, "seconds": round(time.perf_counter() - start, 2)}
+
+
+def run(first, count, lines):
+    """Yields the results so far from time to time.
+
+    Args:
+        first, count: Integers: the seeds.
+        lines: Path of the file with one line per model.
+    """
+    import keras
+
+    models = [json.loads(line) for line in lines.read_text().splitlines()]
+    models = [found for found in models if not _is_bad(found)]  # those are tried again
+    seeds = set(range(first, first + count)) - {found["seed"] for found in models}
+    gc.freeze()  # else each collection walks through all modules of three frameworks
+    for seed in sorted(seeds):
+        models.append(_try(seed))
+        with lines.open("a") as file:
+            file.write(json.dumps(models[-1]) + "\n")
+        if {models[-1]["engine"], models[-1]["file"]} != {"equal"}:
+            print(models[-1], flush=True)
+        if len(models) % 10 == 0:
+            keras.backend.clear_session()
         if len(models) % 20 == 0 or len(models) == count:
-            yield _summarize(models, first, time.perf_counter() - start)
+            yield _summarize(models, first)
 
 
-def _summarize(models, first, seconds):
+def _is_bad(found):
+    return found["engine"].startswith(("failed", "different")) or found["file"] == "different"
+
+
+def _summarize(models, first):
     return {
         "models": len(models),
         "first_seed": first,
-        "seconds": round(seconds),
+        "seconds": round(sum(found["seconds"] for found in models)),
         "engine": _counted(found["engine"] for found in models),
         "file": _counted(found["file"] for found in models),
         "largest_error": max(found.get("error", 0.0) for found in models),
@@ -124,19 +150,28 @@ def main():
     )
     parser.add_argument("--count", type=int, default=334)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--resume", action="store_true", help="go on with the last run's lines")
     args = parser.parse_args()
     sys.path.insert(0, str(ROOT / "tests"))
     import keras
 
     warnings.simplefilter("ignore")
     backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        # Compiling takes nine tenths of the time, and each model runs once.
+        jax.config.update("jax_disable_most_optimizations", True)
     folder = RESULTS if args.count >= 333 else QUICK_RESULTS
     settings = {"backend": backend, "tolerance": _TOLERANCE}
     versions = {"keras-trim": package_versions(OUR_PACKAGES)}
-    for results in run(args.first, args.count):
+    lines = QUICK_RESULTS / f"random_models_{backend}_{args.first}.jsonl"
+    lines.parent.mkdir(parents=True, exist_ok=True)
+    if not args.resume:
+        lines.write_text("")
+    for results in run(args.first, args.count, lines):
         write_result(folder, f"random_models_{backend}", settings, versions, results)
-    bad = [f for f in results["not_equal"] if not f["engine"].startswith(("equal", "refused"))]
-    raise SystemExit(1 if bad else 0)
+    raise SystemExit(1 if any(map(_is_bad, results["not_equal"])) else 0)
 
 
 if __name__ == "__main__":

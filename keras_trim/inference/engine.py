@@ -7,11 +7,14 @@ import numbers
 import os
 import threading
 import time
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_trim.arguments import takes_named
 from keras_trim.inference import files, forks
 from keras_trim.inference.choices import Choices
+from keras_trim.inference.compiling import watched
 from keras_trim.inference.dtypes import WIDE, as_numpy
 from keras_trim.inference.execution import ProgramRunner, states_kept
 from keras_trim.inference.fusion import fuse
@@ -20,8 +23,14 @@ from keras_trim.inference.lowering import make_program
 from keras_trim.inference.prediction import batches_of, is_array, progress
 from keras_trim.inference.summary import BenchmarkResult, summarize
 from keras_trim.inference.tuning import Tuner
+from keras_trim.progress import check_verbose
 from keras_trim.storage import FormatError
 from keras_trim.storage.container import FREE_BYTES, FREE_FACTOR
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_trim.inference.summary import EngineSummary
 
 _SMALL = 1e-3  # seconds that a network may take for which one thread may be enough
 _SMALL_BYTES = 1 << 25  # what it may take of memory
@@ -49,6 +58,8 @@ class Engine:
         model: Keras model, built.
         num_threads: Integer. Threads per call, the processor's cores by default. A network that
             takes less than a millisecond runs on one of them if that is measured to be faster.
+        verbose: `"auto"`, `True` or `False`. Whether to say what it does where that takes longer
+            than two seconds; `"auto"`: on a terminal and in a notebook.
 
     Raises:
         ValueError: if `model` is not a built Keras model, or `num_threads` is not positive.
@@ -62,10 +73,20 @@ class Engine:
     ```
     """
 
-    def __init__(self, model, num_threads=None):
+    verbose = "auto"
+
+    @takes_named
+    def __init__(
+        self,
+        model: "keras.Model",
+        num_threads: int | None = None,
+        verbose: str | bool = "auto",
+    ) -> None:
+        check_verbose(verbose)
         from keras_trim.inference.reading import optional_inputs, read  # need Keras
 
         self._set_up(fuse(read(model)), num_threads)
+        self.verbose = verbose
         optional = optional_inputs(model)
         if len(optional) > _MOST_OPTIONAL:
             raise ValueError(
@@ -101,7 +122,7 @@ class Engine:
         self._lock = threading.Lock()
         forks.protect(self)
 
-    def __call__(self, x):
+    def __call__(self, x: Any) -> Any:
         """Runs the model.
 
         Args:
@@ -130,7 +151,21 @@ class Engine:
         settings = self.num_threads, self._source, self._max_bytes, self._without
         return _remade, (self._graph, *settings)
 
-    def predict(self, x, batch_size=None, verbose=0, steps=None):
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"{s['name']} {_sizes(s['shape'])}" for s in self._graph.input_specs)
+        return (
+            f"<Engine of {len(self._graph.nodes)} operations on {inputs}; "
+            f"num_threads={self.num_threads}>"
+        )
+
+    @takes_named
+    def predict(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: int | str = 0,
+        steps: int | None = None,
+    ) -> Any:
         """Runs the model on batches of `x`; returns what `model.predict` returns.
 
         Args:
@@ -165,7 +200,7 @@ class Engine:
         outputs = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
         return restore_structure(self._graph.output_structure, outputs)
 
-    def summary(self, x=None):
+    def summary(self, x: Any = None) -> "EngineSummary":
         """What runs how, and how long it takes: a run by itself, without the checks of a call.
 
         Layers with a state are left as they were.
@@ -194,7 +229,7 @@ class Engine:
             profile = execution.profile(repeats=5)
         return summarize(self._graph, runner, times, profile)
 
-    def benchmark(self, x=None, seconds=1.0):
+    def benchmark(self, x: Any = None, seconds: float = 1.0) -> BenchmarkResult:
         """Measures calls, `engine(x)`, from the arrays that are handed in to those that come out.
 
         Layers with a state, such as that of a random generator, are left as they were.
@@ -214,7 +249,7 @@ class Engine:
         runner = engine._runner(inputs, _are_finite(inputs))
         return BenchmarkResult(times, len(inputs[0]), runner.num_threads)
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Saves the engine, without its choices of kernels.
 
         The file loads without Keras: NumPy, Numba and this library are all that it needs.
@@ -235,7 +270,13 @@ class Engine:
         files.save_graph(self._graph, path)
 
     @classmethod
-    def load(cls, path, num_threads=None, max_bytes=None):
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        num_threads: int | None = None,
+        max_bytes: int | None = None,
+        verbose: str | bool = "auto",
+    ) -> "Engine":
         """Loads an engine; safe for a file from anyone.
 
         Whether the operations of a file fit one another is known when the sizes of inputs are: a
@@ -247,12 +288,15 @@ class Engine:
             max_bytes: Integer. How much memory the file may decode to, and how much a run may take.
                 By default 1 GiB, or 1000 times the size of the file, or of the weights and inputs,
                 if that is more.
+            verbose: As of `Engine`.
 
         Raises:
             keras_trim.storage.FormatError: if the file is damaged or was not written by `save`.
         """
         engine = cls.__new__(cls)
+        check_verbose(verbose)
         engine._set_up(files.load_graph(path, max_bytes), num_threads, path, max_bytes)
+        engine.verbose = verbose
         return engine
 
     def _inputs(self, x):
@@ -322,7 +366,8 @@ class Engine:
         if runner is None:
             with self._lock:
                 if key not in self._runners:
-                    self._runners[key] = self._plan_fastest(shapes, skip_zeros)
+                    with watched(self.verbose):
+                        self._runners[key] = self._plan_fastest(shapes, skip_zeros)
                     self._tuner.choices.save()
                     if len(self._runners) > _MOST_PROGRAMS:
                         del self._runners[next(iter(self._runners))]
@@ -377,6 +422,11 @@ def _remade(graph, *settings):
     engine = Engine.__new__(Engine)
     engine._set_up(graph, *settings)
     return engine
+
+
+def _sizes(shape):
+    """`(any, 28, 28, 1)`."""
+    return f"({', '.join('any' if size is None else str(size) for size in shape)})"
 
 
 def _length(x):

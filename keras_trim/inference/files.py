@@ -5,6 +5,7 @@ trusted must be: kernels rely on the sizes that it states.
 """
 
 import dataclasses
+import functools
 import inspect
 import json
 import pathlib
@@ -41,7 +42,10 @@ def save_graph(graph, path):
     """
     path = pathlib.Path(path)
     if path.suffix != ".engine":
-        raise ValueError(f"`path` must end in `.engine`. Received: path={path}")
+        raise ValueError(
+            f"`path` must end in `.engine`: write {str(path.with_suffix('.engine'))!r}. "
+            f"Received: path={path}"
+        )
     in_keras = [
         node.name for node in graph.nodes if type(node.operation).__name__ not in OPERATIONS
     ]
@@ -132,7 +136,8 @@ def load_graph(path, max_bytes=None):
     text = arrays.pop(_GRAPH, None)
     if text is None or text.dtype != np.uint8:
         raise FormatError(
-            f"This file holds no engine: `Engine.save` writes those. Received: path={path}"
+            "This file holds no engine: `Engine.save` writes those. A model in it is read by "
+            f"`keras_trim.load`, and `Engine(model)` makes an engine of that. Received: path={path}"
         )
     try:
         require(text.nbytes <= _MOST_JSON, "its graph is too large")
@@ -212,7 +217,7 @@ def _node(number, node, arrays):
     try:
         require_types(operation)
         operation.check()
-        inspect.signature(operation.lower).bind(None, *_values(inputs))
+        _parameters_of_lower(kind).bind(operation, None, *_values(inputs))
     except TypeError:
         raise ValueError(f"operation {number}, {kind}, takes another number of values") from None
     except ValueError as error:
@@ -220,6 +225,11 @@ def _node(number, node, arrays):
     require(isinstance(name, str), f"operation {number} has no name")
     name = "".join(letter if letter.isprintable() else "?" for letter in name)
     return Node(operation, inputs, _values(outputs), name)
+
+
+@functools.cache
+def _parameters_of_lower(kind):
+    return inspect.signature(OPERATIONS[kind].lower)
 
 
 def _values(numbers):

@@ -6,6 +6,7 @@ from keras_trim.inference.branches import forks, lower_fork
 from keras_trim.inference.dtypes import stored
 from keras_trim.inference.plan import Builder
 from keras_trim.inference.tensors import Tensor
+from keras_trim.progress import progress
 
 
 def make_program(graph, input_shapes, num_threads, tuner, skip_zeros=True, most_floats=math.inf):
@@ -30,7 +31,10 @@ def make_program(graph, input_shapes, num_threads, tuner, skip_zeros=True, most_
     for value, shape, spec in zip(graph.inputs, input_shapes, graph.input_specs, strict=True):
         values[value] = Tensor(shape, "rows", stored(spec["dtype"]))
     inputs = [values[value] for value in graph.inputs]
-    for fork in forks(graph):
-        lower_fork(builder, fork, graph, values)
+    parts = forks(graph)
+    with progress("choosing kernels", len(parts)) as work:
+        for fork in parts:
+            lower_fork(builder, fork, graph, values)
+            work.advance()
     builder.node = None
     return builder.finish(inputs, [values[value] for value in graph.outputs])

@@ -7,6 +7,7 @@ import keras
 from keras import layers, tree
 from keras.src.models import Functional  # Keras does not export it
 
+from keras_trim.arguments import check_model
 from keras_trim.inference import operations
 from keras_trim.inference.converters import Unsupported, find_converter
 from keras_trim.inference.converters.registry import only
@@ -454,11 +455,7 @@ def _hides_its_calls(layer):
 
 def _function_of(model):
     """What computes a model, its `Function` or a `Trace` or None, and its inputs."""
-    if not isinstance(model, keras.Model):
-        raise ValueError(
-            "`model` must be a Keras model; files are read by `keras.models.load_model`, "
-            f"`keras_trim.load` or `Engine.load`. Received: model={model!r:.200}"
-        )
+    check_model(model, must_be_built=False)
     if not model.built:
         raise ValueError(
             "The engine reads a model's graph, so the model must be built: give it a "

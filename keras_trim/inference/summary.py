@@ -1,12 +1,10 @@
 """What an engine does with each layer, as a table."""
 
 import dataclasses
-import io
 
 import numpy as np
-from rich import box
-from rich.console import Console
-from rich.table import Table
+
+from keras_trim.tables import PrintedTable, Shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +32,8 @@ class EngineRow:
     seconds: float
 
 
-@dataclasses.dataclass(frozen=True)
-class EngineSummary:
+@dataclasses.dataclass(frozen=True, repr=False)
+class EngineSummary(Shown):
     """The operations of an engine; printed, a table.
 
     Args:
@@ -53,15 +51,10 @@ class EngineSummary:
         """Names of the layers that the engine has no kernel for, and that run in Keras."""
         return [row.layer for row in self.rows if row.kernel == "Keras"]
 
-    def __str__(self):
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for heading in ("layer", "operation", "output", "kernel"):
-            table.add_column(heading, overflow="fold")
-        for heading in ("sparsity", "multiply-adds", "kept", "ms", "share"):
-            table.add_column(heading, justify="right")
+    def _table(self):
         total = sum(row.seconds for row in self.rows) or 1.0
-        for row in self.rows:
-            table.add_row(
+        rows = [
+            [
                 row.layer,
                 row.operation,
                 "x".join(map(str, row.shape)),
@@ -71,24 +64,25 @@ class EngineSummary:
                 f"{row.kept / row.multiply_adds:.1%}" if row.multiply_adds else "",
                 f"{row.seconds * 1e3:.3f}",
                 f"{row.seconds / total:.1%}",
-            )
-        buffer = io.StringIO()
-        console = Console(file=buffer, width=150, color_system=None, markup=False, emoji=False)
-        console.print(table)
+            ]
+            for row in self.rows
+        ]
+        columns = ["layer", "operation", "output", "kernel"]
+        columns += [">sparsity", ">multiply-adds", ">kept", ">ms", ">share"]
         all_products = sum(row.multiply_adds for row in self.rows)
         kept = sum(row.kept for row in self.rows)
-        console.print(
+        lines = [
             f"{self.seconds * 1e3:.2f} ms per run on {self.num_threads} "
             f"{'thread' if self.num_threads == 1 else 'threads'}; {kept:,} of {all_products:,} "
             "multiply-adds kept. Times of layers: their share, alone on one thread, of the total."
-        )
+        ]
         if self.keras_layers:
             names = ", ".join(self.keras_layers)
-            console.print(f"Without a kernel, and slower, as they run in Keras: {names}")
-        return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+            lines.append(f"Without a kernel, and slower, as they run in Keras: {names}")
+        return PrintedTable(columns, rows, lines)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class BenchmarkResult:
     """Times of runs.
 
@@ -107,7 +101,7 @@ class BenchmarkResult:
         """Float: the median time of a run."""
         return float(np.median(self.times))
 
-    def __str__(self):
+    def __repr__(self):
         low, high = np.quantile(self.times, [0.05, 0.95])
         return (
             f"{self.seconds * 1e3:.3f} ms per run of {self.batch_size} "

@@ -202,7 +202,8 @@ def input_tensors(model, dtype):
     if not model.built or not shapes:
         raise ValueError(
             "The engine must know the shapes of a model's inputs: call the model once on data, or "
-            f"make it with `keras.Input`. Received: model={model.name}, which was never built"
+            "make it with `keras.Input`, or call its `build` with their shapes. Received: "
+            f"model={model.name}"
         )
     keeps_states = any(getattr(part, "stateful", False) for part in model._flatten_layers())
     return _map_shapes(

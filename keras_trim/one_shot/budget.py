@@ -2,15 +2,25 @@
 
 import math
 import numbers
+from collections.abc import Mapping
 
 import numpy as np
 
+from keras_trim.arguments import described, takes_named
 from keras_trim.distributions import Allocation
 from keras_trim.one_shot.sensitivity import Sensitivity
 from keras_trim.schedules import validate_sparsity
 
 
-def budget(sensitivity, *, zeros=None, bytes=None, milliseconds=None, times=None):
+@takes_named
+def budget(
+    sensitivity: Sensitivity,
+    *,
+    zeros: float | None = None,
+    bytes: float | None = None,
+    milliseconds: float | None = None,
+    times: Mapping[str, Mapping[float, float]] | None = None,
+) -> Allocation:
     """Finds sparsities that keep a budget, from how much each weight matters.
 
     Damages are taken to add up. Each weight's damage is made to rise with its sparsity, and its
@@ -35,11 +45,20 @@ def budget(sensitivity, *, zeros=None, bytes=None, milliseconds=None, times=None
     Raises:
         ValueError: unless just one budget is given; if it cannot be kept.
     """
+    if not isinstance(sensitivity, Sensitivity):
+        raise ValueError(
+            "`sensitivity` must be what `keras_trim.sensitivity(model, x)` returned, or "
+            "`keras_trim.Sensitivity.load(path)`. "
+            f"Received: sensitivity={described(sensitivity)}"
+        )
+    if zeros is not None:
+        validate_sparsity(zeros, "zeros")
     given = {"zeros": zeros, "bytes": bytes, "milliseconds": milliseconds}
     given = {name: value for name, value in given.items() if value is not None}
     if len(given) != 1:
         raise ValueError(
-            f"Give one of `zeros`, `bytes` and `milliseconds`. Received: {given or 'none of them'}"
+            "Give one of `zeros`, `bytes` and `milliseconds`, such as `zeros=0.9`. "
+            f"Received: {given or 'none of them'}"
         )
     if not isinstance(sensitivity, Sensitivity):
         raise ValueError(

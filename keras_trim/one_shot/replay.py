@@ -16,9 +16,9 @@ import math
 
 import keras
 
+from keras_trim.backend import BACKEND
 from keras_trim.one_shot.masks import Masks, kept
 from keras_trim.one_shot.steps import Steps, functional_of
-from keras_trim.selection import BACKEND
 
 # Bytes of activations that are kept from one layer to the next.
 _KEPT_BYTES = 2**30

@@ -89,11 +89,10 @@ def prune(
     with streams.silenced():
         loaded = models.load(model, imports, compile=not no_compile)
         before = summary.summarize(loaded, model)
-        with streams.progress("pruning"):
-            try:
-                request.prune(loaded, data)
-            except (ValueError, KeyError, TypeError) as error:
-                raise CommandError(f"cannot prune {model}: {error}") from error
+        try:
+            request.prune(loaded, data)
+        except (ValueError, KeyError, TypeError) as error:
+            raise CommandError(f"cannot prune {model}: {error}") from error
         after = summary.summarize(loaded, output)
         models.save(loaded, output)
     _print(model, output, before, after, json)

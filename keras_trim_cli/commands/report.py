@@ -66,8 +66,7 @@ def _measure(model):
     """The `keras_trim.SizeTable` of a model."""
     import keras_trim
 
-    with streams.progress("measuring sizes"):
-        return keras_trim.size_table(model)
+    return keras_trim.size_table(model)
 
 
 def _to_dict(counted, measured, html):

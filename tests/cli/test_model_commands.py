@@ -1,4 +1,4 @@
-"""The commands that write or judge models."""
+"""The commands that write or evaluate models."""
 
 import keras
 import numpy as np
@@ -59,7 +59,7 @@ def test_prune_on_examples(folder):
     result = run_json("prune", folder / "dense.keras", path, "-s", 0.5, "-c", folder / "x.npy")
     assert result["pruned"]["zeros"] == 252
     for kernel, dense in zip(_kernels(path), _kernels(folder / "dense.keras"), strict=True):
-        assert (kernel != dense)[kernel != 0].any()  # weights that stay make up for the others
+        assert (kernel != dense)[kernel != 0].any()  # the remaining weights compensate
     arguments = ("-c", folder / "x.npz", "--examples", 32, "-o", folder / "s.json")
     options = ("--plot", folder / "heat.png", "--sparsities", "0.5,0.9", "--method", "magnitude")
     result = run_json("sensitivity", folder / "dense.keras", *arguments, *options)
@@ -253,10 +253,26 @@ def test_export_in_int8(folder):
 
 
 def test_bench(folder):
-    result = run_json("bench", folder / "pruned.keras", "--seconds", 0, "--batch", 2)
-    assert result["milliseconds"]["keras-trim"] > 0
+    arguments = ("--seconds", 0, "--against", "none")
+    result = run_json("bench", folder / "pruned.keras", *arguments, "--batch", 2)
+    assert list(result["milliseconds"]) == [
+        "model.predict",
+        "model.predict_on_batch",
+        "keras-trim",
+    ]
+    assert max(result["largest_difference"].values()) < 1e-5
+    assert result["batch"] == 2
+    assert result["sparsity"] == 0.75
+    assert result["processor"]
     assert [row["operation"] for row in result["layers"] if row["kept"]] == ["Convolution", "Dense"]
-    assert "times the engine's" in run("bench", folder / "pruned.keras", "--seconds", 0).stdout
+    printed = run("bench", folder / "pruned.keras", *arguments, "--layers").stdout
+    assert "times as fast as model.predict" in printed
+    assert result["layers"][0]["layer"] in printed
+    model = keras.models.load_model(folder / "pruned.keras")
+    keras_trim.inference.Engine(model).save(folder / "m.engine")
+    alone = run_json("bench", folder / "m.engine", "--seconds", 0)
+    assert list(alone["milliseconds"]) == ["keras-trim"]
+    assert "which `keras-trim bench` runs" in error_of("report", folder / "m.engine")
     text = keras.Input((1,), dtype="string", name="words")
     keras.Model(text, keras.layers.Flatten()(text)).save(folder / "text.keras")
     assert "Received: input 'words' of dtype string" in error_of("bench", folder / "text.keras")

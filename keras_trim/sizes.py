@@ -1,19 +1,20 @@
-"""How large a model is in each way of storing it."""
+"""Measures how large a model is in each storage format."""
 
 import dataclasses
 import gzip
-import io
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Sequence
 
 import keras
 from keras.src.saving import saving_lib
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
+from keras_trim import exporters
+from keras_trim.arguments import check_model, takes_named
+from keras_trim.progress import progress
 from keras_trim.storage import model as model_files
+from keras_trim.tables import PrintedTable, Shown
 
 FORMATS = {
     "raw": "weights in memory",
@@ -27,11 +28,11 @@ FORMATS = {
 
 @dataclasses.dataclass(frozen=True)
 class SizeRow:
-    """One way to store a model.
+    """The size of a model in one format.
 
     Args:
         format: String. One of the keys of `FORMATS`.
-        name: String. What is stored.
+        name: String. A description of the format.
         num_bytes: Integer.
         factor: Float. How many times smaller than the weights in memory.
     """
@@ -42,62 +43,63 @@ class SizeRow:
     factor: float
 
 
-@dataclasses.dataclass(frozen=True)
-class SizeTable:
-    """The sizes of a model; printed, a table.
+@dataclasses.dataclass(frozen=True, repr=False)
+class SizeTable(Shown):
+    """The sizes of a model. It prints as a table.
 
     Args:
         rows: List of `SizeRow`.
         left_out: Dict: format -> why it could not be measured.
     """
 
-    rows: list
-    left_out: dict
+    rows: list[SizeRow]
+    left_out: dict[str, str]
 
-    def __getitem__(self, format):
-        """The `SizeRow` of a format.
+    def __getitem__(self, format: str) -> SizeRow:
+        """Returns the `SizeRow` of a format.
 
         Raises:
-            KeyError: if it was not measured.
+            KeyError: if the format was not measured.
         """
         for row in self.rows:
             if row.format == format:
                 return row
         raise KeyError(format)
 
-    def __str__(self):
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column("stored as")
-        table.add_column("bytes", justify="right")
-        table.add_column("times smaller", justify="right")
+    def _table(self) -> PrintedTable:
+        rows = []
         for row in self.rows:
             factor = f"{row.factor:.1f}" if row.factor >= 1 else f"{row.factor:.2g}"
-            table.add_row(row.name, f"{row.num_bytes:,}", factor)
-        buffer = io.StringIO()
-        console = Console(file=buffer, width=140, color_system=None)
-        console.print(table)
-        for format, reason in self.left_out.items():
-            console.print(f"{FORMATS[format]} left out: {reason}", markup=False)
-        return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+            rows.append([row.name, f"{row.num_bytes:,}", factor])
+        left_out = [f"{FORMATS[name]} left out: {why}" for name, why in self.left_out.items()]
+        return PrintedTable(["stored as", ">bytes", ">times smaller"], rows, left_out)
 
 
-def size_table(model, formats=tuple(FORMATS)):
-    """Measures how large a model is in memory, gzipped, as `.ktrim` and as LiteRT file.
+@takes_named
+def size_table(
+    model: keras.Model,
+    formats: Sequence[str] = tuple(FORMATS),
+    verbose: str | bool = "auto",
+) -> SizeTable:
+    """Measures the size of a model in memory, gzipped, as `.ktrim` and as a LiteRT file.
 
-    The optimizer's state is left out of all of them.
+    No format includes the optimizer's state.
 
     Args:
-        model: Keras model that is built.
+        model: Built Keras model.
         formats: Sequence of strings. What to measure: `"raw"` (the weights in memory), `"h5"` (the
-            weights file of Keras), `"gzip"` (the same through gzip -9), `"ktrim"`, `"int8"`
-            (`.ktrim` with rounded values), `"litert"`. By default everything.
+            weights file of Keras), `"gzip"` (that file through gzip -9), `"ktrim"`, `"int8"`
+            (`.ktrim` with int8 values), `"litert"`. Default: all of them.
+        verbose: `"auto"` (reports progress on a terminal or in a notebook if it takes longer than
+            two seconds), `True` or `False`.
 
     Returns:
-        `SizeTable`. `print` it for a table; `.rows` is the data, and `.left_out` says what could
-        not be measured and why, LiteRT without its extra for instance.
+        `SizeTable`. `print` it for a table. `.rows` has the data. `.left_out` says which formats
+            could
+        not be measured and why, for example LiteRT without its extra.
 
     Raises:
-        ValueError: if the model is not built, or a format is unknown.
+        ValueError: if the model is not built or a format is unknown.
 
     Example:
 
@@ -113,22 +115,27 @@ def size_table(model, formats=tuple(FORMATS)):
             f"`formats` must be a sequence of {', '.join(map(repr, FORMATS))}. "
             f"Received: formats={formats!r}"
         )
-    model_files.check_model(model)
+    check_model(model)
     raw = sum(_num_bytes(variable) for variable in model.weights)
     rows, left_out = [], {}
-    with tempfile.TemporaryDirectory() as folder:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        progress("measuring sizes", len(formats), verbose) as work,
+    ):
         for format in formats:
+            work.description = f"measuring sizes, {FORMATS[format]}"
             try:
                 size = raw if format == "raw" else _MEASURES[format](model, pathlib.Path(folder))
             except _LeftOut as reason:
                 left_out[format] = str(reason)
             else:
                 rows.append(SizeRow(format, FORMATS[format], size, raw / size if size else 0.0))
+            work.advance()
     return SizeTable(rows, left_out)
 
 
-class _LeftOut(Exception):  # noqa: N818, it is no error
-    """Why a format cannot be measured."""
+class _LeftOut(Exception):  # noqa: N818, not an error for the user
+    """The reason why a format cannot be measured."""
 
 
 def _num_bytes(variable):
@@ -170,13 +177,11 @@ def _measure_int8(model, folder):
 
 
 def _measure_litert(model, folder):
-    import keras_trim
-
     path = folder / "model.tflite"
     try:
-        keras_trim.export(model, path, format="litert")
+        exporters.export(model, path, format="litert")
         return path.stat().st_size
-    except Exception as error:  # an extra that is missing, an operation that LiteRT lacks
+    except Exception as error:  # a missing extra, or an operation that LiteRT lacks
         raise _LeftOut(" ".join(str(error).split()) or type(error).__name__) from error
 
 
