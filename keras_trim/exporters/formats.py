@@ -44,7 +44,7 @@ def format_of(path, format=None):
         known = ", ".join(by_ending)
         wanted = f" For {format} files: {', '.join(ENDINGS[format])}." if format else ""
         raise ValueError(
-            f"`path` must end in what the format is called by: {known}.{wanted}"
+            f"`path` must have the ending of its format: {known}.{wanted}"
             f"{_OTHER_WRITERS.get(ending, '')} Received: path={path}, format={format!r}"
         )
     if format is not None and said not in (None, format):
