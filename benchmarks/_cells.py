@@ -1,4 +1,4 @@
-"""A result file that is written after each figure, so that a benchmark goes on where it was cut."""
+"""A result file that is saved after each result, so an interrupted benchmark can resume."""
 
 import json
 import os
@@ -7,14 +7,14 @@ from benchmarks._common import OUR_PACKAGES, RESULTS, package_versions, write_re
 
 
 class Cells:
-    """Figures under keys, in the file `benchmarks/results/NAME.json`.
+    """Results under keys, in the file `benchmarks/results/NAME.json`.
 
-    Figures of an earlier run with the same settings are kept; those of other settings are dropped.
+    Results of an earlier run with the same settings are kept; others are dropped.
 
     Args:
         name: String.
-        settings: Dict of JSON types: what the figures depend on.
-        most: Integer. New figures after which the program ends, to go on another time.
+        settings: Dict of JSON types: what the results depend on.
+        most: Integer. The number of new results after which the program ends, to be resumed later.
     """
 
     def __init__(self, name, settings, most=None):
@@ -24,7 +24,7 @@ class Cells:
         self.results = read["results"] if read.get("settings") == settings else {}
 
     def measure(self, *key, by):
-        """The figures under a key, a path through nested dicts: known, or what `by()` returns."""
+        """Returns the results under a key, a path through nested dicts; `by()` makes new ones."""
         *parents, last = map(str, key)
         own = self.results
         for name in parents:

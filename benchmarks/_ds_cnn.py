@@ -1,7 +1,7 @@
 """Arm's DS-CNN-L for keyword spotting as a Keras model, with the weights that Arm trained.
 
 Zhang, Suda, Lai and Chandra, "Hello Edge: Keyword Spotting on Microcontrollers",
-https://arxiv.org/abs/1711.07128; the weights are those of ARM-software/ML-KWS-for-MCU (Apache-2.0).
+https://arxiv.org/abs/1711.07128. The weights are from ARM-software/ML-KWS-for-MCU (Apache-2.0).
 """
 
 import pathlib
@@ -29,7 +29,7 @@ _BLOCKS = 5
 
 
 def build(keras=keras, channels=_CHANNELS):
-    """The network: 49x10 MFCC to a softmax over 12 keywords; in Keras 2, too, for TFMOT."""
+    """Builds the network: 49x10 MFCC to a softmax over 12 keywords. Works in Keras 2, for TFMOT."""
     layers = keras.layers
 
     def normalize(x, name):
@@ -55,7 +55,7 @@ def build(keras=keras, channels=_CHANNELS):
 
 
 def load(folder):
-    """The network with Arm's weights.
+    """Builds the network with Arm's weights.
 
     Args:
         folder: Path of the folder with `ds_cnn_l.npz`: arrays under the names of the frozen graph.
@@ -82,5 +82,5 @@ def load(folder):
 
 
 def accuracy(model, x, y):
-    """Float: the share of examples whose largest output is right."""
+    """Float: the fraction of examples whose largest output is right."""
     return float(np.mean(model.predict(x, batch_size=256, verbose=0).argmax(-1) == y))

@@ -1,4 +1,4 @@
-"""The tables of inference, from the files of results alone."""
+"""The tables of inference, made only from the files of results."""
 
 import json
 
@@ -9,12 +9,12 @@ from benchmarks._inference_models import NETWORKS
 FOLDER = RESULTS / "inference"
 OTHERS = "inference-*"  # folders of results from other processors
 OURS, DENSE, PEER = "keras-trim", ("LiteRT", "ONNX Runtime"), "DeepSparse"
-NEW = "warm, a new network"  # whose kernels have to be chosen
+NEW = "warm, a new network"  # one whose kernels have to be chosen
 _BYTES_PER_WEIGHT = 6  # of a sparse row: a float32 and a column in 16 bits
 
 
 def make(markdown):
-    """The tables and what is said of them.
+    """Returns the tables and the text about them.
 
     Args:
         markdown: Function `(header, rows) -> string`.
@@ -39,7 +39,7 @@ def _load(name, folder=FOLDER):
 
 
 def _networks(folder):
-    """Dict: name of a network -> what was measured of it."""
+    """Dict: name of a network -> its measurements."""
     contents = {name: _load(name, folder) for name in NETWORKS}
     return {name: content for name, content in contents.items() if content}
 
@@ -96,7 +96,7 @@ def _goal(goal):
 
 
 def _fraction(layers, sparsity, machine):
-    """What sparse layers reach of the limit: memory's where rows are read once, else FLOP/s."""
+    """Fraction of the limit that sparse layers reach: memory if rows are read once, else FLOP/s."""
     limits = machine["results"]["1"]
     rows = [layer for layer in layers if layer["kernel"].startswith("sparse")]
     if not sparsity or not rows:

@@ -17,7 +17,7 @@ FINE_TUNING = (1, 2, 4)  # epochs
 
 
 def cifar(arguments, cells):
-    """Measures two networks; the eight convolutions are trained on after pruning, too."""
+    """Measures two networks. The eight convolutions are also fine-tuned after pruning."""
     path = arguments.data / "cifar10_jpeg.npz"
     x, y = _packs.images(path, 0)
     x_test, y_test = _packs.images(path, 2)
@@ -48,7 +48,7 @@ def _backup(name):
 
 
 def _get(name, train):
-    """A network with trained weights, from the cache if they are there."""
+    """Returns a network with trained weights, from the cache if possible."""
     model = getattr(_trained, name)()
     path = _trained.CACHE / f"{name}.weights.h5"
     if not path.exists():
@@ -85,7 +85,7 @@ def _prune_all(cells, model, examples, measure):
 
 
 def _fine_tune(cells, model, examples, train, measure, sparsity=0.9):
-    """Measures epochs of `KeepZeros` after one shot, and as many of gradual pruning."""
+    """Measures one shot plus epochs of `KeepZeros`, and as many epochs of gradual pruning."""
     weights = model.get_weights()
     steps = len(train[0]) // BATCH_SIZE
 
@@ -115,7 +115,7 @@ def _fine_tune(cells, model, examples, train, measure, sparsity=0.9):
 
 
 def reviews(arguments, cells):
-    """Measures a small transformer encoder: whether a review is positive."""
+    """Measures a small transformer encoder that classifies reviews."""
     texts, labels = _packs.movie_reviews(arguments.data)
     keras.utils.set_random_seed(0)
     order = np.random.default_rng(0).permutation(len(texts))

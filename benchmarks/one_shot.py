@@ -1,4 +1,4 @@
-"""Networks that are pruned in one shot: accuracy, and what that takes.
+"""Accuracy and cost of pruning networks in one shot.
 
     python -m benchmarks.one_shot ds_cnn --data path/to/packs
     python -m benchmarks.one_shot spread --data path/to/packs     # DS-CNN-L, too
@@ -6,10 +6,10 @@
     python -m benchmarks.one_shot cifar --data path/to/packs      # trains networks first, once
     python -m benchmarks.one_shot reviews --data path/to/packs
 
-`ds_cnn` and `spread` take Arm's DS-CNN-L with the weights that Arm trained. Examples to calibrate
-on are drawn from `part == "tune"`; settings were chosen on `val`; `test` is what the tables show.
+`ds_cnn` and `spread` use Arm's DS-CNN-L with the weights that Arm trained. Calibration examples are
+drawn from `part == "tune"`. Settings were chosen on `val`. The tables show `test`.
 
-Figures are written as they come. A run that was cut goes on where it was; to measure anew, delete
+Results are saved as they come, and an interrupted run resumes. To measure everything again, delete
 `benchmarks/results/one_shot_*.json` first.
 """
 
@@ -34,7 +34,7 @@ METHODS = ("magnitude", "wanda", "sparsegpt", "reconstruct")
 
 
 def pattern(target):
-    """Arguments of `keras_trim.prune` for a sparsity, `"2:4"`, or (sparsity, block size)."""
+    """Returns arguments of `keras_trim.prune` for a sparsity, "2:4", or (sparsity, block size)."""
     if target == "2:4":
         return {"sparsity": None, "sparsity_m_by_n": (2, 4)}
     if isinstance(target, tuple):
@@ -43,7 +43,7 @@ def pattern(target):
 
 
 class Clock:
-    """Seconds since it was made: on the wall, and of all cores (a busy machine adds none)."""
+    """Seconds since its creation: wall time, and CPU time of all cores (unaffected by load)."""
 
     def __init__(self):
         self._start = time.perf_counter(), time.process_time()
@@ -54,16 +54,16 @@ class Clock:
 
 
 def measure_pruned(cells, key, model, weights, x, measure, *, target, method, **arguments):
-    """Measures a model pruned in one shot, with its statistics left and with those estimated anew.
+    """Measures a model pruned in one shot, with its old statistics and with re-estimated ones.
 
     Args:
-        cells: `Cells`; figures go under `(*key, method)` and `(*key, method + " + statistics")`.
+        cells: `Cells`; results go under `(*key, method)` and `(*key, method + " + statistics")`.
         key: Tuple of strings.
-        model: Keras model; it is left pruned.
-        weights: What `model.get_weights()` returns for the dense model.
-        x: Examples to calibrate on.
-        measure: Function without arguments that returns a dict of figures of the model.
-        target, method: What `pattern` takes; the method's name.
+        model: Keras model, left pruned.
+        weights: The result of `model.get_weights()` for the dense model.
+        x: Calibration examples.
+        measure: Function without arguments that returns a dict of results for the model.
+        target, method: Argument of `pattern`; name of the method.
         **arguments: More arguments of `keras_trim.prune`.
     """
     import keras_trim
@@ -94,7 +94,7 @@ def measure_pruned(cells, key, model, weights, x, measure, *, target, method, **
 
 
 def estimate_statistics(model, x):
-    """Estimates batch normalization's statistics anew."""
+    """Re-estimates batch normalization's statistics."""
     import keras_trim
 
     keras_trim.prune(model, 0.0, calibration_data=x, method="magnitude", batch_size=128)
@@ -130,7 +130,7 @@ class DsCnn:
 
 
 def ds_cnn(arguments, cells):
-    """Measures DS-CNN-L: target, draw of examples, method."""
+    """Measures DS-CNN-L for each target, draw of examples and method."""
     network = DsCnn(arguments.data)
 
     def estimated():

@@ -2,9 +2,9 @@
 
     python -m benchmarks.tables [--check]
 
-Each table stands between the comments `<!-- benchmark:NAME -->` and `<!-- /benchmark:NAME -->`, and
-is made from the JSON files in `benchmarks/results` alone. `--check` only tells whether they are up
-to date.
+Each table stands between the comments `<!-- benchmark:NAME -->` and `<!-- /benchmark:NAME -->`. It
+is made only from the JSON files in `benchmarks/results`. `--check` reports whether the tables are
+up to date.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def markdown(header, rows):
 
 
 def where(*names):
-    """A sentence on when and where the results were measured."""
+    """Returns a sentence on when and where the results were measured."""
     contents = [load(name) for name in names]
     dates = {}
     for content in contents:
@@ -128,7 +128,7 @@ def training_speed():
 
 
 def _pairs(content):
-    """How much was measured of each backend."""
+    """Returns how much was measured on each backend."""
     settings = content["settings"]
     pairs = content["results"]["jax"]["pairs"]
     rounds = settings["rounds"]
@@ -179,7 +179,7 @@ def storage():
                         goals.get(sparsity, ("", ""))[0],
                         f"{r['bound_factor']:.2f}x",
                         f"{r['weights_bytes'] / r['gzip_bytes']:.2f}x" if "gzip_bytes" in r else "",
-                        # A trained model's archive has the state of its optimizer, too.
+                        # A trained model's archive also has the state of its optimizer.
                         ""
                         if "trained" in model.split()
                         else f"{r['weights_bytes'] / r['keras_recompressed_bytes']:.2f}x",
@@ -227,7 +227,7 @@ def one_shot():
 
 
 def _difference(result, other):
-    """Mean difference of accuracy in points, seed by seed, and its standard error."""
+    """Returns the mean difference in accuracy in points, paired by seed, and its standard error."""
     pairs = zip(result["accuracies"], other["accuracies"], strict=True)
     points = [100 * (mine - theirs) for mine, theirs in pairs]
     error = statistics.stdev(points) / len(points) ** 0.5
@@ -259,7 +259,7 @@ def deployment():
     )
 
 
-# Name -> (the file that it stands in, its maker).
+# Name -> (the file that contains it, its maker).
 TABLES = {
     "headline": ("README.md", _headline.make),
     "training_speed": ("docs/benchmarks.md", training_speed),

@@ -3,7 +3,7 @@
     KERAS_BACKEND=jax python examples/mnist_cnn.py    # or torch; TensorFlow without it
     python examples/mnist_cnn.py --data mnist.npz    # a local copy instead of a download
 
-Two lines are about pruning: `prune_low_magnitude` before `compile`, and the callback in `fit`.
+Only two lines are about pruning: `prune_low_magnitude` before `compile`, and the callback in `fit`.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def main(argv=None):
         initial_sparsity=0.5, final_sparsity=0.8, begin_step=0, end_step=steps // 2
     )
     keras_trim.prune_low_magnitude(model, schedule)
-    compile_model(model)  # anew, so that the optimizer's steps count from 0
+    compile_model(model)  # compile again, so that the optimizer's steps count from 0
     model.fit(
         x_train,
         y_train,
@@ -76,7 +76,7 @@ def main(argv=None):
         callbacks=[keras_trim.UpdatePruningStep()],
     )
     print(keras_trim.sparsity_report(model))
-    keras_trim.strip_pruning(model)  # a plain Keras model from here on
+    keras_trim.strip_pruning(model)  # now it is a plain Keras model
     pruned_accuracy = model.evaluate(x_test, y_test, verbose=0)[1]
     print(f"test accuracy: dense {dense_accuracy:.2%}, pruned {pruned_accuracy:.2%}")
 

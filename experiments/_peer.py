@@ -24,7 +24,8 @@ def train(module, task, data, quick, start, path, target, seed, rate, dense_laye
     model = training.train_on(task, weights, target, seed, rate, dense_layer)
     plain = task.build(keras)
     for layer in plain.layers:
-        layer.set_weights(model.get_layer(layer.name).get_weights())
+        if layer.weights:
+            layer.set_weights(model.get_layer(layer.name).get_weights())
     np.savez(path, *plain.get_weights())
     return plain.predict(task.examples()[:1], verbose=0).tolist()
 

@@ -28,9 +28,17 @@ def parser(doc, **arguments):
     )
     made.add_argument("--results", type=pathlib.Path, help="folder for the lines of JSON")
     made.add_argument("--peer-python", help="interpreter that has TFMOT, for its rows")
+    made.add_argument("--only", help="rows to run, such as dense,0.8,2:4 (default: all)")
     made.add_argument("--measure", action="store_true", help="time the files that there are")
     made.set_defaults(**arguments)
     return made
+
+
+def target_of(name):
+    """`None` for "dense", the pattern for one like "2:4", else the sparsity."""
+    if name == "dense":
+        return None
+    return name if ":" in name else float(name)
 
 
 def run(arguments, make_task):
@@ -60,5 +68,6 @@ def run(arguments, make_task):
     if arguments.measure:
         grid.measure()
     else:
-        grid.run(range(1 if arguments.quick else arguments.seeds))
+        only = arguments.only and [target_of(name) for name in arguments.only.split(",")]
+        grid.run(range(1 if arguments.quick else arguments.seeds), only)
     return records

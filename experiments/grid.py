@@ -34,12 +34,22 @@ class Grid:
         self._seconds = []
         self._left = 0
 
-    def run(self, seeds):
-        """Runs what is missing for these seeds, seed by seed, so that each has all rows."""
+    def run(self, seeds, only=None):
+        """Runs what is missing for these seeds, seed by seed, so that each has all rows.
+
+        Args:
+            seeds: Sequence of integers.
+            only: List of targets, or `None` (all).
+        """
         rows = [("keras-trim", target) for target in (None, *self._task.targets)]
         if self._peer_python and self._task.goal.with_tfmot:
             rows += [("TFMOT", target) for target in self._task.targets]
-        missing = [(seed, *row) for seed in seeds for row in rows if not self._find(seed, *row)]
+        missing = [
+            (seed, *row)
+            for seed in seeds
+            for row in rows
+            if (only is None or row[1] in only) and not self._find(seed, *row)
+        ]
         self._left = len(missing)
         choice = self.choose(seeds[0])
         for seed, library, target in missing:
@@ -47,7 +57,9 @@ class Grid:
             self._left -= 1
 
     def _find(self, seed, library, target):
-        return self._records.find(kind="row", seed=seed, library=library, target=target)
+        return self._records.find(
+            kind="row", seed=seed, library=library, target=target, backend=_backend(library)
+        )
 
     def choose(self, seed):
         """The settings of all rows of the task, chosen on validation data.
@@ -112,7 +124,8 @@ class Grid:
     def _train(self, seed, target, choice, label):
         """A trained model; checkpoints are removed with the next one."""
         folder = self._work / "checkpoints"
-        name = f"{_name(target)}-{seed}-{choice['rate']}-{choice['dense_layer']}"
+        settings = f"{choice['rate']}-{choice['dense_layer']}-{_backend('keras-trim')}"
+        name = f"{_name(target)}-{seed}-{settings}"
         for other in folder.glob("*"):
             if other.name != name:
                 shutil.rmtree(other)
@@ -147,7 +160,7 @@ class Grid:
             {
                 "kind": "row",
                 "library": library,
-                "backend": keras.backend.backend() if library != "TFMOT" else "tensorflow",
+                "backend": _backend(library),
                 "target": target,
                 "seed": seed,
                 **found,
@@ -175,7 +188,7 @@ class Grid:
             )
             answer = worker.call(
                 "train",
-                module=type(self._task).__module__,
+                module=self._task.module,
                 task=self._task.command,
                 data=self._data,
                 quick=self._quick,
@@ -206,6 +219,10 @@ class Grid:
             print(f"{self._task.name}, {_name(row['target'])}: {found}", flush=True)
             found = {"milliseconds": found, "litert_bytes": shipping.litert_bytes(path)}
             self._records.append({"kind": "time", "target": row["target"], **found})
+
+
+def _backend(library):
+    return "tensorflow" if library == "TFMOT" else keras.backend.backend()
 
 
 def _save(path, arrays):

@@ -25,6 +25,7 @@ QUICK = Settings(epochs=2, dense_epochs=1)
 
 
 class Images(Task):
+    module = "experiments.images"
     batch_size = 128
 
     def __init__(self, model, data, size=None, width=None, parts=None, quick=False):

@@ -26,6 +26,7 @@ OFFICIAL = {"source": "official_test_v0.02"}
 
 class Keywords(Task):
     name = "keywords"
+    module = "experiments.keywords"
     about_data = (
         "Google Speech Commands: 4,500 clips of version 0.01 and 1,970 of the official test set "
         "to train on, 583 to choose settings, 2,337 of other speakers to test"

@@ -6,6 +6,7 @@
 """
 
 import argparse
+import collections
 import json
 import math
 import pathlib
@@ -20,6 +21,7 @@ RESULTS = HERE / "results"
 DOCS = HERE.parent / "docs"
 PAGE = DOCS / "results.md"
 README = HERE.parent / "README.md"
+_BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
 _INTRODUCTION = """# Results: what pruning costs and saves
 
 <!-- Written by `python -m experiments.tables` from experiments/results; do not edit. -->
@@ -54,14 +56,25 @@ class Results:
         path = folder / f"{name}.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         self.lines = [json.loads(line) for line in lines]
+        own = [line for line in self.lines if line.get("library") == "keras-trim"]
+        counts = collections.Counter(line["backend"] for line in own)
+        # What the table shows; runs on other backends are named below it.
+        self.backend = counts.most_common(1)[0][0] if counts else None
 
     def rows(self, target, library="keras-trim"):
         """Dict: seed -> run."""
+        backend = self.backend if library == "keras-trim" else "tensorflow"
+        wanted = {"kind": "row", "target": target, "library": library, "backend": backend}
         return {
             line["seed"]: line
             for line in self.lines
-            if (line["kind"], line.get("target"), line.get("library")) == ("row", target, library)
+            if all(line.get(key) == value for key, value in wanted.items())
         }
+
+    def on_other_backends(self):
+        """List of runs."""
+        own = [line for line in self.lines if line.get("library") == "keras-trim"]
+        return [line for line in own if line["backend"] != self.backend]
 
     def scores(self, target, library="keras-trim"):
         """Mean and standard error of the test scores, or `None` if nothing was run."""
@@ -96,7 +109,7 @@ def section(results):
     """The lines of Markdown on one model."""
     goal = results.goal
     lines = [f"## {goal.title}", ""]
-    runs = [line for line in results.lines if line["kind"] == "row"]
+    runs = [line for line in results.lines if line.get("library") == "keras-trim"]
     if not runs:
         return [*lines, "Not run yet.", ""]
     lines += [_about(results, runs), ""]
@@ -166,14 +179,12 @@ def _about(results, runs):
         if name in versions
     )
     dense = first["dense_layer"]
-    backends = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
-    used = sorted({backends[run["backend"]] for run in runs})
     return (
         f"{first['data']}. {first['steps']:,} further steps of {first['batch_size']} examples from "
         f"each checkpoint; learning rate {first['rate']:g}, falling as a cosine does; zeros grow "
         f"until step {first['schedule']['end_step']:,}. "
         + (f"`{dense}` stays dense (chosen on validation data). " if dense else "")
-        + f"{' and '.join(used)}; {packages}; {first['machine']}."
+        + f"{_BACKENDS[results.backend]}; {packages}; {first['machine']}."
     )
 
 
@@ -188,6 +199,11 @@ def _notes(results):
     if missing:
         names = ", ".join("dense" if t is None else _percent(t) for t in missing)
         notes.append(f"Not run yet: {names}.")
+    notes += [
+        f"{'Dense' if run['target'] is None else _percent(run['target'])}, seed {run['seed']}, "
+        f"on {_BACKENDS[run['backend']]}: {run['test']:.2f}."
+        for run in results.on_other_backends()
+    ]
     if goal.with_tfmot and not any(results.rows(t, "TFMOT") for t in goal.targets):
         notes.append("TFMOT was not run yet.")
     if not results.time(None):

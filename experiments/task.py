@@ -44,6 +44,7 @@ class Task:
         name: String. Of the file with results, and of its goal (`experiments.goals`).
         targets: Tuple of sparsities (floats) and N:M patterns (`"2:4"`).
         first_layer: String. The layer that may stay dense, or `None` if that is no question.
+        module: String. Where `make_task` is, for TFMOT's process.
         settings: `Settings`.
         weights_are_given: Bool. Whether all seeds begin with `initial_weights`.
         command: Dict. Arguments of the command line that say which of the module's tasks this is.
@@ -51,7 +52,7 @@ class Task:
         about_data: String, for tables: which data, what was cut.
     """
 
-    name = about_data = ""
+    name = module = about_data = ""
     targets = ()
     first_layer = None
     settings = None

@@ -31,16 +31,15 @@ if typing.TYPE_CHECKING:  # imported when they are used: see `_MODULES`
     from keras_trim.distributions import Allocation
     from keras_trim.exporters import ExportedFile, export
     from keras_trim.one_shot import Sensitivity, budget, prune, sensitivity
+    from keras_trim.sizes import SizeTable, size_table
     from keras_trim.speed import SpeedReport, bench
     from keras_trim.storage import (
         FormatError,
-        SizeTable,
         compress_keras,
         load,
         load_arrays,
         save,
         save_arrays,
-        size_table,
     )
 
 # Module -> names that training does not need, so that `import keras_trim` is quick.
@@ -50,16 +49,15 @@ _MODULES = {
     "distributions": ("Allocation",),
     "exporters": ("ExportedFile", "export"),
     "one_shot": ("Sensitivity", "budget", "prune", "sensitivity"),
+    "sizes": ("SizeTable", "size_table"),
     "speed": ("SpeedReport", "bench"),
     "storage": (
         "FormatError",
-        "SizeTable",
         "compress_keras",
         "load",
         "load_arrays",
         "save",
         "save_arrays",
-        "size_table",
     ),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

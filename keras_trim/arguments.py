@@ -1,4 +1,4 @@
-"""What is wrong with an argument, said so that its name and what to write instead are in it."""
+"""Checks arguments. Errors name the argument and what to write instead."""
 
 import difflib
 import functools
@@ -21,7 +21,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def described(value: object) -> str:
-    """A value in a few words, however large it is.
+    """Describes a value in a few words, however large it is.
 
     Args:
         value: Anything.
@@ -33,7 +33,7 @@ def described(value: object) -> str:
         return f"the class {value.__name__}"
     if getattr(value, "shape", ()) != () and hasattr(value, "dtype"):
         return f"an array of shape {tuple(value.shape)}, {value.dtype}"
-    keras = sys.modules.get("keras")  # which is not there where engines run alone
+    keras = sys.modules.get("keras")  # may be missing where only engines run
     if keras is not None and isinstance(value, keras.layers.Layer):
         return f"{value.name}, a {type(value).__name__}"
     text = " ".join(repr(value).split())
@@ -51,9 +51,9 @@ def check_model(
     """Raises `ValueError` unless an argument is a Keras model.
 
     Args:
-        model: What was passed.
+        model: The value that was passed.
         name: String. The argument's name.
-        takes_layers: Bool. Whether a layer will do.
+        takes_layers: Bool. Whether a layer is accepted, too.
         must_be_built: Bool. Whether it must have its weights.
     """
     import keras
@@ -72,7 +72,7 @@ def check_model(
 
 
 def _cure(value: object) -> str:
-    """What to write instead of something that is no model."""
+    """Returns what to write instead of a value that is not a model."""
     import keras
 
     if isinstance(value, (str, os.PathLike)):
@@ -96,11 +96,11 @@ def _cure(value: object) -> str:
 
 
 def takes_named(function: _F) -> _F:
-    """Decorates a function so that a call with wrong names of arguments is told the right ones."""
+    """Decorates a function so that calls with wrong argument names are told the right ones."""
     signature = inspect.signature(function)
     is_method = next(iter(signature.parameters), None) in ("self", "cls")
     names = list(signature.parameters)[1 if is_method else 0 :]
-    # "PolynomialDecay", of "PolynomialDecay.__init__".
+    # "PolynomialDecay" for "PolynomialDecay.__init__".
     called = function.__qualname__.removesuffix(".__init__")
 
     @functools.wraps(function)

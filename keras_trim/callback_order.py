@@ -1,9 +1,9 @@
-"""Callbacks in any order: what `UpdatePruningStep` logs is there for all of them.
+"""Makes the order of callbacks irrelevant: all of them see what `UpdatePruningStep` logs.
 
-Keras hands the logs of an epoch to one callback after the other, so those that stand before
-`UpdatePruningStep` would not see `sparsity`. Its checks, on the other hand, are of what all others
-have left, such as weights that `EarlyStopping` has brought back. So wherever it stands, a helper of
-it goes to the front of the list, and itself to the end. `fit` works on a copy of the user's list.
+Keras passes the logs of an epoch from one callback to the next, so callbacks before
+`UpdatePruningStep` would not see `sparsity`. But its checks must run after all other callbacks, for
+example after `EarlyStopping` has restored weights. So wherever it is, a helper moves to the front
+of the list and the callback itself to the end. `fit` uses a copy of the user's list.
 """
 
 import functools
@@ -12,7 +12,7 @@ import keras
 
 
 def install(is_moved) -> None:
-    """Has each `keras.callbacks.CallbackList` from now on arrange its callbacks.
+    """Makes every new `keras.callbacks.CallbackList` arrange its callbacks.
 
     Args:
         is_moved: Function of a callback: whether it has a `front`, a callback that comes first.

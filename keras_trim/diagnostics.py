@@ -1,4 +1,4 @@
-"""What a user is warned of before training: schedules, masks and weights that do not fit it."""
+"""Warnings before training: schedules, masks and weights that do not match."""
 
 import dataclasses
 import math
@@ -14,21 +14,21 @@ from keras_trim.policies import candidates
 from keras_trim.pruned_weights import NEVER
 from keras_trim.schedules import ConstantSparsity, PolynomialDecay, SteppedSchedule
 
-# A share of the weights that are left: to lose more than that in the last step of training is not
-# what a gradual schedule is for.
+# A share of the remaining weights. A gradual schedule is not meant to prune more than this in the
+# last step of training.
 _LARGE_JUMP = 0.4
-# Zeros may be there by chance; a weight that was pruned has more than that.
+# A few zeros may be chance. A pruned weight has more than this share.
 _FEW_ZEROS = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a call of `fit` is going to train.
+    """The training that a call of `fit` will do.
 
     Args:
-        start: Integer. Steps that are finished.
-        end: Integer. Steps that will be finished when training ends.
-        epochs: Integer. Epochs that are trained.
+        start: Integer. The number of finished steps.
+        end: Integer. The number of finished steps at the end of training.
+        epochs: Integer. The number of epochs to train.
     """
 
     start: int
@@ -41,7 +41,7 @@ class Run:
 
 
 def warn_before_training(model, optimizers, run):
-    """Warns of what will not go as it was meant.
+    """Warns of settings that will not have the intended effect.
 
     Args:
         model: The `keras.Model`.
@@ -49,7 +49,7 @@ def warn_before_training(model, optimizers, run):
         run: `Run`, or `None` if its length is not known.
 
     Returns:
-        Bool: whether it has told that a schedule ends beyond the run.
+        Bool: whether it warned that a schedule ends after the run.
     """
     weights = [weight for optimizer in optimizers for weight in optimizer.pruned_weights]
     _warn_of_untrained(model, weights)
@@ -62,19 +62,19 @@ def warn_before_training(model, optimizers, run):
 
 
 def warn_of_state(optimizer):
-    """Warns of weights and masks of a built `PruningOptimizer` that do not fit each other."""
+    """Warns if weights and masks of a built `PruningOptimizer` do not match."""
     _warn_of_revival(optimizer.pruned_weights)
     _warn_of_replaced_weights(optimizer.pruned_weights)
     _warn_of_late_start(optimizer)
 
 
 def has_pruned(weights):
-    """Whether the masks of `PrunedWeight`s hold a zero."""
+    """Whether the masks of a list of `PrunedWeight`s contain a zero."""
     return any(count_zeros([weight.mask for weight in weights]))
 
 
 def _warn_of_untrained(model, weights):
-    # Frozen embedding tables hold vectors that were learned elsewhere and are meant to stay.
+    # Frozen embedding tables hold vectors that were learned elsewhere and should stay.
     tables = {id(c.variable) for c in candidates(model) if is_table(c.layer, c.variable)}
     pruned = {id(weight.variable) for weight in weights if weight.variable.trainable}
     left_out = [v.path for v in marked_variables(model) if id(v) not in pruned | tables]
@@ -88,7 +88,7 @@ def _warn_of_untrained(model, weights):
 
 
 def _warn_of_revival(weights):
-    """A target below the sparsity that is there would bring pruned weights back."""
+    """Warns if a target below the current sparsity would revive pruned weights."""
     revived = []
     counts = count_zeros([weight.variable for weight in weights])
     masked = count_zeros([weight.mask for weight in weights])
@@ -111,7 +111,7 @@ def _warn_of_revival(weights):
 
 
 def _warn_of_replaced_weights(weights):
-    """Weights that are not zero where their masks are: something has put others in their place."""
+    """Warns if weights are not zero where their masks are: something has replaced them."""
     replaced = []
     for weight in weights:
         is_set, is_kept = ops.not_equal(weight.variable, 0), ops.cast(weight.mask, "bool")
@@ -130,7 +130,7 @@ def _warn_of_replaced_weights(weights):
 
 
 def _warn_of_late_start(optimizer):
-    """The schedule has begun, and neither masks nor weights show it: it starts with a jump."""
+    """Warns if the schedule has begun but neither masks nor weights show it: it will jump."""
     step = int(to_numpy(optimizer.iterations))
     done = to_numpy(optimizer.pruned_steps)
     for schedule in optimizer.schedules:
@@ -159,7 +159,7 @@ def _warn_of_late_start(optimizer):
 
 
 def _warn_of_misfit(schedule, weights, run):
-    """Warns, once, of a schedule that the run does not suit. Returns whether it ends beyond it."""
+    """Warns once if a schedule does not suit the run. Returns whether it ends after the run."""
     has_begun = has_pruned(weights)
     due_now = run.start == 0 and schedule.begin_step == 0
     following = 0 if due_now else schedule.next_update(run.start)
@@ -187,7 +187,7 @@ def _warn_of_misfit(schedule, weights, run):
 
 
 def _haste(schedule, run, following):
-    """What is wrong with a schedule that leaves no time to adapt, or `None`."""
+    """Returns what is wrong with a schedule that leaves no time to adapt, or `None`."""
     per_epoch = run.steps_per_epoch
     is_ramp = schedule.num_updates > 1
     if is_ramp and schedule.end_step <= min(run.epochs, per_epoch - 1):
@@ -214,7 +214,7 @@ def _haste(schedule, run, following):
 
 
 def _advice(schedule, run):
-    """A sentence: what to write for this run."""
+    """Returns a sentence: what to write for this run."""
     length = run.end - run.start
     if not isinstance(schedule, (ConstantSparsity, PolynomialDecay)):
         return "Choose an earlier `begin_step` or `end_step`, or a smaller `frequency`."

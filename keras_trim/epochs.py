@@ -1,4 +1,4 @@
-"""Epochs and steps: how many batches are in data."""
+"""Epochs and steps: counts the batches in data."""
 
 import math
 import numbers
@@ -8,22 +8,22 @@ import keras
 
 from keras_trim.arguments import described
 
-_DEFAULT_BATCH_SIZE = 32  # of `fit`
+_DEFAULT_BATCH_SIZE = 32  # of Keras's `fit`
 
 
 def count_steps(data: Any, batch_size: int | None = None) -> int:
-    """How many batches an epoch of `fit` has.
+    """Returns the number of batches in an epoch of `fit`.
 
     Args:
-        data: An array, nested arrays, a dataset or loader that has a length, or an integer: the
-            batches themselves.
-        batch_size: Integer, or `None` (32). For arrays only.
+        data: An array, nested arrays, or a dataset or loader that has a length. Or an integer, the
+            number of batches.
+        batch_size: Integer, or `None` (32). Only for arrays.
 
     Returns:
         Integer, at least 1.
 
     Raises:
-        ValueError: if they cannot be counted.
+        ValueError: if the batches cannot be counted.
     """
     if isinstance(data, numbers.Integral) and not isinstance(data, bool):
         count = int(data)
@@ -48,12 +48,12 @@ def _are_arrays(data: Any) -> bool:
 
 
 def _length(data: Any) -> int:
-    if hasattr(data, "num_batches"):  # of `keras.utils.PyDataset`
+    if hasattr(data, "num_batches"):  # `keras.utils.PyDataset`
         count = data.num_batches
     else:
         try:
             count = len(data)
-        except TypeError:  # generators, datasets that TensorFlow cannot count
+        except TypeError:  # generators, and datasets that TensorFlow cannot count
             count = None
     if count is None or isinstance(data, (str, list, tuple, dict)):
         raise ValueError(

@@ -1,7 +1,7 @@
-"""What `prune_low_magnitude` leaves behind: on each weight, how it shall be pruned.
+"""The annotation that `prune_low_magnitude` leaves on each weight: how to prune it.
 
-A mark is an attribute of the Keras variable, so any optimizer that is handed the variables finds
-it, whatever the model looks like. Layers that have no weights yet wait in a registry until they do.
+A mark is an attribute of the Keras variable, so any optimizer that gets the variables finds it,
+whatever the model looks like. Layers without weights wait in a registry until they have some.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ _ATTRIBUTE = "_keras_trim_mark"
 
 @dataclasses.dataclass(frozen=True)
 class Mark:
-    """On a variable: its spec, or the reason why it has none, and which call on what said so."""
+    """An annotation on a variable: its spec, or why it has none, and the call that decided it."""
 
     spec: PruningSpec | None
     reason: str | None
@@ -32,7 +32,7 @@ class Mark:
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """The arguments of one `prune_low_magnitude`, to be applied to weights once there are any."""
+    """The arguments of one `prune_low_magnitude` call, applied once weights exist."""
 
     schedule: PruningSchedule
     block_size: tuple = (1, 1)
@@ -41,7 +41,7 @@ class Request:
     policy: PruningPolicy | None = None
 
     def spec(self, candidate):
-        """The `PruningSpec` of a prunable candidate, or the reason (a string) it gets none."""
+        """Returns the `PruningSpec` of a prunable candidate, or a string: why it gets none."""
         variable, layer = candidate.variable, candidate.layer
         shape, view = tuple(variable.shape), candidate.view
         if self.sparsity_m_by_n is not None:
@@ -69,7 +69,7 @@ class Request:
         return PruningSpec(self.schedule, pattern)
 
 
-_pending = weakref.WeakKeyDictionary()  # layer -> Request, where weights are still missing
+_pending = weakref.WeakKeyDictionary()  # layer -> Request, while weights are missing
 
 
 def get_mark(variable):
@@ -84,13 +84,13 @@ def get_spec(variable):
 
 
 def set_spec(variable, spec):
-    """Marks a single variable, unless it is marked so already."""
+    """Marks a single variable, unless it already has this spec."""
     if get_spec(variable) is not spec:
         setattr(variable, _ATTRIBUTE, Mark(spec, None))
 
 
 def mark(root, request):
-    """Marks a layer or model: the weights it has now, and others as soon as they are needed.
+    """Marks a layer or model: the weights it has now, and later ones when they are needed.
 
     Returns:
         List of the variables that are marked for pruning, or `None` while unbuilt.
@@ -100,25 +100,25 @@ def mark(root, request):
 
 
 def is_built(root):
-    """Whether a layer or model and all in it have their weights."""
+    """Whether a layer or model and everything in it has its weights."""
     return all(layer.built for layer in root._flatten_layers())
 
 
 def resolve_pending():
-    """Marks the weights that have come into being since their layers were marked."""
+    """Marks weights that were created after their layers were marked."""
     for root in list(_pending):
         _resolve(root, is_late=True)
 
 
 def _resolve(root, is_late=False):
-    request = _pending.pop(root)  # an error is raised once, not whenever anything is trained
+    request = _pending.pop(root)  # so an error is raised once, not at every training step
     inside = {id(layer) for layer in root._flatten_layers(include_self=False)}
     marked, fresh = [], set()
     for variable, mark in decide(root, request):
         existing = get_mark(variable)
         is_done = existing is not None and existing.request is request
         if is_done or (existing is not None and id(existing.root) in inside):
-            mark = existing  # a layer that was marked on its own: the innermost mark counts
+            mark = existing  # the layer was marked on its own: the innermost mark counts
         else:
             setattr(variable, _ATTRIBUTE, mark)
             fresh.add(id(variable))
@@ -126,14 +126,17 @@ def _resolve(root, is_late=False):
             marked.append(variable)
     if not is_built(root):
         _pending[root] = request
-    if is_late:  # what `prune_low_magnitude` could not tell of yet
+    if is_late:  # `prune_low_magnitude` could not report these yet
         found = candidates(root, request.policy)
         warn_of_left_out([c for c in found if id(c.variable) in fresh], get_mark)
     return marked
 
 
 def decide(root, request):
-    """List of tuples: each weight of a layer or model, and the `Mark` that a request means for it.
+    """Decides for each weight of a layer or model which `Mark` a request gives it.
+
+    Returns:
+        List of tuples (variable, `Mark`).
 
     Raises:
         ValueError: if the pattern is impossible for a weight.
@@ -147,13 +150,13 @@ def decide(root, request):
 
 
 def marked_variables(root):
-    """The variables of a layer or model that are marked for pruning."""
+    """Lists the variables of a layer or model that are marked for pruning."""
     resolve_pending()
     return [variable for variable in root.variables if get_spec(variable) is not None]
 
 
 def is_to_be_pruned(root):
-    """Whether training a layer or model has to prune it: trainable marks, or some still to come."""
+    """Whether training must prune a layer or model: it has trainable marks, or will have some."""
     marked = marked_variables(root)
     if any(variable.trainable for variable in marked):
         return True
@@ -161,7 +164,7 @@ def is_to_be_pruned(root):
 
 
 def unmark(root):
-    """Takes all marks off a layer or model."""
+    """Removes all marks from a layer or model."""
     for layer in root._flatten_layers():
         _pending.pop(layer, None)
     for variable in root.variables:

@@ -1,4 +1,4 @@
-"""What pruning adds to an optimizer's step: new masks if they are due, zeros where they say so."""
+"""The part of an optimizer's step that prunes: updates due masks and zeros pruned weights."""
 
 import dataclasses
 import functools
@@ -13,15 +13,15 @@ from keras_trim.pruned_weights import NEVER
 
 @dataclasses.dataclass(frozen=True)
 class Masking:
-    """Makes masks and applies them to the weights that are not frozen.
+    """Updates masks and applies them to the weights that are not frozen.
 
     Args:
         groups: List of `ScheduleGroup`.
-        pruned_steps: Integer variable of shape (weights,): for each weight the step up to which all
-            updates of its mask are done (see `ScheduleGroup`).
-        averages: Dict: `PrunedWeight.index` -> moving average of that weight, a variable which is
-            masked as the weight is. So a pruned weight stays zero where an average overwrites it
-            or is swapped in.
+        pruned_steps: Integer variable of shape (weights,). For each weight, all mask updates up to
+            this step are done (see `ScheduleGroup`).
+        averages: Dict: `PrunedWeight.index` -> moving average of that weight, a variable. It is
+            masked like the weight, so a pruned weight stays zero when an average overwrites it or
+            is swapped in.
         strategy: `tf.distribute.Strategy` of the variables, on TensorFlow.
     """
 
@@ -31,11 +31,13 @@ class Masking:
     strategy: object = None
 
     def prune(self, before, step):
-        """Ends a step of the optimizer: updates the masks that are due, and masks the weights.
+        """Ends an optimizer step: updates the masks that are due and masks the weights.
 
         Args:
-            before: Steps finished before this one: an integer, or within a compiled step a tensor.
-            step: Steps finished now, likewise; the same where gradients only accumulated.
+            before: The number of finished steps before this one: an integer, or a tensor inside a
+                compiled step.
+            step: The number of finished steps now, likewise. It equals `before` if this step only
+                accumulated gradients.
         """
         if isinstance(step, int):
             if step != before:
@@ -45,10 +47,10 @@ class Masking:
             self._prune_in_graph(before, step)
 
     def update_due_masks(self, step, before=None):
-        """Does the updates that are due at `step`, an integer, and have not been done.
+        """Runs the mask updates that are due at `step`, an integer, and not done yet.
 
-        `before` are the steps that the optimizer had finished when it last ended a step: masks that
-        claim to be ahead of it were made before the count of steps was set back.
+        `before` is the optimizer's step when its previous step ended. Masks that claim to be ahead
+        of it were made before the step counter was set back.
         """
         done = to_numpy(self.pruned_steps).tolist()
         advanced = list(done)
@@ -77,7 +79,7 @@ class Masking:
             group.latest_update_in_graph(step, ops.min(ops.take(done, group.slots)))
             for group in self.groups
         ]
-        # From here on a value per weight, in the order of slots.
+        # From here on there is one value per weight, in the order of slots.
         weights = {w.slot: (g, w) for g, group in enumerate(self.groups) for w in group.weights}
         weights = [weights[slot] for slot in range(len(weights))]
         is_active = ops.logical_and(
@@ -100,12 +102,12 @@ class Masking:
         backend.assign_last(self.pruned_steps, done, after=variables, strategy=self.strategy)
 
     def _update_group(self, group, active, latest, due):
-        """Updates the masks of a group, all in one loop or each in its own.
+        """Updates the masks of a group, in one loop for all or one loop each.
 
         Args:
-            active: List of integers, the places in the group of the weights that are not frozen.
-            latest: Scalar integer tensor, the step of the update.
-            due: Bool tensor of shape (weights of the optimizer,): whose masks are due.
+            active: List of integers: indices within the group of the weights that are not frozen.
+            latest: Scalar integer tensor: the step of the update.
+            due: Bool tensor of shape (weights of the optimizer,): which masks are due.
         """
         weights = [group.weights[i] for i in active]
         due = ops.take(due, [weight.slot for weight in weights])
@@ -125,14 +127,15 @@ class Masking:
     def _prune_each(self, due, weights, counts):
         """Masks the weights, with new masks where the bool tensor `due` is true.
 
-        What depends on `due` is done in loops that run once or not at all. The masking outside the
-        loops spares weights that are due, and so is a part of the optimizer's own update.
+        Everything that depends on `due` happens in loops that run once or not at all. The masking
+        outside these loops skips the weights that are due, so it fuses with the optimizer's own
+        update.
         """
         counts, _ = backend.opaque(counts, due)
         for i, weight in enumerate(weights):
             self._mask(weight, unless=due[i])
         for i, weight in enumerate(weights):
-            # A loop for each: within one, XLA copies weights before it changes them.
+            # One loop per weight: in a shared loop, XLA copies weights before it changes them.
             changed = [weight.mask, *self._masked_variables(weight)]
 
             def prune(weight=weight, counts=counts[i : i + 1]):
@@ -142,7 +145,7 @@ class Masking:
             backend.run_if(due[i], prune, changed)
 
     def mask_weights(self):
-        """Zeros what is pruned, in weights and in their averages."""
+        """Zeros pruned weights and their moving averages."""
         for group in self.groups:
             for weight in group.weights:
                 if weight.variable.trainable:
@@ -164,6 +167,6 @@ class Masking:
 
 
 def _mask(pattern, count, due, mask, values):
-    """The new value of a mask, given the weight's values; its own unless the tensor `due`."""
+    """Returns the new value of a mask for a weight's values; the old one if `due` is false."""
     new = pattern.mask(values, count)
     return new if due is None else ops.where(due, new, mask)

@@ -1,4 +1,4 @@
-"""The optimizer that prunes: the only place where training changes which weights are zero."""
+"""The pruning optimizer: the only place where training changes which weights are zero."""
 
 import collections
 import functools
@@ -22,23 +22,21 @@ from keras_trim.specs import specs_from_config, specs_to_config
 class PruningOptimizer(keras.optimizers.Optimizer):
     """Wraps an optimizer and prunes weights by magnitude as it trains.
 
-    After each step of `inner_optimizer`, weight decay, constraints and moving averages included,
-    the weights that are marked by `prune_low_magnitude` are multiplied by their masks; when a
-    schedule says so, the masks are computed anew before. A step is one update of the weights, so
-    with `gradient_accumulation_steps` several batches. Pruned weights keep getting gradients, so
-    that one which grows within a step may come back at the next update of the mask (Zhu and Gupta,
-    https://arxiv.org/abs/1710.01878, section 3).
+    After each step of `inner_optimizer`, including its weight decay, constraints and moving
+    averages, this multiplies the weights marked by `prune_low_magnitude` by their masks. When a
+    schedule says so, it computes new masks first. A step is one update of the weights, so with
+    `gradient_accumulation_steps` it spans several batches. Pruned weights keep receiving gradients.
+    A weight that grows within a step may therefore come back at the next mask update (Zhu and
+    Gupta, https://arxiv.org/abs/1710.01878, section 3).
 
-    Masks are variables of the optimizer, one byte per weight in memory and one bit in Keras's
-    files: they are saved, restored, sharded and replicated as momenta are. Weights that are frozen
+    Masks are variables of the optimizer, with one byte per weight in memory and one bit in Keras's
+    files. They are saved, restored, sharded and replicated like momenta. Frozen weights
     (`trainable=False`) are left alone until they are trained again.
 
     Args:
-        inner_optimizer: A `keras.optimizers.Optimizer`, or the name of one. (With
-            `mixed_float16`, put `keras.optimizers.LossScaleOptimizer` around this optimizer, as
-            `compile` does.)
-        pruning: What to prune, as saved by `get_config`. Leave it out: the weights that are
-            marked are pruned.
+        inner_optimizer: A `keras.optimizers.Optimizer` or the name of one. (With `mixed_float16`,
+            put `keras.optimizers.LossScaleOptimizer` around this optimizer, as `compile` does.)
+        pruning: What to prune, as saved by `get_config`. Leave it out to prune the marked weights.
         name: String. Name of the optimizer.
 
     Example:
@@ -70,8 +68,8 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         self._set_pruned_weights([], None)
 
     def _set_pruned_weights(self, pruned_weights, pruned_steps):
-        # Past `__setattr__`, which would track the model's variables as the optimizer's own: JAX
-        # would then be given them twice.
+        # Bypass `__setattr__`, which would track the model's variables as the optimizer's own. JAX
+        # would then receive them twice.
         self.__dict__["pruned_weights"] = pruned_weights
         self.__dict__["pruned_steps"] = pruned_steps
         self.__dict__["_groups"] = group_by_schedule(pruned_weights)
@@ -93,10 +91,10 @@ class PruningOptimizer(keras.optimizers.Optimizer):
             return
         inner = self.inner_optimizer
         if not inner.built:
-            # The same paths whoever builds it: `fit`, `apply`, `load_model`, another optimizer.
+            # Use the same paths for every caller: `fit`, `apply`, `load_model`, other optimizers.
             with keras.name_scope(inner.name, caller=inner, override_parent=""):
                 inner.build(variables)
-        guard.install()  # a model that was loaded is marked here, and nowhere else
+        guard.install()  # for a loaded model, this is the only place that marks it
         specs = self._specs(variables)
         if not specs and self._pruning_config is None:
             raise ValueError(
@@ -130,7 +128,7 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         self._set_pruned_weights(pruned_weights, pruned_steps)
 
     def _specs(self, variables):
-        """Dict: index among `variables` -> `PruningSpec`."""
+        """Dict: index in `variables` -> `PruningSpec`."""
         if self._pruning_config is not None:
             return specs_from_config(self._pruning_config, variables)
         resolve_pending()
@@ -141,7 +139,8 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         layout = getattr(variable, "_layout", None)
         initializer = backend.mask_initializer(layout)
         if getattr(spec.schedule, "starts_from_zeros", False):
-            # Not assigned later, which would be a part of the step that TensorFlow traces first.
+            # Initialize it here: an assignment would become part of the first step TensorFlow
+            # traces.
             initializer = functools.partial(_nonzero, variable)
         with backend.placed_like(variable, backend.strategy_of(self)):
             return self.add_variable(
@@ -166,7 +165,7 @@ class PruningOptimizer(keras.optimizers.Optimizer):
             self.build(trainable_variables)
         before = backend.read_step(self.iterations)
         if isinstance(before, int) and before > 0 and backend.CATCHES_UP_EARLY:
-            self._masking().update_due_masks(before)  # of a step that was skipped over
+            self._masking().update_due_masks(before)  # updates of skipped steps
         with guard.pruning():
             self.inner_optimizer.apply(grads, trainable_variables)
         backend.end_step(lambda: self._prune(before), backend.strategy_of(self))
@@ -177,11 +176,11 @@ class PruningOptimizer(keras.optimizers.Optimizer):
             self._masking().prune(before, backend.read_step(self.iterations))
 
     def update_due_masks(self):
-        """Does now what the schedule has asked for up to now, where masks do not show it yet.
+        """Runs all updates that the schedule has asked for so far and the masks do not show yet.
 
-        That is so where weights and the count of steps were restored and masks were not: they are
-        made of the zeros that are there. Warns where weights and masks do not fit each other. `fit`
-        calls it before it begins.
+        This is needed if weights and the step counter were restored but masks were not: the masks
+        are then made from the zeros in the weights. Warns if weights and masks do not match. `fit`
+        calls this before it starts.
         """
         if not self.built or not self.pruned_weights:
             return
@@ -194,12 +193,12 @@ class PruningOptimizer(keras.optimizers.Optimizer):
                 backend.outside_graph(masking.mask_weights)()
 
     def _masking(self):
-        # Anew each time: an inner optimizer may be built, and make averages, after this one.
+        # Create it anew each time: an inner optimizer may be built, with averages, after this one.
         averages = self._moving_averages()
         return Masking(self._groups, self.pruned_steps, averages, backend.strategy_of(self))
 
     def _moving_averages(self):
-        """Dict: index of a variable -> its moving average (`use_ema`)."""
+        """Dict: index of a variable -> its moving average (with `use_ema`)."""
         averages = {}
         for optimizer in getattr(self.inner_optimizer, "optimizers", [self.inner_optimizer]):
             if not (optimizer.built and optimizer.use_ema):
@@ -215,22 +214,22 @@ class PruningOptimizer(keras.optimizers.Optimizer):
 
     def finalize_variable_values(self, var_list):
         self.inner_optimizer.finalize_variable_values(var_list)
-        if self._moving_averages():  # which have just overwritten the weights
+        if self._moving_averages():  # they have just overwritten the weights
             backend.outside_graph(self._masking().mask_weights)()
 
-    # What it looks like from outside
+    # Interface to the rest of Keras and keras-trim
 
     def read_masks(self, step):
-        """Start `scheduled_sparsity` from what the masks hold, after `step` steps."""
+        """Starts `scheduled_sparsity` from the contents of the masks after `step` steps."""
         if self.pruned_steps is not None:
             self.__dict__["_pruned_steps_read"] = to_numpy(self.pruned_steps).tolist()
         for group in self._groups:
             group.read_masks(step)
 
     def scheduled_sparsity(self, step):
-        """Float: the fraction of all weights pruned here that is zero after `step` steps.
+        """Float: the fraction of zeros among all weights pruned here, after `step` steps.
 
-        It is known from the schedules, from where `read_masks` was called last.
+        The schedules determine it, starting from the last call of `read_masks`.
         """
         done = self._pruned_steps_read
         zeros = sum(group.zeros_at(step, done) for group in self._groups)
@@ -238,7 +237,7 @@ class PruningOptimizer(keras.optimizers.Optimizer):
 
     @property
     def schedules(self):
-        """List of the different schedules of the pruned weights."""
+        """List of the distinct schedules of the pruned weights."""
         return [group.schedule for group in self._groups]
 
     @property
@@ -264,14 +263,14 @@ class PruningOptimizer(keras.optimizers.Optimizer):
 
     @loss_scale_factor.setter
     def loss_scale_factor(self, value):
-        # The constructor of Keras's `Optimizer` sets it before there is an inner optimizer; a
-        # `LossScaleOptimizer` around this one sets it to `None`, so as not to scale twice.
+        # Keras's `Optimizer` constructor sets this before there is an inner optimizer. A
+        # `LossScaleOptimizer` around this one sets it to `None` to avoid scaling twice.
         if "inner_optimizer" in self.__dict__:
             self.inner_optimizer.loss_scale_factor = value
 
     @property
     def _model_variables_moving_average(self):
-        # `SwapEMAWeights` looks for it one level below a `LossScaleOptimizer`.
+        # `SwapEMAWeights` looks for this attribute one level below a `LossScaleOptimizer`.
         return self.inner_optimizer._model_variables_moving_average
 
     def scale_loss(self, loss):
@@ -296,7 +295,7 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         load_state(self, store)
 
     def __dir__(self):
-        # Keras's savers walk through it: the inner optimizer's state is saved here, by path.
+        # Keras's savers walk all attributes. Hide the inner optimizer: its state is saved here.
         return [name for name in super().__dir__() if name != "inner_optimizer"]
 
     def get_config(self):
@@ -320,5 +319,5 @@ class PruningOptimizer(keras.optimizers.Optimizer):
 
 
 def _nonzero(variable, shape, dtype):
-    """True where a variable is not zero."""
+    """Returns `True` where a variable is not zero."""
     return ops.not_equal(variable, 0)

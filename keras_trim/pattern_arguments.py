@@ -1,4 +1,4 @@
-"""The arguments that say which shape zeros take, as users may write them."""
+"""Reads the arguments for the shape of zeros, in any form that users may write."""
 
 import numbers
 import re
@@ -14,19 +14,19 @@ ZerosOfGroup = Sequence[int] | str | None
 def validate_pattern_arguments(
     block_size: object, block_pooling_type: object, sparsity_m_by_n: object
 ) -> tuple[tuple[int, int], tuple[int, int] | None]:
-    """Checks what can be checked without a weight.
+    """Checks the arguments as far as possible without a weight.
 
     Args:
         block_size: Two integers, or one for both, or a string such as `"4x4"`.
         block_pooling_type: `"AVG"` or `"MAX"`.
-        sparsity_m_by_n: Two integers: zeros, of how many; or a string such as `"2:4"`, which says
-            how many are kept of how many, as hardware vendors write it; or `None`.
+        sparsity_m_by_n: Two integers: zeros and group size. Or a string in hardware vendors'
+            notation, such as `"2:4"`: weights kept and group size. Or `None`.
 
     Returns:
         `(block_size, sparsity_m_by_n)` as tuples of Python integers (the second may be `None`).
 
     Raises:
-        ValueError: for anything else, and for both at once.
+        ValueError: for anything else, or if both are given.
     """
     block_size = _block_size(block_size)
     if block_pooling_type not in ("AVG", "MAX"):
@@ -71,7 +71,7 @@ def _zeros_of_group(value: object) -> tuple[int, int]:
 
 
 def _pair(value: object, separator: str) -> tuple[int, int] | None:
-    """Two Python integers, or `None` if the value is something else."""
+    """Returns two Python integers, or `None` if the value is something else."""
     if isinstance(value, str):
         found = re.fullmatch(rf"\s*(\d+)\s*{separator}\s*(\d+)\s*", value)
         return (int(found[1]), int(found[2])) if found else None

@@ -1,7 +1,7 @@
-"""One line that says what takes long, and how far it is: in a terminal, and in a notebook.
+"""Shows one line about long-running work and its progress, in a terminal or a notebook.
 
-Work that is done within two seconds says nothing, and what is silenced silences all within it. Only
-one line is shown at a time: that of the innermost work. Where output goes to a file, nothing is
+Work that takes less than two seconds shows nothing. Silenced work also silences all work inside it.
+Only one line is shown at a time, that of the innermost work. If output goes to a file, nothing is
 shown unless `verbose` asks for it.
 """
 
@@ -14,23 +14,23 @@ from typing import IO, Any
 
 DELAY = 2.0  # seconds of silence
 _PERIOD = 0.25  # seconds between updates
-_LEAST_SHARE = 0.02  # done, for a guess of the time that is left
+_LEAST_SHARE = 0.02  # the share of work after which the remaining time is estimated
 
 
 def stderr() -> IO[str]:
     return sys.stderr
 
 
-# Where lines go. The command line leads them past what it silences.
+# Where lines are written. The command line points this past the output that it silences.
 stream: Callable[[], IO[str]] = stderr
 
 
 class Progress:
-    """How far some work is.
+    """The progress of some work.
 
     Args:
-        description: String. What is being done, such as `"compiling kernels"`.
-        total: Integer, or `None` if it is not known.
+        description: String. The current work, such as `"compiling kernels"`.
+        total: Integer, or `None` if unknown.
     """
 
     def __init__(self, description: str, total: int | None = None) -> None:
@@ -38,13 +38,13 @@ class Progress:
         self._began = time.monotonic()
 
     def advance(self, count: int = 1) -> None:
-        """Notes that some of it is done."""
+        """Records that some of the work is done."""
         self.done += count
         if self.total is not None:
             self.total = max(self.total, self.done)
 
     def text(self) -> str:
-        """`"compiling kernels: 12 of 40, 0:25 left"`."""
+        """Returns text such as `"compiling kernels: 12 of 40, 0:25 left"`."""
         passed = time.monotonic() - self._began
         if not self.total:
             return f"{self.description} ({_minutes(passed)})"
@@ -55,11 +55,11 @@ class Progress:
 
 
 class _Line:
-    """The line that is shown, and the thread that keeps it up to date."""
+    """The displayed line, and the thread that updates it."""
 
     def __init__(self) -> None:
-        self.works: list[Progress] = []  # the innermost last
-        self.silenced = 0  # how many of those around say nothing
+        self.works: list[Progress] = []  # the innermost is last
+        self.silenced = 0  # the number of enclosing works that are silent
         self._thread: threading.Thread | None = None
         self._end = threading.Event()
 
@@ -84,7 +84,7 @@ class _Line:
         if end.wait(DELAY):
             return
         while not end.wait(_PERIOD):
-            with contextlib.suppress(IndexError):  # the work ended just now
+            with contextlib.suppress(IndexError):  # the work has just ended
                 show(self.works[-1].text())
         show(None)
 
@@ -97,15 +97,15 @@ _lock = threading.RLock()
 def progress(
     description: str, total: int | None = None, verbose: str | bool | int = "auto"
 ) -> Iterator[Progress]:
-    """Shows how far some work is, once it has taken two seconds, and until the block ends.
+    """Shows the progress of some work, from two seconds after its start until the block ends.
 
     Args:
-        description: String. What is being done, such as `"compiling kernels"`.
-        total: Integer. Number of steps, or `None` if it is not known.
-        verbose: `"auto"` (in a terminal and in a notebook), `True` (in a file too) or `False`.
+        description: String. The current work, such as `"compiling kernels"`.
+        total: Integer. Number of steps, or `None` if unknown.
+        verbose: `"auto"` (in a terminal or a notebook), `True` (in a file, too) or `False`.
 
     Yields:
-        `Progress`, whose `advance` is to be called after each step.
+        `Progress`. Call its `advance` after each step.
     """
     check_verbose(verbose)
     work = Progress(description, total)
@@ -133,7 +133,7 @@ def check_verbose(verbose: Any) -> None:
 
 
 def _shower(is_forced: bool) -> Callable[[str | None], None] | None:
-    """A function that shows a text, and takes it away for `None`; or `None`, if nobody looks."""
+    """Returns a function that shows a text (`None` hides it), or `None` if nobody would see it."""
     notebook = _in_notebook()
     if notebook is not None:
         return notebook
@@ -154,13 +154,13 @@ def _shower(is_forced: bool) -> Callable[[str | None], None] | None:
 
 
 def _write(out: IO[str], text: str) -> None:
-    with contextlib.suppress(OSError, ValueError):  # closed meanwhile
+    with contextlib.suppress(OSError, ValueError):  # the stream was closed
         out.write(text)
         out.flush()
 
 
 def _in_notebook() -> Callable[[str | None], None] | None:
-    """Shows a text in the cell that runs, or `None` outside of a notebook."""
+    """Returns a function that shows a text in the running cell, or `None` outside a notebook."""
     interactive = sys.modules.get("IPython")
     shell = interactive and interactive.get_ipython()
     if shell is None or type(shell).__name__ != "ZMQInteractiveShell":

@@ -1,4 +1,4 @@
-"""The weights that an optimizer prunes, and how many units of each at which step."""
+"""The weights that an optimizer prunes, and how many units of each to prune at which step."""
 
 import bisect
 import dataclasses
@@ -13,10 +13,10 @@ from keras_trim.counting import count_zeros
 from keras_trim.schedules import SteppedSchedule, validate_sparsity
 from keras_trim.specs import PruningSpec
 
-# Above this many entries the table of counts is not worth its memory in the compiled step.
+# With more entries than this, the table of counts takes too much memory in the compiled step.
 MAX_TABLE_ENTRIES = 2**22
 
-NEVER = -1  # the step of an update that has not happened
+NEVER = -1  # stands for the step of an update that has not happened
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,8 +24,8 @@ class PrunedWeight:
     """A weight that an optimizer prunes, and its mask.
 
     Args:
-        index: Integer. Its place among the variables that the optimizer was built with.
-        slot: Integer. Its place among the weights that the optimizer prunes.
+        index: Integer. Its index among the variables that the optimizer was built with.
+        slot: Integer. Its index among the weights that the optimizer prunes.
         variable: The Keras variable.
         spec: `PruningSpec`.
         mask: Bool Keras variable of the same shape, `True` where the weight is kept.
@@ -39,11 +39,11 @@ class PrunedWeight:
 
 
 class ScheduleGroup:
-    """The weights that follow one schedule, and the counts it asks of them, step by step.
+    """The weights that follow one schedule, and how many units of each to prune at each step.
 
     `pruned_steps` below holds one integer per weight of the optimizer: all updates up to that step
-    are done, and `NEVER` stands for none. An update is due when the schedule has one after that
-    step, so one that was skipped over is done at the next step.
+    are done, and `NEVER` means none is. An update is due if the schedule has one after that step,
+    so a skipped update happens at the next step.
     """
 
     def __init__(self, schedule, weights):
@@ -52,8 +52,8 @@ class ScheduleGroup:
         self.is_stepped = isinstance(schedule, SteppedSchedule)
         self._counts_at = {}
         self._lock = threading.Lock()
-        self._watched = None  # the last step evaluated, of a schedule that is not known ahead
-        self._changes = []  # of it: (step, zeros in all the weights from then on)
+        self._watched = None  # the last step evaluated, for schedules that are not known ahead
+        self._changes = []  # for those: (step, zeros in all the weights from that step on)
         self._table = None
         if self.is_stepped and schedule.num_updates * len(weights) <= MAX_TABLE_ENTRIES:
             steps = (schedule.update_step(i) for i in range(schedule.num_updates))
@@ -63,7 +63,7 @@ class ScheduleGroup:
     def slots(self):
         return [weight.slot for weight in self.weights]
 
-    # Steps known as integers
+    # Steps as integers
 
     def latest_update(self, step, after=NEVER):
         """Integer: the step of the last update in `(after, step]`, or `NEVER`."""
@@ -76,7 +76,7 @@ class ScheduleGroup:
         return NEVER
 
     def counts(self, step):
-        """List of integers: the units to prune of each weight by the update at `step`."""
+        """List of integers: the units to prune of each weight in the update at `step`."""
         if not self.is_stepped:
             _, sparsity = self.schedule(ops.convert_to_tensor(step, "int32"))
             validate_sparsity(float(sparsity), "sparsity of the schedule")
@@ -87,10 +87,10 @@ class ScheduleGroup:
             self._counts_at[step] = [w.spec.count_pruned(sparsity) for w in self.weights]
         return self._counts_at[step]
 
-    # Steps that are tensors
+    # Steps as tensors
 
     def latest_update_in_graph(self, step, after):
-        """The same as `latest_update`, for scalar integer tensors."""
+        """Does what `latest_update` does, for scalar integer tensors."""
         if self.is_stepped:
             latest = self.schedule.latest_update(step)
             return ops.where(latest > after, latest, NEVER)
@@ -106,7 +106,7 @@ class ScheduleGroup:
         return latest
 
     def counts_in_graph(self, step):
-        """Int32 tensor of shape (weights,): the units to prune by the update at `step`."""
+        """Int32 tensor of shape (weights,): the units to prune in the update at `step`."""
         step = ops.maximum(step, 0)
         if self._table is not None:
             return ops.take(ops.convert_to_tensor(self._table), self.schedule.update_index(step), 0)
@@ -114,14 +114,14 @@ class ScheduleGroup:
         counts = [weight.spec.count_pruned(sparsity) for weight in self.weights]
         return ops.stack([ops.cast(count, "int32") for count in counts])
 
-    # What the masks hold
+    # The contents of masks
 
     def zeros_at(self, step, pruned_steps):
-        """Integer: zeros that the masks hold after `step` steps.
+        """Integer: the number of zeros in the masks after `step` steps.
 
         Args:
-            step: Integer. Steps finished.
-            pruned_steps: List of integers, as they stood at some earlier step.
+            step: Integer. The number of finished steps.
+            pruned_steps: List of integers: the value of that variable at some earlier step.
         """
         if not self.is_stepped:
             return self._watch(step)
@@ -134,20 +134,21 @@ class ScheduleGroup:
         return zeros
 
     def read_masks(self, step):
-        """Start `zeros_at` from what the masks hold, after `step` steps.
+        """Starts `zeros_at` from the contents of the masks after `step` steps.
 
-        Where the schedule is not known ahead, this must be called where masks can be read: not
-        in a batch's callback, since JAX has handed them to the step.
+        If the schedule is not known ahead, call this where masks can be read. A batch's callback is
+        not such a place, because JAX has handed the masks to the step.
         """
         if not self.is_stepped:
             with self._lock:
                 self._watched, self._changes = step, [(step, self._masked_zeros())]
 
     def _watch(self, step):
-        """`zeros_at` for a schedule that tells of a step only whether it is due then.
+        """Computes `zeros_at` for a schedule that only knows whether it is due at a given step.
 
-        So it is evaluated step by step, from where the masks were read. Keras runs callbacks of
-        several steps on several threads, in any order: earlier steps are remembered.
+        It evaluates the schedule step by step, starting where the masks were read. Keras runs the
+        callbacks of several steps on several threads and in any order, so earlier steps are
+        remembered.
         """
         if not self._changes or step < self._changes[0][0]:
             self.read_masks(max(step - 1, 0))
@@ -171,7 +172,7 @@ class ScheduleGroup:
 
 
 def group_by_schedule(pruned_weights):
-    """List of `ScheduleGroup`, one for each different schedule of the weights."""
+    """List of `ScheduleGroup`, one per distinct schedule of the weights."""
     groups = {}
     for weight in pruned_weights:
         groups.setdefault(id(weight.spec.schedule), []).append(weight)

@@ -1,4 +1,4 @@
-"""Pruning after the steps of optimizers that are not of Keras: `torch.optim`, optax, your own."""
+"""Prunes after the steps of optimizers outside Keras: `torch.optim`, optax, your own."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,22 +16,22 @@ from keras_trim.pruned_weights import NEVER, PrunedWeight, group_by_schedule
 
 
 class Pruner:
-    """Prunes the marked weights of a model, in loops whose optimizer is not one of Keras.
+    """Prunes the marked weights of a model in loops whose optimizer is not a Keras optimizer.
 
-    Call `apply` after each step of the optimizer (on JAX `stateless_apply`, within the compiled
-    step). It counts the step, makes new masks if the schedule says so, and zeroes what they say, as
-    `keras_trim.PruningOptimizer` does around an optimizer of Keras.
+    Call `apply` after each optimizer step (on JAX `stateless_apply`, inside the compiled step). It
+    counts the step, computes new masks if the schedule says so, and zeros the pruned weights, as
+    `keras_trim.PruningOptimizer` does for a Keras optimizer.
 
     On PyTorch, a step of a `torch.optim` optimizer raises an error if it would move marked weights
-    that no `Pruner` prunes, or if `apply` was not called since the step before. On the other
-    backends a forgotten call is noticed by `keras_trim.strip_pruning` and `sparsity_report` only.
+    that no `Pruner` prunes, or if `apply` was not called after the previous step. On the other
+    backends, only `keras_trim.strip_pruning` and `sparsity_report` notice a forgotten call.
 
     Args:
-        model: `keras.Model` or layer that is built and marked by
-            `keras_trim.prune_low_magnitude`. Trainable weights are pruned.
+        model: Built `keras.Model` or layer, marked by `keras_trim.prune_low_magnitude`. Its
+            trainable weights are pruned.
 
     Raises:
-        ValueError: if it is not built, or none of its trainable weights is marked.
+        ValueError: if the model is not built, or none of its trainable weights is marked.
 
     Example:
 
@@ -77,16 +77,16 @@ class Pruner:
 
     @property
     def variables(self) -> list[keras.Variable]:
-        """List of Keras variables, all the state there is: counts of steps, and the masks."""
+        """List of Keras variables that make up the whole state: step counters and masks."""
         return [self._step, self._pruned_steps, *(weight.mask for weight in self.pruned_weights)]
 
     @property
     def iterations(self) -> keras.Variable:
-        """Scalar int32 variable: steps finished."""
+        """Scalar int32 variable: the number of finished steps."""
         return self._step
 
     def apply(self) -> None:
-        """Ends a step: to be called after the optimizer has moved the weights."""
+        """Ends a step. Call it after the optimizer has moved the weights."""
         torch_optimizers.applied(self)
         backend.end_step(self._apply, self._strategy)
 
@@ -103,15 +103,15 @@ class Pruner:
 
         Args:
             pruner_variables: List of arrays: values of `pruner.variables`.
-            trainable_variables: List of arrays: values of `model.trainable_variables`, as the
-                optimizer has moved them.
+            trainable_variables: List of arrays: values of `model.trainable_variables`, as moved by
+                the optimizer.
 
         Returns:
-            A tuple `(trainable_variables, pruner_variables)`, as `stateless_apply` of a Keras
-            optimizer returns it.
+            A tuple `(trainable_variables, pruner_variables)`, like `stateless_apply` of a Keras
+            optimizer.
 
         Raises:
-            ValueError: if a list has another length than the variables.
+            ValueError: if a list does not have the length of its variables.
         """
         variables = [*self.variables, *self._trainable_variables]
         values = [*pruner_variables, *trainable_variables]
@@ -130,17 +130,17 @@ class Pruner:
         return values[count:], values[:count]
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Dict: string -> `numpy.ndarray`, to be saved with a checkpoint."""
+        """Dict: string -> `numpy.ndarray`, to save in a checkpoint."""
         return {name: np.array(to_numpy(v)) for name, v in self._named_variables().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `state_dict` returned, for a model whose weights have been restored.
+        """Restores what `state_dict` returned, for a model whose weights have been restored.
 
         Args:
             state: Dict: string -> array.
 
         Raises:
-            ValueError: if it is of a model whose pruned weights have other paths or shapes.
+            ValueError: if `state` belongs to a model with other paths or shapes of pruned weights.
         """
         variables = self._named_variables()
         shapes = {name: tuple(v.shape) for name, v in variables.items()}
@@ -164,9 +164,9 @@ class Pruner:
 
 
 def _mask(variable):
-    """A variable of ones, laid out as the weight."""
+    """Creates a variable of ones with the layout of the weight."""
     return keras.Variable(
-        # From NumPy, as JAX would compile a program for each shape.
+        # NumPy makes the ones, because JAX would compile a program per shape.
         np.ones(tuple(variable.shape), bool),
         dtype="bool",
         trainable=False,

@@ -1,4 +1,4 @@
-"""The entry points of training: mark a model for pruning, take the marks off."""
+"""The entry points of training: mark a model for pruning, and remove the marks."""
 
 import contextlib
 import warnings
@@ -31,35 +31,35 @@ def prune_low_magnitude(
 ) -> Any:
     """Marks a model, a layer or a list of layers to be pruned by magnitude while it trains.
 
-    Nothing is cloned or wrapped: the same object comes back, and its weights are pruned by the
-    optimizer that trains it. Pass `keras_trim.UpdatePruningStep()` to `fit`, or use
-    `keras_trim.PruningOptimizer` in your own loop. Kernels, recurrent and pointwise kernels and
-    embedding tables of rank 2 and more are pruned, those of custom layers too, and weights of
-    custom layers that have no name but the shape of a matrix; `keras_trim.sparsity_report` tells
-    what is and why the rest is not. A warning names layers that stay dense as a whole if that may
-    not be what you mean.
+    This clones and wraps nothing: it returns the same object, and the optimizer that trains it
+    prunes its weights. Pass `keras_trim.UpdatePruningStep()` to `fit`, or use
+    `keras_trim.PruningOptimizer` in your own loop. It prunes kernels, recurrent and pointwise
+    kernels and embedding tables of rank 2 or more, including those of custom layers, and unnamed
+    weights of custom layers that have the shape of a matrix. `keras_trim.sparsity_report` lists
+    what is pruned and why the rest is not. A warning names layers that stay dense as a whole if you
+    may not expect that.
 
-    Layers inside a model that are marked on their own keep their own settings. Marking the same
-    object again replaces what was said before.
+    Layers inside a model that were marked on their own keep their own settings. Marking the same
+    object again replaces its settings.
 
     Args:
-        to_prune: A `keras.Model` of any kind, a `keras.layers.Layer`, or a list of layers. It need
-            not be built.
+        to_prune: A `keras.Model` of any kind, a `keras.layers.Layer`, or a list of layers. It may
+            be unbuilt.
         pruning_schedule: A `PruningSchedule`.
-        block_size: Tuple of two integers, (input channels, output channels), or one for both. Whole
-            blocks of that size are pruned. `(1, 1)` (default) prunes single weights.
-        block_pooling_type: `"AVG"` or `"MAX"`: how the magnitudes in a block are pooled.
-        pruning_policy: A `PruningPolicy`, to choose layers.
-        sparsity_m_by_n: Tuple of integers (m, n): m zeros in every n consecutive input channels,
-            so `(2, 4)` for the 2:4 pattern. Or a string as hardware vendors write it, `"2:4"`: two
-            of four are kept. It is complete at the schedule's final sparsity.
+        block_size: Tuple of two integers, (input channels, output channels), or one integer for
+            both. Prunes whole blocks of that size. `(1, 1)` (default) prunes single weights.
+        block_pooling_type: `"AVG"` or `"MAX"`: how to pool the magnitudes in a block.
+        pruning_policy: A `PruningPolicy` that chooses layers.
+        sparsity_m_by_n: Tuple of integers (m, n): m zeros in every n consecutive input channels, so
+            `(2, 4)` for the 2:4 pattern. Or a string in hardware vendors' notation: `"2:4"` keeps
+            two of four. The pattern is complete at the schedule's final sparsity.
 
     Returns:
         `to_prune`.
 
     Raises:
-        ValueError: for anything else than a model, layer or list of layers; for impossible
-            patterns; if nothing in it can be pruned.
+        ValueError: if `to_prune` is not a model, layer or list of layers; if a pattern is
+            impossible; if nothing in it can be pruned.
     """
     request = make_request(
         pruning_schedule, block_size, block_pooling_type, pruning_policy, sparsity_m_by_n
@@ -71,7 +71,7 @@ def prune_low_magnitude(
         check_model(layer, "to_prune", takes_layers=True, must_be_built=False)
     guard.install()
     layers = list(to_prune) if is_list else [to_prune]
-    for layer in layers:  # what is wrong is found before anything is marked
+    for layer in layers:  # find all errors before marking anything
         _check_markable(layer, request)
     for layer in layers:
         mark(layer, request)
@@ -81,7 +81,7 @@ def prune_low_magnitude(
 
 
 def make_request(pruning_schedule, block_size, block_pooling_type, pruning_policy, sparsity_m_by_n):
-    """A `Request` of arguments that have been checked."""
+    """Checks the arguments and returns them as a `Request`."""
     if not isinstance(pruning_schedule, PruningSchedule):
         raise ValueError(
             "`pruning_schedule` must be an instance of a `keras_trim.PruningSchedule`, such as "
@@ -135,9 +135,9 @@ def _check_markable(layer, request):
 
 
 def _tell(layers, request, is_list):
-    """Says what of marked layers will not be pruned: an error if it is all of a model."""
+    """Reports what will not be pruned in marked layers: an error if that is a whole model."""
     found = [c for layer in layers if layer.built for c in candidates(layer, request.policy)]
-    if not found:  # none is built, or they have no weights, as Dropout has not
+    if not found:  # none is built, or they have no weights, like Dropout
         return
     pruned = [c for c in found if get_spec(c.variable) is not None]
     if not pruned and all(is_built(layer) for layer in layers):
@@ -163,7 +163,7 @@ def nothing_to_prune(name, reasons):
 
 
 def _warn_of_frozen(pruned):
-    # Frozen embedding tables hold vectors that were learned elsewhere and are meant to stay.
+    # Frozen embedding tables hold vectors that were learned elsewhere and should stay.
     frozen = {
         candidate.variable.path: None
         for candidate in pruned
@@ -181,19 +181,19 @@ def _warn_of_frozen(pruned):
 
 
 def strip_pruning(model: Any) -> Any:
-    """Leaves a plain Keras model with a plain optimizer, its weights sparse as they are.
+    """Removes pruning: leaves a plain Keras model with a plain optimizer and its sparse weights.
 
-    Zeros are weights like all others then: training on makes them non-zero again.
+    Zeros are then ordinary weights: further training makes them nonzero again.
 
     Args:
         model: The `keras.Model` that was marked by `prune_low_magnitude`; or a layer, if no model
-            with it has been trained since (compile that one again otherwise).
+            that contains it has been trained since (otherwise compile that model again).
 
     Returns:
-        The same object. Saved, it loads without keras-trim.
+        The same object. A saved model loads without keras-trim.
 
     Raises:
-        ValueError: for anything that is no model or layer.
+        ValueError: if it is not a model or layer.
     """
     check_model(model, takes_layers=True, must_be_built=False)
     warn_of_missed_targets(model, "Pruning was stripped")
@@ -204,8 +204,8 @@ def strip_pruning(model: Any) -> Any:
 
 @contextlib.contextmanager
 def prune_scope() -> Iterator[None]:
-    """Does nothing but be there: models saved while being pruned load without a scope.
+    """Does nothing: models saved during pruning load without a scope.
 
-    Kept so that code written for TFMOT runs.
+    It exists so that code written for TFMOT runs.
     """
     yield

@@ -1,4 +1,4 @@
-"""What is zero: counted from the weights themselves."""
+"""Reports which weights are zero, counted from the weights themselves."""
 
 import dataclasses
 import math
@@ -20,15 +20,15 @@ class ReportRow:
 
     Args:
         path: String. The variable's path.
-        layer: String. Name of the layer that owns it.
+        layer: String. The name of the layer that owns it.
         shape: Tuple of integers.
         pattern: String (`"element"`, `"block 4x4 AVG"`, `"2:4"`), or `None` if it is not marked.
-        target: Float. The final sparsity asked for as zeros over size, or `None`.
-        zeros: Integer. Zeros counted.
+        target: Float. The final sparsity to reach, as zeros over size, or `None`.
+        zeros: Integer. The counted zeros.
         reason: String. Why the weight is not pruned, or `None` if it is. In a model without marks:
             why it cannot be pruned, or `None` if it can.
         kind: String. The class of the layer.
-        is_by_design: Bool. Whether it is a weight that is not pruned in any model, such as a bias.
+        is_by_design: Bool. Whether no model prunes this weight, for example because it is a bias.
     """
 
     path: str
@@ -53,15 +53,15 @@ class ReportRow:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class SparsityReport(Shown):
-    """The rows of a report; printed, a table, and so in a notebook.
+    """The rows of a report. It prints as a table, also in a notebook.
 
-    The table has a line for each weight that is pruned or could be. Those that are not by design,
-    such as biases, are in one line together; `rows` has all of them.
+    The table has a line for each weight that is pruned or could be. Weights that are never pruned
+    by design, such as biases, share one line; `rows` has all of them.
 
     Args:
         rows: List of `ReportRow`, one per weight, in the order of the layers.
-        is_marked: Bool. Whether weights of the model are marked for pruning. After `strip_pruning`,
-            after `prune` and in a file that was loaded they are not.
+        is_marked: Bool. Whether weights of the model are marked for pruning. They are not after
+            `strip_pruning`, after `prune`, and in a file that was loaded.
     """
 
     rows: list[ReportRow]
@@ -69,12 +69,12 @@ class SparsityReport(Shown):
 
     @property
     def pruned_rows(self) -> list[ReportRow]:
-        """List of the rows that are pruned; in a model without marks, that can be."""
+        """List of the rows of pruned weights. Without marks: of weights that can be pruned."""
         return [row for row in self.rows if row.reason is None]
 
     @property
     def sparsity(self) -> float:
-        """Float: zeros over size of these (0.0 if there are none)."""
+        """Float: zeros over size of the pruned rows (0.0 if there are none)."""
         size = sum(row.size for row in self.pruned_rows)
         return sum(row.zeros for row in self.pruned_rows) / size if size else 0.0
 
@@ -113,7 +113,7 @@ def _shape(row: ReportRow) -> str:
 
 
 def _named(rows: list[ReportRow]) -> str:
-    """What is left out, by kind: `"26 BatchNormalization layers, 13 depthwise kernels"`."""
+    """Counts what is left out by kind: `"26 BatchNormalization layers, 13 depthwise kernels"`."""
     counts: Counter[str] = Counter()
     layers: dict[str, set[str]] = {}
     for row in rows:
@@ -136,17 +136,16 @@ def _named(rows: list[ReportRow]) -> str:
 
 
 def sparsity_report(model: keras.layers.Layer) -> SparsityReport:
-    """Reports for every weight of a model whether and how it is pruned, and how many are zero.
+    """Reports whether and how each weight of a model is pruned, and how many values are zero.
 
-    Zeros are counted wherever they stand: while a model is trained, after `strip_pruning` or
-    `prune`, and in a model that was loaded.
+    It counts all zeros: during training, after `strip_pruning` or `prune`, and in a loaded model.
 
     Args:
-        model: Keras model or layer that is built. Where processes share its weights, all of them
-            must call this.
+        model: Built Keras model or layer. If processes share its weights, all of them must call
+            this.
 
     Returns:
-        `SparsityReport`. `print` it for a table; `.rows` is the data.
+        `SparsityReport`. `print` it for a table; `.rows` has the data.
 
     Raises:
         ValueError: if the model is not built.
@@ -191,11 +190,14 @@ def _row(candidate: Candidate, zeros: int, is_model_marked: bool) -> ReportRow:
 
 
 def warn_of_missed_targets(model, moment):
-    """Warns if marked weights have fewer zeros than their schedules end with.
+    """Warns if marked weights have fewer zeros than the end of their schedules asks for.
 
     Args:
         model: Keras model or layer.
         moment: String that begins the warning, such as "Training ended".
+
+    Returns:
+        Boolean. Whether it has warned.
     """
     targets = [(v, get_mark(v).spec.target_zeros) for v in marked_variables(model) if v.trainable]
     targets = [(variable, target) for variable, target in targets if target is not None]

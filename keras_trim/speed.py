@@ -1,4 +1,4 @@
-"""How fast a model runs in Keras, in the engine, and in other runtimes that are installed."""
+"""Measures how fast a model runs in Keras, in the engine, and in other installed runtimes."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,21 +13,21 @@ from keras_trim.progress import progress
 from keras_trim.report import sparsity_report
 from keras_trim.tables import PrintedTable, Shown
 
-_FREE = 32  # what sizes that the model leaves free are taken for
-_ALIKE = 1.1  # times as fast: less than that may be chance
+_FREE = 32  # the value assumed for free sizes
+_ALIKE = 1.1  # a smaller speedup than this may be chance
 _FEW_ZEROS, _MANY_ZEROS = 0.3, 0.7
 
 
 @dataclasses.dataclass(frozen=True)
 class SpeedRow:
-    """A runtime.
+    """The speed of one runtime.
 
     Args:
         runtime: String: `"model.predict"`, `"model.predict_on_batch"` (compiled, on JAX and
             TensorFlow), `"keras-trim"` (the engine), `"litert"` or `"onnxruntime"`.
         milliseconds: Float. The median time of a call.
-        largest_difference: Float. Of its outputs from those of `model.predict`, over the largest
-            of these.
+        largest_difference: Float. The largest difference from the outputs of `model.predict`,
+            relative to the largest of these.
     """
 
     runtime: str
@@ -37,7 +37,7 @@ class SpeedRow:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class SpeedReport(Shown):
-    """The times of a model; printed, a table, and a sentence on what to do.
+    """The speed of a model. It prints as a table and a sentence of advice.
 
     Args:
         rows: List of `SpeedRow`.
@@ -45,10 +45,10 @@ class SpeedReport(Shown):
         sparsity: Float. Zeros over size of the weights that can be pruned.
         num_bytes: Integer. Bytes of the weights in memory.
         batch_size: Integer. Examples per call.
-        num_threads: Integer. Threads of the engine and of other runtimes; Keras's backends have
+        num_threads: Integer. Threads of the engine and of other runtimes. Keras's backends choose
             their own numbers.
         processor: String.
-        backend: String. Keras's.
+        backend: String. Keras's backend.
         layers: The engine's `EngineSummary`, or `None`.
     """
 
@@ -63,10 +63,10 @@ class SpeedReport(Shown):
     layers: Any = None
 
     def __getitem__(self, runtime: str) -> SpeedRow:
-        """The `SpeedRow` of a runtime.
+        """Returns the `SpeedRow` of a runtime.
 
         Raises:
-            KeyError: if it was not timed.
+            KeyError: if the runtime was not timed.
         """
         for row in self.rows:
             if row.runtime == runtime:
@@ -75,7 +75,7 @@ class SpeedReport(Shown):
 
     @property
     def advice(self) -> str:
-        """String: what to do, in one sentence."""
+        """String: advice in one sentence."""
         times = {row.runtime: row.milliseconds for row in self.rows}
         others = {name: ms for name, ms in times.items() if name != timing.ENGINE}
         if timing.ENGINE not in times or not others:
@@ -104,7 +104,7 @@ class SpeedReport(Shown):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as what JSON can hold."""
+        """Returns the report as values that JSON can hold."""
         names = ("sparsity", "num_bytes", "batch_size", "num_threads", "processor", "backend")
         return {
             **{name: getattr(self, name) for name in names},
@@ -149,27 +149,27 @@ def bench(
     seconds: float = 1.0,
     verbose: str | bool = "auto",
 ) -> SpeedReport:
-    """Times a model in Keras, in the engine, and in other runtimes, in turns on the same inputs.
+    """Times a model in Keras, in the engine and in other runtimes, in turns and on the same inputs.
 
     Args:
-        model: Keras model that is built.
-        x: What a call takes: arrays, all of whose examples run at once. By default random ones.
-        batch_size: Integer. Examples per call, where `x` is not given.
-        num_threads: Integer. Threads of the engine and of other runtimes, the processor's cores by
-            default. (Keras's backends take those that they are told of when they start.)
-        runtimes: Sequence of `"litert"` and `"onnxruntime"`: what to time beside Keras and the
-            engine. By default those that are installed; `()` for none. Files are made for them,
-            which takes a minute.
-        seconds: Float. How long to time each.
-        verbose: `"auto"` (on a terminal and in a notebook, says what it does if it takes longer
-            than two seconds), `True` or `False`.
+        model: Built Keras model.
+        x: Inputs of a call: arrays, whose examples all run at once. Default: random inputs.
+        batch_size: Integer. Examples per call, if `x` is not given.
+        num_threads: Integer. Threads of the engine and of other runtimes. Default: the processor's
+            cores. (Keras's backends take the number they are given at startup.)
+        runtimes: Sequence of `"litert"` and `"onnxruntime"`: what to time besides Keras and the
+            engine. Default: those that are installed; `()` for none. Making files for them takes a
+            minute.
+        seconds: Float. How long to time each runtime.
+        verbose: `"auto"` (reports progress on a terminal or in a notebook if it takes longer than
+            two seconds), `True` or `False`.
 
     Returns:
-        `SpeedReport`. `print` it for a table; `.rows` is the data.
+        `SpeedReport`. `print` it for a table; `.rows` has the data.
 
     Raises:
-        ValueError: if the model is not built, its inputs are not known and `x` is not given, or a
-            runtime is unknown.
+        ValueError: if the model is not built, if its inputs are unknown and `x` is not given, or if
+            a runtime is unknown.
 
     Example:
 
@@ -190,7 +190,7 @@ def bench(
                 runs[name](inputs)
             except (ImportError, ValueError) as error:
                 if name == timing.PREDICT:
-                    raise  # the inputs are not those of the model
+                    raise  # the inputs do not match the model
                 left_out[name] = " ".join(str(error).split())
                 runs.pop(name, None)
             work.advance()
@@ -217,7 +217,7 @@ def bench(
 
 
 def _names(runtimes):
-    """The runtimes to time, Keras first."""
+    """Lists the runtimes to time, Keras first."""
     there = timing.installed()
     if runtimes is None:
         return there
@@ -230,7 +230,7 @@ def _names(runtimes):
 
 
 def _random(model, batch_size):
-    """Inputs as the model takes them."""
+    """Returns random inputs in the structure that the model takes."""
     from keras_trim.exporters.cases import input_structure, refuse_text
     from keras_trim.exporters.samples import random_inputs
 
@@ -247,7 +247,7 @@ def _random(model, batch_size):
 
 
 def _difference(reference, outputs):
-    """Largest difference of outputs, over the largest of the first ones."""
+    """Returns the largest difference of outputs, relative to the largest reference value."""
     return max(
         float(np.abs(np.asarray(a, "float64") - np.asarray(b, "float64")).max())
         / max(float(np.abs(np.asarray(a, "float64")).max()), 1e-30)

@@ -1,4 +1,4 @@
-"""Tables for people: as text that fits where it is printed, and as HTML for notebooks."""
+"""Tables for people: text that fits its terminal, and HTML for notebooks."""
 
 import dataclasses
 import html
@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-_WIDTH = 140  # where there is no terminal
-_MOST_ROWS = 60  # of a `repr`
-# What stands for characters that an encoding such as cp1252 lacks.
+_WIDTH = 140  # without a terminal
+_MOST_ROWS = 60  # in a `repr`
+# Replacements for characters that are missing in encodings such as cp1252.
 _PLAIN = {"─": "-", "│": "|", "█": "#", "░": ".", "→": ">", "…": "~", "╶": "-", "╴": "-"}
 _CELL = "padding:1px 10px 1px 0;text-align:{};white-space:{};vertical-align:top"
 
@@ -24,11 +24,11 @@ class PrintedTable:
     """A table with lines of text below it.
 
     Args:
-        columns: List of strings. Headings; one that begins with ">" is aligned to the right.
+        columns: List of strings. Headings. One that begins with ">" is aligned to the right.
         rows: List of lists of strings.
-        lines: List of strings, below the table.
-        folded: List of tuples (summary, columns, rows): further tables, in HTML only, where they
-            unfold by a click.
+        lines: List of strings, shown below the table.
+        folded: List of tuples (summary, columns, rows): more tables, only in HTML, where a click
+            unfolds them.
     """
 
     columns: list[str]
@@ -37,7 +37,7 @@ class PrintedTable:
     folded: list[tuple[str, list[str], list[list[str]]]] = dataclasses.field(default_factory=list)
 
     def text(self, most_rows: int | None = None) -> str:
-        """The table as text, as wide as the terminal is, and in characters that it has."""
+        """Returns the table as text, as wide as the terminal, in characters that it supports."""
         rows, left_out = self.rows, 0
         if most_rows is not None and len(rows) > most_rows:
             left_out = len(rows) - most_rows
@@ -59,7 +59,7 @@ class PrintedTable:
         return printable(lines, sys.stdout)
 
     def html(self) -> str:
-        """The table as HTML that needs nothing else."""
+        """Returns the table as self-contained HTML."""
         parts = [_html_table(self.columns, self.rows)] if self.rows else []
         parts += [f"<div>{html.escape(line)}</div>" for line in self.lines]
         for summary, columns, rows in self.folded:
@@ -69,7 +69,7 @@ class PrintedTable:
 
 
 class Shown:
-    """What is printed as a table: a subclass has a method `_table` that makes it."""
+    """Base class of objects that print as a table, which a subclass makes in `_table`."""
 
     def _table(self) -> PrintedTable:
         raise NotImplementedError
@@ -85,13 +85,13 @@ class Shown:
 
 
 def without_empty(columns: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
-    """The columns of a table that have something in them."""
+    """Returns only the columns of a table that are not empty."""
     kept = [i for i in range(len(columns)) if any(row[i] for row in rows)]
     return [columns[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
 
 def printable(text: str, stream: Any) -> str:
-    """A text in characters that a stream has, those of tables replaced by plain ones."""
+    """Replaces the table characters of a text by plain ones if a stream cannot encode it."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         text.encode(encoding)

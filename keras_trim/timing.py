@@ -1,4 +1,4 @@
-"""Runs of a model in each runtime that is installed, to be timed beside each other."""
+"""Runs a model in each installed runtime, so that their times can be compared."""
 
 import importlib.util
 import os
@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 PREDICT, BATCH, ENGINE = "model.predict", "model.predict_on_batch", "keras-trim"
-# Other runtimes, and the packages that making a file for them takes, and running it.
+# Other runtimes, with the packages for making a file and for running it.
 OTHERS = {
     "litert": ("ai_edge_litert", "tensorflow"),
     "onnxruntime": ("onnxruntime", "onnx", "onnxscript", "torch"),
@@ -23,7 +23,7 @@ _VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "asimd": "NEON"}
 
 
 def installed() -> list[str]:
-    """Names of the runtimes that can be timed here: those of Keras, the engine, and others."""
+    """Lists the runtimes that can be timed here: Keras, the engine, and others."""
     found = [PREDICT, BATCH]
     if _are_there(("numba", "platformdirs", "zstandard")):
         found.append(ENGINE)
@@ -35,15 +35,15 @@ def _are_there(packages: tuple[str, ...]) -> bool:
 
 
 def runner(name: str, model: keras.Model, num_threads: int) -> Callable[[Any], list[np.ndarray]]:
-    """A function from inputs as the model takes them to a flat list of its outputs.
+    """Returns a function from a model's inputs to a flat list of its outputs.
 
     Args:
         name: String, one of `installed()`.
         model: Keras model.
-        num_threads: Integer. Keras's backends have their own numbers.
+        num_threads: Integer. Keras's backends choose their own numbers.
 
     Raises:
-        ImportError, ValueError: if the model cannot be run so; with the cure.
+        ImportError, ValueError: if this runtime cannot run the model. The message names the fix.
     """
     if name == PREDICT:
         return lambda x: keras.tree.flatten(model.predict(x, batch_size=_size(x), verbose=0))
@@ -81,14 +81,14 @@ def _size(x: Any) -> int:
 def time_in_turns(
     runs: dict[str, Callable[[Any], Any]], inputs: Any, seconds: float
 ) -> dict[str, float]:
-    """Median seconds of each of several functions, which take turns.
+    """Returns the median seconds of several functions that take turns.
 
-    So what else the machine does at a moment slows all of them.
+    Taking turns makes other load on the machine slow all of them equally.
 
     Args:
         runs: Dict: name -> function.
-        inputs: What each function is called with.
-        seconds: Float. How long to measure each.
+        inputs: Argument of each function.
+        seconds: Float. How long to time each.
     """
     times: dict[str, list[float]] = {name: [] for name in runs}
     rounds = 10
@@ -104,14 +104,14 @@ def time_in_turns(
 
 
 def count_cores() -> int:
-    """The cores that this process may use."""
+    """Returns the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def processor() -> str:
-    """The name of the processor, with its vector instructions."""
+    """Returns the name of the processor, with its vector instructions."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""The rules of XNNPACK as a pruning policy."""
+"""A pruning policy that follows XNNPACK's rules."""
 
 import keras
 
@@ -10,11 +10,11 @@ from keras_trim.policies import PruningPolicy
 class PruneForLatencyOnXNNPack(PruningPolicy):
     """Prunes only the 1x1 convolutions of models that XNNPACK can run sparsely.
 
-    `keras_trim.check(model, "xnnpack")` names all layers that stand in the way.
+    `keras_trim.check(model, "xnnpack")` names all layers that prevent it.
 
     Raises (when a model is marked):
-        ValueError: if the model is not built, is no Sequential or Functional model, or has a layer
-            that XNNPACK cannot run channels-first; it names the layer.
+        ValueError: if the model is not built, is not a Sequential or Functional model, or has a
+            layer that XNNPACK cannot run channels-first. The error names the layer.
     """
 
     def allow_pruning(self, layer: keras.layers.Layer) -> bool:

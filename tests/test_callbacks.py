@@ -8,7 +8,7 @@ from conftest import fit, make_mlp, values, zeros
 import keras_trim
 from keras_trim import ConstantSparsity, PolynomialDecay
 
-STEPS = 8  # of `fit`, in two epochs
+STEPS = 8  # in a `fit` of two epochs
 
 
 def train(schedule, data, model=None, **kwargs):
@@ -20,7 +20,7 @@ def train(schedule, data, model=None, **kwargs):
 
 
 def shown_sparsity(model, data):
-    """What the progress bar shows, batch by batch."""
+    """Lists what the progress bar shows, batch by batch."""
     shown = []
 
     class Record(keras.callbacks.Callback):
@@ -132,7 +132,7 @@ def test_a_schedule_that_will_not_fire(schedule, next_update, cure, data):
 
 
 def test_epochs_that_are_over_do_not_count(data):
-    """`initial_epoch`: of ten epochs only the last two are trained."""
+    """With `initial_epoch`, only the last two of ten epochs are trained."""
     match = "next update is at step 9.* from step 0 to 8"
     with pytest.warns(UserWarning, match=match), pytest.warns(UserWarning, match="nded"):
         train(ConstantSparsity(0.5, STEPS + 1), data, epochs=10, initial_epoch=8)
@@ -140,7 +140,7 @@ def test_epochs_that_are_over_do_not_count(data):
 
 @keras.saving.register_keras_serializable(package="tests.callbacks")
 class At(keras_trim.PruningSchedule):
-    """Whatever it is told, at one step."""
+    """Returns whatever it was given, at one step."""
 
     def __init__(self, step, sparsity):
         self.step, self.sparsity = step, sparsity
@@ -162,7 +162,7 @@ def test_a_users_schedule_shows_what_is_zero(data):
 
 @pytest.mark.filterwarnings("ignore:The pruning schedule has not pruned anything")
 def test_a_users_schedule_is_asked_out_of_order(data, monkeypatch):
-    """On JAX, Keras runs callbacks of several steps at once, and masks cannot be read then."""
+    """On JAX, Keras runs callbacks of several steps at once, when masks cannot be read."""
     model, _ = train(At(STEPS + 3, 0.5), data)
     model.optimizer.read_masks(STEPS)
     monkeypatch.setattr(keras.Variable, "value", None)
@@ -195,7 +195,7 @@ def test_weights_brought_back_from_before_the_end(data):
 
 
 def test_steps_that_epochs_cut_in_two(data):
-    """Four batches an epoch, three to a step: the second epoch begins with a batch in hand."""
+    """Four batches per epoch, three per step: the second epoch starts in the middle of a step."""
     schedule = PolynomialDecay(0.0, 0.5, 0, 2, power=1, frequency=1)
     model = keras_trim.prune_low_magnitude(make_mlp(), schedule)
     model.compile(keras.optimizers.SGD(gradient_accumulation_steps=3), "mse")
@@ -206,7 +206,7 @@ def test_only_frozen_weights_are_marked(mlp, data):
     keras_trim.prune_low_magnitude(mlp.layers[0], ConstantSparsity(0.5, 0))
     mlp.layers[0].trainable = False
     mlp.compile("sgd", "mse")
-    mlp.fit(*data, verbose=0)  # there is nothing to prune, and so nothing to object to
+    mlp.fit(*data, verbose=0)  # nothing to prune, so no error
     with pytest.warns(UserWarning, match="all weights that are marked are frozen"):
         fit(mlp, data)
 
@@ -297,13 +297,13 @@ def test_training_resumes_quietly(data):
         fit(model, data, epochs=1)
     fit(model, data, epochs=1)
     assert zeros(model) == [64, 8]
-    fit(model, data, epochs=1)  # after the end the masks stay
+    fit(model, data, epochs=1)  # masks stay after the end
     assert zeros(model) == [64, 8]
 
 
 def test_a_short_fit_after_the_first_is_quiet(mlp, data):
     train(ConstantSparsity(0.5, 0), data, model=mlp)
-    fit(mlp, data)  # the next update, at step 100, is not in it; but nothing is amiss
+    fit(mlp, data)  # no warning, though the next update at step 100 is beyond this `fit`
     assert zeros(mlp) == [64, 8]
 
 
@@ -328,7 +328,7 @@ def test_train_on_batch(mlp, data):
 @pytest.mark.parametrize("steps_per_execution", [1, 3])
 def test_steps_per_execution(steps_per_execution, data):
     if keras.backend.backend() == "torch":
-        steps_per_execution = 1  # Keras has no other on PyTorch
+        steps_per_execution = 1  # Keras supports no other value on PyTorch
     model = keras_trim.prune_low_magnitude(
         make_mlp(), PolynomialDecay(0.0, 0.5, 0, STEPS, power=1, frequency=2)
     )

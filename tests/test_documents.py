@@ -1,4 +1,4 @@
-"""What README.md and docs/ say: the quickstart runs, links lead somewhere, every name is there."""
+"""README.md and docs/: the quickstart runs, links work, and every public name is mentioned."""
 
 import importlib
 import os
@@ -26,7 +26,7 @@ def links(page):
 
 
 def anchors(page):
-    """The anchors that GitHub and MkDocs make of a page's headings."""
+    """Lists the anchors that GitHub and MkDocs make from a page's headings."""
     headings = re.findall(r"^#+ (.+)$", without_code(page.read_text(encoding="utf-8")), re.M)
     texts = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in headings]
     return {re.sub(r"[^\w\- ]", "", text).strip().replace(" ", "-") for text in texts}
@@ -69,7 +69,7 @@ def test_links_lead_somewhere(page):
 
 
 def test_links_of_the_readme_are_absolute():
-    """The package's index shows the page without the repository around it."""
+    """The package index shows the page without the repository around it."""
     readme = ROOT / "README.md"
     assert all(link.startswith("https://") for link in links(readme))
     raw = "https://raw.githubusercontent.com/keras-trim/keras-trim/main/"
@@ -94,15 +94,15 @@ def test_messages_in_the_troubleshooting_page_are_those_of_the_package():
         for folder in ("keras_trim", "keras_trim_cli")
         for path in (ROOT / folder).rglob("*.py")
     )
-    # Strings that are written in several lines, as one.
+    # Join strings that are written in several lines.
     sources = re.sub(r'"\s*\n?\s*f?"', "", sources)
     page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    symptoms = ("The accuracy", "The file is", "The model is no", "The first", "The engine is")
     fragments = [
-        fragment.strip()
-        for heading in re.findall(r"^\*\*(.*[a-z].*)\*\*$", page, re.M)
-        if not heading.startswith(("The accuracy", "The file is", "The model is no", "The first"))
-        and not heading.startswith(("The engine is", "A marked model"))
-        for fragment in heading.split("...")
+        fragment.strip(" :,")
+        for message in re.findall(r"^### (.+)|\*\*([^*]+)\*\*", page, re.M)
+        if not "".join(message).startswith((*symptoms, "A marked model"))
+        for fragment in "".join(message).split("...")
     ]
     assert len(fragments) > 20
     for fragment in fragments:

@@ -1,4 +1,4 @@
-"""Schedules from epochs: batches are counted as `fit` counts them."""
+"""Schedules from epochs: batches are counted the way `fit` counts them."""
 
 import keras
 import numpy as np

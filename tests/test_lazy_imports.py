@@ -1,4 +1,4 @@
-"""`import keras_trim` imports what training needs; the rest comes when it is used."""
+"""`import keras_trim` imports what training needs. The rest is imported on first use."""
 
 import os
 import subprocess

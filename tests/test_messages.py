@@ -1,4 +1,4 @@
-"""What careless calls are told: the argument, what was received, and what to write."""
+"""Errors for careless calls name the argument, the value received, and what to write."""
 
 import keras
 import numpy as np

@@ -21,7 +21,7 @@ def mask_of(pattern, weights, num_pruned):
 
 def test_element_counts_round_and_keep_one():
     pattern = Pattern((10,), MatrixView.default(1))
-    # Python's rounding of the float64 product: halves go to even.
+    # Python rounds the float64 product, halves to even.
     for sparsity, pruned in [(0.0, 0), (0.05, 0), (0.25, 2), (0.35, 4), (0.8, 8), (0.99, 9)]:
         assert pattern.count_pruned(sparsity) == pruned
     assert Pattern((1,), MatrixView.default(1)).count_pruned(0.9) == 0
@@ -66,7 +66,7 @@ def test_block_by_hand():
     ],
 )
 def test_blocks_equal_the_oracle(shape, block, pooling, rng):
-    # Multiples of 1/8 add up exactly in float32 and float64 alike.
+    # Multiples of 1/8 sum exactly in both float32 and float64.
     weights = (rng.integers(-800, 800, shape) / 8).astype("float32")
     view = MatrixView.default(len(shape))
     pattern = BlockPattern(shape, view, block, pooling)
@@ -124,7 +124,7 @@ def test_matrix_view_round_trip(rng):
 
 
 def test_masks_do_not_depend_on_rounding_of_sums(rng):
-    # Every backend adds in the same order; NumPy, in that order, gives the same bits.
+    # Every backend adds in the same order, so NumPy gives the same bits in that order.
     weights = rng.standard_normal((12, 12)).astype("float32")
     pattern = BlockPattern(weights.shape, MatrixView.default(2), (3, 3), "AVG")
     pooled = ops.convert_to_numpy(pattern._pool(ops.convert_to_tensor(weights)))

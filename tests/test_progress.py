@@ -1,4 +1,4 @@
-"""What takes long says so, once, and only where somebody looks."""
+"""Long-running work reports its progress once, and only where somebody looks."""
 
 import io
 import time
@@ -36,7 +36,7 @@ def test_how_far_it_is():
     work._began -= 10  # seconds ago
     work.advance(10)
     assert work.text() == "compiling kernels: 10 of 40, 0:30 left"
-    work.advance(40)  # more than were expected
+    work.advance(40)  # more than expected
     assert work.text() == "compiling kernels: 50 of 50"
     assert Progress("checking").text() == "checking (0:00)"
 

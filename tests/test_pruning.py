@@ -10,7 +10,7 @@ HALF = ConstantSparsity(0.5, 0)
 
 
 class Subclassed(keras.Model):
-    """A model with nested layers that are built when it is first called."""
+    """A model with nested layers that are built on its first call."""
 
     def __init__(self):
         super().__init__()
@@ -91,7 +91,7 @@ def test_any_model(name, data):
 
 
 class WithSpare(keras.Model):
-    """A layer that is never called, and so never has weights."""
+    """A model with a layer that is never called, and so never has weights."""
 
     def __init__(self):
         super().__init__()
@@ -284,7 +284,7 @@ def test_frozen_layers_are_named(mlp, data):
 @pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.8])
 def test_prune_in_one_shot(sparsity, rng):
     model = functional()
-    model.get_layer("shared").trainable = False  # pruned all the same
+    model.get_layer("shared").trainable = False  # it is pruned anyway
     before = [values(variable).copy() for variable in model.variables]
     assert keras_trim.prune(model, sparsity) is model
     for variable, old in zip(model.variables, before, strict=True):

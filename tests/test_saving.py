@@ -1,4 +1,4 @@
-"""Models that are saved while they are being pruned, and after; in real processes."""
+"""Models saved during pruning and after it, with real processes."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ class Subclassed(keras.Model):
 
 
 def run(code, **kwargs):
-    """Runs code in a fresh interpreter; returns what it prints."""
+    """Runs code in a fresh interpreter and returns its output."""
     code = textwrap.dedent(code)
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, **kwargs
@@ -63,7 +63,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(make, policy, data, tmp_pa
     resumed.fit(*data, batch_size=16, epochs=2, shuffle=False, verbose=0)  # needs no callback
     assert_same(resumed, model)
     assert zeros(resumed)[0] == 96
-    # It is marked again as well: compiled anew, it is not trained densely by mistake.
+    # It is marked again, too, so a newly compiled model is not trained densely by mistake.
     resumed.compile("sgd", "mse")
     with pytest.raises(ValueError, match="marked for pruning"):
         resumed.fit(*data, verbose=0)

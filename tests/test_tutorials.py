@@ -1,4 +1,4 @@
-"""The code of the notebooks in docs/tutorials runs, each on the backend that it chooses."""
+"""The code of the notebooks in docs/tutorials runs, each on the backend that it selects."""
 
 import json
 import os

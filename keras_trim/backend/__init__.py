@@ -1,18 +1,18 @@
-"""What differs between JAX, TensorFlow and PyTorch in training: one module for each.
+"""Training code that differs between JAX, TensorFlow and PyTorch, in one module per backend.
 
 All three define the same names:
 
 | name | what it does |
 |---|---|
-| `magnitude_bits`, `keep_largest` | the selection of weights, see `keras_trim.selection` |
-| `outside_graph` | decorates what decides in Python which masks are due |
-| `read_step` | the number of a step: an integer where it is known, else a tensor |
-| `CATCHES_UP_EARLY` | whether updates that were skipped over can be done before a step |
-| `LOOP_PER_WEIGHT` | function, whether a compiled step prunes each weight in a loop of its own |
-| `run_if`, `opaque` | control flow of a compiled step |
+| `magnitude_bits`, `keep_largest` | selects weights; see `keras_trim.selection` |
+| `outside_graph` | decorates functions that decide in Python which masks are due |
+| `read_step` | the step number: an integer if known, else a tensor |
+| `CATCHES_UP_EARLY` | whether skipped updates can run before a step |
+| `loop_per_weight` | whether a compiled step prunes each weight in its own loop |
+| `run_if`, `opaque` | control flow in a compiled step |
 | `update`, `zero`, `assign_last` | assignments, on every replica |
 | `strategy_of`, `current_strategy`, `strategy_scope`, `end_step`, `placed_like` | replicas |
-| `mask_initializer` | the first value of a mask |
+| `mask_initializer` | the initial value of a mask |
 """
 
 import keras

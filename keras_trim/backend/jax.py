@@ -66,7 +66,7 @@ def _add(sums, others):
     return [a + b for a, b in zip(sums, others, strict=True)]
 
 
-@jax.jit  # within a compiled step it is inlined
+@jax.jit  # inlined inside a compiled step
 def _keep_largest(values, num_pruned):
     primitives = xla_selection.Primitives(magnitude_bits, lax.optimization_barrier, _count)
     return xla_selection.keep_largest(values, num_pruned, primitives)
@@ -85,8 +85,8 @@ def read_step(iterations):
 
 
 def loop_per_weight():
-    # A GPU is idle at each loop until the host has read whether it runs. So there is one only, of
-    # the masks: weights it would copy, and their masking behind it takes next to no time.
+    # A GPU idles at the start of each loop until the host has read the condition. So use a single
+    # loop, and only for the masks: it would copy weights, and masking them afterwards is cheap.
     return _platform() != "gpu"
 
 
@@ -97,14 +97,14 @@ def _platform():
 def run_if(due, function, changed, read=()):
     """Runs a function once or not at all.
 
-    It is a loop, since XLA works in place on what a loop changes, and copies what goes through a
+    This is a loop because XLA updates a loop's variables in place, but copies what passes through a
     conditional.
 
     Args:
         due: Scalar bool tensor.
-        function: Function without arguments, which assigns to variables.
+        function: Function without arguments that assigns to variables.
         changed: List of the variables that it assigns to.
-        read: List of the variables that it reads only.
+        read: List of the variables that it only reads.
     """
     constants = [(variable, ops.convert_to_tensor(variable)) for variable in read]
 
@@ -121,7 +121,7 @@ def run_if(due, function, changed, read=()):
 
 
 def opaque(*tensors):
-    """As if they were unknown: programs that differ only in constants XLA compiles one by one."""
+    """Hides tensors' values from XLA, which compiles programs with different constants anew."""
     return lax.optimization_barrier(tensors)
 
 
@@ -137,7 +137,7 @@ def update(variable, function, other, strategy=None):
 def zero(variable, mask, unless=None, strategy=None):
     """Zeros a variable where its mask is `False`, unless the scalar bool tensor `unless` is true.
 
-    XLA fuses it with the optimizer's own update, so it costs no pass over the weights.
+    XLA fuses this into the optimizer's own update, so it needs no extra pass over the weights.
     """
 
     def zeroed(values, mask):
@@ -149,7 +149,7 @@ def zero(variable, mask, unless=None, strategy=None):
 
 
 def mask_initializer(layout):
-    # Ones from NumPy, as JAX would compile a program for each shape to make them.
+    # NumPy makes the ones, because JAX would compile a program per shape.
     return "ones" if layout else _ones
 
 

@@ -1,10 +1,10 @@
-"""Variables without replicas, as they are on JAX and PyTorch."""
+"""Variables without replicas: JAX and PyTorch."""
 
 import contextlib
 
 
 def strategy_of(optimizer):
-    """`None`: there is no `tf.distribute.Strategy`."""
+    """Returns `None`: there is no `tf.distribute.Strategy`."""
     del optimizer
 
 
@@ -18,18 +18,18 @@ def strategy_scope(optimizer):
 
 
 def end_step(function, strategy):
-    """Calls a function, after a step is done."""
+    """Calls a function after a step."""
     del strategy
     function()
 
 
 def placed_like(variable, strategy):
-    """A context in which new variables lie where `variable` does."""
+    """Returns a context in which new variables are placed like `variable`."""
     del variable, strategy
     return contextlib.nullcontext()
 
 
 def assign_last(variable, value, after, strategy=None):
-    """Assigns a value; a step is done as a whole or not at all, so the order does not matter."""
+    """Assigns a value. A step here completes or never happens, so the order does not matter."""
     del after, strategy
     variable.assign(value)

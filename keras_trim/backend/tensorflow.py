@@ -1,4 +1,4 @@
-"""Pruning on TensorFlow: eagerly, in graphs, by XLA, and on the replicas of a strategy."""
+"""Pruning on TensorFlow: eager, in graphs, with XLA, and on the replicas of a strategy."""
 
 import contextlib
 import functools
@@ -30,7 +30,7 @@ __all__ = [
     "zero",
 ]
 
-CATCHES_UP_EARLY = False  # replicas are merged after the step, and changes are made there
+CATCHES_UP_EARLY = False  # weights only change after the step, where replicas are merged
 
 
 # Selection
@@ -85,7 +85,7 @@ def outside_graph(function):
 
 
 def read_step(iterations):
-    step = ops.copy(iterations)  # now: a variable is read only when it is used
+    step = ops.copy(iterations)  # copy it now: TensorFlow reads a variable only on use
     return int(step) if tf.executing_eagerly() else step
 
 
@@ -94,7 +94,7 @@ def loop_per_weight():
 
 
 def run_if(due, function, changed, read=()):
-    """Runs a function once or not at all; what it changes and reads are variables of the graph."""
+    """Runs a function once or not at all. The graph tracks the variables it uses."""
     del changed, read
 
     def body(i):
@@ -132,17 +132,17 @@ def zero(variable, mask, unless=None, strategy=None):
     del unless
 
     def zeroed(values, mask):
-        # Zero for False whatever the value; `tf.where` takes twice as long outside XLA.
+        # This gives zero for `False`, even for NaN. `tf.where` takes twice as long without XLA.
         return tf.math.multiply_no_nan(values, tf.cast(mask, values.dtype))
 
     update(variable, zeroed, mask, strategy)
 
 
 def assign_last(variable, value, after, strategy):
-    """Assigns in the graph once the variables `after` have their values.
+    """Assigns a value in the graph, once the variables `after` have theirs.
 
-    Where data of unknown length end, the step is cancelled while it runs, and what does not depend
-    on the data may have been done by then: the count of steps, for one.
+    When data of unknown length ends, TensorFlow cancels a running step. Parts that do not depend on
+    the data, such as the step counter, may already have run by then.
     """
     with tf.control_dependencies([tf.convert_to_tensor(_native(each)) for each in after]):
         update(variable, lambda _, new: new, tf.identity(value), strategy)
@@ -152,7 +152,7 @@ def assign_last(variable, value, after, strategy):
 
 
 def strategy_of(optimizer):
-    """The `tf.distribute.Strategy` that an optimizer was made in."""
+    """Returns the `tf.distribute.Strategy` in which an optimizer was created."""
     return optimizer._distribution_strategy
 
 
@@ -166,12 +166,12 @@ def strategy_scope(optimizer):
 
 
 def end_step(function, strategy):
-    """Calls a function once for all replicas, after each has done its step."""
+    """Calls a function once for all replicas, after each has finished its step."""
     tf.__internal__.distribute.interim.maybe_merge_call(lambda _: function(), strategy)
 
 
 def placed_like(variable, strategy):
-    """Within it, new variables lie on the devices of a variable."""
+    """Returns a context in which new variables are placed on the devices of `variable`."""
     return strategy.extended.colocate_vars_with(variable.value)
 
 

@@ -1,4 +1,4 @@
-"""Pruning on PyTorch, where steps are eager and weights change in place."""
+"""Pruning on PyTorch, where steps run eagerly and weights change in place."""
 
 import keras
 import torch
@@ -36,13 +36,13 @@ __all__ = [
 
 CATCHES_UP_EARLY = True
 
-# Sorting more than that takes more memory on a GPU than the time it saves is worth.
+# Above this size, sorting on a GPU saves too little time for the memory it takes.
 _MAX_SORTED = 2**22
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-# Selection: a pass is a call, so on the CPU NumPy's quickselect is faster than passes; and on a GPU
-# a sort, unless a weight is so large that the memory for it matters.
+# Selection. Each counting pass is a separate call here. So on the CPU, NumPy's quickselect is
+# faster; on a GPU a sort is, unless the weight is so large that its memory matters.
 
 
 def magnitude_bits(values):
@@ -50,7 +50,7 @@ def magnitude_bits(values):
     if is_half(dtype):
         values = ops.cast(values, "float32")
     integer, _, magnitude, nan = integer_type(dtype)
-    # In place: the copy that the mask of the sign needs is the only one that is made.
+    # In place: masking the sign makes the only copy.
     return values.view(getattr(torch, integer)).bitwise_and(magnitude).clamp_(max=nan)
 
 
@@ -60,7 +60,7 @@ def keep_largest(values, num_pruned):
     if num_pruned == values.numel():
         return torch.zeros(values.shape, dtype=torch.bool, device=values.device)
     if values.device.type == "cpu":
-        # A copy of its own, which is gone before the next one is made.
+        # Partition a temporary copy, which is freed before the next one is made.
         threshold = _partition(magnitude_bits(values).reshape(-1).numpy(), num_pruned)
         bits = magnitude_bits(values).reshape(-1)
     else:
@@ -69,25 +69,25 @@ def keep_largest(values, num_pruned):
         threshold = find(bits, num_pruned)
     keep = bits >= threshold
     surplus = num_pruned - (bits.numel() - int(torch.count_nonzero(keep)))
-    if surplus:  # the last `surplus` of those equal to the threshold go
+    if surplus:  # prune the last `surplus` of the weights equal to the threshold
         ties = torch.nonzero(bits == threshold).reshape(-1)
         keep[ties[ties.numel() - surplus :]] = False
     return keep.reshape(values.shape)
 
 
 def _partition(array, index):
-    """The value that would stand at `index` if the array were sorted; changes its order."""
+    """Returns the value at `index` of the sorted array. Reorders the array."""
     array.partition(index)
     return int(array[index])
 
 
 def _sort(bits, index):
-    """The same by sorting: takes several times the memory, but one number leaves the device."""
+    """Same result by sorting: needs several times the memory, but only one device-to-host copy."""
     return int(torch.sort(bits).values[index])
 
 
 def _bisect(bits, index):
-    """The same by counting: no copy, and no more than one number leaves the device for each bit."""
+    """Same result by counting: copies no tensor, but reads one number from the device per bit."""
     passes = 63 if bits.dtype == torch.int64 else 31
     threshold = 0
     for i in range(passes):
@@ -101,13 +101,13 @@ def _bisect(bits, index):
 
 
 def outside_graph(function):
-    """Eager and without gradients: what depends on the step's number is decided in Python."""
+    """Runs eagerly and without gradients: Python decides what depends on the step number."""
     return torch.compiler.disable(torch.no_grad()(function))
 
 
 @outside_graph
 def read_step(iterations):
-    return int(ops.convert_to_tensor(iterations))  # always known, and no copy needed
+    return int(ops.convert_to_tensor(iterations))  # always known; needs no copy
 
 
 def loop_per_weight():
@@ -129,9 +129,9 @@ def update(variable, function, other, strategy=None):
 def zero(variable, mask, unless=None, strategy=None):
     """Zeros a variable where its mask is `False`."""
     del unless, strategy
-    # In place, and as integers: a product of floats turns NaN to NaN and -1 to -0.
+    # Multiply in place and as integers: a float product leaves NaN as NaN and turns -1 into -0.
     bits = variable.value.view(_INTEGERS[variable.value.element_size()])
-    bits.mul_(mask.value.view(torch.int8))  # bools take a third longer
+    bits.mul_(mask.value.view(torch.int8))  # with bools this takes a third longer
 
 
 def mask_initializer(layout):

@@ -1,6 +1,6 @@
-"""The selection for XLA, by which JAX and TensorFlow compile it: all passes in one loop.
+"""Selects weights under XLA (JAX and TensorFlow), with all passes in one loop.
 
-Each pass counts three candidates, and so fixes two bits at once.
+Each pass counts three candidates, which fixes two bits at once.
 """
 
 import math
@@ -11,18 +11,18 @@ from keras import ops
 
 from keras_trim.backend.float_bits import integer_type
 
-# For any size: what is the same for all weights is compiled once.
+# The same for weights of any size, so XLA compiles the shared part once.
 _TIE_BITS = 31
 
 
 class Primitives(NamedTuple):
-    """What Keras has no operation for.
+    """Operations that Keras does not have.
 
     Args:
-        magnitude_bits: Function, see `keras_trim.selection`.
-        barrier: Function, list of tensors -> the same ones, which XLA takes for unknown.
-        count: Function, list of bool tensors of one shape -> list of scalar int32 tensors: how many
-            are true in each, in one pass over all.
+        magnitude_bits: Function; see `keras_trim.selection`.
+        barrier: Function: list of tensors -> the same tensors, with values unknown to XLA.
+        count: Function: list of bool tensors of one shape -> list of scalar int32 tensors, the
+            number of `True` in each, counted in a single pass.
     """
 
     magnitude_bits: Callable
@@ -31,11 +31,12 @@ class Primitives(NamedTuple):
 
 
 def keep_largest(values, num_pruned, primitives):
-    """Searches `(threshold, ties)`: what is below the threshold goes, and the last ties with it.
+    """Keeps the largest magnitudes.
 
-    Each pass fixes two bits, first those of `threshold`, then those of `ties`: of three candidates
-    it takes the last that lets go `num_pruned` weights at most. The search is over as soon as one
-    lets go just as many, so that ties cost passes only where there are any.
+    This searches for `(threshold, ties)`: weights below the threshold are pruned, and of those
+    equal to it the last `ties`. Each pass fixes two bits, first of `threshold`, then of `ties`: of
+    three candidates, it takes the last that prunes at most `num_pruned` weights. The search ends as
+    soon as a candidate prunes exactly that many, so ties only cost passes if there are any.
 
     Args:
         values: Float tensor, any shape.
@@ -61,7 +62,7 @@ def keep_largest(values, num_pruned, primitives):
         candidates = [(threshold + j * step, ties + j * tie_step) for j in (1, 2, 3)]
         pinned = _pin(values, i, primitives)
         counts = primitives.count([_goes(*pinned, *each, primitives) for each in candidates])
-        accepted = sum(ops.cast(fits(count), "int32") for count in counts)  # the first ones
+        accepted = sum(ops.cast(fits(count), "int32") for count in counts)  # a prefix of them
         threshold = threshold + ops.cast(accepted, integer) * step
         ties = ties + accepted * tie_step
         for candidate_count in counts:
@@ -74,20 +75,20 @@ def keep_largest(values, num_pruned, primitives):
 
 
 def _digit(bits, i, integer):
-    """The weight of the `i`-th digit to base 4 of a number of so many bits.
+    """Returns the place value of base-4 digit `i` in a number with `bits` bits.
 
-    If their number is odd, the last two digits overlap, as the first must not reach the sign:
-    candidates that have been refused are refused again.
+    If the number of bits is odd, the last two digits overlap, because the first must not reach the
+    sign. Candidates that were rejected before are then rejected again.
     """
     place = ops.clip(bits - 2 - 2 * i, 0, bits - 1)
     return ops.left_shift(ops.cast(1, integer), ops.cast(place, integer))
 
 
 def _goes(values, columns, threshold, ties, primitives):
-    """Bool tensor: below `threshold`, or equal to it and among the last `ties` indices."""
+    """Bool tensor: values below `threshold`, and the last `ties` of those equal to it."""
     shape = tuple(values.shape) or (1,)
     size = math.prod(shape)
-    # For each row the first column that goes: an index of each weight would take 4 bytes of memory.
+    # The first pruned column of each row. An index per weight would take 4 bytes of memory each.
     rows = ops.reshape(ops.arange(size // shape[-1], dtype="int32"), (*shape[:-1], 1))
     first = ops.clip(ops.maximum(size - ties, 0) - rows * columns, 0, columns)
     goes = ops.arange(shape[-1], dtype="int32") >= first
@@ -95,10 +96,10 @@ def _goes(values, columns, threshold, ties, primitives):
 
 
 def _pin(values, counter, primitives):
-    """The same values, and how many columns they have, as depending on a loop's counter.
+    """Returns the same values, and their number of columns, made to depend on a loop's counter.
 
-    Else XLA would compute the integers of all values once, ahead of the loop, at 4 bytes each; and
-    an index for each row, as one more program to compile.
+    Otherwise XLA would compute the integers of all values before the loop, at 4 bytes each, and
+    compile another program for the index of each row.
     """
     columns = ops.cast((tuple(values.shape) or (1,))[-1], "int32")
     return primitives.barrier([values, columns, counter])[:2]

@@ -1,4 +1,4 @@
-"""Which zeros a runtime will skip, layer by layer, before it is tried."""
+"""Checks which zeros a runtime will skip, layer by layer, without running it."""
 
 import importlib
 
@@ -24,28 +24,28 @@ _TARGETS = {
 def check(
     model: keras.Model, target: str = "engine", verbose: str | bool = "auto"
 ) -> DeploymentReport:
-    """Says for each weight of a model whether a runtime will skip its zeros, and if not, why.
+    """Checks for each weight of a model whether a runtime will skip its zeros, and if not, why.
 
     Args:
-        model: Keras model that is built.
-        target: String. By default the engine of this library.
+        model: Built Keras model.
+        target: String. Default: the engine of this library.
             - `"xnnpack"`: LiteRT's CPU backend, the only stock one that skips single zeros
-            - `"litert"`: LiteRT as a whole, and which zeros its files omit; read from the file
+            - `"litert"`: LiteRT as a whole, and which zeros its files omit. This reads the file
               that `export` makes, so it needs the extra `litert` and takes seconds
             - `"onnx"`: ONNX Runtime, likewise (extra `onnx`)
             - `"engine"`: `keras_trim.inference`
-            - `"nvidia-2:4"`: the sparse tensor cores of NVIDIA's GPUs
-        verbose: `"auto"` (on a terminal and in a notebook, says what it does if it takes longer
-            than two seconds), `True` or `False`.
+            - `"nvidia-2:4"`: the sparse tensor cores of NVIDIA GPUs
+        verbose: `"auto"` (reports progress on a terminal or in a notebook if it takes longer than
+            two seconds), `True` or `False`.
 
     Returns:
-        `DeploymentReport`. `print` it for a table; `.rows` is the data. It is true if every
-        pruned weight is run sparsely.
+        `DeploymentReport`. `print` it for a table; `.rows` has the data. It is true if every pruned
+        weight runs sparsely.
 
     Raises:
         ImportError: if an extra is not installed.
-        ValueError: if the model is not built, the runtime's rules need a graph and it has none, or
-            the file of a target that has one cannot be made.
+        ValueError: if the model is not built, if the runtime's rules need a graph and it has none,
+            or if the target's file cannot be made.
 
     Example:
 

@@ -1,7 +1,7 @@
-"""Which layers `keras_trim.inference`, the CPU engine of this package, runs sparsely.
+"""Checks which layers `keras_trim.inference`, the CPU engine of this package, runs sparsely.
 
-It is asked: the model is read and planned as `Engine` does it, kernels are measured, and the report
-says which were chosen.
+This asks the engine itself: it imports and lowers the model as `Engine` does, benchmarks kernels,
+and reports which ones were chosen.
 """
 
 import numpy as np
@@ -9,13 +9,13 @@ import numpy as np
 from keras_trim.checks.report import DeploymentReport
 from keras_trim.checks.weights import kernels
 
-_CROSSOVER = 0.5  # zeros below which dense kernels are often the faster ones
-_FREE = 32  # what sizes that the model leaves free are taken for
-_SPARSE = ("sparse", "tiles")  # in the descriptions of kernels that skip zeros
+_CROSSOVER = 0.5  # below this sparsity, dense kernels are often faster
+_FREE = 32  # the value assumed for free sizes
+_SPARSE = ("sparse", "tiles")  # words in the descriptions of kernels that skip zeros
 
 
 def check(model):
-    """Checks which kernels the engine runs sparsely; see `keras_trim.check`."""
+    """Checks which weights the engine runs sparsely; see `keras_trim.check`."""
     plan = _Plan(model)
     rows = []
     for weight in kernels(model):
@@ -44,7 +44,7 @@ class _Plan:
         self._choices = runner.program.labels
 
     def verdict(self, weight):
-        """Whether zeros of a weight are skipped, the rule that it breaks, and its cure."""
+        """Returns whether a weight's zeros are skipped, the rule that it breaks, and the fix."""
         for node in self._nodes:
             is_in_keras = type(node.operation).__name__ == "KerasCall"
             if is_in_keras and self._is_within(weight, node, node.operation.function):
@@ -65,13 +65,13 @@ class _Plan:
         return False, "its dense kernel was measured to be faster on this machine", None
 
     def _is_within(self, weight, node, function):
-        """Whether what runs in Keras has a weight."""
+        """Whether a weight belongs to something that runs in Keras."""
         if hasattr(function, "_flatten_layers"):
             return any(layer is weight.layer for layer in function._flatten_layers())
         return self._owners.get(node.name) is weight.layer
 
     def _chosen(self, weight):
-        """Descriptions of the kernels that multiply by a weight."""
+        """Lists the descriptions of the kernels that multiply by a weight."""
         found = []
         for number, node in enumerate(self._nodes):
             arrays = [
@@ -93,14 +93,14 @@ class _Plan:
         alike = [array for array in arrays if array.size == weight.values.size]
         if owner is weight.layer or owner is None or not alike:
             return owner is weight.layer and bool(alike)
-        # A converter of a layer, such as a recurrent one, reads the weights of layers within it.
-        # There may be several of a size; folding and reordering them leaves their zeros as many.
+        # The converter of a layer, such as a recurrent one, reads the weights of its inner layers.
+        # Several may have the same size. Folding and reordering keep the number of zeros.
         is_within = any(layer is weight.layer for layer in owner._flatten_layers())
         num_nonzero = weight.values.size - weight.zeros
         return is_within and any(np.count_nonzero(array) == num_nonzero for array in alike)
 
     def _of_joined(self, kernel):
-        """What was chosen for the layer that a kernel of a branch became a part of."""
+        """Returns what was chosen for the layer that a branch's kernel was merged into."""
         name = kernel.removeprefix("with ")
         for number, node in enumerate(self._nodes):
             if name != kernel and node.name == name:

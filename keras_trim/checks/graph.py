@@ -1,11 +1,11 @@
-"""The layers of a model as a graph, read from Keras's own record of its calls."""
+"""Reads the layers of a model as a graph, from Keras's own record of its calls."""
 
 import itertools
 
 import keras
 from keras import layers
 
-# Layers that pass their input on outside of training: a converted file has no trace of them.
+# Layers that do nothing in inference, so they leave no trace in a converted file.
 # (`SpatialDropout...` are subclasses of `Dropout`.)
 _TRACELESS = (
     layers.InputLayer,  # of a nested model
@@ -20,23 +20,23 @@ _TRACELESS = (
 
 def has_graph(operation):
     """Whether an operation is a Sequential or Functional model."""
-    # Keras does not export the class of functional models; they have `operations`.
+    # Keras does not export the class of functional models, but they have `operations`.
     return isinstance(operation, keras.Sequential) or (
         isinstance(operation, keras.Model) and hasattr(operation, "operations")
     )
 
 
 class Graph:
-    """The layers of a Sequential or Functional model, nested models inlined.
+    """The layers of a Sequential or Functional model, with nested models inlined.
 
-    Those that leave no trace in a converted file, such as Dropout, are not in it.
+    Layers that leave no trace in a converted file, such as Dropout, are removed.
 
     Args:
-        model: Keras model that is built.
-        reader: String. Who asks, named in errors.
+        model: Built Keras model.
+        reader: String. The caller, named in errors.
 
     Raises:
-        ValueError: if the model is not built, or is no Sequential or Functional model.
+        ValueError: if the model is not built, or is not a Sequential or Functional model.
     """
 
     def __init__(self, model, reader):
@@ -58,7 +58,7 @@ class Graph:
                 self._bypass(layer)
 
     def _add(self, model):
-        """Adds a model's layers; returns those at its inputs and at its outputs."""
+        """Adds a model's layers. Returns those at its inputs and those at its outputs."""
         functional = model._functional if isinstance(model, keras.Sequential) else model
         ends = {}  # operation -> (its first layers, its last layers)
         for operation in functional.operations:
@@ -80,7 +80,7 @@ class Graph:
         return list(itertools.chain(*inputs)), list(itertools.chain(*outputs))
 
     def _bypass(self, layer):
-        """Takes a layer out and connects those around it."""
+        """Removes a layer and connects its neighbors."""
         consumers, producers = self._consumers.pop(layer), self._producers.pop(layer)
         for producer in producers:
             self._consumers[producer] = _replace(self._consumers[producer], layer, consumers)
@@ -95,15 +95,18 @@ class Graph:
         return self._producers[layer]
 
     def padding_before(self, layer):
-        """The padding, equal on all sides, of a `ZeroPadding2D` that alone feeds a layer, or 0."""
+        """Returns the padding, equal on all sides, of a layer's only producer, or 0.
+
+        The producer must be a `ZeroPadding2D`.
+        """
         producers = self.producers(layer)
         if len(producers) != 1 or not isinstance(producers[0], layers.ZeroPadding2D):
             return 0
         (top, bottom), (left, right) = producers[0].padding
         return top if top == bottom == left == right else 0
 
-    def search(self, sources, neighbours, is_found):
-        """The layers found first on every path from `sources`; none if some path has none."""
+    def search(self, sources, neighbors, is_found):
+        """Returns the first match on every path from `sources`; none if some path has no match."""
         found, seen, waiting = [], set(), list(sources)
         while waiting:
             layer = waiting.pop()
@@ -112,14 +115,14 @@ class Graph:
             seen.add(layer)
             if is_found(layer):
                 found.append(layer)
-            elif not neighbours(layer):
+            elif not neighbors(layer):
                 return []
             else:
-                waiting.extend(neighbours(layer))
+                waiting.extend(neighbors(layer))
         return found
 
     def between(self, sources, ends):
-        """The layers on the paths from `sources` to `ends`, the ends included."""
+        """Lists the layers on the paths from `sources` to `ends`, including the ends."""
         seen, waiting = [], list(sources)
         while waiting:
             layer = waiting.pop()
@@ -131,5 +134,5 @@ class Graph:
 
 
 def _replace(items, item, others):
-    """`items` with `others` in the place of each `item`."""
+    """Returns `items` with each `item` replaced by `others`."""
     return list(itertools.chain(*(others if each is item else [each] for each in items)))

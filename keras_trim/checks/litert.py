@@ -1,9 +1,9 @@
-"""What LiteRT (TensorFlow Lite) does with zeros: those its file saves and those it skips.
+"""Checks what LiteRT (TensorFlow Lite) does with zeros: which it omits in files, which it skips.
 
-The verdict is read from the file that `keras_trim.export` makes of the model: whether a weight is
-stored sparsely there, and which operation reads it, as it is stored or made dense. Zeros are
-skipped by 1x1 convolutions in XNNPACK, under its rules; and by Dense layers that read a weight as
-it is stored, in blocks of 4 inputs, in LiteRT's own kernel, on any processor.
+The verdict is read from the file that `keras_trim.export` makes: whether a weight is stored
+sparsely, and which operation reads it, as stored or converted to dense. Zeros are skipped in two
+cases. XNNPACK skips them in 1x1 convolutions, under its rules. And LiteRT's own kernel skips them,
+on any processor, in Dense layers that read a weight as stored, in blocks of 4 inputs.
 """
 
 from keras import layers
@@ -15,11 +15,11 @@ from keras_trim.checks.weights import kernels
 
 _MIN_STORED = 0.3
 _BLOCK = 4
-# Measured on x86, one thread (benchmarks/deployment.py): dense is faster below 75 to 80 % zeros in
-# batches of 8; at a batch of one, which is bound by memory, sparse is faster earlier.
+# Measured on x86, one thread (benchmarks/deployment.py). In batches of 8, dense is faster below
+# 75 to 80 % zeros. A batch of one is bound by memory, and sparse is faster earlier.
 _MIN_FASTER = 0.75
 _DENSE, _CONVOLUTION = "FULLY_CONNECTED", "CONV_2D"
-# What XNNPACK can run channels-first: operations that a cluster of sparse convolutions may have.
+# Operations that XNNPACK can run channels-first, so a cluster of sparse convolutions may have them.
 _CLUSTER = {
     "ADD",
     "AVERAGE_POOL_2D",
@@ -47,7 +47,7 @@ _NOTES = [
 def check(model):
     """Checks the LiteRT file of a model; see `keras_trim.check`."""
     weights = kernels(model)
-    if all(weight.sparsity < _MIN_STORED for weight in weights):  # no verdict to look for
+    if all(weight.sparsity < _MIN_STORED for weight in weights):  # no file needed for the verdict
         rule = "it has few zeros, or none"
         rows = [weight.check(rule, None, False, False) for weight in weights]
         return DeploymentReport("litert", rows, notes=list(_NOTES))
@@ -59,19 +59,19 @@ def check(model):
         rule, cure, is_sparse = _verdict(weight, stored, by_path, bool(obstacles))
         rows.append(weight.check(rule, cure, is_sparse, bool(stored and stored.is_sparse)))
     if not any(xnnpack.is_1x1_convolution(weight.layer) for weight in weights):
-        obstacles = []  # of convolutions that are not there
+        obstacles = []  # the model has no convolution that they could affect
     return DeploymentReport("litert", rows, obstacles, list(_NOTES))
 
 
 def _convert(model):
-    """The bytes of the file that `export` writes."""
+    """Returns the bytes of the file that `export` writes."""
     from keras_trim.exporters import make_file
 
     return make_file(model, "litert").data
 
 
 def _obstacles(model, file):
-    """What keeps XNNPACK from running convolutions sparsely, and the rules that weights break."""
+    """Returns what keeps XNNPACK from running sparsely, and the rules that weights break."""
     if not has_graph(model):
         return [], {}
     report = xnnpack.check(model)
@@ -88,7 +88,7 @@ def _obstacles(model, file):
 
 
 def _verdict(weight, stored, by_path, has_obstacles):
-    """The rule that a weight breaks, its cure, and whether it is run sparsely anyway."""
+    """Returns the rule that a weight breaks, the fix, and whether it runs sparsely anyway."""
     if weight.sparsity < _MIN_STORED:
         return "it has few zeros, or none", None, False
     if stored is None:

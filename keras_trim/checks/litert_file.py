@@ -1,6 +1,6 @@
-"""The weights in a LiteRT file: which are stored sparsely, and which operations read them.
+"""Reads the weights in a LiteRT file: which are stored sparsely, and which operations read them.
 
-(The layout of sparse tensors is that of `SparsityParameters` in LiteRT's schema.fbs.)
+(`SparsityParameters` in LiteRT's schema.fbs defines the layout of sparse tensors.)
 """
 
 import dataclasses
@@ -22,9 +22,9 @@ class StoredWeight:
 
     Args:
         values: Array, dense.
-        is_sparse: Bool. Whether its zeros are left out of the file.
+        is_sparse: Bool. Whether the file omits its zeros.
         readers: List of pairs: the name of an operation that reads it, such as `"CONV_2D"`, and
-            whether it reads it as it is stored (else it is made dense when the file is loaded).
+            whether it reads it as stored. (Otherwise loading the file makes the weight dense.)
     """
 
     values: np.ndarray
@@ -34,20 +34,21 @@ class StoredWeight:
 
 @dataclasses.dataclass(frozen=True)
 class LiteRTFile:
-    """What is in a LiteRT file.
+    """The contents of a LiteRT file.
 
     Args:
         operations: List of strings: the names of the main graph's operations, in order.
-        weights: List of `StoredWeight` of all graphs.
+        weights: List of the `StoredWeight`s of all graphs.
     """
 
     operations: list
     weights: list
 
     def find(self, values):
-        """The stored weight that has the zeros of a Keras weight, in any order of axes, or `None`.
+        """Returns the stored weight with a Keras weight's zeros, in any order of axes, or `None`.
 
-        Factors that the converter multiplies into it, such as those of a normalization, may differ.
+        The values may differ by factors that the converter folds in, such as those of a
+        normalization.
         """
         mask = values != 0
         count = np.count_nonzero(mask)
@@ -78,7 +79,7 @@ def read(data):
 
 @functools.cache
 def _schema():
-    """The reader that TensorFlow generates, imported without TensorFlow, which takes seconds."""
+    """Imports TensorFlow's generated reader without importing TensorFlow, which takes seconds."""
     name = "keras_trim_litert_schema"
     folder = pathlib.Path(importlib.util.find_spec("tensorflow").origin).parent
     path = folder / "lite" / "python" / "schema_py_generated.py"
@@ -122,11 +123,11 @@ def _shape(tensor):
 
 
 def _decode(stored, tensor):
-    """The dense array of a tensor that is stored sparsely."""
+    """Returns a sparse tensor as a dense array."""
     sparsity, shape = tensor.sparsity, _shape(tensor)
     order = [int(axis) for axis in sparsity.traversalOrder]
     blocked = [] if sparsity.blockMap is None else [int(axis) for axis in sparsity.blockMap]
-    places = np.zeros((1, 0), np.int64)  # a row per element so far, its index along each axis
+    places = np.zeros((1, 0), np.int64)  # a row per element so far: its index along each axis
     sizes = {}
     for axis, metadata in zip(order, sparsity.dimMetadata, strict=True):
         if metadata.format == 0:  # dense
@@ -143,7 +144,7 @@ def _decode(stored, tensor):
     for number, axis in enumerate(blocked):
         by_axis[axis] = by_axis[axis] * sizes[rank + number] + by_axis[rank + number]
     index = np.stack([by_axis[axis] for axis in range(rank)])
-    inside = (index < np.asarray(shape)[:, None]).all(axis=0)  # blocks may reach over an edge
+    inside = (index < np.asarray(shape)[:, None]).all(axis=0)  # blocks may extend past an edge
     dense = np.zeros(shape, stored.dtype)
     dense[tuple(index[:, inside])] = stored[: index.shape[1]][inside]
     return dense

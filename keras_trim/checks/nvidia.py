@@ -1,9 +1,9 @@
-"""Which layers NVIDIA's sparse tensor cores run sparsely: those that are exactly 2:4.
+"""Checks which layers NVIDIA's sparse tensor cores run sparsely: those that are exactly 2:4.
 
-Of every four consecutive inputs (weights along the axis that is summed over) at most two may be
-non-zero, and matrix sizes must be multiples of 16.
-(Mishra et al., "Accelerating sparse deep neural networks", https://arxiv.org/abs/2104.08378; sizes
-and dtypes: the documentation of cuSPARSELt, structured matrices of float16 and bfloat16.)
+Of every four consecutive inputs (weights along the axis that is summed over), at most two may be
+nonzero, and matrix sizes must be multiples of 16.
+(Mishra et al., "Accelerating sparse deep neural networks", https://arxiv.org/abs/2104.08378. Sizes
+and dtypes are from the documentation of cuSPARSELt: structured matrices, float16 and bfloat16.)
 """
 
 import numpy as np
@@ -28,7 +28,7 @@ def check(model):
 
 
 def _broken_rule(weight):
-    """The rule that a weight breaks and its cure, or `None`, `None`."""
+    """Returns the rule that a weight breaks and the fix, or `None`, `None`."""
     layer = weight.layer
     if (
         not isinstance(layer, _LAYERS)

@@ -1,4 +1,4 @@
-"""What ONNX Runtime does with zeros: it multiplies by them. What a file holds is read from it."""
+"""Checks the ONNX file. ONNX Runtime multiplies by zeros; the file tells how they are stored."""
 
 from keras_trim.checks.report import DeploymentReport
 from keras_trim.checks.weights import kernels

@@ -1,4 +1,4 @@
-"""What a runtime does with the zeros of each weight."""
+"""The report of a check: what a runtime does with the zeros of each weight."""
 
 import dataclasses
 import math
@@ -6,7 +6,7 @@ from typing import Any
 
 from keras_trim.tables import PrintedTable, Shown
 
-# A weight with fewer zeros is taken for one that nobody pruned.
+# A weight with fewer zeros than this counts as not pruned.
 _PRUNED = 0.3
 
 
@@ -16,14 +16,14 @@ class WeightCheck:
 
     Args:
         path: String. The variable's path.
-        layer: String. Name of the layer that owns it.
+        layer: String. The name of the layer that owns it.
         kind: String. The layer's class.
         shape: Tuple of integers.
-        zeros: Integer. Zeros counted.
+        zeros: Integer. The counted zeros.
         is_sparse: Bool. Whether the runtime skips them.
-        rule: String. The rule that is broken, or `None` if zeros are skipped and that pays.
+        rule: String. The broken rule, or `None` if skipping the zeros works and pays off.
         cure: String. What to change, or `None` if there is nothing to do.
-        is_stored_sparsely: Bool. Whether its file omits them, or `None` if that is not known.
+        is_stored_sparsely: Bool. Whether the file omits the zeros, or `None` if unknown.
     """
 
     path: str
@@ -47,13 +47,13 @@ class WeightCheck:
 
     @property
     def is_wasted(self) -> bool:
-        """Bool: whether it is pruned (30 % zeros or more) and the runtime does not profit."""
+        """Bool: whether the weight is pruned (30 % zeros or more) and the runtime gains nothing."""
         return self.sparsity >= _PRUNED and self.rule is not None
 
 
 @dataclasses.dataclass(frozen=True)
 class Obstacle:
-    """A layer, or the model as a whole, that keeps others from running sparsely.
+    """A layer, or the whole model, that keeps others from running sparsely.
 
     Args:
         layer: String. Name of the layer, or `None` (the whole model).
@@ -68,13 +68,13 @@ class Obstacle:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class DeploymentReport(Shown):
-    """The rows of a check; printed, a table. True if every pruned weight is run sparsely.
+    """The rows of a check. It prints as a table, and is true if every pruned weight runs sparsely.
 
     Args:
         target: String. The runtime.
         rows: List of `WeightCheck`, one per kernel or table.
-        obstacles: List of `Obstacle`, where single layers spoil the whole.
-        notes: List of strings. What else holds, such as on which processors.
+        obstacles: List of `Obstacle`: single layers that prevent all others from running sparsely.
+        notes: List of strings. Other conditions, such as which processors.
     """
 
     target: str
@@ -84,7 +84,7 @@ class DeploymentReport(Shown):
 
     @property
     def num_sparse(self) -> int:
-        """Integer: weights that are run sparsely."""
+        """Integer: the number of weights that run sparsely."""
         return sum(row.is_sparse for row in self.rows)
 
     @property
@@ -96,7 +96,7 @@ class DeploymentReport(Shown):
         return self.num_sparse > 0 and not any(row.is_wasted for row in self.rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as what JSON can hold."""
+        """Returns the report as values that JSON can hold."""
         rows = [
             {**dataclasses.asdict(row), "shape": list(row.shape), "sparsity": row.sparsity}
             for row in self.rows

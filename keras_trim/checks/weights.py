@@ -1,4 +1,4 @@
-"""The weights that a runtime multiplies by: kernels and tables, with their zeros counted."""
+"""Lists the weights that a runtime multiplies by, kernels and tables, and counts their zeros."""
 
 import dataclasses
 import functools
@@ -37,14 +37,14 @@ class Weight:
 
     @functools.cached_property
     def matrices(self):
-        """Array (matrices, inputs, outputs): for a convolution, one per place of its window."""
+        """Array (matrices, inputs, outputs). A convolution has one matrix per window position."""
         view = matrix_view(self.layer, self.variable)
         order = view.stack + view.inputs + view.outputs
         shape = view.shape(self.values.shape)
         return self.values.transpose(order).reshape(shape)
 
     def check(self, rule=None, cure=None, is_sparse=None, is_stored_sparsely=None):
-        """The row of a report: by default run sparsely if no rule is broken."""
+        """Returns the row of a report. By default a weight that breaks no rule runs sparsely."""
         return WeightCheck(
             path=self.variable.path,
             layer=self.layer.name,
@@ -59,7 +59,7 @@ class Weight:
 
 
 def kernels(model):
-    """Lists the float weights of rank 2 and more of a model, at any depth, each once."""
+    """Lists the float weights of rank 2 or more in a model, at any depth, each once."""
     return [
         Weight(candidate.layer, candidate.variable)
         for candidate in candidates(model)

@@ -1,10 +1,10 @@
-"""Which layers XNNPACK, LiteRT's CPU backend, runs sparsely.
+"""Checks which layers XNNPACK, LiteRT's CPU backend, runs sparsely.
 
-XNNPACK skips zeros only in 1x1 convolutions, and only within a cluster of layers that it can run
+XNNPACK only skips zeros in 1x1 convolutions, and only within a cluster of layers that it can run
 channels-first: from a 3x3 convolution with stride 2 to a global average pooling.
-(Elsen et al., "Fast sparse ConvNets", https://arxiv.org/abs/1911.09723; the rules are those of
-`xnn_subgraph_rewrite_for_nchw` in XNNPACK's src/subgraph.c, and the list of layers that of the
-README of LiteRT's XNNPACK delegate.)
+(Elsen et al., "Fast sparse ConvNets", https://arxiv.org/abs/1911.09723. The rules are from
+`xnn_subgraph_rewrite_for_nchw` in XNNPACK's src/subgraph.c, and the list of layers from the README
+of LiteRT's XNNPACK delegate.)
 """
 
 import dataclasses
@@ -22,10 +22,10 @@ _ELEMENTWISE = (
     layers.LeakyReLU,
     layers.ELU,
 )
-# Keras calls hard swish by its other name, in `activation.__name__` too.
+# Keras knows hard swish by its other name, including in `activation.__name__`.
 _ACTIVATIONS = {"linear", "relu", "relu6", "leaky_relu", "elu", "sigmoid", "hard_silu"}
 _ACTIVATION_PROBLEM = f"its activation must be one of {sorted(_ACTIVATIONS)}"
-# What `x + y` and `x * y` add to a functional model: operations of `keras.ops`, not layers.
+# `x + y` and `x * y` add operations of `keras.ops` to a functional model, not layers.
 _OPERATIONS = ("Add", "Multiply")
 _MIN_SPARSITY = 2 / 3
 _NOTES = [
@@ -40,8 +40,8 @@ class Problem:
     """A rule that a model breaks.
 
     Args:
-        rule: String. What must be and is not.
-        layer: The layer that breaks it, or `None` if it is the model as a whole.
+        rule: String. The condition that is not met.
+        layer: The layer that breaks it, or `None` for the model as a whole.
     """
 
     rule: str
@@ -53,8 +53,8 @@ class Cluster:
     """The layers that XNNPACK would run channels-first, and why it cannot.
 
     Args:
-        layers: List of the layers behind the first convolution, to the global average pooling.
-        problems: List of `Problem`. Empty: it can.
+        layers: List of the layers after the first convolution, up to the global average pooling.
+        problems: List of `Problem`. If empty, XNNPACK can run them.
     """
 
     layers: list
@@ -62,7 +62,7 @@ class Cluster:
 
 
 def find_cluster(graph):
-    """Finds the cluster of a `Graph` and what keeps XNNPACK from running it sparsely."""
+    """Finds the cluster in a `Graph`, and what keeps XNNPACK from running it sparsely."""
     starts = graph.search(
         graph.inputs, graph.consumers, lambda layer: _starts_cluster(layer, graph)
     )
@@ -92,7 +92,7 @@ def find_cluster(graph):
 
 
 def is_1x1_convolution(layer):
-    """Whether a layer is of the one kind in which XNNPACK skips zeros."""
+    """Whether a layer is of the only kind in which XNNPACK skips zeros."""
     return (
         isinstance(layer, layers.Conv2D)
         and not isinstance(layer, layers.DepthwiseConv2D)
@@ -116,7 +116,7 @@ def _ends_cluster(layer):
 
 
 def _cluster_problem(layer, graph):
-    """Why XNNPACK cannot run a layer within the cluster, or `None`."""
+    """Returns why XNNPACK cannot run a layer within the cluster, or `None`."""
     if isinstance(layer, _ELEMENTWISE):
         return None
     if isinstance(layer, layers.ZeroPadding2D):
@@ -206,7 +206,7 @@ def check(model):
 
 
 def _broken_rule(weight, cluster, sparsity):
-    """The rule that a weight breaks and its cure, or `None`, `None`."""
+    """Returns the rule that a weight breaks and the fix, or `None`, `None`."""
     layer = weight.layer
     if not is_1x1_convolution(layer):
         cure = "leave it dense: prune with PruneForLatencyOnXNNPack" if weight.zeros else None

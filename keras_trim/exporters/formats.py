@@ -1,15 +1,15 @@
-"""Which format a file's name means."""
+"""Determines a file's format from its name."""
 
 import os
 
-# A format and the endings of its files, the first of which is the usual one.
+# Each format with the endings of its files, the usual one first.
 ENDINGS = {
     "litert": (".tflite", ".litert"),
     "onnx": (".onnx",),
     "openvino": (".xml",),
     "safetensors": (".safetensors",),
 }
-# Files of other kinds, for which an exported one would be taken.
+# Endings of other kinds of files, which an exported file must not be mistaken for.
 _OTHERS = (".keras", ".h5", ".hdf5", ".ktrim", ".engine", ".bin", ".pt", ".pth", ".pb", ".npz")
 
 
@@ -21,17 +21,17 @@ _OTHER_WRITERS = {
 
 
 def format_of(path, format=None):
-    """The format of a file.
+    """Returns the format of a file.
 
     Args:
         path: String or path-like.
-        format: String, or `None`: what `path` ends with says.
+        format: String, or `None` to go by the ending of `path`.
 
     Returns:
         String, a key of `ENDINGS`.
 
     Raises:
-        ValueError: if `path` says nothing, or something else than `format`.
+        ValueError: if the ending of `path` is unknown or contradicts `format`.
     """
     if format is not None and format not in ENDINGS:
         formats = ", ".join(map(repr, ENDINGS))
@@ -49,7 +49,7 @@ def format_of(path, format=None):
         )
     if format is not None and said not in (None, format):
         raise ValueError(
-            f"`path` ends as {said} files do, and `format` is another: change one of them, or "
-            f"leave `format` out. Received: path={path}, format={format!r}"
+            f"`path` has the ending of {said} files, but `format` is different. Change one of "
+            f"them, or leave out `format`. Received: path={path}, format={format!r}"
         )
     return format or said

@@ -1,4 +1,4 @@
-"""Pictures of pruning, made with Matplotlib, which is imported only to make them.
+"""Plots of pruning, made with Matplotlib, which is imported only when needed.
 
 Each `*_figure` returns a `matplotlib.figure.Figure`: `figure.savefig("file.png")`.
 """

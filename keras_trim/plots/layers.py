@@ -1,8 +1,8 @@
-"""How sparse each weight of a model is, as bars."""
+"""Plots the sparsity of each weight of a model as bars."""
 
 from typing import TYPE_CHECKING, Any
 
-from keras_trim.plots.style import BLUE, GREY, GRID, PALE, clear_spines, format_percent, new_figure
+from keras_trim.plots.style import BLUE, GRAY, GRID, PALE, clear_spines, format_percent, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,8 +17,8 @@ def sparsity_figure(rows: Any, max_bars: int = 60) -> "Figure":
         rows: `keras_trim.sparsity_report(model)`, without the weights that are never pruned; or a
             list of `(name, sparsity)`, or of anything with a `path` and a `sparsity`. They are
             drawn from top to bottom.
-        max_bars: Integer. Of more rows than that, the first ones are drawn, and how many were left
-            out is written below them.
+        max_bars: Integer. If there are more rows, only the first ones are drawn, with a note on how
+            many are left out.
 
     Returns:
         `matplotlib.figure.Figure`.
@@ -54,12 +54,12 @@ def sparsity_figure(rows: Any, max_bars: int = 60) -> "Figure":
             1.015,
             place,
             f"{share:.1%}",
-            color=GREY,
+            color=GRAY,
             verticalalignment="center_baseline",
             fontsize=9,
         )
     ax.set_yticks(places, [shorten(name) for name in names], fontsize=9)
-    ax.set_ylim(len(bars) - 0.4, -0.6)  # the first on top
+    ax.set_ylim(len(bars) - 0.4, -0.6)  # first row at the top
     ax.set_xlim(0, 1)
     format_percent(ax.xaxis)
     ax.set_xlabel(
@@ -73,7 +73,7 @@ def sparsity_figure(rows: Any, max_bars: int = 60) -> "Figure":
 
 
 def shorten(name):
-    """A name to write beside a row. Long paths lose their middle: the ends tell them apart."""
+    """Shortens a name to fit beside a row. Long paths lose their middle: their ends differ."""
     if len(name) <= _MAX_LABEL:
         return name
     half = (_MAX_LABEL - 1) // 2

@@ -1,4 +1,4 @@
-"""A schedule as a curve over the run that it is for."""
+"""Plots a schedule as a curve over its run."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from keras_trim.schedules import PruningSchedule
 
-_MOST_EPOCHS = 60  # lines that can be told apart
+_MOST_EPOCHS = 60  # more lines could not be told apart
 
 
 def schedule_figure(
@@ -33,11 +33,10 @@ def schedule_figure(
     """Draws the sparsity that a schedule asks for over the steps of training.
 
     Args:
-        schedule: `keras_trim.PruningSchedule` of this package: one that has `sparsity_at`.
-        num_steps: Integer. Steps of the whole run. By default the schedule's, and a quarter as many
-            again.
-        steps_per_epoch: Integer. Draws where epochs end.
-        reached: Floats, one for each epoch: what was counted. Needs `steps_per_epoch`.
+        schedule: `keras_trim.PruningSchedule` with a `sparsity_at`, like those of this package.
+        num_steps: Integer. Steps of the whole run. Default: the schedule's length plus a quarter.
+        steps_per_epoch: Integer. If given, draws the ends of epochs.
+        reached: Floats, one per epoch: the measured sparsity. Needs `steps_per_epoch`.
 
     Returns:
         `matplotlib.figure.Figure`.
@@ -96,7 +95,7 @@ def schedule_figure(
 
 
 def _updates(schedule, num_steps):
-    """Lists of steps and sparsities: where the curve begins, changes and ends."""
+    """Lists steps and sparsities where the curve begins, changes and ends."""
     count = schedule.num_updates
     updates = [schedule.update_step(index) for index in range(count)]
     points = [(0, 0.0)] if updates[0] > 0 else []

@@ -1,4 +1,4 @@
-"""Pruning schedules: from the training step to whether to prune now, and how sparse."""
+"""Pruning schedules: for each training step, whether to prune now and how sparse."""
 
 from keras_trim.schedules.base import PruningSchedule, SteppedSchedule, validate_sparsity
 from keras_trim.schedules.constant import ConstantSparsity

@@ -1,4 +1,4 @@
-"""Pruning schedules: from the training step to whether to prune now, and how sparse."""
+"""Pruning schedules: for each training step, whether to prune now and how sparse."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ if TYPE_CHECKING:
 
 
 class PruningSchedule(abc.ABC):
-    """Tells at each training step whether masks are updated and the sparsity asked for.
+    """For each training step, says whether to update masks and which sparsity to reach.
 
-    Subclass it to write your own: implement `__call__` and `get_config`, with `keras.ops` on the
-    step so that it can run inside a compiled training step, and decorate the class with
-    `@keras.saving.register_keras_serializable()` so that models saved while they are being pruned
-    load again.
+    Subclass it to write your own. Implement `__call__` and `get_config`, using `keras.ops` on the
+    step so that it can run inside a compiled training step. Decorate the class with
+    `@keras.saving.register_keras_serializable()` so that models saved during pruning load again.
 
-    Attributes that the rest of the package reads if a schedule has them: `begin_step` and
-    `end_step` (to warn of training that ends too early) and `final_sparsity` (to check the
-    result; N:M patterns need it).
+    The rest of the package reads these attributes if a schedule has them: `begin_step` and
+    `end_step` (to warn if training ends too early) and `final_sparsity` (to check the result; N:M
+    patterns need it).
 
     Example:
 
@@ -51,12 +50,12 @@ class PruningSchedule(abc.ABC):
         """Evaluates the schedule.
 
         Args:
-            step: Scalar integer tensor: optimizer steps finished. (0 stands for "before the first
-                step": what is due then is done with the first step.)
+            step: Scalar integer tensor: the number of finished optimizer steps. (0 means before the
+                first step; an update due at 0 happens in the first step.)
 
         Returns:
-            A tuple `(should_prune, sparsity)`: a scalar bool tensor and a scalar float tensor,
-            the fraction of weights that shall be zero, in `[0, 1)`.
+            A tuple `(should_prune, sparsity)`: a scalar bool tensor and a scalar float tensor, the
+            fraction of weights that should be zero, in `[0, 1)`.
         """
 
     @abc.abstractmethod
@@ -66,7 +65,7 @@ class PruningSchedule(abc.ABC):
     def __repr__(self) -> str:
         try:
             arguments = self.get_config().items()
-        except Exception:  # of a class that is not complete: its repr must not hide its error
+        except Exception:  # the class is incomplete: its repr must not hide its error
             return object.__repr__(self)
         return f"{type(self).__name__}({', '.join(f'{name}={v!r}' for name, v in arguments)})"
 
@@ -79,11 +78,11 @@ class PruningSchedule(abc.ABC):
         """Draws the sparsity over the steps of training.
 
         Args:
-            num_steps: Integer. Steps of the whole run. By default the schedule's, and a quarter as
-                many again.
-            steps_per_epoch: Integer. Draws where epochs end.
-            reached: Floats, one for each epoch, such as `history.history["sparsity"]`: what was
-                counted. Needs `steps_per_epoch`.
+            num_steps: Integer. Steps of the whole run. Default: the schedule's length plus a
+                quarter.
+            steps_per_epoch: Integer. If given, draws the ends of epochs.
+            reached: Floats, one per epoch, such as `history.history["sparsity"]`: the measured
+                sparsity. Needs `steps_per_epoch`.
 
         Returns:
             `matplotlib.figure.Figure`: `.savefig("schedule.png")`, or the last line of a cell.
@@ -98,14 +97,14 @@ class PruningSchedule(abc.ABC):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> PruningSchedule:
-        if set(config) == {"class_name", "config"}:  # as TFMOT's schedules write it
+        if set(config) == {"class_name", "config"}:  # TFMOT's format
             config = config["config"]
         return cls(**config)
 
-    # The helpers below keep the names that subclasses of TFMOT's schedules call.
+    # The helpers below have the names that subclasses of TFMOT's schedules call.
 
     def _should_prune_in_step(self, step, begin_step, end_step, frequency):
-        """Bool (tensor): in range, and on the grid of `frequency` or at `end_step`."""
+        """Bool (tensor): whether a step is in range, and on the `frequency` grid or `end_step`."""
         if isinstance(step, numbers.Integral):
             in_range = step >= begin_step and (end_step < 0 or step <= end_step)
             return in_range and ((step - begin_step) % frequency == 0 or step == end_step)
@@ -165,13 +164,13 @@ def validate_sparsity(sparsity: object, name: str) -> None:
 class SteppedSchedule(PruningSchedule):
     """A schedule that fires at `begin_step`, every `frequency` steps after it, and at `end_step`.
 
-    What it asks for is known ahead for every step, in float64; so the counts of weights to prune
-    are computed on the host, exactly, and only looked up inside the compiled step.
+    Its sparsity is known ahead for every step, in float64. So the counts of weights to prune are
+    computed exactly on the host, and the compiled step only looks them up.
     """
 
     @abc.abstractmethod
     def sparsity_at(self, step):
-        """Float: the sparsity asked for at the Python integer `step`."""
+        """Float: the sparsity to reach at the Python integer `step`."""
 
     def __call__(self, step):
         should_prune = self._should_prune_in_step(
@@ -183,19 +182,19 @@ class SteppedSchedule(PruningSchedule):
 
     @abc.abstractmethod
     def _sparsity(self, step):
-        """The same as a float32 tensor, for a scalar integer tensor."""
+        """Float32 tensor: the same for a scalar integer tensor."""
 
     @property
     def num_updates(self):
-        """How many different sparsities the schedule asks for, in order."""
+        """The number of distinct sparsities that the schedule goes through."""
         return -(-(self.end_step - self.begin_step) // self.frequency) + 1
 
     def update_step(self, index):
-        """The step of the update with this index, `0 <= index < num_updates`."""
+        """Returns the step of the update with this index, `0 <= index < num_updates`."""
         return min(self.begin_step + index * self.frequency, self.end_step)
 
     def next_update(self, step):
-        """The first step after `step` at which masks are updated, or `None`."""
+        """Returns the first step after `step` at which masks are updated, or `None`."""
         if step < self.begin_step:
             return self.begin_step
         following = step + self.frequency - (step - self.begin_step) % self.frequency
@@ -204,9 +203,9 @@ class SteppedSchedule(PruningSchedule):
         return min(following, self.end_step) if step < self.end_step else None
 
     def latest_update(self, step):
-        """The step of the last update up to `step`, -1 if there is none.
+        """Returns the step of the last update up to and including `step`, or -1 if there is none.
 
-        Both are integers, or scalar integer tensors.
+        Both are integers or scalar integer tensors.
         """
         passed = step - self.begin_step
         if isinstance(step, numbers.Integral):
@@ -219,7 +218,7 @@ class SteppedSchedule(PruningSchedule):
         return latest
 
     def update_index(self, step):
-        """Which update is the latest at `step`, an integer or a scalar integer tensor."""
+        """Returns the index of the latest update at `step`, an integer (or scalar tensor)."""
         last = self.num_updates - 1
         if isinstance(step, numbers.Integral):
             if step >= self.end_step:

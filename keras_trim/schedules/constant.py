@@ -17,13 +17,13 @@ class ConstantSparsity(SteppedSchedule):
 
     Args:
         target_sparsity: Float in `[0, 1)`. The fraction of zeros.
-        begin_step: Integer. The training step at which pruning begins: by default the first.
-        end_step: Integer. The last step at which masks are updated; after it they stay. `-1`
+        begin_step: Integer. The training step at which pruning begins. Default: the first.
+        end_step: Integer. The last step at which masks are updated; after it they are fixed. `-1`
             (default) updates them until training ends.
         frequency: Integer. Masks are updated every `frequency` steps.
 
     Raises:
-        ValueError: for a sparsity outside `[0, 1)`, and for steps that are no integers or out of
+        ValueError: if a sparsity is outside `[0, 1)`, or steps are not integers or are out of
             order.
     """
 

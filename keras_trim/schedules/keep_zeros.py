@@ -1,4 +1,4 @@
-"""No new zeros, and none less."""
+"""A schedule that keeps existing zeros and adds none."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from keras_trim.schedules.base import PruningSchedule
 
 @keras.saving.register_keras_serializable(package="keras_trim")
 class KeepZeros(PruningSchedule):
-    """Keeps the zeros that a model has when its optimizer is built, and makes no new ones.
+    """Keeps the zeros that a model has when its optimizer is built, and adds none.
 
-    To train a model on that was pruned before, by `keras_trim.prune` or otherwise, whatever the
-    sparsity of each weight: none of its zeros comes back.
+    Use it to continue training a model that was pruned by `keras_trim.prune` or otherwise, whatever
+    the sparsity of each weight. Every zero stays zero.
 
     Example:
 
@@ -27,7 +27,7 @@ class KeepZeros(PruningSchedule):
     ```
     """
 
-    starts_from_zeros = True  # read by `PruningOptimizer`: masks begin as the zeros that are there
+    starts_from_zeros = True  # `PruningOptimizer` reads this: masks start from existing zeros
 
     def __call__(self, step):
         return ops.cast(ops.zeros_like(step), "bool"), ops.zeros((), "float32")

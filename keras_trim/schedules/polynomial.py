@@ -1,4 +1,4 @@
-"""Sparsity that rises to its end, fast at first."""
+"""Sparsity that rises to its final value, fast at first."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from keras_trim.arguments import described, takes_named
 from keras_trim.epochs import count_steps
 from keras_trim.schedules.base import SteppedSchedule
 
-# How often masks are updated while the sparsity rises, if `for_epochs` says when. More updates than
-# that have not been seen to help, and fewer make larger jumps.
+# How often masks are updated while the sparsity rises, if `for_epochs` decides. More updates have
+# not been seen to help, and fewer make larger jumps.
 _UPDATES_OF_RAMP = 32
 _MOST_STEPS_BETWEEN = 100
 
@@ -31,17 +31,17 @@ class PolynomialDecay(SteppedSchedule):
     equation 1, which has `power=3`).
 
     Args:
-        initial_sparsity: Float in `[0, 1)`. Where pruning begins.
-        final_sparsity: Float in `[0, 1)`. Where it ends.
-        begin_step: Integer. The training step at which pruning begins: by default the first.
-        end_step: Integer. The step at which `final_sparsity` is reached, whatever `frequency`. It
-            must be given; `for_epochs` computes it.
+        initial_sparsity: Float in `[0, 1)`. The sparsity at the beginning.
+        final_sparsity: Float in `[0, 1)`. The sparsity at the end.
+        begin_step: Integer. The training step at which pruning begins. Default: the first.
+        end_step: Integer. The step at which `final_sparsity` is reached, for any `frequency`. It is
+            required; `for_epochs` computes it.
         power: Number. The exponent; 1 is linear.
         frequency: Integer. Masks are updated every `frequency` steps.
 
     Raises:
-        ValueError: for a sparsity outside `[0, 1)`, for steps that are no integers or out of
-            order, and for a `power` that is not positive.
+        ValueError: if a sparsity is outside `[0, 1)`, steps are not integers or are out of order,
+            or `power` is not positive.
     """
 
     @takes_named
@@ -86,27 +86,27 @@ class PolynomialDecay(SteppedSchedule):
         power: float = 3,
         gradient_accumulation_steps: int = 1,
     ) -> PolynomialDecay:
-        """Makes the schedule of a run that is known in epochs.
+        """Makes the schedule for a run that is given in epochs.
 
         Args:
-            final_sparsity: Float in `[0, 1)`. Where it ends.
-            epochs: Integer. As in `fit`: all epochs that the model is trained for.
-            data: What `fit` trains on, whose batches are counted: an array, nested arrays, or a
-                dataset or loader that has a length. Or an integer: the batches in an epoch. (With
-                `validation_split`, pass that.)
-            batch_size: Integer. As in `fit`, 32 by default; for arrays only.
-            initial_sparsity: Float in `[0, 1)`. Where pruning begins.
-            first_epoch: Integer. Epochs that are trained before pruning begins.
-            ramp: Float in `(0, 1]`. The part of the other epochs in which the sparsity rises; in
-                the rest the network adapts.
-            power: Number. As of the schedule.
-            gradient_accumulation_steps: Integer. As of the optimizer.
+            final_sparsity: Float in `[0, 1)`. The sparsity at the end.
+            epochs: Integer. As in `fit`: the total number of epochs.
+            data: The data for `fit`, whose batches are counted: an array, nested arrays, or a
+                dataset or loader that has a length. Or an integer, the number of batches in an
+                epoch. (With `validation_split`, pass the integer.)
+            batch_size: Integer. As in `fit`, 32 by default. Only for arrays.
+            initial_sparsity: Float in `[0, 1)`. The sparsity at the beginning.
+            first_epoch: Integer. The number of epochs to train before pruning begins.
+            ramp: Float in `(0, 1]`. The fraction of the other epochs in which the sparsity rises.
+                In the rest, the network adapts.
+            power: Number. As in the constructor.
+            gradient_accumulation_steps: Integer. As in the optimizer.
 
         Returns:
-            `PolynomialDecay`, counted from a model that is compiled anew.
+            `PolynomialDecay`, counted from a newly compiled model.
 
         Raises:
-            ValueError: for data whose batches cannot be counted, and for arguments out of range.
+            ValueError: if the data's batches cannot be counted, or an argument is out of range.
 
         Example:
 

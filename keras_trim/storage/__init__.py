@@ -1,6 +1,6 @@
-"""Models as small files: zeros cost next to nothing, and nothing is lost.
+"""Lossless storage of models as small files; zeros cost almost nothing.
 
-Names are imported when they are used: the engine reads arrays where there is no Keras.
+Names are imported on first use, so the engine can read arrays without importing Keras.
 """
 
 import importlib
@@ -16,23 +16,17 @@ if typing.TYPE_CHECKING:  # what type checkers and the reference read
     from keras_trim.storage.model import save as save
     from keras_trim.storage.result import SavedArray as SavedArray
     from keras_trim.storage.result import SaveResult as SaveResult
-    from keras_trim.storage.sizes import SizeRow as SizeRow
-    from keras_trim.storage.sizes import SizeTable as SizeTable
-    from keras_trim.storage.sizes import size_table as size_table
 
 _MODULES = {
     "CompressResult": "keras_archive",
     "FormatError": "errors",
     "SaveResult": "result",
     "SavedArray": "result",
-    "SizeRow": "sizes",
-    "SizeTable": "sizes",
     "compress_keras": "keras_archive",
     "load": "model",
     "load_arrays": "arrays",
     "save": "model",
     "save_arrays": "arrays",
-    "size_table": "sizes",
 }
 __all__ = sorted(_MODULES)
 

@@ -1,11 +1,11 @@
-"""What `save` tells about the file it wrote."""
+"""What `save` reports about the file it wrote."""
 
 import dataclasses
 import pathlib
 
 
 def compared(size, other):
-    """String: how many times smaller, or larger, a size is than another one."""
+    """String: how many times smaller or larger a size is than another one."""
     if not size or size <= other:
         return f"{other / max(size, 1):.1f} times smaller"
     return f"{size / max(other, 1):.1f} times larger"
@@ -18,11 +18,11 @@ class SavedArray:
     Args:
         name: String.
         shape: Tuple of integers.
-        dtype: String. What it is when it is loaded.
+        dtype: String. Its dtype when loaded.
         num_bytes: Integer. Bytes in memory.
         stored_bytes: Integer. Bytes in the file.
-        largest_error: Float. The largest absolute change of a value; 0.0 if it is lossless.
-        largest_value: Float. The largest magnitude in it, if it is not lossless.
+        largest_error: Float. The largest absolute change of a value; 0.0 if lossless.
+        largest_value: Float. The largest magnitude, or 0.0 if lossless.
     """
 
     name: str
@@ -36,7 +36,7 @@ class SavedArray:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class SaveResult:
-    """A file that was saved; printed, a summary.
+    """A saved file. It prints as a summary.
 
     Args:
         path: `pathlib.Path`.
@@ -55,7 +55,7 @@ class SaveResult:
 
     @property
     def largest_error(self) -> float:
-        """Float: the largest absolute change of any value; 0.0 if all is lossless."""
+        """Float: the largest absolute change of any value; 0.0 if everything is lossless."""
         return max((array.largest_error for array in self.arrays), default=0.0)
 
     def __repr__(self) -> str:

@@ -20,7 +20,7 @@ converts = pytest.mark.skipif(
 
 
 def dense(values):
-    """A model of one Dense layer with this kernel."""
+    """Returns a model of one Dense layer with this kernel."""
     values = np.asarray(values, "float32")
     model = keras.Sequential(
         [keras.Input(values.shape[:1]), layers.Dense(values.shape[1], use_bias=False)]
@@ -63,7 +63,7 @@ def test_subclassed_models_are_read(target):
 
 @pytest.mark.parametrize("kind", ["sparse", "dense"])
 def test_engine(kind, force_kernels):
-    """What the check says is what the engine does."""
+    """The check reports what the engine does."""
     from keras_trim.inference import Engine
 
     force_kernels(kind)
@@ -100,7 +100,7 @@ def test_engine(kind, force_kernels):
 
 
 def test_layers_within_layers(force_kernels):
-    """Weights that the converter of another layer reads."""
+    """Weights that the converter of an outer layer reads."""
     force_kernels("sparse")
     model = keras.Sequential(
         [
@@ -168,7 +168,7 @@ def test_what_runs_in_keras_is_not_called_sparse(force_kernels):
 @settings(max_examples=30, deadline=None)
 def test_2_of_4(data):
     kept = data.draw(st.lists(st.integers(1, 3), min_size=64, max_size=64))
-    groups = np.zeros((4, 16, 4))  # of inputs, outputs, places
+    groups = np.zeros((4, 16, 4))  # inputs, outputs, positions
     for (i, j), count in zip(itertools.product(range(4), range(16)), kept, strict=True):
         groups[i, j, data.draw(st.permutations(range(4)))[:count]] = 1
     checked = row(dense(groups.transpose(0, 2, 1).reshape(16, 16)), "nvidia-2:4")
@@ -226,7 +226,7 @@ def test_2_of_4_of_other_kinds():
 
 
 def blocks(shape, sparsity):
-    """Zeros in whole blocks of 4 inputs."""
+    """Puts zeros in whole blocks of 4 inputs."""
     return np.repeat(with_zeros((shape[0] // 4, shape[1]), sparsity), 4, axis=0)
 
 
@@ -241,7 +241,7 @@ DENSE = [
 
 @converts
 def test_dense_layers_of_litert():
-    """All in one model, as a conversion takes seconds."""
+    """One model has them all, because a conversion takes seconds."""
     x = keras.Input((64,))
     outputs = [layers.Dense(64, use_bias=False)(x) for _ in DENSE]
     model = keras.Model(x, outputs)
@@ -279,7 +279,7 @@ def test_what_the_file_of_litert_omits():
 
 @converts
 def test_litert_does_not_skip_what_it_does_not_read_as_it_is_stored():
-    """A Dense layer in blocks whose file is dense all the same: it is read by another operation."""
+    """A Dense layer in blocks that the file stores densely: another operation reads it."""
     x = keras.Input((16, 64))
     outputs = layers.Dense(32, use_bias=False, name="twice")(x)
     outputs = layers.EinsumDense("abc,bcd->abd", (16, 32), name="batched")(outputs)
@@ -297,7 +297,7 @@ def test_litert_does_not_skip_what_it_does_not_read_as_it_is_stored():
 
 @pytest.mark.parametrize("name", ["RELU6", "TRANSPOSE"])
 def test_an_operation_of_the_file_in_the_way(name, monkeypatch):
-    """Keras's graph has nothing that XNNPACK cannot run; what counts is whether the file has."""
+    """Keras's graph has nothing that XNNPACK cannot run, but the file has. The file counts."""
     model = xnnpack_model()
     kernel = keras.ops.convert_to_numpy(model.get_layer("pointwise").kernel)
     file = LiteRTFile(
@@ -353,7 +353,7 @@ def test_onnx_skips_nothing():
 @pytest.mark.parametrize("target", ["litert", "onnx"])
 def test_targets_that_need_an_extra(target, monkeypatch):
     package = {"litert": "ai_edge_litert", "onnx": "onnxscript"}[target]
-    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    monkeypatch.setitem(sys.modules, package, None)  # as if not installed
     with pytest.raises(ImportError, match=rf'pip install "keras-trim\[{target}\]"'):
         keras_trim.check(dense(blocks((64, 32), 0.8)), target)
 

@@ -1,4 +1,4 @@
-"""Rules about layers are tested through the policy that shares them; here, what `check` says."""
+"""What `check` reports. The rules about layers are tested through the policy that shares them."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ import keras_trim
 
 
 def model(*within, sparsity=0.8, channels=8):
-    """The shape of model that XNNPACK runs sparsely, its 1x1 convolutions pruned."""
+    """Returns a model of the shape that XNNPACK runs sparsely, with pruned 1x1 convolutions."""
     built = keras.Sequential(
         [
             keras.Input((16, 16, 3)),
@@ -44,7 +44,7 @@ def test_a_model_that_is_run_sparsely():
 
 
 def test_more_than_two_thirds_of_the_cluster_are_zero():
-    # 8x8 weights each: one at 50 % is carried by one at 90 %.
+    # 8x8 weights each: the layer at 90 % compensates for the one at 50 %.
     built = model(sparsity=0.5)
     assert not keras_trim.check(built, "xnnpack")
     kernel = built.get_layer("second").kernel

@@ -1,4 +1,4 @@
-"""The commands that write or judge models."""
+"""The commands that write or evaluate models."""
 
 import keras
 import numpy as np
@@ -59,7 +59,7 @@ def test_prune_on_examples(folder):
     result = run_json("prune", folder / "dense.keras", path, "-s", 0.5, "-c", folder / "x.npy")
     assert result["pruned"]["zeros"] == 252
     for kernel, dense in zip(_kernels(path), _kernels(folder / "dense.keras"), strict=True):
-        assert (kernel != dense)[kernel != 0].any()  # weights that stay make up for the others
+        assert (kernel != dense)[kernel != 0].any()  # the remaining weights compensate
     arguments = ("-c", folder / "x.npz", "--examples", 32, "-o", folder / "s.json")
     options = ("--plot", folder / "heat.png", "--sparsities", "0.5,0.9", "--method", "magnitude")
     result = run_json("sensitivity", folder / "dense.keras", *arguments, *options)

@@ -60,7 +60,7 @@ def test_json_is_all_there_is(folder):
     assert code == 0, err
     assert out.startswith("{\n")
     assert out.endswith("}\n")
-    assert err == ""  # nothing of what the backend prints
+    assert err == ""  # nothing that the backend prints
 
 
 def test_python_m_keras_trim():
@@ -69,7 +69,7 @@ def test_python_m_keras_trim():
     assert out.startswith("keras-trim ")
 
 
-# A job in the background of a shell ignores Ctrl-C, and its children do, too.
+# A shell's background job ignores Ctrl-C, and so do its children.
 _HEARS_CTRL_C = (
     sys.executable,
     "-c",
@@ -79,7 +79,7 @@ _HEARS_CTRL_C = (
 
 
 def test_interrupted(folder):
-    """Ctrl-C during the work: one line, 130, nothing left behind."""
+    """Ctrl-C during the work: one line, exit code 130, no leftovers."""
     (folder / "slow.py").write_text("open('started', 'w').close()\nimport time\ntime.sleep(300)\n")
     arguments = ("prune", "dense.keras", "pruned.keras", "-s.5", "-f", "--import", "slow.py")
     process = start(*arguments, cwd=folder, before=_HEARS_CTRL_C)
@@ -122,7 +122,7 @@ def test_closed_streams(folder, closed):
     assert (folder / "x.keras").exists()
 
 
-# Root may write anywhere, unless it gives up that right.
+# Root may write anywhere, unless it drops that capability.
 _AS_USER = ("setpriv", "--bounding-set=-all", "--inh-caps=-all") if os.geteuid() == 0 else ()
 
 
@@ -161,5 +161,5 @@ def test_colours_on_a_terminal_only(no_color):
         pass
     assert finish(process)[0] == 0
     os.close(leader)
-    # 3x and 9x are colours; bold and the like may stay.
+    # 3x and 9x are colors. Bold and the like may stay.
     assert any(code in out for code in (b"\x1b[36m", b"\x1b[1;36m", b"\x1b[33m")) is not no_color

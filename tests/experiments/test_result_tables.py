@@ -35,6 +35,7 @@ def results(tmp_path, monkeypatch):
     lines = [_row(None, seed, test) for seed, test in enumerate([91.0, 92.0, 93.0])]
     lines += [_row(0.5, seed, test) for seed, test in enumerate([90.5, 92.0, 92.5])]
     lines += [_row("2:4", 0, 88.0), _row(0.5, 0, 89.0, "TFMOT")]
+    lines.append(_row(0.5, 0, 90.25) | {"backend": "jax"})
     milliseconds = {"keras-trim": 1.5, "litert": 3.0, "onnxruntime": 4.0}
     lines.append({"kind": "time", "target": 0.5, "milliseconds": milliseconds, "litert_bytes": 700})
     text = "".join(json.dumps(line) + "\n" for line in lines)
@@ -66,6 +67,7 @@ def test_section_says_what_was_and_was_not_run(results):
     assert "| 90 % |  | 0 | not run yet |" in text
     assert "Fewer than three seeds were run of: 2:4." in text
     assert "Not run yet: 75 %, 80 %, 87.5 %, 90 %." in text
+    assert "50 %, seed 0, on JAX: 90.25." in text
     assert "`conv_1` stays dense" in text
 
 

@@ -90,6 +90,13 @@ class KerasCall(HostOperation):
             results = self.function(*args, **kwargs)
         for result, target in zip(_present(results), outputs, strict=True):
             array = np.asarray(keras.ops.convert_to_numpy(result))
+            if array.shape != target.shape:
+                raise ValueError(
+                    "A layer that runs in Keras gives an output of another shape than its "
+                    "`compute_output_shape` says. "
+                    f"Received: layer={self.function.name}, with an output of shape "
+                    f"{array.shape}, not {target.shape}"
+                )
             np.copyto(target, array, casting="unsafe")
             if array.dtype.name in WIDE and not np.array_equal(target, array):
                 raise ValueError(
@@ -114,22 +121,29 @@ def output_specs(function, args, kwargs):
     """`KerasTensor`s of what a layer or operation gives for `KerasTensor`s among its arguments.
 
     Layers declare their own dtype, which is not what they give for integers; operations declare
-    complex numbers where they give real ones. So these are traced.
+    complex numbers where they give real ones; a layer that is told its output's shape once leaves
+    the batch's size free. So these are traced.
     """
     specs = function.compute_output_spec(*args, **kwargs)
     inputs = [x for x in tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
     is_real = all(is_number(y.dtype) for y in _present(specs))
-    if not inputs or (is_real and any(is_float(x.dtype) for x in inputs)):
+    is_known = not any(None in y.shape for y in _present(specs))
+    if not inputs or (is_real and is_known and any(is_float(x.dtype) for x in inputs)):
         return specs
     try:
         traced = compute_output_spec(function, *args, **kwargs)
         return tree.map_structure(
-            lambda spec, y: None if spec is None else keras.KerasTensor(spec.shape, y.dtype),
+            lambda spec, y: None if spec is None else keras.KerasTensor(_sizes(spec, y), y.dtype),
             specs,
             traced,
         )
     except Exception:  # any code of any user
         return specs
+
+
+def _sizes(spec, traced):
+    """The declared shape, with the traced size where that is free."""
+    return [b if a is None else a for a, b in zip(spec.shape, traced.shape, strict=True)]
 
 
 def _present(structure):

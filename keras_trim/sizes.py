@@ -1,4 +1,4 @@
-"""How large a model is in each way of storing it."""
+"""Measures how large a model is in each storage format."""
 
 import dataclasses
 import gzip
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import keras
 from keras.src.saving import saving_lib
 
+from keras_trim import exporters
 from keras_trim.arguments import check_model, takes_named
 from keras_trim.progress import progress
 from keras_trim.storage import model as model_files
@@ -27,11 +28,11 @@ FORMATS = {
 
 @dataclasses.dataclass(frozen=True)
 class SizeRow:
-    """One way to store a model.
+    """The size of a model in one format.
 
     Args:
         format: String. One of the keys of `FORMATS`.
-        name: String. What is stored.
+        name: String. A description of the format.
         num_bytes: Integer.
         factor: Float. How many times smaller than the weights in memory.
     """
@@ -44,7 +45,7 @@ class SizeRow:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class SizeTable(Shown):
-    """The sizes of a model; printed, a table.
+    """The sizes of a model. It prints as a table.
 
     Args:
         rows: List of `SizeRow`.
@@ -55,10 +56,10 @@ class SizeTable(Shown):
     left_out: dict[str, str]
 
     def __getitem__(self, format: str) -> SizeRow:
-        """The `SizeRow` of a format.
+        """Returns the `SizeRow` of a format.
 
         Raises:
-            KeyError: if it was not measured.
+            KeyError: if the format was not measured.
         """
         for row in self.rows:
             if row.format == format:
@@ -80,24 +81,25 @@ def size_table(
     formats: Sequence[str] = tuple(FORMATS),
     verbose: str | bool = "auto",
 ) -> SizeTable:
-    """Measures how large a model is in memory, gzipped, as `.ktrim` and as LiteRT file.
+    """Measures the size of a model in memory, gzipped, as `.ktrim` and as a LiteRT file.
 
-    The optimizer's state is left out of all of them.
+    No format includes the optimizer's state.
 
     Args:
-        model: Keras model that is built.
+        model: Built Keras model.
         formats: Sequence of strings. What to measure: `"raw"` (the weights in memory), `"h5"` (the
-            weights file of Keras), `"gzip"` (the same through gzip -9), `"ktrim"`, `"int8"`
-            (`.ktrim` with rounded values), `"litert"`. By default everything.
-        verbose: `"auto"` (says how far it is, on a terminal and in a notebook, if it takes longer
-            than two seconds), `True` or `False`.
+            weights file of Keras), `"gzip"` (that file through gzip -9), `"ktrim"`, `"int8"`
+            (`.ktrim` with int8 values), `"litert"`. Default: all of them.
+        verbose: `"auto"` (reports progress on a terminal or in a notebook if it takes longer than
+            two seconds), `True` or `False`.
 
     Returns:
-        `SizeTable`. `print` it for a table; `.rows` is the data, and `.left_out` says what could
-        not be measured and why, LiteRT without its extra for instance.
+        `SizeTable`. `print` it for a table. `.rows` has the data. `.left_out` says which formats
+            could
+        not be measured and why, for example LiteRT without its extra.
 
     Raises:
-        ValueError: if the model is not built, or a format is unknown.
+        ValueError: if the model is not built or a format is unknown.
 
     Example:
 
@@ -132,8 +134,8 @@ def size_table(
     return SizeTable(rows, left_out)
 
 
-class _LeftOut(Exception):  # noqa: N818, it is no error
-    """Why a format cannot be measured."""
+class _LeftOut(Exception):  # noqa: N818, not an error for the user
+    """The reason why a format cannot be measured."""
 
 
 def _num_bytes(variable):
@@ -175,13 +177,11 @@ def _measure_int8(model, folder):
 
 
 def _measure_litert(model, folder):
-    import keras_trim
-
     path = folder / "model.tflite"
     try:
-        keras_trim.export(model, path, format="litert")
+        exporters.export(model, path, format="litert")
         return path.stat().st_size
-    except Exception as error:  # an extra that is missing, an operation that LiteRT lacks
+    except Exception as error:  # a missing extra, or an operation that LiteRT lacks
         raise _LeftOut(" ".join(str(error).split()) or type(error).__name__) from error
 
 

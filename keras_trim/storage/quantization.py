@@ -1,4 +1,4 @@
-"""Storing weights in fewer bits than they have, and by how much that changes them."""
+"""Quantizes weights to fewer bits and measures the error."""
 
 import numpy as np
 
@@ -18,40 +18,40 @@ def check_kind(kind):
         )
 
 
-def narrow(values, kind):
-    """Rounds an array to fewer bits.
+def quantize(values, kind):
+    """Quantizes an array: rounds it to fewer bits.
 
     Args:
         values: Array of floats.
         kind: String. One of `KINDS`.
 
     Returns:
-        Tuple of the rounded array, its scales and their axis (both `None` except for `"int8"`); or
-        `None` if that would save nothing, or if the array holds values that `kind` cannot.
+        Tuple of the quantized array, its scales and their axis (both `None` except for `"int8"`).
+        `None` if quantization would save nothing, or if `kind` cannot represent some value.
     """
     name = dtype_name(values.dtype)
     if name not in FLOATS or DTYPES[kind].itemsize >= values.itemsize or not values.size:
         return None
     if kind == "int8":
-        return _quantize(values)
+        return _quantize_int8(values)
     with np.errstate(over="ignore"):
         rounded = values.astype(DTYPES[kind])
     if not np.array_equal(np.isfinite(rounded), np.isfinite(values)):
-        return None  # too large for it
+        return None  # some value overflows
     return rounded, None, None
 
 
-def widen(values, dtype, scales=None, axis=None):
-    """Inverts `narrow` as far as that is possible.
+def dequantize(values, dtype, scales=None, axis=None):
+    """Inverts `quantize`, up to rounding.
 
     Args:
         values: Array.
-        dtype: `numpy.dtype`. What to return.
+        dtype: `numpy.dtype` to return.
         scales: Array of rank 1 to multiply by, or `None`.
-        axis: Integer. The axis of `values` that the scales belong to.
+        axis: Integer. The axis of `values` that the scales run along.
 
     Returns:
-        Array of `dtype`. Products are taken in float32, or in float64 if that is asked for.
+        Array of `dtype`. The product is computed in float32, or in float64 if `dtype` is float64.
     """
     if scales is None:
         with np.errstate(all="ignore"):
@@ -65,7 +65,7 @@ def widen(values, dtype, scales=None, axis=None):
         return product.astype(dtype, copy=False)
 
 
-def _quantize(values):
+def _quantize_int8(values):
     axis = _channel_axis(values.shape)
     others = tuple(other for other in range(values.ndim) if other != axis)
     largest = np.max(np.abs(values.astype(np.float32)), axis=others, keepdims=True)
@@ -77,13 +77,13 @@ def _quantize(values):
 
 
 def _round_up(scales):
-    """The next larger bfloat16: half the bytes, for steps that are at most 1 % larger."""
+    """Rounds up to bfloat16: half the bytes of float32, for steps at most 1 % larger."""
     bits = np.maximum(scales, np.finfo(np.float32).tiny).view(np.uint32)
     return ((bits + np.uint32(0xFFFF)) >> 16).astype(np.uint16).view(DTYPES["bfloat16"])
 
 
 def _channel_axis(shape):
-    """The last axis that counts anything: outputs, or the channels of a depthwise kernel."""
+    """Returns the last axis longer than 1: outputs, or the channels of a depthwise kernel."""
     return max((axis for axis, size in enumerate(shape) if size > 1), default=len(shape) - 1)
 
 
