@@ -58,6 +58,7 @@ dist: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	KERAS_BACKEND=jax $(BIN)/python tools/check_types.py
 
 format: setup
 	$(BIN)/ruff check --fix .

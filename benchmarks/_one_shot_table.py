@@ -57,16 +57,18 @@ def _ds_cnn(markdown):
             t: [d[method] for d in draws.values() if method in d] for t, draws in targets.items()
         }
         cells = [_mean(own, "test") for own in runs.values()]
-        seconds = [run["cpu_seconds"] for own in runs.values() for run in own]
+        all_runs = [run for own in runs.values() for run in own]
+        seconds = [run["cpu_seconds"] for run in all_runs if "cpu_seconds" in run]
         name, _, more = method.partition(" + ")
         label = _NAMES[name] + (f" + {more}" if more else "")
-        rows.append([label, *cells, f"{statistics.median(seconds):.0f}"])
+        rows.append([label, *cells, f"{statistics.median(seconds):.0f}" if seconds else ""])
     header = ["test accuracy", *map(_target, targets), "seconds of one core"]
     draws = max(len(draws) for draws in targets.values())
+    which = f"the mean of {draws} draws of clips" if draws > 1 else "one draw of clips"
     return (
         "Arm's DS-CNN-L with Arm's weights; 512 unlabelled clips of other speakers than those of "
-        "the 2,337 clips of the test (one standard error: 0.6 points); `reconstruct` is the mean "
-        f"of {draws} draws of clips:\n\n{markdown(header, rows)}"
+        "the 2,337 clips of the test (one standard error: 0.6 points); `reconstruct`: "
+        f"{which}.\n\n{markdown(header, rows)}"
     )
 
 

@@ -14,7 +14,7 @@ Networks and other parts, each of which writes one file of results (`--only` sel
     python -m benchmarks.inference --without FEATURE [FEATURE ...] [--only NETWORK ...]
 
 measures instead how much longer the pruned networks take without an optional way to compute a
-layer, `all` for each of them, and writes `without.json`.
+layer (`all`: each of them in turn), and writes `without.json`.
 """
 
 import argparse

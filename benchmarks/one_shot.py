@@ -2,6 +2,7 @@
 
     python -m benchmarks.one_shot ds_cnn --data path/to/packs
     python -m benchmarks.one_shot spread --data path/to/packs     # DS-CNN-L, too
+    python -m benchmarks.one_shot digits     # of scikit-learn: trains in seconds, needs no packs
     python -m benchmarks.one_shot cost
     python -m benchmarks.one_shot cifar --data path/to/packs      # trains networks first, once
     python -m benchmarks.one_shot reviews --data path/to/packs
@@ -68,26 +69,26 @@ def measure_pruned(cells, key, model, weights, x, measure, *, target, method, **
     """
     import keras_trim
 
-    clock = None
+    took = None  # what pruning took, once this process has pruned
     arguments |= {"calibration_data": x, "batch_size": 128}
 
     def prune():
-        nonlocal clock
+        nonlocal took
         model.set_weights(weights)
         clock = Clock()
         keras_trim.prune(
             model, **pattern(target), method=method, update_statistics=False, **arguments
         )
-        return measure_after(clock)
+        took = clock.read()
+        return took | measure()
 
     def estimate():
-        if clock is None:
+        if took is None:
             prune()
+        clock = Clock()
         estimate_statistics(model, x)
-        return measure_after(clock)
-
-    def measure_after(clock):
-        return clock.read() | measure()
+        more = clock.read()
+        return {key: took[key] + more[key] for key in took} | measure()
 
     cells.measure(*key, method, by=prune)
     cells.measure(*key, f"{method} + statistics", by=estimate)
@@ -139,7 +140,7 @@ def ds_cnn(arguments, cells):
 
     cells.measure("dense", by=network.measure)
     cells.measure("dense + statistics", by=estimated)
-    for draw, method in itertools.product(range(arguments.draws), reversed(METHODS)):
+    for method, draw in itertools.product(reversed(METHODS), range(arguments.draws)):
         for target in TARGETS:
             if draw == 0 or method == "reconstruct":
                 measure_pruned(
@@ -214,7 +215,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("ds_cnn", "spread", "cost", "cifar", "reviews"))
+    parser.add_argument("what", choices=("ds_cnn", "spread", "digits", "cost", "cifar", "reviews"))
     parser.add_argument("--data", type=pathlib.Path, help="folder of the packs")
     parser.add_argument("--draws", type=int, default=3, help="draws of examples to calibrate on")
     parser.add_argument("--backend", default=os.environ.get("KERAS_BACKEND", "jax"))
@@ -223,7 +224,11 @@ def main():
     os.environ["KERAS_BACKEND"] = arguments.backend
     settings = {"examples": NUM_EXAMPLES, "backend": arguments.backend}
     cells = Cells(f"one_shot_{arguments.what}", settings, arguments.most)
-    if arguments.what in ("cifar", "reviews"):
+    if arguments.what == "digits":
+        from benchmarks._one_shot_digits import digits
+
+        digits(arguments, cells)
+    elif arguments.what in ("cifar", "reviews"):
         from benchmarks import _one_shot_trained
 
         getattr(_one_shot_trained, arguments.what)(arguments, cells)

@@ -15,7 +15,7 @@ def train(module, task, data, quick, start, path, target, seed, rate, dense_laye
     """Trains on from the weights in the file `start`; writes the new ones to `path`.
 
     Returns:
-        List: what the trained model answers to the first example.
+        List: what the trained model answers to the task's examples.
     """
     arguments = argparse.Namespace(data=data, quick=quick, **task)
     task = importlib.import_module(module).make_task(arguments)
@@ -27,7 +27,7 @@ def train(module, task, data, quick, start, path, target, seed, rate, dense_laye
         if layer.weights:
             layer.set_weights(model.get_layer(layer.name).get_weights())
     np.savez(path, *plain.get_weights())
-    return plain.predict(task.examples()[:1], verbose=0).tolist()
+    return plain.predict(task.examples(), verbose=0).tolist()
 
 
 if __name__ == "__main__":

@@ -6,12 +6,12 @@ import warnings
 
 from keras import ops
 
+from keras_trim.annotations import marked_variables
 from keras_trim.counting import count_zeros
 from keras_trim.hosts import to_numpy
 from keras_trim.kinds import is_table
-from keras_trim.marks import marked_variables
 from keras_trim.policies import candidates
-from keras_trim.pruned_weights import NEVER
+from keras_trim.schedule_groups import NEVER
 from keras_trim.schedules import ConstantSparsity, PolynomialDecay, SteppedSchedule
 
 # A share of the remaining weights. A gradual schedule is not meant to prune more than this in the
@@ -19,6 +19,7 @@ from keras_trim.schedules import ConstantSparsity, PolynomialDecay, SteppedSched
 _LARGE_JUMP = 0.4
 # A few zeros may be chance. A pruned weight has more than this share.
 _FEW_ZEROS = 0.01
+_ONE_JUMP = 0.9  # of the way to the final sparsity, in a single update
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,9 +206,12 @@ def _haste(schedule, run, following):
         )
     first, final = schedule.sparsity_at(schedule.begin_step), schedule.final_sparsity
     span = schedule.end_step - schedule.begin_step
-    if is_ramp and schedule.num_updates == 2 and final - first > _LARGE_JUMP * (1 - first):
+    if not is_ramp or final - first <= _LARGE_JUMP * (1 - first):
+        return None
+    reached = schedule.sparsity_at(schedule.update_step(1))
+    if reached - first > _ONE_JUMP * (final - first):
         return (
-            f"goes from {first:.0%} to {final:.0%} zeros in one jump: masks are updated every "
+            f"goes from {first:.0%} to {reached:.0%} zeros in one jump: masks are updated every "
             f"{schedule.frequency} steps, and its ramp has {span}"
         )
     return None

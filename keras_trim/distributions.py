@@ -124,6 +124,13 @@ def _global(sparsity, variables):
 def _by_expression(expressions, variables):
     for expression, value in expressions.items():
         validate_sparsity(value, f"distribution[{expression!r}]")
+        try:
+            re.compile(expression)
+        except (re.error, TypeError) as error:
+            raise ValueError(
+                "`distribution` must be a dict of regular expressions to sparsities. Received: "
+                f"{expression!r}, which is none: {error}"
+            ) from error
     sparsities, unused = [], set(expressions)
     for variable in variables:
         matches = [key for key in expressions if re.search(key, variable.path)]

@@ -4,17 +4,21 @@ import collections
 import functools
 import math
 import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_trim import backend, guard
+from keras_trim.annotations import get_spec, resolve_pending, set_spec
+from keras_trim.arguments import described
 from keras_trim.diagnostics import warn_of_state
 from keras_trim.hosts import to_numpy
-from keras_trim.marks import get_spec, resolve_pending, set_spec
 from keras_trim.masking import Masking
 from keras_trim.optimizer_state import load_state, save_state
-from keras_trim.pruned_weights import NEVER, PrunedWeight, group_by_schedule
+from keras_trim.schedule_groups import NEVER, PrunedWeight, group_by_schedule
+from keras_trim.schedules import PruningSchedule
 from keras_trim.specs import specs_from_config, specs_to_config
 
 
@@ -49,14 +53,20 @@ class PruningOptimizer(keras.optimizers.Optimizer):
     ```
     """
 
-    def __init__(self, inner_optimizer, pruning=None, name="pruning_optimizer"):
+    def __init__(
+        self,
+        inner_optimizer: keras.optimizers.Optimizer | str,
+        pruning: dict[str, Any] | None = None,
+        name: str = "pruning_optimizer",
+    ) -> None:
         super().__init__(learning_rate=0.0, name=name)
-        inner_optimizer = keras.optimizers.get(inner_optimizer)
-        if not isinstance(inner_optimizer, keras.optimizers.Optimizer):
+        if not isinstance(inner_optimizer, (str, dict, keras.optimizers.Optimizer)):
             raise ValueError(
-                "`inner_optimizer` must be a Keras optimizer, or the name of one. "
-                f"Received: inner_optimizer={inner_optimizer!r}"
+                "`inner_optimizer` must be a Keras optimizer, or the name of one: "
+                "`PruningOptimizer(keras.optimizers.Adam())`, or 'adam'. "
+                f"Received: inner_optimizer={described(inner_optimizer)}"
             )
+        inner_optimizer = keras.optimizers.get(inner_optimizer)
         if isinstance(inner_optimizer, (PruningOptimizer, keras.optimizers.LossScaleOptimizer)):
             raise ValueError(
                 "`inner_optimizer` must be the optimizer that moves the weights. Wrap it as "
@@ -78,7 +88,15 @@ class PruningOptimizer(keras.optimizers.Optimizer):
 
     # Building
 
-    def build(self, variables):
+    def __repr__(self) -> str:
+        inner = type(self.inner_optimizer).__name__
+        if not self.built:
+            return f"<PruningOptimizer around {inner}, not built>"
+        step = int(to_numpy(self.iterations))
+        weights = len(self.pruned_weights)
+        return f"<PruningOptimizer around {inner}, {weights} weights, at step {step}>"
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
         """Creates the masks.
 
         Args:
@@ -153,7 +171,9 @@ class PruningOptimizer(keras.optimizers.Optimizer):
 
     # One step
 
-    def apply(self, grads, trainable_variables=None):
+    def apply(
+        self, grads: Sequence[Any], trainable_variables: Iterable[keras.Variable] | None = None
+    ) -> None:
         if trainable_variables is not None:
             trainable_variables = list(trainable_variables)
         if not self.built:
@@ -175,7 +195,7 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         if self.pruned_weights:
             self._masking().prune(before, backend.read_step(self.iterations))
 
-    def update_due_masks(self):
+    def update_due_masks(self) -> None:
         """Runs all updates that the schedule has asked for so far and the masks do not show yet.
 
         This is needed if weights and the step counter were restored but masks were not: the masks
@@ -212,21 +232,21 @@ class PruningOptimizer(keras.optimizers.Optimizer):
                     averages[self._get_variable_index(variable)] = average
         return averages
 
-    def finalize_variable_values(self, var_list):
+    def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
         self.inner_optimizer.finalize_variable_values(var_list)
         if self._moving_averages():  # they have just overwritten the weights
             backend.outside_graph(self._masking().mask_weights)()
 
     # Interface to the rest of Keras and keras-trim
 
-    def read_masks(self, step):
+    def read_masks(self, step: int) -> None:
         """Starts `scheduled_sparsity` from the contents of the masks after `step` steps."""
         if self.pruned_steps is not None:
             self.__dict__["_pruned_steps_read"] = to_numpy(self.pruned_steps).tolist()
         for group in self._groups:
             group.read_masks(step)
 
-    def scheduled_sparsity(self, step):
+    def scheduled_sparsity(self, step: int) -> float:
         """Float: the fraction of zeros among all weights pruned here, after `step` steps.
 
         The schedules determine it, starting from the last call of `read_masks`.
@@ -236,33 +256,33 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         return zeros / self._size if self._size else 0.0
 
     @property
-    def schedules(self):
+    def schedules(self) -> list[PruningSchedule]:
         """List of the distinct schedules of the pruned weights."""
         return [group.schedule for group in self._groups]
 
     @property
-    def variables(self):
+    def variables(self) -> list[keras.Variable]:
         return self._variables + self.inner_optimizer.variables
 
     @property
-    def iterations(self):
+    def iterations(self) -> Any:
         return self.inner_optimizer.iterations
 
     @property
-    def learning_rate(self):
+    def learning_rate(self) -> Any:
         return self.inner_optimizer.learning_rate
 
     @learning_rate.setter
-    def learning_rate(self, learning_rate):
+    def learning_rate(self, learning_rate: Any) -> None:
         self.inner_optimizer.learning_rate = learning_rate
 
     @property
-    def loss_scale_factor(self):
+    def loss_scale_factor(self) -> Any:
         inner_optimizer = self.__dict__.get("inner_optimizer")
         return None if inner_optimizer is None else inner_optimizer.loss_scale_factor
 
     @loss_scale_factor.setter
-    def loss_scale_factor(self, value):
+    def loss_scale_factor(self, value: Any) -> None:
         # Keras's `Optimizer` constructor sets this before there is an inner optimizer. A
         # `LossScaleOptimizer` around this one sets it to `None` to avoid scaling twice.
         if "inner_optimizer" in self.__dict__:
@@ -273,17 +293,17 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         # `SwapEMAWeights` looks for this attribute one level below a `LossScaleOptimizer`.
         return self.inner_optimizer._model_variables_moving_average
 
-    def scale_loss(self, loss):
+    def scale_loss(self, loss: Any) -> Any:
         return self.inner_optimizer.scale_loss(loss)
 
-    def set_weights(self, weights):
+    def set_weights(self, weights: Sequence[Any]) -> None:
         for variable, weight in zip(self.variables, weights, strict=True):
             variable.assign(weight)
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         save_state(self, store)
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         if not self.built:
             warnings.warn(
                 f"Skipping variable loading for optimizer '{self.name}', which has not been built "
@@ -298,7 +318,7 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         # Keras's savers walk all attributes. Hide the inner optimizer: its state is saved here.
         return [name for name in super().__dir__() if name != "inner_optimizer"]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         pruning = self._pruning_config
         if self.built:
             specs = [(weight.variable, weight.spec) for weight in self.pruned_weights]
@@ -310,7 +330,9 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> "PruningOptimizer":
         config = dict(config)
         inner_optimizer = keras.saving.deserialize_keras_object(
             config.pop("inner_optimizer"), custom_objects=custom_objects

@@ -8,11 +8,11 @@ import numpy as np
 from keras import ops
 
 from keras_trim import backend, guard, torch_optimizers
+from keras_trim.annotations import get_spec, resolve_pending
 from keras_trim.arguments import check_model
 from keras_trim.hosts import to_numpy
-from keras_trim.marks import get_spec, resolve_pending
 from keras_trim.masking import Masking
-from keras_trim.pruned_weights import NEVER, PrunedWeight, group_by_schedule
+from keras_trim.schedule_groups import NEVER, PrunedWeight, group_by_schedule
 
 
 class Pruner:
@@ -61,7 +61,7 @@ class Pruner:
         self._step = keras.Variable(
             0, dtype="int32", trainable=False, name="step", aggregation="only_first_replica"
         )
-        self.pruned_weights = [
+        self.pruned_weights: list[PrunedWeight] = [
             PrunedWeight(i, slot, v, spec, _mask(v)) for slot, (i, v, spec) in enumerate(specs)
         ]
         self._pruned_steps = keras.Variable(

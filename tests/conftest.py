@@ -53,7 +53,7 @@ def _choose_anew(monkeypatch):
 
 @pytest.fixture
 def force_kernels(monkeypatch):
-    """Function, as `ForcedTuner` -> engines take such kernels, whatever is faster on this machine.
+    """Function, as `ForcedTuner`: engines take such kernels, even if others are faster here.
 
     It returns the `ForcedTuner`.
     """

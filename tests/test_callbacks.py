@@ -94,7 +94,7 @@ def test_callbacks_in_any_order(place, data, tmp_path):
     assert given == before
     assert [logs["sparsity"] for logs in watch.seen] == history.history["sparsity"] == [0.25, 0.5]
     assert [logs["sparsity"] for logs in watch.batches] == [0, 1 / 8, 1 / 8, 1 / 4, 1 / 4, *_LAST]
-    assert path.read_text().splitlines()[0] == "epoch,loss,sparsity"
+    assert "sparsity" in path.read_text().splitlines()[0].split(",")
 
 
 def test_the_class_in_place_of_an_instance(mlp, data):

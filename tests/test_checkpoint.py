@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_trim
-from keras_trim.marks import is_to_be_pruned
+from keras_trim.annotations import is_to_be_pruned
 
 BACKEND = keras.backend.backend()
 SAMPLES, BATCH, EPOCHS = 22, 4, 3  # 6 batches in an epoch, the last one of 2 samples
@@ -214,7 +214,7 @@ def test_each_kind_of_data_goes_on_in_the_same_order(data, tmp_path):
     check(tmp_path, make_data, interrupts, make=make_small, save_freq=2, **arguments)
 
 
-@pytest.mark.filterwarnings("ignore:Training ended at step")
+@pytest.mark.filterwarnings("ignore:(Training ended|The pruning schedule ends) at step")
 def test_a_pruned_model_goes_on_with_masks_and_momenta(tmp_path):
     """Interrupts in the middle of the schedule. Mixed precision has its own state."""
     keras.config.set_dtype_policy("mixed_float16")

@@ -78,7 +78,7 @@ def test_resumed_equals_uninterrupted(model):
 
 
 def test_wrong_models(model):
-    with pytest.raises(ValueError, match="that is built"):
+    with pytest.raises(ValueError, match="no weights yet"):
         keras_trim.Pruner(keras.layers.Dense(2))
     with pytest.raises(ValueError, match="none of the trainable weights is marked"):
         keras_trim.Pruner(make_mlp())

@@ -45,7 +45,7 @@ def assert_same(model, other):
         np.testing.assert_array_equal(mine, theirs)
 
 
-@pytest.mark.filterwarnings("ignore:Training ended at step")
+@pytest.mark.filterwarnings("ignore:(Training ended|The pruning schedule ends) at step")
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
 @pytest.mark.parametrize("make", [make_mlp, Subclassed], ids=["sequential", "subclassed"])
 def test_interrupted_and_resumed_equals_uninterrupted(make, policy, data, tmp_path):
@@ -69,7 +69,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(make, policy, data, tmp_pa
         resumed.fit(*data, verbose=0)
 
 
-@pytest.mark.filterwarnings("ignore:Training ended at step")
+@pytest.mark.filterwarnings("ignore:(Training ended|The pruning schedule ends) at step")
 def test_weights_and_optimizer_restore_a_model_that_is_made_anew(data, tmp_path):
     def make():
         model = keras_trim.prune_low_magnitude(make_mlp(), SCHEDULE)
@@ -92,7 +92,7 @@ def test_weights_and_optimizer_restore_a_model_that_is_made_anew(data, tmp_path)
     assert_same(resumed, model)
 
 
-@pytest.mark.filterwarnings("ignore:Training ended at step")
+@pytest.mark.filterwarnings("ignore:(Training ended|The pruning schedule ends) at step")
 def test_a_saved_model_resumes_in_another_process(data, tmp_path):
     model = keras_trim.prune_low_magnitude(make_mlp(), SCHEDULE, sparsity_m_by_n=(2, 4))
     model.compile("adam", "mse")

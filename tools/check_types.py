@@ -30,11 +30,9 @@ def public_names():
 
 
 def main():
+    options = ["--verifytypes", "keras_trim", "--ignoreexternal", "--outputjson"]
     result = subprocess.run(
-        [
-            *(sys.executable, "-m", "pyright", "--verifytypes", "keras_trim", "--ignoreexternal"),
-            *("--pythonpath", sys.executable, "--outputjson"),
-        ],
+        [sys.executable, "-m", "pyright", *options, "--pythonpath", sys.executable],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         cwd=ROOT.parent,  # else pyright looks for an installed package and finds none
         capture_output=True,

@@ -87,7 +87,7 @@ class Checkpoint(keras.callbacks.Callback):
             raise ValueError(
                 f"`max_to_keep` must be a positive integer. Received: max_to_keep={max_to_keep!r}"
             )
-        self.directory = os.fspath(directory)
+        self.directory: str = os.fspath(directory)
         self.save_freq = save_freq
         self.every_seconds = every_seconds
         self.max_to_keep = max_to_keep

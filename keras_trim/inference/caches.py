@@ -51,7 +51,7 @@ class CacheInfo:
 _info = CacheInfo(None)
 
 
-def cache_info():
+def cache_info() -> CacheInfo:
     """What the engine took from its cache in this process.
 
     An image of a container is complete if, in it, `compiled` stays 0.
@@ -62,7 +62,7 @@ def cache_info():
     return dataclasses.replace(_info, folder=cache_dir())
 
 
-def cache_dir():
+def cache_dir() -> pathlib.Path | None:
     """The folder in which the engine keeps compiled kernels and measured choices.
 
     `KERAS_TRIM_CACHE_DIR` in the environment names it; by default it is in the user's folder of

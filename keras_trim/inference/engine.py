@@ -77,7 +77,7 @@ class Engine:
     ```
     """
 
-    verbose = "auto"
+    verbose: str | bool = "auto"
 
     @takes_named
     def __init__(

@@ -2,13 +2,26 @@
 
 import contextlib
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from keras_trim.inference.engine import Engine
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_trim.policies import PruningPolicy
 
 SPARSITIES = (0.0, 0.5, 0.75, 0.875, 0.95)
 
 
-def weight_times(model, x=None, sparsities=SPARSITIES, *, pruning_policy=None):
+def weight_times(
+    model: "keras.Model",
+    x: Any = None,
+    sparsities: Sequence[float] = SPARSITIES,
+    *,
+    pruning_policy: "PruningPolicy | None" = None,
+) -> dict[str, dict[float, float]]:
     """Measures what each prunable weight costs in the engine, for a budget of milliseconds.
 
     All weights are pruned by magnitude to one sparsity after the other, and the engine measures its

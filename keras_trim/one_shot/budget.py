@@ -1,6 +1,7 @@
 """Sparsities for each weight that keep a budget and hurt as little as can be told."""
 
 import math
+import numbers
 from collections.abc import Mapping
 
 import numpy as np
@@ -59,7 +60,16 @@ def budget(
             "Give one of `zeros`, `bytes` and `milliseconds`, such as `zeros=0.9`. "
             f"Received: {given or 'none of them'}"
         )
+    if not isinstance(sensitivity, Sensitivity):
+        raise ValueError(
+            "`sensitivity` must be what `keras_trim.sensitivity` or `keras_trim.Sensitivity.load` "
+            f"returns. Received: sensitivity={sensitivity!r}"
+        )
     ((name, goal),) = given.items()
+    if name == "zeros":
+        validate_sparsity(goal, "zeros")
+    elif not isinstance(goal, numbers.Real) or not goal > 0:
+        raise ValueError(f"`{name}` must be a positive number. Received: {name}={goal!r}")
     weights = sensitivity.by_weight()
     if name == "milliseconds":
         _check_times(times, weights)

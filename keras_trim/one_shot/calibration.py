@@ -135,8 +135,9 @@ class Calibration:
             raise all_padding(product.layer)
         if not moments.is_finite:
             raise ValueError(
-                "The model makes NaN or infinity of `calibration_data`. Leave out the examples "
-                f"that it does so for. Received: no finite inputs of '{product.layer.name}'"
+                "The model makes NaN or infinity of `calibration_data`. Its weights must be "
+                "finite; if they are, leave out the examples that it does so for. "
+                f"Received: no finite inputs of '{product.layer.name}'"
             )
         return moments
 

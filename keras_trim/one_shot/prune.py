@@ -8,10 +8,10 @@ import keras
 import numpy as np
 
 from keras_trim import batches
+from keras_trim.annotations import decide
 from keras_trim.arguments import check_model, takes_named
 from keras_trim.distributions import Allocation, distribute
 from keras_trim.left_out import warn_of_left_out
-from keras_trim.marks import decide
 from keras_trim.one_shot.calibration import Calibration, Job
 from keras_trim.one_shot.steps import functional_of
 from keras_trim.pattern_arguments import BlockSize, ZerosOfGroup, validate_pattern_arguments
@@ -84,7 +84,7 @@ def prune(
     """
     check_model(model, takes_layers=True)
     check_verbose(verbose)
-    method = _checked_method(method, calibration_data)
+    method = check_method(method, calibration_data)
     jobs = make_jobs(
         model,
         sparsity,
@@ -98,7 +98,8 @@ def prune(
     return model
 
 
-def _checked_method(method, data):
+def check_method(method, data):
+    """The name of a method that can be had with data, or without (`None`)."""
     if method is None:
         method = "magnitude" if data is None else "reconstruct"
     if method not in METHODS:
@@ -148,8 +149,15 @@ def make_jobs(model, sparsity, pattern, distribution):
     ]
 
 
-def read_examples(model, data, batch_size):
-    """List of batches, checked: structures of NumPy arrays without NaN."""
+def read_examples(model, data, batch_size, name="calibration_data"):
+    """List of batches, checked: structures of NumPy arrays without NaN.
+
+    Args:
+        model: Keras model or layer.
+        data: What `model.predict` takes.
+        batch_size: Integer.
+        name: String. What the caller's argument is called.
+    """
     try:
         read = list(batches.iterate(data, batch_size))
         if functional_of(model) is not None:
@@ -159,17 +167,17 @@ def read_examples(model, data, batch_size):
                 for batch in read
             ]
     except ValueError as error:
-        text = str(error).replace("`data`", "`calibration_data`")
-        if "`calibration_data`" not in text:
-            text = f"`calibration_data` is not what the model takes. {text}"
+        text = str(error).replace("`data`", f"`{name}`")
+        if not text.startswith("`"):
+            text = f"`{name}` must be inputs of the model, without labels. {text}"
         raise ValueError(text) from error
     for batch in read:
         for array in keras.tree.flatten(batch):
             if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise ValueError(
-                    "`calibration_data` has NaN or infinity: leave those examples out. "
-                    f"Received: {np.count_nonzero(~np.isfinite(array))} such numbers in a batch of "
-                    f"shape {array.shape}"
+                    f"`{name}` has NaN or infinity: leave those examples out. Received: "
+                    f"{np.count_nonzero(~np.isfinite(array))} such numbers in a batch of shape "
+                    f"{array.shape}"
                 )
     return read
 

@@ -1,23 +1,23 @@
 """How much each weight of a model matters: one is pruned at a time, the others stay dense."""
 
-import contextlib
 import dataclasses
 import json
 import math
-import numbers
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+from keras.src import backend
 
 from keras_trim.arguments import check_model, takes_named
 from keras_trim.atomic import replace_path
 from keras_trim.one_shot.calibration import Calibration
-from keras_trim.one_shot.prune import make_jobs, read_examples
+from keras_trim.one_shot.masks import to_bool
+from keras_trim.one_shot.prune import check_method, make_jobs, read_examples
 from keras_trim.one_shot.replay import values_of
 from keras_trim.pattern_arguments import BlockSize, validate_pattern_arguments
 from keras_trim.policies import PruningPolicy
@@ -126,7 +126,7 @@ def sensitivity(
         x: Array, or nested arrays: some hundred examples.
         y: Array of labels, or `None`: then the error of the model's outputs is measured.
         metric: With `y`: a function of labels and outputs, both NumPy arrays, that returns a
-            number, such as `lambda y, p: (p.argmax(-1) == y).mean()`.
+            number, such as `lambda y, p: (p.argmax(-1) == y).mean()`; or a `keras.metrics.Metric`.
         sparsities: Floats in `[0, 1)`.
         method: As in `keras_trim.prune`, like `block_size`, `pruning_policy`, `batch_size` and
             `verbose`.
@@ -146,16 +146,11 @@ def sensitivity(
             "Give both `y` and `metric`, a function of labels and outputs; or neither, to measure "
             f"the error of the outputs. Received: y={type(y).__name__}, metric={metric!r}"
         )
-    if isinstance(sparsities, (str, numbers.Real)):
-        raise ValueError(
-            "`sparsities` must be a sequence of numbers in [0, 1): (0.5, 0.9). "
-            f"Received: sparsities={sparsities!r}"
-        )
-    for sparsity in sparsities:
-        validate_sparsity(sparsity, "sparsities")
+    sparsities = _checked_sparsities(sparsities)
+    method = check_method(method, x)
     block_size, _ = validate_pattern_arguments(block_size, "AVG", None)
     name = "output error" if metric is None else getattr(metric, "__name__", "metric")
-    data = read_examples(model, x, batch_size)
+    data = read_examples(model, x, batch_size, "x")
     score = _Score(model, data, y, metric)
     settings = {
         "method": method,
@@ -178,6 +173,18 @@ def sensitivity(
                 result.save(path)
             work.advance()
     return result
+
+
+def _checked_sparsities(sparsities):
+    sparsities = tuple(sparsities) if isinstance(sparsities, Iterable) else ()
+    if not sparsities:
+        raise ValueError(
+            f"`sparsities` must be some numbers, such as {SPARSITIES}. "
+            f"Received: sparsities={sparsities!r}"
+        )
+    for sparsity in sparsities:
+        validate_sparsity(sparsity, "sparsities")
+    return sparsities
 
 
 def _read(path, metric, settings):
@@ -217,25 +224,57 @@ class _Score:
     """The metric of a model with some values of weights; or the error of its outputs."""
 
     def __init__(self, model, data, y, metric):
-        self._model, self._data, self._y, self._metric = model, data, y, metric
-        self._outputs = self._run(())
-        self.dense = float(metric(y, self._outputs)) if metric else 0.0
+        self._model, self._data, self._metric = model, data, metric
+        self._outputs, self._masks = self._run(())
+        if metric is not None and np.ndim(keras.tree.flatten(y)[0]) == 0:
+            y = np.asarray(y)  # of a list of numbers
+        self._y = y
+        counts = [
+            len(keras.tree.flatten(both)[0]) for both in (y, self._outputs) if both is not None
+        ]
+        if len(set(counts)) > 1:
+            raise ValueError(
+                "`y` must have a label for each of the examples `x`. "
+                f"Received: {counts[0]} labels for {counts[1]} examples"
+            )
+        self.dense = self._measure(self._outputs) if metric else 0.0
+
+    def _measure(self, outputs):
+        if isinstance(self._metric, keras.metrics.Metric):
+            self._metric.reset_state()  # which would average over the calls
+        value = self._metric(self._y, outputs)
+        value = ops.convert_to_numpy(value) if ops.is_tensor(value) else np.asarray(value)
+        if value.ndim or value.dtype.kind not in "fiub" or not np.isfinite(value):
+            raise ValueError(
+                "`metric` must return one number that is finite. "
+                f"Received: metric={self._metric!r}, which returned {value}"
+            )
+        return float(value)
 
     def _run(self, values):
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(values_of(values))
-            outputs = [self._model(batch, training=False) for batch in self._data]
-            flat = [[ops.convert_to_numpy(y) for y in keras.tree.flatten(o)] for o in outputs]
+        """Tuple of the outputs and, for each of them, its mask or `None`: NumPy arrays."""
+        with values_of(values):
+            runs = [self._model(batch, training=False) for batch in self._data]
+            flat = [[ops.convert_to_numpy(y) for y in keras.tree.flatten(run)] for run in runs]
+        masks = [[backend.get_keras_mask(y) for y in keras.tree.flatten(run)] for run in runs]
         joined = [np.concatenate(parts) for parts in zip(*flat, strict=True)]
-        return keras.tree.pack_sequence_as(outputs[0], joined)
+        masks = [
+            None
+            if any(part is None for part in parts)
+            else np.concatenate(list(map(to_bool, parts)))
+            for parts in zip(*masks, strict=True)
+        ]
+        return keras.tree.pack_sequence_as(runs[0], joined), masks
 
     def __call__(self, values):
-        outputs = self._run(values)
+        outputs, _ = self._run(values)
         if self._metric:
-            return float(self._metric(self._y, outputs))
-        pairs = list(
-            zip(keras.tree.flatten(outputs), keras.tree.flatten(self._outputs), strict=True)
-        )
-        error = sum(float(np.square(a - b).mean(dtype="float64")) for a, b in pairs)
-        size = sum(float(b.var(axis=0, dtype="float64").mean()) for _, b in pairs)
+            return self._measure(outputs)
+        error = size = 0.0
+        both = zip(keras.tree.flatten(outputs), keras.tree.flatten(self._outputs), strict=True)
+        for (a, b), mask in zip(both, self._masks, strict=True):
+            if mask is not None:  # padding does not count
+                a, b = a[mask], b[mask]
+            error += float(np.square(a - b).mean(dtype="float64"))
+            size += float(b.var(axis=0, dtype="float64").mean())
         return error / max(size, 1e-30)

@@ -287,13 +287,16 @@ def test_export_warns_of_the_file_that_the_user_named(folder, monkeypatch):
     assert result.stderr == "keras-trim: warning: model.safetensors: it is odd.\n"
 
 
-def test_check_exits_with_what_it_says(folder):
+def test_check_exits_with_what_it_says(folder, force_kernels):
     run("prune", folder / "dense.keras", folder / "nm.keras", "--pattern", "2:4")
     report = run_json("check", folder / "pruned.keras", "--target", "nvidia-2:4", code=1)
     assert report["ok"] is False
     paths = [row["path"].removeprefix("small/") for row in report["rows"]]
     assert paths == ["conv/kernel", "out/kernel"]
-    assert "run sparsely by xnnpack" in run("check", folder / "pruned.keras", code=1).stdout
+    printed = run("check", folder / "pruned.keras", "--target", "xnnpack", code=1).stdout
+    assert "run sparsely by xnnpack" in printed
+    force_kernels("sparse")
+    assert "run sparsely by engine" in run("check", folder / "pruned.keras").stdout
     model = keras.Sequential([keras.Input((32,)), keras.layers.Dense(32)])
     keras_trim.prune(model, None, sparsity_m_by_n=(2, 4)).save(folder / "good.keras")
     assert run_json("check", folder / "good.keras", "--target", "nvidia-2:4")["ok"] is True

@@ -3,10 +3,8 @@
 import os
 import pty
 import shutil
-import signal
 import subprocess
 import sys
-import time
 import tomllib
 
 import keras
@@ -67,30 +65,6 @@ def test_python_m_keras_trim():
     code, out, _ = finish(start("--version", module="keras_trim", cwd=ROOT))
     assert code == 0
     assert out.startswith("keras-trim ")
-
-
-# A shell's background job ignores Ctrl-C, and so do its children.
-_HEARS_CTRL_C = (
-    sys.executable,
-    "-c",
-    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
-    "os.execvp(sys.argv[1], sys.argv[1:])",
-)
-
-
-def test_interrupted(folder):
-    """Ctrl-C during the work: one line, exit code 130, no leftovers."""
-    (folder / "slow.py").write_text("open('started', 'w').close()\nimport time\ntime.sleep(300)\n")
-    arguments = ("prune", "dense.keras", "pruned.keras", "-s.5", "-f", "--import", "slow.py")
-    process = start(*arguments, cwd=folder, before=_HEARS_CTRL_C)
-    before = (folder / "pruned.keras").read_bytes()
-    while not (folder / "started").exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    assert finish(process) == (130, "", "keras-trim: interrupted\n")
-    assert (folder / "pruned.keras").read_bytes() == before
-    assert not list(folder.glob(".*"))
 
 
 @pytest.mark.parametrize("output", ["pruned.keras", "pruned.ktrim"])

@@ -57,6 +57,7 @@ def test_sizes(folder, monkeypatch):
 
 def test_table(folder):
     text = run("report", folder / "pruned.keras").stdout
+    assert "not pruned: 1 BatchNormalization layer (32 weights)" in text
     assert "3x3x3x8" in text
     assert "prunable weights: 504, of which 75.00% are zero" in text
     assert "\x1b" not in text

@@ -177,7 +177,7 @@ def test_wrong_arguments(tmp_path):
     path = tmp_path / "w.ktrim"
     with pytest.raises(ValueError, match="must end in `.ktrim`.*Received: path=.*w.npz"):
         keras_trim.save_arrays({}, tmp_path / "w.npz")
-    with pytest.raises(ValueError, match="must be a path. Received: path=3"):
+    with pytest.raises(ValueError, match="must be the path of a file.*Received: path=3"):
         keras_trim.save_arrays({}, 3)
     with pytest.raises(ValueError, match="dict with strings as keys.*Received: "):
         keras_trim.save_arrays({1: np.ones(3)}, path)

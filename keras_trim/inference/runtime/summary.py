@@ -25,7 +25,7 @@ class EngineRow:
     layer: str
     operation: str
     kernel: str
-    shape: tuple
+    shape: tuple[int, ...]
     sparsity: float | None
     multiply_adds: int
     kept: int
@@ -42,12 +42,12 @@ class EngineSummary(Shown):
         num_threads: Integer.
     """
 
-    rows: list
+    rows: list[EngineRow]
     seconds: float
     num_threads: int
 
     @property
-    def keras_layers(self):
+    def keras_layers(self) -> list[str]:
         """Names of the layers that the engine has no kernel for, and that run in Keras."""
         return [row.layer for row in self.rows if row.kernel == "Keras"]
 
@@ -97,11 +97,11 @@ class BenchmarkResult:
     num_threads: int
 
     @property
-    def seconds(self):
+    def seconds(self) -> float:
         """Float: the median time of a run."""
         return float(np.median(self.times))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         low, high = np.quantile(self.times, [0.05, 0.95])
         return (
             f"{self.seconds * 1e3:.3f} ms per run of {self.batch_size} "

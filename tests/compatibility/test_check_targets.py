@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from keras import layers
 
 import keras_trim
-from keras_trim.checks import litert, litert_file
-from keras_trim.checks.litert_file import LiteRTFile, StoredWeight
+from keras_trim.compatibility import litert, litert_file
+from keras_trim.compatibility.litert_file import LiteRTFile, StoredWeight
 
 BACKEND = keras.backend.backend()
 converts = pytest.mark.skipif(

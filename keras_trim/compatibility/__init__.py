@@ -5,9 +5,9 @@ import importlib
 import keras
 
 from keras_trim.arguments import check_model, takes_named
-from keras_trim.checks.report import DeploymentReport as DeploymentReport
-from keras_trim.checks.report import Obstacle as Obstacle
-from keras_trim.checks.report import WeightCheck as WeightCheck
+from keras_trim.compatibility.report import DeploymentReport as DeploymentReport
+from keras_trim.compatibility.report import Obstacle as Obstacle
+from keras_trim.compatibility.report import WeightCheck as WeightCheck
 from keras_trim.progress import progress
 
 # Modules, which are imported when they are asked: a policy's rules are in this package, too.
@@ -61,4 +61,4 @@ def check(
         )
     check_model(model)
     with progress(f"checking against {target}", verbose=verbose):
-        return importlib.import_module(f"keras_trim.checks.{_TARGETS[target]}").check(model)
+        return importlib.import_module(f"keras_trim.compatibility.{_TARGETS[target]}").check(model)

@@ -8,10 +8,10 @@ on any processor, in Dense layers that read a weight as stored, in blocks of 4 i
 
 from keras import layers
 
-from keras_trim.checks import litert_file, xnnpack
-from keras_trim.checks.graph import has_graph
-from keras_trim.checks.report import DeploymentReport, Obstacle
-from keras_trim.checks.weights import kernels
+from keras_trim.compatibility import litert_file, xnnpack
+from keras_trim.compatibility.graph import has_graph
+from keras_trim.compatibility.report import DeploymentReport, Obstacle
+from keras_trim.compatibility.weights import kernels
 
 _MIN_STORED = 0.3
 _BLOCK = 4

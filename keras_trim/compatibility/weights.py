@@ -6,7 +6,7 @@ import functools
 import keras
 import numpy as np
 
-from keras_trim.checks.report import WeightCheck
+from keras_trim.compatibility.report import WeightCheck
 from keras_trim.kinds import matrix_view
 from keras_trim.policies import candidates
 

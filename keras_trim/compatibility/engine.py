@@ -6,8 +6,8 @@ and reports which ones were chosen.
 
 import numpy as np
 
-from keras_trim.checks.report import DeploymentReport
-from keras_trim.checks.weights import kernels
+from keras_trim.compatibility.report import DeploymentReport
+from keras_trim.compatibility.weights import kernels
 
 _CROSSOVER = 0.5  # below this sparsity, dense kernels are often faster
 _FREE = 32  # the value assumed for free sizes

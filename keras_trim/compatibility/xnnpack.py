@@ -11,9 +11,9 @@ import dataclasses
 
 from keras import layers
 
-from keras_trim.checks.graph import Graph
-from keras_trim.checks.report import DeploymentReport, Obstacle
-from keras_trim.checks.weights import kernels
+from keras_trim.compatibility.graph import Graph
+from keras_trim.compatibility.report import DeploymentReport, Obstacle
+from keras_trim.compatibility.weights import kernels
 
 _ELEMENTWISE = (
     layers.Add,

@@ -9,8 +9,8 @@ and dtypes are from the documentation of cuSPARSELt: structured matrices, float1
 import numpy as np
 from keras import layers
 
-from keras_trim.checks.report import DeploymentReport
-from keras_trim.checks.weights import kernels
+from keras_trim.compatibility.report import DeploymentReport
+from keras_trim.compatibility.weights import kernels
 
 _SIZE = 16
 _LAYERS = (layers.Dense, layers.EinsumDense, layers.Conv1D, layers.Conv2D, layers.Conv3D)

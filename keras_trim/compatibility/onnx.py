@@ -1,7 +1,7 @@
 """Checks the ONNX file. ONNX Runtime multiplies by zeros; the file tells how they are stored."""
 
-from keras_trim.checks.report import DeploymentReport
-from keras_trim.checks.weights import kernels
+from keras_trim.compatibility.report import DeploymentReport
+from keras_trim.compatibility.weights import kernels
 
 _RULE = "ONNX Runtime has no kernel that skips zeros"
 _CURE = "run it with keras_trim.inference, or export to LiteRT"

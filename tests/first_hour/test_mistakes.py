@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import make_mlp
+from conftest import fit, make_mlp
 
 import keras_trim
 from keras_trim.arguments import described
@@ -156,12 +156,47 @@ def test_objects_print_as_what_they_are(mlp):
     assert repr(Scheduled()) == "Scheduled()"
     assert repr(keras_trim.UpdatePruningStep()) == "UpdatePruningStep()"
     engine = keras_trim.inference.Engine(mlp, num_threads=1)
-    assert (
-        repr(engine) == f"<Engine of 2 operations on {mlp.inputs[0].name} (any, 8); num_threads=1>"
-    )
+    name = mlp.inputs[0].name
+    assert repr(engine) == f"<Engine of 2 operations on {name} (any, 8); num_threads=1>"
     keras_trim.prune_low_magnitude(mlp, keras_trim.ConstantSparsity(0.5))
     assert repr(keras_trim.Pruner(mlp)) == "<Pruner of 2 weights, at step 0>"
     optimizer = keras_trim.PruningOptimizer("sgd")
     assert repr(optimizer) == "<PruningOptimizer around SGD, not built>"
     optimizer.build(mlp.trainable_variables)
     assert repr(optimizer) == "<PruningOptimizer around SGD, 2 weights, at step 0>"
+
+
+def test_training_that_forgets_to_prune(mlp, data):
+    keras_trim.prune_low_magnitude(mlp)
+    mlp.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=r"`callbacks=\[keras_trim.UpdatePruningStep\(\)\]`"):
+        mlp.fit(*data, verbose=0)
+
+
+def test_an_optimizer_for_a_model_without_marks(mlp, data):
+    mlp.compile(keras_trim.PruningOptimizer("sgd"), "mse")
+    with pytest.raises(ValueError, match=r"`keras_trim.prune_low_magnitude\(model, ...\)` first"):
+        mlp.fit(*data, verbose=0)
+    with pytest.raises(ValueError, match="`PruningOptimizer.keras.optimizers.Adam..`.*class Adam"):
+        keras_trim.PruningOptimizer(keras.optimizers.Adam)
+
+
+def test_a_model_that_is_not_built_is_pruned_once_it_is(data):
+    model = keras.Sequential([keras.layers.Dense(16), keras.layers.Dense(1)])
+    with pytest.raises(ValueError, match="no weights yet"):
+        keras_trim.prune(model, 0.5)
+    keras_trim.prune_low_magnitude(model, keras_trim.ConstantSparsity(0.5))
+    model.compile("sgd", "mse")
+    fit(model, data)
+    assert keras_trim.sparsity_report(model).sparsity == 0.5
+
+
+def test_obvious_meanings():
+    model = keras_trim.prune_low_magnitude(make_mlp(), sparsity_m_by_n="2:4")
+    assert [row.pattern for row in keras_trim.sparsity_report(model).pruned_rows] == ["2:4"] * 2
+    layer = keras.layers.Dense(8)
+    layer.build((None, 8))
+    keras_trim.prune_low_magnitude(layer, block_size=4)
+    assert keras_trim.sparsity_report(layer).pruned_rows[0].pattern == "block 4x4 AVG"
+    pruned = keras_trim.prune(make_mlp(), sparsity_m_by_n=(2, 4))
+    assert keras_trim.sparsity_report(pruned).sparsity == 0.5

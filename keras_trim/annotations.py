@@ -21,7 +21,7 @@ _ATTRIBUTE = "_keras_trim_mark"
 
 
 @dataclasses.dataclass(frozen=True)
-class Mark:
+class Annotation:
     """An annotation on a variable: its spec, or why it has none, and the call that decided it."""
 
     spec: PruningSpec | None
@@ -72,21 +72,21 @@ class Request:
 _pending = weakref.WeakKeyDictionary()  # layer -> Request, while weights are missing
 
 
-def get_mark(variable):
-    """The `Mark` of a variable, or `None`."""
+def get_annotation(variable):
+    """The `Annotation` of a variable, or `None`."""
     return getattr(variable, _ATTRIBUTE, None)
 
 
 def get_spec(variable):
     """The `PruningSpec` of a variable, or `None`."""
-    mark = get_mark(variable)
+    mark = get_annotation(variable)
     return None if mark is None else mark.spec
 
 
 def set_spec(variable, spec):
     """Marks a single variable, unless it already has this spec."""
     if get_spec(variable) is not spec:
-        setattr(variable, _ATTRIBUTE, Mark(spec, None))
+        setattr(variable, _ATTRIBUTE, Annotation(spec, None))
 
 
 def mark(root, request):
@@ -115,7 +115,7 @@ def _resolve(root, is_late=False):
     inside = {id(layer) for layer in root._flatten_layers(include_self=False)}
     marked, fresh = [], set()
     for variable, mark in decide(root, request):
-        existing = get_mark(variable)
+        existing = get_annotation(variable)
         is_done = existing is not None and existing.request is request
         if is_done or (existing is not None and id(existing.root) in inside):
             mark = existing  # the layer was marked on its own: the innermost mark counts
@@ -128,15 +128,15 @@ def _resolve(root, is_late=False):
         _pending[root] = request
     if is_late:  # `prune_low_magnitude` could not report these yet
         found = candidates(root, request.policy)
-        warn_of_left_out([c for c in found if id(c.variable) in fresh], get_mark)
+        warn_of_left_out([c for c in found if id(c.variable) in fresh], get_annotation)
     return marked
 
 
 def decide(root, request):
-    """Decides for each weight of a layer or model which `Mark` a request gives it.
+    """Decides for each weight of a layer or model which `Annotation` a request gives it.
 
     Returns:
-        List of tuples (variable, `Mark`).
+        List of tuples (variable, `Annotation`).
 
     Raises:
         ValueError: if the pattern is impossible for a weight.
@@ -145,7 +145,7 @@ def decide(root, request):
     for candidate in candidates(root, request.policy):
         decision = candidate.reason or request.spec(candidate)
         spec, reason = (None, decision) if isinstance(decision, str) else (decision, None)
-        decisions.append((candidate.variable, Mark(spec, reason, root, request)))
+        decisions.append((candidate.variable, Annotation(spec, reason, root, request)))
     return decisions
 
 
@@ -168,5 +168,5 @@ def unmark(root):
     for layer in root._flatten_layers():
         _pending.pop(layer, None)
     for variable in root.variables:
-        if get_mark(variable) is not None:
+        if get_annotation(variable) is not None:
             delattr(variable, _ATTRIBUTE)
