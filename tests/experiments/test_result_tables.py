@@ -78,4 +78,7 @@ def test_a_model_that_was_not_run(tmp_path):
 
 def test_small_table_has_the_models_with_figures(results, tmp_path):
     lines = tables.small_table([results, tables.Results("mnist_cnn", tmp_path)])
+    assert tables.small_table([tables.Results("mnist_cnn", tmp_path)]) == [
+        "No sparse row was run yet."
+    ]
     assert lines[2:] == ["| DS-CNN-L | accuracy | 92.00 ± 0.58 | 91.67 ± 0.60 |  |  |"]
