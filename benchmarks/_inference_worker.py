@@ -157,5 +157,12 @@ def resident_bytes():
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def measure_without(**arguments):
+    """As `_inference_without.measure`."""
+    from benchmarks import _inference_without
+
+    return _inference_without.measure(**arguments)
+
+
 if __name__ == "__main__":
-    serve(load, answer, measure, time_layers, save_engine, resident_bytes)
+    serve(load, answer, measure, time_layers, save_engine, resident_bytes, measure_without)

@@ -9,7 +9,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from keras_trim.inference.kernels.vector import LANES
+from keras_trim.inference.kernels.llvm import LANES
 
 _CHAINS = 12  # independent sums: more than latency times units on any CPU we use
 _STEPS = 1_000_000

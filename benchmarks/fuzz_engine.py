@@ -25,7 +25,7 @@ SECONDS = 30
 
 
 def _call(engine, inputs):
-    engine._tuner.choices._name = None
+    engine._tuner.cache._name = None
     engine._tuner.seconds = 1e-5
     try:
         engine(inputs)

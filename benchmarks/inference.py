@@ -10,6 +10,11 @@ Networks and other parts, each of which writes one file of results (`--only` sel
     memory        resident memory of a process that runs a pruned network
     compile       seconds from a Keras model to its first answer, with and without cached kernels
     crossover     the sparsity from which a sparse product is faster, per shape; and a plot
+
+    python -m benchmarks.inference --without FEATURE [FEATURE ...] [--only NETWORK ...]
+
+measures instead how much longer the pruned networks take without an optional way to compute a
+layer (`all`: each of them in turn), and writes `without.json`.
 """
 
 import argparse
@@ -23,7 +28,7 @@ import time
 
 import numpy as np
 
-from benchmarks import _inference_files, _inference_plot
+from benchmarks import _inference_files, _inference_plot, _inference_without
 from benchmarks._common import (
     QUICK_RESULTS,
     RESULTS,
@@ -276,6 +281,9 @@ def parse_arguments():
     parser.add_argument("--only", nargs="+", default=choices, choices=choices, metavar="PART")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--quick", action="store_true", help="few rounds, to try it out")
+    parser.add_argument(
+        "--without", nargs="+", metavar="FEATURE", choices=(*_inference_without.FEATURES, "all")
+    )
     parser.add_argument("--output", type=pathlib.Path, help="folder for the results")
     parser.add_argument(
         "--work-dir", type=pathlib.Path, help="folder that keeps the peers' files for another run"
@@ -286,6 +294,29 @@ def parse_arguments():
     return arguments
 
 
+def measure_without(files, arguments, folder, settings):
+    """Measures the pruned networks, and one with zeros in blocks, without optional features."""
+    features = arguments.without
+    if "all" in features:
+        features = list(_inference_without.FEATURES)
+    results, networks = {}, [name for name in arguments.only if name in NETWORKS]
+    cases = [(name, False) for name in networks]
+    cases += [(name, True) for name in networks if name == "mobilenet_v1"]
+    for name, is_blocked in cases:
+        path = files.get(OURS, name, max(NETWORKS[name].goals))
+        title = f"{name}, zeros in blocks" if is_blocked else name
+        for threads in arguments.threads:
+            with Worker("benchmarks._inference_worker", "jax") as worker:
+                found = worker.call(
+                    "measure_without", name=name, path=path, features=features,
+                    num_threads=threads, rounds=8 * settings["rounds"], is_blocked=is_blocked,
+                )  # fmt: skip
+            results.setdefault(title, {})[threads] = found
+            for feature, one in found.items():
+                print(f"{title}, threads: {threads}, without {feature}: {one['gain']:.3f}")
+            write_result(folder, "without", settings, {}, results)
+
+
 def main():
     arguments = parse_arguments()
     folder = (arguments.output or (QUICK_RESULTS if arguments.quick else RESULTS)) / "inference"
@@ -293,6 +324,9 @@ def main():
     with contextlib.ExitStack() as stack:
         work_dir = arguments.work_dir or stack.enter_context(tempfile.TemporaryDirectory())
         files = stack.enter_context(_inference_files.Files(pathlib.Path(work_dir)))
+        if arguments.without:
+            measure_without(files, arguments, folder, settings)
+            return
         bench = Bench(files, arguments.threads, arguments.peer_python, settings)
         versions = bench.versions()
         for part in arguments.only:

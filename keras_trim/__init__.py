@@ -27,7 +27,7 @@ else:
 
 if typing.TYPE_CHECKING:  # imported when they are used: see `_MODULES`
     from keras_trim.checkpoints import Checkpoint
-    from keras_trim.checks import DeploymentReport, check
+    from keras_trim.compatibility import DeploymentReport, check
     from keras_trim.distributions import Allocation
     from keras_trim.exporters import ExportedFile, export
     from keras_trim.one_shot import Sensitivity, budget, prune, sensitivity
@@ -45,7 +45,7 @@ if typing.TYPE_CHECKING:  # imported when they are used: see `_MODULES`
 # Module -> names that training does not need, so that `import keras_trim` is quick.
 _MODULES = {
     "checkpoints": ("Checkpoint",),
-    "checks": ("DeploymentReport", "check"),
+    "compatibility": ("DeploymentReport", "check"),
     "distributions": ("Allocation",),
     "exporters": ("ExportedFile", "export"),
     "one_shot": ("Sensitivity", "budget", "prune", "sensitivity"),

@@ -3,13 +3,13 @@
 import keras
 
 from keras_trim import backend
+from keras_trim.annotations import is_built, is_to_be_pruned
 from keras_trim.finding import (
     find_pruning_optimizer,
     find_pruning_optimizers,
     optimizer_places,
     set_optimizer,
 )
-from keras_trim.marks import is_built, is_to_be_pruned
 from keras_trim.optimizer import PruningOptimizer
 
 

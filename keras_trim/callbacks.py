@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from keras_trim import callback_order
+from keras_trim.annotations import marked_variables
 from keras_trim.arguments import described
 from keras_trim.attachment import attach
 from keras_trim.backend import BACKEND
@@ -17,7 +18,6 @@ from keras_trim.counting import count_zeros, smallest_magnitudes
 from keras_trim.diagnostics import Run, has_pruned, warn_before_training
 from keras_trim.finding import find_pruning_optimizer, find_pruning_optimizers
 from keras_trim.hosts import to_numpy
-from keras_trim.marks import marked_variables
 from keras_trim.report import warn_of_missed_targets
 from keras_trim.schedules import SteppedSchedule
 

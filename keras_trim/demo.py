@@ -23,7 +23,7 @@ from rich.table import Table
 
 import keras_trim
 from keras_trim import plots
-from keras_trim.marks import marked_variables
+from keras_trim.annotations import marked_variables
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 _SEED = 0

@@ -6,12 +6,12 @@ import warnings
 
 from keras import ops
 
+from keras_trim.annotations import marked_variables
 from keras_trim.counting import count_zeros
 from keras_trim.hosts import to_numpy
 from keras_trim.kinds import is_table
-from keras_trim.marks import marked_variables
 from keras_trim.policies import candidates
-from keras_trim.pruned_weights import NEVER
+from keras_trim.schedule_groups import NEVER
 from keras_trim.schedules import ConstantSparsity, PolynomialDecay, SteppedSchedule
 
 # A share of the remaining weights. A gradual schedule is not meant to prune more than this in the

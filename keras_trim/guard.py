@@ -14,8 +14,8 @@ import warnings
 
 import keras
 
+from keras_trim.annotations import get_spec, marked_variables, resolve_pending
 from keras_trim.finding import find_pruning_optimizer, find_pruning_optimizers
-from keras_trim.marks import get_spec, marked_variables, resolve_pending
 
 _MESSAGE = (
     "This model is marked for pruning, but nothing would prune it. Pass "

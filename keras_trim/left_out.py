@@ -8,7 +8,7 @@ from keras_trim.kinds import is_table
 _MAX_NAMES = 4
 
 
-def warn_of_left_out(candidates, mark_of, stacklevel=2):
+def warn_of_left_out(candidates, annotation_of, stacklevel=2):
     """Warns, once for all of them, of layers that stay dense, maybe against the user's intention.
 
     These are layers without any pruned weight that have at least one weight that would be pruned if
@@ -18,7 +18,7 @@ def warn_of_left_out(candidates, mark_of, stacklevel=2):
 
     Args:
         candidates: List of `Candidate`.
-        mark_of: Function from a variable to its `Mark`, or `None`.
+        annotation_of: Function from a variable to its `Annotation`, or `None`.
         stacklevel: Integer. As in `warnings.warn`, counted from the caller.
     """
     layers = {}
@@ -26,7 +26,7 @@ def warn_of_left_out(candidates, mark_of, stacklevel=2):
         layers.setdefault(id(candidate.layer), []).append(candidate)
     names, sizes = {}, {}
     for own in layers.values():
-        marks = [mark_of(candidate.variable) for candidate in own]
+        marks = [annotation_of(candidate.variable) for candidate in own]
         if any(mark is not None and mark.spec is not None for mark in marks):
             continue
         for candidate, mark in zip(own, marks, strict=True):

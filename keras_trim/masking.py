@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_trim import backend
 from keras_trim.hosts import to_numpy
-from keras_trim.pruned_weights import NEVER
+from keras_trim.schedule_groups import NEVER
 
 
 @dataclasses.dataclass(frozen=True)

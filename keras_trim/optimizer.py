@@ -9,12 +9,12 @@ import keras
 from keras import ops
 
 from keras_trim import backend, guard
+from keras_trim.annotations import get_spec, resolve_pending, set_spec
 from keras_trim.diagnostics import warn_of_state
 from keras_trim.hosts import to_numpy
-from keras_trim.marks import get_spec, resolve_pending, set_spec
 from keras_trim.masking import Masking
 from keras_trim.optimizer_state import load_state, save_state
-from keras_trim.pruned_weights import NEVER, PrunedWeight, group_by_schedule
+from keras_trim.schedule_groups import NEVER, PrunedWeight, group_by_schedule
 from keras_trim.specs import specs_from_config, specs_to_config
 
 

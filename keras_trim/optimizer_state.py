@@ -16,7 +16,7 @@ import numpy as np
 
 from keras_trim.hosts import to_numpy
 from keras_trim.identity import describe, identify, match
-from keras_trim.pruned_weights import NEVER
+from keras_trim.schedule_groups import NEVER
 
 
 def save_state(optimizer, store):

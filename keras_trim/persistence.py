@@ -13,8 +13,14 @@ import keras
 from keras.src.saving import saving_lib, serialization_lib
 
 from keras_trim import guard
+from keras_trim.annotations import (
+    get_annotation,
+    get_spec,
+    is_to_be_pruned,
+    marked_variables,
+    set_spec,
+)
 from keras_trim.attachment import attach
-from keras_trim.marks import get_mark, get_spec, is_to_be_pruned, marked_variables, set_spec
 from keras_trim.specs import specs_from_config, specs_to_config
 
 _KEY = "keras_trim"
@@ -70,7 +76,7 @@ def marks_from_config(model, config):
         return
     guard.install()
     for index, spec in specs.items():
-        if get_mark(model.variables[index]) is None:
+        if get_annotation(model.variables[index]) is None:
             set_spec(model.variables[index], spec)
 
 

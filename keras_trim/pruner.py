@@ -8,11 +8,11 @@ import numpy as np
 from keras import ops
 
 from keras_trim import backend, guard, torch_optimizers
+from keras_trim.annotations import get_spec, resolve_pending
 from keras_trim.arguments import check_model
 from keras_trim.hosts import to_numpy
-from keras_trim.marks import get_spec, resolve_pending
 from keras_trim.masking import Masking
-from keras_trim.pruned_weights import NEVER, PrunedWeight, group_by_schedule
+from keras_trim.schedule_groups import NEVER, PrunedWeight, group_by_schedule
 
 
 class Pruner:

@@ -8,12 +8,12 @@ from typing import Any
 import keras
 
 from keras_trim import guard, torch_optimizers
+from keras_trim.annotations import Request, decide, get_annotation, get_spec, is_built, mark, unmark
 from keras_trim.arguments import check_model, described, takes_named
 from keras_trim.attachment import detach
 from keras_trim.finding import find_pruning_optimizers
 from keras_trim.kinds import is_table
 from keras_trim.left_out import warn_of_left_out
-from keras_trim.marks import Request, decide, get_mark, get_spec, is_built, mark, unmark
 from keras_trim.pattern_arguments import BlockSize, ZerosOfGroup, validate_pattern_arguments
 from keras_trim.policies import PruningPolicy, candidates
 from keras_trim.report import warn_of_missed_targets
@@ -141,7 +141,7 @@ def _tell(layers, request, is_list):
         return
     pruned = [c for c in found if get_spec(c.variable) is not None]
     if not pruned and all(is_built(layer) for layer in layers):
-        reasons = [get_mark(candidate.variable).reason for candidate in found]
+        reasons = [get_annotation(candidate.variable).reason for candidate in found]
         for layer in layers:
             unmark(layer)
         if not is_list and isinstance(layers[0], keras.Model):
@@ -150,7 +150,7 @@ def _tell(layers, request, is_list):
         received = names[0] if len(names) == 1 else f"{names[:4]}{'...' if names[4:] else ''}"
         warnings.warn(nothing_to_prune(f"to_prune={received}", reasons), stacklevel=4)
         return
-    warn_of_left_out(found, get_mark, stacklevel=4)
+    warn_of_left_out(found, get_annotation, stacklevel=4)
     _warn_of_frozen(pruned)
 
 

@@ -7,9 +7,9 @@ from collections import Counter
 
 import keras
 
+from keras_trim.annotations import get_annotation, marked_variables, resolve_pending
 from keras_trim.arguments import check_model
 from keras_trim.counting import count_zeros
-from keras_trim.marks import get_mark, marked_variables, resolve_pending
 from keras_trim.policies import Candidate, candidates
 from keras_trim.tables import PrintedTable, Shown, without_empty
 
@@ -159,13 +159,13 @@ def sparsity_report(model: keras.layers.Layer) -> SparsityReport:
     resolve_pending()
     weights = list(candidates(model))
     zeros = count_zeros([candidate.variable for candidate in weights])
-    is_marked = any(get_mark(candidate.variable) is not None for candidate in weights)
+    is_marked = any(get_annotation(candidate.variable) is not None for candidate in weights)
     rows = [_row(*pair, is_marked) for pair in zip(weights, zeros, strict=True)]
     return SparsityReport(rows, is_marked)
 
 
 def _row(candidate: Candidate, zeros: int, is_model_marked: bool) -> ReportRow:
-    variable, mark = candidate.variable, get_mark(candidate.variable)
+    variable, mark = candidate.variable, get_annotation(candidate.variable)
     spec = mark.spec if mark else None
     reason = candidate.reason
     if mark is not None:
@@ -199,7 +199,9 @@ def warn_of_missed_targets(model, moment):
     Returns:
         Boolean. Whether it has warned.
     """
-    targets = [(v, get_mark(v).spec.target_zeros) for v in marked_variables(model) if v.trainable]
+    targets = [
+        (v, get_annotation(v).spec.target_zeros) for v in marked_variables(model) if v.trainable
+    ]
     targets = [(variable, target) for variable, target in targets if target is not None]
     counts = count_zeros([variable for variable, _ in targets])
     missed = []

@@ -8,8 +8,8 @@ flag.
 import threading
 import weakref
 
+from keras_trim.annotations import marked_variables
 from keras_trim.backend import BACKEND
-from keras_trim.marks import marked_variables
 
 _roots = weakref.WeakSet()  # layers and models that have been marked
 _pruners = weakref.WeakSet()

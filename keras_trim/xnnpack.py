@@ -2,8 +2,8 @@
 
 import keras
 
-from keras_trim.checks.graph import Graph
-from keras_trim.checks.xnnpack import find_cluster, is_1x1_convolution
+from keras_trim.compatibility.graph import Graph
+from keras_trim.compatibility.xnnpack import find_cluster, is_1x1_convolution
 from keras_trim.policies import PruningPolicy
 
 

@@ -6,8 +6,10 @@ import pytest
 from keras.src.backend.common import global_state
 
 import keras_trim
-from keras_trim.inference import tuning
-from keras_trim.inference.choices import Choices
+from keras_trim.inference import ForcedTuner
+from keras_trim.inference import engine as engine_module
+from keras_trim.inference.lowering import tuner as tuner_module
+from keras_trim.inference.lowering.tuning_cache import TuningCache
 
 # Tests of results inside a compiled training step, which optimizations change.
 OPTIMIZED = (
@@ -45,19 +47,21 @@ def _choose_anew(monkeypatch):
 
     They also skip emptying caches before each measured run.
     """
-    monkeypatch.setattr(Choices, "of_this_machine", classmethod(lambda cls: cls()))
-    monkeypatch.setattr(tuning, "_OTHERS", tuning.LANES)
+    monkeypatch.setattr(TuningCache, "of_this_machine", classmethod(lambda cls: cls()))
+    monkeypatch.setattr(tuner_module, "EVICTED", 16)
 
 
 @pytest.fixture
 def force_kernels(monkeypatch):
-    """Function, `"sparse"` or `"dense"` -> engines choose that kind of kernel, even if slower."""
+    """Function, as `ForcedTuner`: engines take such kernels, even if others are faster here.
 
-    def force(kind):
-        def fastest(tuner, ways, *args, **kwargs):
-            return next((way for way in ways if kind in str(way)), ways[0])
+    It returns the `ForcedTuner`.
+    """
 
-        monkeypatch.setattr(tuning.Tuner, "fastest", fastest)
+    def force(default="", **names):
+        tuner = ForcedTuner(default, **names)
+        monkeypatch.setattr(engine_module, "Tuner", lambda cache: tuner)
+        return tuner
 
     return force
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_trim
-from keras_trim.marks import is_to_be_pruned
+from keras_trim.annotations import is_to_be_pruned
 
 BACKEND = keras.backend.backend()
 SAMPLES, BATCH, EPOCHS = 22, 4, 3  # 6 batches in an epoch, the last one of 2 samples

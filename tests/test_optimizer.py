@@ -333,7 +333,7 @@ def test_a_users_schedule(run_eagerly, data):
 
 
 def test_a_schedule_too_long_for_a_table(data, monkeypatch):
-    monkeypatch.setattr("keras_trim.pruned_weights.MAX_TABLE_ENTRIES", 1)
+    monkeypatch.setattr("keras_trim.schedule_groups.MAX_TABLE_ENTRIES", 1)
     model = marked(PolynomialDecay(0.0, 0.5, 0, 4, power=1, frequency=1))
     model.compile("sgd", "mse")
     recorder = Recorder()

@@ -3,8 +3,6 @@
 import contextlib
 import math
 
-from keras import ops
-
 from keras_trim.inference.engine import Engine
 
 SPARSITIES = (0.0, 0.5, 0.75, 0.875, 0.95)
@@ -73,6 +71,8 @@ def _seconds_of_layers(model, x):
 @contextlib.contextmanager
 def _restored(variables):
     """A context after which variables have the values they had before."""
+    from keras import ops  # engines load where there is no Keras
+
     before = [ops.convert_to_numpy(variable.value).copy() for variable in variables]
     try:
         yield

@@ -8,10 +8,10 @@ import keras
 import numpy as np
 
 from keras_trim import batches
+from keras_trim.annotations import decide
 from keras_trim.arguments import check_model, takes_named
 from keras_trim.distributions import Allocation, distribute
 from keras_trim.left_out import warn_of_left_out
-from keras_trim.marks import decide
 from keras_trim.one_shot.calibration import Calibration, Job
 from keras_trim.one_shot.steps import functional_of
 from keras_trim.pattern_arguments import BlockSize, ZerosOfGroup, validate_pattern_arguments

@@ -8,7 +8,7 @@ import numpy as np
 from keras_trim.arguments import described
 from keras_trim.plots.style import (
     BLUE,
-    GREY,
+    GRAY,
     GRID,
     ORANGE,
     clear_spines,
@@ -79,7 +79,7 @@ def schedule_figure(
             num_steps,
             0.02,
             f"the schedule ends at step {schedule.end_step:,} ",
-            color=GREY,
+            color=GRAY,
             horizontalalignment="right",
         )
     ax.set_xlim(0, num_steps)
