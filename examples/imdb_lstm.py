@@ -77,7 +77,11 @@ def main(argv=None):
 
     steps = args.epochs * math.ceil(len(x_train) / BATCH_SIZE)
     schedule = keras_trim.PolynomialDecay(
-        initial_sparsity=0.3, final_sparsity=0.8, begin_step=0, end_step=steps // 2, frequency=20
+        initial_sparsity=0.3,
+        final_sparsity=0.8,
+        begin_step=0,
+        end_step=steps // 2,
+        frequency=max(1, min(20, steps // 16)),
     )
     keras_trim.prune_low_magnitude(model, schedule)
     compile_model(model)  # compile again, so that the optimizer's steps count from 0

@@ -72,7 +72,11 @@ def main(argv=None):
     (x_train, y_train), (x_test, y_test) = load_mnist(args.data, args.limit)
     steps = args.epochs * math.ceil(len(x_train) / BATCH_SIZE)
     schedule = keras_trim.PolynomialDecay(
-        initial_sparsity=0.0, final_sparsity=0.8, begin_step=steps // 3, end_step=steps * 2 // 3
+        initial_sparsity=0.0,
+        final_sparsity=0.8,
+        begin_step=steps // 3,
+        end_step=steps * 2 // 3,
+        frequency=max(1, min(100, steps // 16)),
     )
     # The model has no weights yet. They are marked when `fit` creates them.
     model = keras_trim.prune_low_magnitude(Classifier(), schedule)

@@ -209,7 +209,7 @@ def _haste(schedule, run, following):
     if not is_ramp or final - first <= _LARGE_JUMP * (1 - first):
         return None
     reached = schedule.sparsity_at(schedule.update_step(1))
-    if reached - first > _ONE_JUMP * (final - first):
+    if schedule.frequency > 1 and reached - first > _ONE_JUMP * (final - first):
         return (
             f"goes from {first:.0%} to {reached:.0%} zeros in one jump: masks are updated every "
             f"{schedule.frequency} steps, and its ramp has {span}"

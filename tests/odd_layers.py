@@ -37,4 +37,5 @@ def told(action):
 
 
 def pruned(model):
-    return [row.path for row in keras_trim.sparsity_report(model).pruned_rows]
+    report = keras_trim.sparsity_report(model)
+    return [row.path for row in report.pruned_rows] if report.is_marked else []

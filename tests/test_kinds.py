@@ -137,7 +137,7 @@ def test_lora_embeddings_and_convolutions():
     reasons = {
         row.path.rsplit("/", 1)[-1]: row.reason for row in keras_trim.sparsity_report(model).rows
     }
-    assert {name for name, reason in reasons.items() if reason.startswith("LoRA")} == {
+    assert {name for name, reason in reasons.items() if (reason or "").startswith("LoRA")} == {
         "lora_embeddings_a",
         "lora_embeddings_b",
         "lora_kernel_a",

@@ -117,6 +117,7 @@ def test_a_saved_model_resumes_in_another_process(data, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:(Training|Pruning)")
+@pytest.mark.filterwarnings("ignore:The pruning schedule ends at step")
 def test_a_stripped_model_loads_without_keras_trim(data, tmp_path):
     model = keras_trim.prune_low_magnitude(make_mlp(), SCHEDULE)
     model.compile("adam", "mse")

@@ -58,7 +58,7 @@ def pruned(model):
     """Lists the layers whose kernels are pruned."""
     report = keras_trim.sparsity_report(model)
     assert all(row.path.endswith("kernel") for row in report.pruned_rows)
-    return [row.layer for row in report.pruned_rows]
+    return [row.layer for row in report.pruned_rows] if report.is_marked else []
 
 
 def nested(model):

@@ -177,7 +177,7 @@ def test_an_optimizer_for_a_model_without_marks(mlp, data):
     mlp.compile(keras_trim.PruningOptimizer("sgd"), "mse")
     with pytest.raises(ValueError, match=r"`keras_trim.prune_low_magnitude\(model, ...\)` first"):
         mlp.fit(*data, verbose=0)
-    with pytest.raises(ValueError, match="`PruningOptimizer.keras.optimizers.Adam..`.*class Adam"):
+    with pytest.raises(ValueError, match="`PruningOptimizer.keras.optimizers.Adam...`.*class Adam"):
         keras_trim.PruningOptimizer(keras.optimizers.Adam)
 
 

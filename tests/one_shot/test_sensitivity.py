@@ -73,7 +73,7 @@ def test_a_metric_of_keras_starts_anew_for_each_weight(mlp, data):
     [
         ({"sparsities": ()}, r"`sparsities` must be some numbers.*Received"),
         ({"sparsities": 0.5}, r"`sparsities` must be some numbers.*Received"),
-        ({"sparsities": (50,)}, "0.8 for 80 %.*Received: sparsities=50"),
+        ({"sparsities": (50,)}, "0.5 for 50 %.*Received: sparsities=50"),
         ({"method": "best"}, "`method` must be one of.*Received: method='best'"),
         ({"y": np.zeros(3), "metric": lambda y, p: 0.0}, "`y` must have a label.*3 labels for"),
         ({"y": "same", "metric": lambda y, p: y == 0}, "must return one number.*Received"),

@@ -85,8 +85,8 @@ def test_what_is_no_keras_archive(path, tmp_path):
         assert (tmp_path / name).read_bytes() == before
     with pytest.raises(FileNotFoundError):
         keras_trim.compress_keras(tmp_path / "missing.keras")
-    with pytest.raises(ValueError, match="`path` must end in `.keras`. Received: path=m.ktrim"):
+    with pytest.raises(ValueError, match="`path` must end in `.keras`.*Received: path=m.ktrim"):
         keras_trim.compress_keras("m.ktrim")
-    with pytest.raises(ValueError, match="`output` must end in `.keras`. Received: output="):
+    with pytest.raises(ValueError, match="`output` must end in `.keras`.*Received: output="):
         keras_trim.compress_keras(path, tmp_path / "new.zip")
     assert not [*tmp_path.glob(".*")]

@@ -126,17 +126,23 @@ def output_specs(function, args, kwargs):
     """
     specs = function.compute_output_spec(*args, **kwargs)
     inputs = [x for x in tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
-    is_real = all(is_number(y.dtype) for y in _present(specs))
-    is_known = not any(None in y.shape for y in _present(specs))
-    if not inputs or (is_real and is_known and any(is_float(x.dtype) for x in inputs)):
+    is_dtype_known = all(is_number(y.dtype) for y in _present(specs)) and any(
+        is_float(x.dtype) for x in inputs
+    )
+    is_shape_known = any(None in x.shape for x in inputs) or not any(
+        None in y.shape for y in _present(specs)
+    )
+    if not inputs or (is_dtype_known and is_shape_known):
         return specs
+
+    def specify(spec, traced):
+        if spec is None:
+            return None
+        return keras.KerasTensor(_sizes(spec, traced), (spec if is_dtype_known else traced).dtype)
+
     try:
         traced = compute_output_spec(function, *args, **kwargs)
-        return tree.map_structure(
-            lambda spec, y: None if spec is None else keras.KerasTensor(_sizes(spec, y), y.dtype),
-            specs,
-            traced,
-        )
+        return tree.map_structure(specify, specs, traced)
     except Exception:  # any code of any user
         return specs
 
