@@ -1,6 +1,8 @@
-"""Checks by pyright that the public API is typed: every parameter, result and attribute.
+"""Checks that the public API is typed: every parameter, result and attribute.
 
     python tools/check_types.py
+
+It runs basedpyright, which, unlike pyright, comes as a wheel with all it needs.
 
 What counts as public is what `keras_trim`, `keras_trim.inference` and `keras_trim.plots` export.
 """
@@ -32,7 +34,7 @@ def public_names():
 def main():
     options = ["--verifytypes", "keras_trim", "--ignoreexternal", "--outputjson"]
     result = subprocess.run(
-        [sys.executable, "-m", "pyright", *options, "--pythonpath", sys.executable],
+        [sys.executable, "-m", "basedpyright", *options, "--pythonpath", sys.executable],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         cwd=ROOT.parent,  # else pyright looks for an installed package and finds none
         capture_output=True,

@@ -8,6 +8,7 @@ import functools
 import itertools
 import math
 import time
+from typing import Any
 
 from keras_trim.inference.kernels.instructions import COPY, FILL, GLOBAL_POOL
 from keras_trim.inference.lowering.tuning_cache import TuningCache
@@ -157,7 +158,7 @@ def evict_caches(builder, x):
 
 
 class ForcedTuner(Tuner):
-    """Measures nothing: takes the candidates that it is told to take, by their names.
+    """Takes candidates by name, without measuring them.
 
     Args:
         default: String, or tuple of strings. The first candidate whose name contains it is taken;
@@ -170,18 +171,20 @@ class ForcedTuner(Tuner):
         taken: List of pairs, `(kind, name)`, of all candidates that were taken.
     """
 
-    def __init__(self, default="", **names):
+    def __init__(self, default: str | tuple[str, ...] = "", **names: str | tuple[str, ...]) -> None:
         super().__init__()
-        self.default, self.names, self.taken = default, names, []
+        self.default: str | tuple[str, ...] = default
+        self.names: dict[str, str | tuple[str, ...]] = names
+        self.taken: list[tuple[str, str]] = []
 
-    def known(self, workload, candidates):
+    def known(self, workload: Any, candidates: Any) -> Any:
         wanted = self.names.get(workload[0], self.default)
         wanted = (wanted,) if isinstance(wanted, str) else wanted
         found = next((c for name in wanted for c in candidates if name in str(c)), candidates[0])
         self.taken.append((workload[0], str(found)))
         return found
 
-    def faster(self, runner, other):
+    def faster(self, runner: Any, other: Any) -> Any:
         return other
 
 
