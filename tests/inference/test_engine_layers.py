@@ -23,6 +23,9 @@ def cases():
 
 CASES = cases()
 
+# Of Keras's `MixUp`, on JAX.
+pytestmark = pytest.mark.filterwarnings("ignore:Explicitly requested dtype int64")
+
 
 def numbers_of(kind, shape, rng):
     if kind in ("id", "ids"):
