@@ -1,1 +1,1 @@
-"""Runnable benchmarks, whose results the tables of the README are made of; see README.md here."""
+"""Runnable benchmarks. Their results fill the tables of the README; see README.md here."""

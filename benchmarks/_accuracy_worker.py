@@ -1,6 +1,6 @@
-"""Trains and prunes one small network for MNIST, with keras-trim or TFMOT: names are the same.
+"""Trains and prunes a small network for MNIST, with keras-trim or TFMOT, whose names are the same.
 
-Which one is chosen by the environment variable `LIBRARY`, as the interpreters differ as well.
+The environment variable `LIBRARY` selects the library, because the interpreters differ as well.
 """
 
 import os
@@ -23,7 +23,7 @@ _data = {}
 
 
 def load_data(path):
-    """Reads an `mnist.npz`; returns the number of training examples."""
+    """Reads an `mnist.npz` and returns the number of training examples."""
     with np.load(path) as arrays:
         for part in ("train", "test"):
             _data[part] = (
@@ -53,11 +53,11 @@ def _compile(model):
 
 
 def _fit(model, seed, epochs, callbacks=()):
-    """One `fit` through all epochs, in an order that does not depend on the library."""
+    """Runs all epochs in one `fit`, in an order that does not depend on the library."""
     x, y = _data["train"]
     rng = np.random.default_rng(seed)
     order = np.concatenate([rng.permutation(len(x)) for _ in range(epochs)])
-    # In one epoch of Keras: it would begin every epoch in the same order.
+    # One Keras epoch for all epochs: Keras would start every epoch in the same order.
     model.fit(
         x[order],
         y[order],
@@ -73,7 +73,7 @@ def _accuracy(model):
 
 
 def pretrain(seed, epochs, path):
-    """Trains a dense network from scratch and saves its weights; returns its accuracy."""
+    """Trains a dense network from scratch, saves its weights and returns its accuracy."""
     model = _build(seed)
     _compile(model)
     _fit(model, seed, epochs)
@@ -82,12 +82,12 @@ def pretrain(seed, epochs, path):
 
 
 def train_on(seed, epochs, path, target=None, schedule=None):
-    """Trains on from saved weights, dense or pruned.
+    """Continues training from saved weights, dense or pruned.
 
     Args:
-        seed: Integer. Of the order of the examples.
+        seed: Integer. The seed for the order of the examples.
         epochs: Integer.
-        path: String. File of `pretrain`.
+        path: String. File written by `pretrain`.
         target: Float (sparsity), `"2:4"`, or `None` for dense.
         schedule: Dict of arguments of `PolynomialDecay`, without the sparsities.
 

@@ -1,4 +1,4 @@
-"""What all benchmarks share: worker processes, the machine's description and result files."""
+"""Shared by all benchmarks: worker processes, the machine's description, and result files."""
 
 import datetime
 import importlib.metadata
@@ -22,21 +22,21 @@ PEER_PACKAGES = ("tensorflow-model-optimization", "tf-keras", *_TENSORFLOW, "num
 RESULTS = ROOT / "benchmarks" / "results"
 QUICK_RESULTS = ROOT / "build" / "benchmarks"
 
-# A core type or a cache size that is forced upon OpenBLAS would slow down NumPy and PyTorch.
+# A core type or cache size that the environment forces on OpenBLAS would slow NumPy and PyTorch.
 _DROPPED_VARIABLES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
 
 class Worker:
-    """A process that carries out commands, one at a time, and sleeps in between.
+    """A process that runs commands, one at a time, and sleeps in between.
 
     Commands and answers are lines of JSON on its standard input and output.
 
     Args:
         module: String. A module that calls `serve`.
         backend: String. Value of `KERAS_BACKEND`.
-        python: Path of the interpreter; by default the one that runs.
-        core: Integer. The one core that the process may use; by default all.
-        **variables: Strings. Further environment variables.
+        python: Path of the interpreter. Default: the running one.
+        core: Integer. The only core that the process may use. Default: all.
+        **variables: Strings. Additional environment variables.
     """
 
     def __init__(self, module, backend, python=None, core=None, **variables):
@@ -59,7 +59,7 @@ class Worker:
             text=True,
         )
         if core is not None:
-            os.sched_setaffinity(self._process.pid, {core})  # its threads will inherit that
+            os.sched_setaffinity(self._process.pid, {core})  # its threads inherit this
 
     def call(self, command, **arguments):
         """Returns what the worker's function named `command` returns."""
@@ -82,9 +82,9 @@ class Worker:
 
 
 def serve(*functions):
-    """A worker's main loop: calls the functions that are asked for, by name."""
+    """A worker's main loop: calls the requested functions by name."""
     commands = {function.__name__: function for function in (*functions, package_versions)}
-    # Whatever libraries print goes to standard error, so that the answers stay readable.
+    # Whatever libraries print goes to standard error, so the answers stay readable.
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     lines = queue.SimpleQueue()
@@ -92,7 +92,7 @@ def serve(*functions):
     def read():
         for line in sys.stdin:
             lines.put(line)
-        # Whoever asks is gone, killed perhaps: a worker that computes on would disturb the next.
+        # The caller is gone, perhaps killed. A worker that continued would disturb the next.
         os._exit(0)
 
     threading.Thread(target=read, daemon=True).start()
@@ -106,7 +106,7 @@ def serve(*functions):
 
 
 def package_versions(names):
-    """Dict: name -> version, of those packages that are installed here."""
+    """Dict: name -> version, for the packages that are installed here."""
     versions = {"python": platform.python_version()}
     for name in names:
         try:
@@ -117,13 +117,13 @@ def package_versions(names):
 
 
 def count_cores():
-    """Integer: the cores that this process may use."""
+    """Integer: the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def _cpu():
+def cpu_name():
     """String: model of the CPU, with the vector extensions that matter."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
@@ -138,19 +138,19 @@ def _cpu():
 
 
 def write_result(folder, name, settings, versions, results):
-    """Writes `folder/name.json`; it describes the machine, too.
+    """Writes `folder/name.json`, including a description of the machine.
 
     Args:
         folder: `pathlib.Path`.
         name: String.
-        settings: Dict. How it was run.
+        settings: Dict. The settings of the run.
         versions: Dict: environment ("keras-trim", "TFMOT") -> dict: package -> version.
         results: Dict or list.
     """
     content = {
         "benchmark": name,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "cpu": _cpu(),
+        "cpu": cpu_name(),
         "cores": count_cores(),
         "system": f"{platform.system()} {platform.machine()}",
         "load_average": [round(load, 2) for load in os.getloadavg()],
@@ -165,6 +165,6 @@ def write_result(folder, name, settings, versions, results):
 
 
 def median_ratio(numerators, denominators):
-    """Float: the median of the ratios of values that were measured one after the other."""
+    """Float: the median of the ratios of values that were measured in pairs."""
     pairs = zip(numerators, denominators, strict=True)
     return statistics.median(above / below for above, below in pairs)

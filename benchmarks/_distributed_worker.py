@@ -1,4 +1,4 @@
-"""Commands of `benchmarks.distributed`, carried out in a process with one of Keras's backends."""
+"""Commands of `benchmarks.distributed`, which run in a process with one of Keras's backends."""
 
 import contextlib
 import os
@@ -7,7 +7,7 @@ import time
 import warnings
 
 BACKEND = os.environ["KERAS_BACKEND"]
-if BACKEND == "tensorflow":  # devices are made before anything else
+if BACKEND == "tensorflow":  # devices must be created before anything else
     import tensorflow as tf
 
     half = tf.config.LogicalDeviceConfiguration()
@@ -26,7 +26,7 @@ BATCH = 128
 
 
 def _scope():
-    """Where models are made: split over 8 devices on JAX, on 2 replicas on TensorFlow."""
+    """Where models are created: split over 8 devices on JAX, on 2 replicas on TensorFlow."""
     if BACKEND == "tensorflow":
         return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope()
     mesh = keras.distribution.DeviceMesh((1, 8), ("batch", "model"))
@@ -39,7 +39,7 @@ def _scope():
 
 
 def train(width, frequency, block, windows):
-    """Trains a dense and a pruned model by turns; returns the seconds of each block."""
+    """Trains a dense and a pruned model in turns. Returns the seconds of each block."""
     rng = np.random.default_rng(0)
     steps = windows * frequency
     x = rng.standard_normal((BATCH, width), "float32")
@@ -68,7 +68,7 @@ def train(width, frequency, block, windows):
 
 
 def first_step(weights, is_pruned):
-    """A model of so many kernels of different shapes; returns a dict of measurements."""
+    """Runs a model with this many kernels of different shapes. Returns a dict of measurements."""
     from jax import monitoring
 
     compiling = []
@@ -78,7 +78,7 @@ def first_step(weights, is_pruned):
     rng = np.random.default_rng(0)
     widths = [1000 + 2 * i for i in range(weights + 1)]
 
-    def draw(shape, dtype=None):  # by NumPy: JAX compiles a program for each shape
+    def draw(shape, dtype=None):  # with NumPy: JAX compiles a program for each shape
         values = rng.standard_normal(shape, "float32") / np.sqrt(shape[0])
         return keras.ops.convert_to_tensor(values, dtype)
 
@@ -110,7 +110,7 @@ def first_step(weights, is_pruned):
 
 
 def _array_bytes(model):
-    """Integer: bytes of weights, momenta and masks, and of the gradients of one step."""
+    """Integer: bytes of weights, momenta, masks, and the gradients of one step."""
     variables = [*model.variables, *model.optimizer.variables]
     gradients = sum(4 * int(np.prod(v.shape)) for v in model.trainable_variables)
     return sum(np.dtype(v.dtype).itemsize * int(np.prod(v.shape)) for v in variables) + gradients

@@ -1,14 +1,13 @@
 """Arm's DS-CNN-L for keyword spotting as a Keras model, with the weights that Arm trained.
 
 Zhang, Suda, Lai and Chandra, "Hello Edge: Keyword Spotting on Microcontrollers",
-https://arxiv.org/abs/1711.07128; the weights are those of ARM-software/ML-KWS-for-MCU (Apache-2.0).
+https://arxiv.org/abs/1711.07128. The weights are from ARM-software/ML-KWS-for-MCU (Apache-2.0).
 """
 
 import pathlib
 
 import keras
 import numpy as np
-from keras import layers
 
 LABELS = [
     "silence",
@@ -29,32 +28,34 @@ _CHANNELS = 276
 _BLOCKS = 5
 
 
-def build():
-    """The network: 49x10 MFCC to a softmax over 12 keywords."""
+def build(keras=keras, channels=_CHANNELS):
+    """Builds the network: 49x10 MFCC to a softmax over 12 keywords. Works in Keras 2, for TFMOT."""
+    layers = keras.layers
+
+    def normalize(x, name):
+        name = name.replace("/", "_")
+        x = layers.BatchNormalization(epsilon=1e-3, scale=False, name=name)(x)
+        return layers.ReLU()(x)
+
     x = inputs = keras.Input(INPUT_SHAPE, name="mfcc")
-    x = layers.Conv2D(_CHANNELS, (10, 4), strides=(2, 1), padding="same", name="conv_1")(x)
-    x = _normalize(x, "conv_1/batch_norm")
+    x = layers.Conv2D(channels, (10, 4), strides=(2, 1), padding="same", name="conv_1")(x)
+    x = normalize(x, "conv_1/batch_norm")
     for i in range(1, _BLOCKS + 1):
         block = f"conv_ds_{i}"
         strides = 2 if i == 1 else 1
         x = layers.DepthwiseConv2D(
             3, strides=strides, padding="same", name=f"{block}_depthwise_conv"
         )(x)
-        x = _normalize(x, f"{block}/dw_batch_norm")
-        x = layers.Conv2D(_CHANNELS, 1, name=f"{block}_pointwise_conv")(x)
-        x = _normalize(x, f"{block}/pw_batch_norm")
+        x = normalize(x, f"{block}/dw_batch_norm")
+        x = layers.Conv2D(channels, 1, name=f"{block}_pointwise_conv")(x)
+        x = normalize(x, f"{block}/pw_batch_norm")
     x = layers.GlobalAveragePooling2D()(x)
     outputs = layers.Dense(len(LABELS), activation="softmax", name="fc1")(x)
     return keras.Model(inputs, outputs, name="ds_cnn_l")
 
 
-def _normalize(x, name):
-    x = layers.BatchNormalization(epsilon=1e-3, scale=False, name=name.replace("/", "_"))(x)
-    return layers.ReLU()(x)
-
-
 def load(folder):
-    """The network with Arm's weights.
+    """Builds the network with Arm's weights.
 
     Args:
         folder: Path of the folder with `ds_cnn_l.npz`: arrays under the names of the frozen graph.
@@ -81,5 +82,5 @@ def load(folder):
 
 
 def accuracy(model, x, y):
-    """Float: the share of examples whose largest output is right."""
+    """Float: the fraction of examples whose largest output is right."""
     return float(np.mean(model.predict(x, batch_size=256, verbose=0).argmax(-1) == y))

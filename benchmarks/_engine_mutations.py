@@ -1,7 +1,7 @@
-"""Engine files that lie: their checksums are right, their graphs and weights are not.
+"""Engine files that lie: their checksums are right, but their graphs or weights are not.
 
-A file is an archive of arrays, one of which is the graph as JSON. The changed archive is put
-together here and not by `Writer`, which would spend ten times as long on compressing it.
+A file is an archive of arrays, one of which is the graph as JSON. This module writes the changed
+archive itself, because `Writer` would take ten times as long to compress it.
 """
 
 import io
@@ -74,7 +74,7 @@ def _rewire(graph, arrays, choice):
 
 
 def _swap(graph, arrays, choice):
-    """The weights of one operation in the place of those of another."""
+    """Puts the weights of one operation in place of another's."""
     if len(arrays) > 1:
         names = list(arrays)
         a, b = choice.choice(names), choice.choice(names)

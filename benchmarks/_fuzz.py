@@ -1,7 +1,7 @@
-"""What both fuzzers share: one process, limits of memory and time, outcomes counted by mutation.
+"""Shared by both fuzzers: one process, limits of memory and time, outcomes counted by mutation.
 
-Inputs come in blocks, each with a random generator of its own, and after each block the counts are
-written. So a run that was stopped goes on where it was, and ends with the same inputs.
+Inputs come in blocks, each with its own random generator, and the counts are saved after each
+block. So a stopped run can resume, and ends with the same inputs.
 """
 
 import argparse
@@ -23,7 +23,7 @@ BLOCK = 10_000  # inputs
 
 
 def parse(doc, **defaults):
-    """The arguments that both fuzzers take, and further integers with their defaults."""
+    """Parses the arguments of both fuzzers, and more integers with their defaults."""
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -37,22 +37,22 @@ def parse(doc, **defaults):
 
 
 def limit_memory(bytes_more):
-    """Lets the address space grow by so many bytes from now on."""
+    """Lets the address space grow by this many bytes from now on."""
     size = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + bytes_more,) * 2)
 
 
 def run(name, args, settings, packages, seconds, make, read):
-    """Tries inputs of each mode and writes the results; exits with 1 if any failed.
+    """Tries inputs of each mode and writes the results. Exits with 1 if any failed.
 
     Args:
-        name: String. Of the file of results.
-        args: What `parse` returned.
-        settings: Dict. What else to write.
+        name: String. Name of the file of results.
+        args: Result of `parse`.
+        settings: Dict. More values to write.
         packages: Names of packages.
-        seconds: Integer. What one input may take; what takes longer ends the process.
-        make: Function, mode, `random.Random` -> name of a mutation, input as bytes.
-        read: Function, input, `random.Random` -> outcome, a string. Raises `FormatError` if it
+        seconds: Integer. Time limit of one input. Exceeding it ends the process.
+        make: Function: mode, `random.Random` -> name of a mutation, input as bytes.
+        read: Function: input, `random.Random` -> outcome, a string. It raises `FormatError` if it
             refuses the input; any other exception is a failure.
     """
     settings = {"seed": args.seed, "seconds_per_input": seconds, **settings}
@@ -110,6 +110,6 @@ def _run_block(results, mode, seed, count, seconds, make, read):
 
 
 def _kind(error):
-    """The beginning of a message, without names and numbers."""
+    """Returns the beginning of a message, without names and numbers."""
     text = re.sub(r"'.*?'|\(.*|\d[\d,]*", "_", str(error))
     return " ".join(text.split())[:70]

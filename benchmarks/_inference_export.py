@@ -1,7 +1,7 @@
-"""Commands that write a network's weights, and files for runtimes that do not read Keras models.
+"""Commands that write a network's weights, and files for runtimes that cannot read Keras models.
 
-LiteRT's converter takes TensorFlow, ONNX is exported by way of PyTorch; so each format has a
-process of its own, with Keras's backend chosen by it.
+LiteRT's converter needs TensorFlow, and ONNX export needs PyTorch. So each format has its own
+process, with the Keras backend that it needs.
 """
 
 import pathlib
@@ -15,18 +15,18 @@ import numpy as np
 from benchmarks import _inference_models
 from benchmarks._common import serve
 
-# What DeepSparse 1.8 reads.
+# The newest version that DeepSparse 1.8 reads.
 _OPSET, _IR_VERSION = 18, 8
 
 
 def write_weights(name, sparsity, path):
-    """Writes the weights that all files of a network have."""
+    """Writes the weights that all files of a network share."""
     with open(path, "wb") as file:
         np.savez(file, *_inference_models.draw_weights(keras, name, sparsity))
 
 
 def write_tflite(name, weights, path, sparse_path):
-    """Writes the network twice: as usual, and with its zeros stored sparsely."""
+    """Writes the network twice: as usual, and with zeros stored sparsely."""
     import tensorflow as tf
 
     model = _inference_models.build(keras, name, weights)
@@ -44,7 +44,7 @@ def write_tflite(name, weights, path, sparse_path):
 
 
 def write_onnx(name, weights, path):
-    """Writes the network channels first, down to the operations that DeepSparse runs sparsely."""
+    """Writes the network channels-first, down to the operations that DeepSparse runs sparsely."""
     import onnx
 
     if name == "lstm":
@@ -68,9 +68,9 @@ def write_onnx(name, weights, path):
 
 
 def _fold_normalization(graph):
-    """Folds what normalization became, a constant per channel each, into the convolution before.
+    """Folds normalizations, by now a few per-channel constants, into the convolution before.
 
-    Keras exports it as a subtraction, a product and a sum.
+    Keras exports them as a subtraction, a product and a sum.
     """
     from onnx import numpy_helper
 
@@ -90,7 +90,7 @@ def _fold_normalization(graph):
                 break
             node = following[0]
             constant = constants.get(node.input[1]) or constants.get(node.input[0])
-            # Of a residual sum there is no constant; a constant minus a value does not occur.
+            # A residual sum has no constant. A constant minus a value does not occur.
             if constant is None or (node.op_type == "Sub" and node.input[1] not in constants):
                 break
             constant = np.broadcast_to(numpy_helper.to_array(constant).reshape(-1), bias.shape)
@@ -111,7 +111,7 @@ def _fold_normalization(graph):
 
 
 def count_onnx_operations(path):
-    """Dict: kind of operation -> how many there are."""
+    """Dict: kind of operation -> count."""
     import onnx
 
     kinds = [node.op_type for node in onnx.load(path).graph.node]
@@ -119,7 +119,7 @@ def count_onnx_operations(path):
 
 
 def _lstm(weights):
-    """The network with ONNX's own LSTM, where the exporter would unroll all steps."""
+    """Writes the network with ONNX's own LSTM, because the exporter would unroll all steps."""
     from onnx import TensorProto, helper, numpy_helper
 
     model = _inference_models.build(keras, "lstm", weights)
@@ -154,7 +154,7 @@ def _lstm(weights):
 
 
 def _gates(weight):
-    """From Keras's order of gates (input, forget, cell, output) to ONNX's."""
+    """Reorders gates from Keras's order (input, forget, cell, output) to ONNX's."""
     i, f, c, o = np.split(weight, 4, axis=-1)
     return np.concatenate([i, o, f, c], axis=-1)
 

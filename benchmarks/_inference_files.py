@@ -1,4 +1,4 @@
-"""The files that peers read, made when they are asked for and kept for the next run."""
+"""The files that peers read. They are made on request and kept for the next run."""
 
 import hashlib
 import pathlib
@@ -6,13 +6,13 @@ import pathlib
 from benchmarks._common import Worker
 
 _HERE = pathlib.Path(__file__).parent
-# What the files depend on: those of another version are not used.
+# The versions that the files depend on. Files of other versions are not used.
 _SOURCES = ("_inference_models.py", "_inference_export.py")
 _BACKENDS = {"weights": "jax", "tflite": "tensorflow", "onnx": "torch"}
 
 
 class Files:
-    """A folder with the networks: their weights, and what LiteRT and ONNX runtimes read.
+    """A folder with the networks: their weights, and files for LiteRT and ONNX runtimes.
 
     Args:
         folder: `pathlib.Path`.
@@ -25,7 +25,7 @@ class Files:
         self._workers = {}
 
     def get(self, runtime, name, sparsity):
-        """Path of the file that a runtime reads."""
+        """Returns the path of the file that a runtime reads."""
         if runtime == "keras-trim":
             return self._weights(name, sparsity)
         kind = "tflite" if runtime.startswith("LiteRT") else "onnx"

@@ -1,42 +1,34 @@
 """Commands that measure single products of the engine, and the machine's limits."""
 
-import copy
 import statistics
 import time
 
 import numpy as np
 
 from benchmarks._common import serve
-from keras_trim.alignment import aligned_zeros
-from keras_trim.inference.execution import Execution
-from keras_trim.inference.kernels.program import OPCODES
-from keras_trim.inference.lowering import make_program
-from keras_trim.inference.tuning import Tuner
+from keras_trim.inference.kernels.instructions import TRANSPOSE
+from keras_trim.inference.lowering import spmm_candidates
+from keras_trim.inference.lowering.lower import lower_graph
+from keras_trim.inference.lowering.tuner import Tuner
+from keras_trim.inference.runtime.executor import Executor
 
 
 class _OneKind(Tuner):
-    """Tries the sparse variants of a product alone, or the dense ones."""
+    """Considers the sparse candidates for a product alone, or the dense ones."""
 
     def __init__(self, is_dense):
         super().__init__()
         self._is_dense = is_dense
 
-    def variants(self, columns, vectors, size=(0, 0)):
-        # At densities where both kinds are tried.
-        columns = copy.copy(columns)
-        columns.__class__ = type("Columns", (type(columns),), {"density": 0.5})
-        variants = super().variants(columns, vectors, size)
-        return [variant for variant in variants if (variant.tile > 1) == self._is_dense]
-
-    def tries_sparse(self, density):
-        return True
-
-    def fastest(self, variants, *rest, **options):
-        if "dense_rows" in variants:  # of the instructions for single rows
-            variants = [way for way in variants if (way == "dense_rows") == self._is_dense]
-        if self._is_dense:  # of those for windows
-            variants = [way for way in variants if way != "sliding"]
-        return super().fastest(variants, *rest, **options)
+    def admit(self, workload, candidates):
+        kept = candidates
+        if workload[0] == "spmm":
+            kept = [tiling for tiling in candidates if (tiling.tile > 1) == self._is_dense]
+        elif workload[0] == "spmv":
+            kept = [name for name in candidates if (name == "dense rows") == self._is_dense]
+        elif workload[0] == "convolution" and self._is_dense:
+            kept = [name for name in candidates if name != "kn2row"]
+        return kept or candidates
 
 
 def _layer(shape, sparsity):
@@ -101,17 +93,19 @@ def time_product(shape, sparsities, seconds, rounds):
         Dict: `sparse` and `dense` (the engine's best variant of either kind, a list each) and
         `ONNX Runtime` (whose time does not depend on the sparsity).
     """
-    from keras_trim.inference.fusion import fuse
-    from keras_trim.inference.reading import read
+    from keras_trim.inference.frontend.importer import import_model
+    from keras_trim.inference.ir.rewrites import rewrite
 
+    # Both kinds are candidates at any density.
+    spmm_candidates._ALWAYS_SPARSE, spmm_candidates._ALWAYS_DENSE = -1, 2
     runs = {}
     for sparsity in sparsities:
         model, x = _layer(shape, sparsity)
-        graph = fuse(read(model))
+        graph = rewrite(import_model(model))
         expected = model(x)
         for kind in ("sparse", "dense"):
-            program = make_program(graph, [x.shape], 1, _OneKind(kind == "dense"), aligned_zeros)
-            execution = Execution(program, 1)
+            program = lower_graph(graph, [x.shape], 1, _OneKind(kind == "dense"))
+            execution = Executor(program, 1)
             execution.set_inputs([x])
             (found,) = execution.run()
             if not np.allclose(found, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max()):
@@ -137,7 +131,7 @@ def _products(execution):
     """Runs all but what takes the input, and what changes its and the output's layout."""
     codes = execution.program.table[:, 0]
     (step,) = execution.program.steps
-    rows = [i for i in range(*step) if OPCODES[codes[i]] != "transpose"]
+    rows = [i for i in range(*step) if codes[i] != TRANSPOSE.code]
 
     def run():
         execution.run_step((rows[0], rows[-1] + 1))

@@ -1,7 +1,8 @@
 """The networks whose inference is measured: random weights, pruned by magnitude.
 
-Random weights alone let the signal die out, or drown in what is the same for all inputs, after some
-tens of layers. So batch normalization gets the statistics of random examples, as if trained.
+With random weights alone, after some tens of layers the signal dies out or drowns in a part that is
+the same for all inputs. So batch normalization gets the statistics of random examples, as if
+trained.
 """
 
 import dataclasses
@@ -12,15 +13,15 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A network, and what is pruned in it.
+    """A network and its pruning.
 
     Args:
         title: String.
         build: Function `keras -> model`.
-        shape: Tuple of integers, the shape of one example, channels last.
+        shape: Tuple of integers: the shape of one example, channels last.
         pruned: Function `(layer, array) -> bool`: whether a weight of rank 2 or more is pruned.
-        goals: Dict: sparsity -> what the engine is to reach: how many times as fast as the fastest
-            dense runtime, and as DeepSparse (or None).
+        goals: Dict: sparsity -> the engine's goals: how many times as fast as the fastest dense
+            runtime, and as DeepSparse (or None).
     """
 
     title: str
@@ -35,7 +36,7 @@ def _is_depthwise(layer):
 
 
 def _pointwise(layer, weight):
-    """Kernels of 1x1 convolutions and of the classifier."""
+    """Selects kernels of 1x1 convolutions and of the classifier."""
     return weight.ndim == 2 or (not _is_depthwise(layer) and weight.shape[:2] == (1, 1))
 
 
@@ -66,7 +67,7 @@ def _image_shape(keras, size, channels):
 def _ds_cnn_large(keras):
     """DS-CNN-L of Zhang et al., "Hello Edge: Keyword Spotting on Microcontrollers" (2017).
 
-    Its input is 49 frames of 10 MFCCs; arXiv:1711.07128.
+    Its input is 49 frames of 10 MFCCs. See arXiv:1711.07128.
     """
     layers = keras.layers
     axis = 1 if keras.config.image_data_format() == "channels_first" else -1
@@ -181,14 +182,14 @@ def draw_weights(keras, name, sparsity):
         if isinstance(layer, keras.layers.BatchNormalization):
             normalizations.append(layer)
     for layer in normalizations:
-        layer.momentum = 0.0  # takes over the statistics of the batch
+        layer.momentum = 0.0  # use the statistics of the batch as they are
     if normalizations:
         model(np.concatenate([make_input(name, seed) for seed in range(2, 6)]), training=True)
     return model.get_weights()
 
 
 def build(keras, name, path):
-    """Returns the network, in Keras's present image data format.
+    """Returns the network in Keras's current image data format.
 
     Args:
         keras: The module `keras`.
@@ -215,11 +216,11 @@ def _prune(weight, sparsity):
 
 
 def _scale(kernel, is_depthwise):
-    """The kernel so that a ReLU before it keeps the size of the signal, on average."""
+    """Scales a kernel so that, after a ReLU, it keeps the size of the signal on average."""
     outputs = math.prod(kernel.shape[2:]) if is_depthwise else kernel.shape[-1]
     return kernel * math.sqrt(2 * outputs / np.square(kernel).sum())
 
 
 def make_input(name, seed=0):
-    """A batch of one random example, channels last."""
+    """Returns a batch of one random example, channels last."""
     return np.random.default_rng(seed).standard_normal((1, *NETWORKS[name].shape), np.float32)

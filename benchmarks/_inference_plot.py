@@ -1,10 +1,10 @@
-"""The plot of time over sparsity, from a file of results alone."""
+"""The plot of time over sparsity, drawn only from a file of results."""
 
 import json
 
 
 def draw(path, image):
-    """Draws one panel per shape: the engine's sparse and dense product, and ONNX Runtime's.
+    """Draws one panel per shape: the engine's sparse and dense products, and ONNX Runtime's.
 
     Args:
         path: `pathlib.Path` of `crossover.json`.
@@ -44,16 +44,16 @@ def draw(path, image):
 
 
 def crossover(result):
-    """Float: where the sparse product gets faster than the fastest dense one, or None if nowhere.
+    """Float: the sparsity from which the sparse product beats the fastest dense one, or None.
 
     Args:
-        result: Dict, as `_inference_kernels.time_product` returns.
+        result: Dict, as returned by `_inference_kernels.time_product`.
     """
     dense = [min(ours, result["ONNX Runtime"]) for ours in result["dense"]]
     lead = [d / s for d, s in zip(dense, result["sparse"], strict=True)]
     if lead[-1] < 1:
         return None
-    # From the sparse end on, so that a stray point near the crossing does not count.
+    # Start from the sparse end, so that a stray point near the crossover does not count.
     last = next((i for i in reversed(range(len(lead))) if lead[i] < 1), None)
     if last is None:
         return result["sparsities"][0]

@@ -1,4 +1,4 @@
-"""The README's table of inference, from the files of results alone."""
+"""The tables of inference, made only from the files of results."""
 
 import json
 
@@ -9,12 +9,12 @@ from benchmarks._inference_models import NETWORKS
 FOLDER = RESULTS / "inference"
 OTHERS = "inference-*"  # folders of results from other processors
 OURS, DENSE, PEER = "keras-trim", ("LiteRT", "ONNX Runtime"), "DeepSparse"
-NEW = "warm, a new network"  # whose kernels have to be chosen
+NEW = "warm, a new network"  # one whose kernels have to be chosen
 _BYTES_PER_WEIGHT = 6  # of a sparse row: a float32 and a column in 16 bits
 
 
 def make(markdown):
-    """The tables and what is said of them.
+    """Returns the tables and the text about them.
 
     Args:
         markdown: Function `(header, rows) -> string`.
@@ -39,7 +39,7 @@ def _load(name, folder=FOLDER):
 
 
 def _networks(folder):
-    """Dict: name of a network -> what was measured of it."""
+    """Dict: name of a network -> its measurements."""
     contents = {name: _load(name, folder) for name in NETWORKS}
     return {name: content for name, content in contents.items() if content}
 
@@ -96,7 +96,7 @@ def _goal(goal):
 
 
 def _fraction(layers, sparsity, machine):
-    """What sparse layers reach of the limit: memory's where rows are read once, else FLOP/s."""
+    """Fraction of the limit that sparse layers reach: memory if rows are read once, else FLOP/s."""
     limits = machine["results"]["1"]
     rows = [layer for layer in layers if layer["kernel"].startswith("sparse")]
     if not sparsity or not rows:
@@ -128,7 +128,8 @@ def _explanation(contents, machine):
         "in layers that run sparsely, over what one core can do "
         f"({limits['flops'] / 1e9:.0f} GFLOP/s; it reads {limits['read_bytes'] / 1e9:.0f} GB/s "
         "from memory, which weights that fit in a cache do not come from). How it is measured, and "
-        "why some miss a goal: [benchmarks/README.md](benchmarks/README.md#goals-that-are-missed)."
+        "why some miss a goal: "
+        "[benchmarks/README.md](../benchmarks/README.md#goals-that-are-missed)."
     )
 
 
@@ -173,5 +174,5 @@ def _crossover():
     yield (
         "A sparse product beats the fastest dense one, ONNX Runtime's or our own, from "
         f"{min(found):.0%} to {max(found):.0%} zeros on, depending on the layer:\n\n"
-        "![Time of a layer over its sparsity](docs/images/crossover.png)"
+        "![Time of a layer over its sparsity](images/crossover.png)"
     )

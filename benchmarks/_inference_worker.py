@@ -1,6 +1,6 @@
-"""Commands that a process with one runtime carries out: load a network, answer, measure.
+"""Commands of a process with one runtime: load a network, answer, measure.
 
-DeepSparse needs an environment of its own, so this module imports NumPy alone.
+DeepSparse needs its own environment, so this module only imports NumPy.
 """
 
 import os
@@ -16,12 +16,12 @@ from benchmarks._common import serve
 _state = {}
 
 
-# Each imports what it needs, and returns a function that loads the network.
+# Each of these imports what it needs and returns a function that loads the network.
 
 
 def _keras_trim(name, path, num_threads):
     if path.endswith(".engine"):
-        sys.modules["keras"] = None  # as on a machine that has no Keras
+        sys.modules["keras"] = None  # as on a machine without Keras
     from keras_trim.inference import Engine
 
     if path.endswith(".engine"):
@@ -96,8 +96,8 @@ def load(runtime, name, path, num_threads):
     """Loads the network and answers once.
 
     Returns:
-        Dict: seconds for `imports` (and for making the Keras model, where the engine reads one) and
-        for `load` (the first answer included).
+        Dict: seconds for `imports` (plus building the Keras model, if the engine reads one) and for
+        `load` (including the first answer).
     """
     x = _input(runtime, name, 0)
     start = time.perf_counter()
@@ -110,13 +110,13 @@ def load(runtime, name, path, num_threads):
 
 
 def answer(seed):
-    """The output for the random input of that seed, flat."""
+    """Returns the output for the random input of that seed, flat."""
     x = _input(_state["runtime"], _state["name"], seed)
     return np.asarray(_state["run"](x), np.float64).reshape(-1).tolist()
 
 
 def measure(seconds, least):
-    """List: the seconds of one run after the other, for so long and at least so many."""
+    """Lists the seconds of consecutive runs, for at least this long and at least this many."""
     run, x = _state["run"], _state["x"]
     for _ in range(2):
         run(x)
@@ -129,7 +129,7 @@ def measure(seconds, least):
 
 
 def time_layers():
-    """What each operation of the engine takes, as its summary says."""
+    """Returns the time of each operation of the engine, from its summary."""
     rows = _state["run"].summary(_state["x"]).rows
     return [
         {
@@ -147,15 +147,22 @@ def time_layers():
 
 
 def save_engine(path):
-    """Writes the engine that is loaded to a file."""
+    """Writes the loaded engine to a file."""
     _state["run"].save(path)
 
 
 def resident_bytes():
-    """What the process holds in memory (Linux)."""
+    """Returns the resident memory of the process (Linux)."""
     pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def measure_without(**arguments):
+    """As `_inference_without.measure`."""
+    from benchmarks import _inference_without
+
+    return _inference_without.measure(**arguments)
+
+
 if __name__ == "__main__":
-    serve(load, answer, measure, time_layers, save_engine, resident_bytes)
+    serve(load, answer, measure, time_layers, save_engine, resident_bytes, measure_without)

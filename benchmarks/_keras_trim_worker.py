@@ -1,4 +1,4 @@
-"""Commands that a process with keras-trim and one of Keras's backends carries out."""
+"""Commands that run in a process with keras-trim and one of Keras's backends."""
 
 import time
 import warnings
@@ -21,7 +21,7 @@ _state = {}
 
 
 def setup_mask(side, num_pruned, path):
-    """Computes a mask once, for comparison, and saves it (as packed bits)."""
+    """Computes a mask once, for comparison, and saves it as packed bits."""
     weight = ops.convert_to_tensor(_models.random_weight(side))
     update = _compiled(lambda weight: keep_largest(weight, num_pruned))
     _state["update"] = lambda: _wait(update(weight))
@@ -36,7 +36,7 @@ def time_mask():
 
 
 def setup_partition(side, num_pruned, path):
-    """NumPy's answer, by a full sort, which keeps the order of equal magnitudes."""
+    """Computes NumPy's answer by a full sort, which keeps the order of equal magnitudes."""
     weight = _models.random_weight(side)
     order = np.argsort(-np.abs(weight), axis=None, kind="stable")
     mask = np.zeros(weight.size, bool)
@@ -46,7 +46,7 @@ def setup_partition(side, num_pruned, path):
 
 
 def time_partition():
-    """What finding the threshold takes NumPy, which yields no mask yet."""
+    """Returns the time NumPy needs to find the threshold, without making a mask."""
     weight, num_pruned = _state["partition"]
     start = time.perf_counter()
     np.partition(np.abs(weight), num_pruned)
@@ -64,7 +64,7 @@ def _data(model_name, batches):
 
 
 def setup_train(model_name, sparsity, frequency, batches, first):
-    """Makes both models, `first` first; returns what the dense one answers to a batch."""
+    """Builds both models, `first` first. Returns the dense model's output for a batch."""
     kinds = ("dense", "pruned") if first == "dense" else ("pruned", "dense")
     models = {kind: _models.build(keras, model_name) for kind in kinds}
     schedule = keras_trim.ConstantSparsity(sparsity, 0, frequency=frequency)
@@ -78,7 +78,7 @@ def setup_train(model_name, sparsity, frequency, batches, first):
 
 
 def train(block, steps):
-    """Trains both models by turns; returns the seconds of each block, and what is zero."""
+    """Trains both models in turns. Returns the seconds of each block, and the zeros."""
     models, data = _state["models"], _state["data"]
 
     def make_fit(kind):
@@ -119,7 +119,7 @@ def time_first_step(model_name, is_pruned):
 
 
 class Still(keras.optimizers.Optimizer):
-    """Moves nothing, so that whatever `PruningOptimizer` takes above it is due to pruning."""
+    """An optimizer that moves nothing, so that all memory above it is due to pruning."""
 
     def __init__(self):
         super().__init__(learning_rate=0.0)
@@ -142,10 +142,10 @@ def mask_bytes(model_name):
 
 
 def peak_memory(model_name, side):
-    """How much memory an update of the masks takes for a while.
+    """Measures the temporary memory of a mask update.
 
     The update is that of `PruningOptimizer.apply`, compiled as `fit` compiles it, around an
-    optimizer that moves nothing; every step updates the masks.
+    optimizer that moves nothing. Every step updates the masks.
 
     Args:
         model_name: String, or `None` for one dense layer with `side` x `side` weights.
@@ -153,8 +153,9 @@ def peak_memory(model_name, side):
 
     Returns:
         Dict, in units of the largest weight's bytes: `grown` (as the kernel sees it), `control`
-        (what the kernel sees of one tensor of that size) and on JAX `planned` (what XLA sets aside
-        for temporary and output buffers, branches that do not run included).
+            (what
+        the kernel sees of one tensor of that size) and on JAX `planned` (what XLA reserves for
+        temporary and output buffers, including branches that do not run).
     """
     model = _models.build(keras, model_name) if model_name else _one_layer(side)
     keras_trim.prune_low_magnitude(model, keras_trim.ConstantSparsity(0.8, 0, frequency=1))

@@ -1,4 +1,4 @@
-"""The machine's limits: multiply-adds in registers, and streams from and to memory."""
+"""Measures the machine's limits: multiply-adds in registers, and memory bandwidth."""
 
 import threading
 import time
@@ -9,16 +9,16 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from keras_trim.inference.kernels.vector import LANES
+from keras_trim.inference.kernels.llvm import LANES
 
-_CHAINS = 12  # independent sums: more than latency times units of any CPU at hand
+_CHAINS = 12  # independent sums: more than latency times units on any CPU we use
 _STEPS = 1_000_000
 _STREAM = 1 << 28  # bytes, far more than any cache
 
 
 @intrinsic
 def _multiply_add_loop(typing_context, steps, factor):
-    """`_CHAINS` vectors, each x = x * factor + factor in each step; returns a sum of all."""
+    """Runs `_CHAINS` vectors, each x = x * factor + factor per step. Returns the sum of all."""
 
     def codegen(context, builder, signature, arguments):
         steps, factor = arguments
@@ -72,7 +72,7 @@ def _copy(x, y):
 
 
 def measure(num_threads):
-    """Dict: `flops`, `read_bytes` and `copy_bytes`, each per second, the best of some runs."""
+    """Dict: `flops`, `read_bytes` and `copy_bytes`, each per second, the best of several runs."""
     arrays = [
         [np.ones(_STREAM // 4 // num_threads, np.float32) for _ in range(2)]
         for _ in range(num_threads)
@@ -88,7 +88,7 @@ def measure(num_threads):
 
 
 def _best(functions, rounds=10):
-    """Seconds that it takes to run all functions, a thread each, at best."""
+    """Returns the least seconds to run all functions, each in its own thread."""
     for function in functions:
         function()
     best = float("inf")

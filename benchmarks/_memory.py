@@ -1,17 +1,17 @@
-"""How much more memory a process had at its peak than before, as the kernel sees it (Linux).
+"""Measures how far a process's memory grows at its peak, as the kernel sees it (Linux).
 
-The kernel keeps the largest resident size of a process (`VmHWM`); writing 5 to `clear_refs` sets it
-back to the present one. Allocators that keep what is freed would hide memory that is taken again.
-So a process that measures is started with `OPEN_ALLOCATORS`, and measures a computation of known
-size as a control first.
+The kernel tracks the largest resident size of a process (`VmHWM`); writing 5 to `clear_refs` resets
+it to the current size. Allocators that keep freed memory would hide memory that is taken again. So
+a measuring process is started with `OPEN_ALLOCATORS`, and first measures a computation of known
+size as a control.
 """
 
 import ctypes
 import gc
 import pathlib
 
-# glibc then takes arrays from the kernel and gives them back at once; TensorFlow uses no pool of
-# its own if oneDNN is off.
+# With these, glibc takes arrays from the kernel and returns them at once. TensorFlow uses no pool
+# of its own if oneDNN is off.
 OPEN_ALLOCATORS = {"MALLOC_MMAP_THRESHOLD_": "131072", "TF_ENABLE_ONEDNN_OPTS": "0"}
 
 
@@ -23,14 +23,14 @@ def _status(field):
 
 
 def peak_growth(function):
-    """Integer: bytes by which the resident size grew at most while `function()` ran."""
+    """Integer: the most bytes by which the resident size grew while `function()` ran."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     before = _status("VmRSS")
     pathlib.Path("/proc/self/clear_refs").write_text("5")
     result = function()
     growth = _status("VmHWM") - before
-    del result  # until now: it belongs to the peak
+    del result  # keep it until here: it belongs to the peak
     return growth
 
 
@@ -39,11 +39,11 @@ def peak_in_weights(update, control, weight_bytes):
 
     Args:
         update: Function to measure.
-        control: Function that makes one tensor of `weight_bytes`, by the same library.
+        control: Function that makes one tensor of `weight_bytes` with the same library.
         weight_bytes: Integer.
 
     Returns:
-        Dict: `grown` and `control`, in units of `weight_bytes`. The latter should be 1.
+        Dict: `grown` and `control`, in units of `weight_bytes`. `control` should be 1.
     """
     control()
     seen = peak_growth(control) / weight_bytes

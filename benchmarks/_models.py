@@ -1,4 +1,4 @@
-"""The models that are measured, built alike from Keras 3 and from legacy Keras, and their data."""
+"""The measured models, built the same way from Keras 3 and from legacy Keras, and their data."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ SHAPES = {
 
 
 def build(keras, name):
-    """Returns the model, with weights that are the same in every process.
+    """Returns the model, with the same weights in every process.
 
     Args:
         keras: The module `keras` or `tf_keras`.
@@ -37,7 +37,7 @@ def build(keras, name):
 
 
 def build_cnn(keras):
-    """A small network for MNIST; it takes images of shape (28, 28, 1) in [0, 1]."""
+    """Returns a small network for MNIST. It takes images of shape (28, 28, 1) in [0, 1]."""
     return keras.Sequential(
         [
             keras.layers.Input((28, 28, 1)),
@@ -53,18 +53,18 @@ def build_cnn(keras):
 
 
 def compile_model(keras, model):
-    """Compiles with Adam; so slow that random labels are not learned by heart."""
+    """Compiles with Adam, slow enough that random labels are not memorized."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(1e-4), loss)
 
 
 def _kernels(weights, seed=0):
-    """The weights with kernels drawn anew (normal, scaled by fan-in), the others as they are."""
+    """Returns the weights with newly drawn kernels (normal, scaled by fan-in), others unchanged."""
     rng = np.random.default_rng(seed)
     drawn = []
     for weight in weights:
         if weight.ndim >= 2:
-            # A depthwise kernel, (height, width, channels, 1), sums over its window only.
+            # A depthwise kernel, (height, width, channels, 1), only sums over its window.
             fan_in = np.prod(weight.shape[:-1] if weight.shape[-1] > 1 else weight.shape[:2])
             weight = rng.standard_normal(weight.shape, "float32") * np.float32((2 / fan_in) ** 0.5)
         drawn.append(weight)
@@ -72,7 +72,7 @@ def _kernels(weights, seed=0):
 
 
 def make_data(name, batches):
-    """Random examples and labels for so many batches: arrays `(x, y)`."""
+    """Returns random examples and labels for this many batches: arrays `(x, y)`."""
     shape, batch_size = SHAPES[name]
     rng = np.random.default_rng(1)
     x = rng.standard_normal((batches * batch_size, *shape), "float32")
@@ -80,7 +80,7 @@ def make_data(name, batches):
 
 
 def repeat_batches(name, data):
-    """Yields the batches of `make_data`, over and over."""
+    """Yields the batches of `make_data` over and over."""
     x, y = data
     _, batch_size = SHAPES[name]
     while True:
@@ -89,7 +89,7 @@ def repeat_batches(name, data):
 
 
 def make_dataset(name, data):
-    """The same as an in-memory `tf.data.Dataset`, which is how TensorFlow is fed fastest."""
+    """Returns them as an in-memory `tf.data.Dataset`, the fastest way to feed TensorFlow."""
     import tensorflow as tf
 
     _, batch_size = SHAPES[name]
@@ -97,5 +97,5 @@ def make_dataset(name, data):
 
 
 def random_weight(side):
-    """A float32 matrix of standard normal numbers."""
+    """Returns a float32 matrix of standard normal numbers."""
     return np.random.default_rng(0).standard_normal((side, side), "float32")

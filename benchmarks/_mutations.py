@@ -1,7 +1,7 @@
-"""Files that lie: real `.ktrim` files, changed at random, most of them with checksums that match.
+"""Files that lie: real `.ktrim` files with random changes, most of them with valid checksums.
 
-A change that a checksum reveals only tests the checksum. So most of these are made as an attacker
-would: a stream, or a field of the header, is changed and everything around it made to fit.
+A change that a checksum reveals only tests the checksum. So most changes are made as an attacker
+would: a stream or a header field is changed, and everything around it is adjusted to fit.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ VALUES = (
 
 
 def seed_files(rng_seed=0):
-    """List of bytes: small files that use everything the format has."""
+    """List of bytes: small files that use every feature of the format."""
     rng = np.random.default_rng(rng_seed)
 
     def weights(shape, sparsity, dtype="float32"):
@@ -79,14 +79,14 @@ def seed_files(rng_seed=0):
 
 
 def read_all(data, max_bytes=1 << 24):
-    """Reads everything in a file; returns it."""
+    """Reads and returns everything in a file."""
     with Reader(io.BytesIO(data), max_bytes) as reader:
         arrays = {name: reader.read_array(name) for name in reader.arrays}
         return arrays, {name: reader.read_file(name) for name in reader.files}
 
 
 class Parts:
-    """A file taken apart: its body and its header, and put together again with checksums."""
+    """A file taken apart into body and header, which can be put together with valid checksums."""
 
     def __init__(self, data):
         offset, stored, size, *_ = TRAILER.unpack(data[-TRAILER.size :])
@@ -106,7 +106,7 @@ class Parts:
         return prefix + bytes(self.body) + stored + trailer
 
     def records(self):
-        """Yields offset and length of what each checksum covers, and how to set that checksum."""
+        """Yields offset and length of the range of each checksum, and a function to set it."""
         offset = 0
         for array in self.header["arrays"]:
             for record in [*array["chunks"], *array.get("scales", {}).get("chunks", ())]:
@@ -168,7 +168,7 @@ def _change_field(data, choice):
     parts = Parts(data)
     for _ in range(choice.choice((1, 1, 1, 2, 3))):
         _change_somewhere(parts.header, choice)
-    # A header that is none any more is left as it is; a reader must say so.
+    # A header that no longer parses is left as it is. A reader must report it.
     with contextlib.suppress(TypeError, AttributeError, LookupError, OverflowError, ValueError):
         parts.fix_checksums()
     return parts.join()
@@ -199,7 +199,7 @@ def _change_somewhere(node, choice):
 
 
 def _change_frame(data, choice):
-    """Another stream in place of one, of the same stored size: a bomb, or one of another kind."""
+    """Replaces a stream by another of the same stored size: a bomb, or a stream of another kind."""
     parts = Parts(data)
     offset, length, _ = choice.choice(list(parts.records()))
     bomb = zstandard.ZstdCompressor(level=1).compress(bytes(choice.choice((1, 1 << 10, 1 << 21))))

@@ -1,6 +1,5 @@
 """One-shot pruning of networks that are trained here: CIFAR-10 and movie reviews."""
 
-import json
 import math
 
 import keras
@@ -8,17 +7,17 @@ import numpy as np
 
 import keras_trim
 from benchmarks import _packs, _trained
-from benchmarks.one_shot import NUM_EXAMPLES, estimate_statistics, prune
+from benchmarks.one_shot import NUM_EXAMPLES, Clock, estimate_statistics, measure_pruned
 
 TARGETS = (0.5, "2:4", 0.75, 0.8, 0.9, (0.8, (4, 1)))
-METHODS = ("magnitude", "sparsegpt", "reconstruct")
+METHODS = ("reconstruct", "magnitude", "sparsegpt")
 BATCH_SIZE = 128
-EPOCHS = {"cifar_cnn": 10, "cifar_resnet": 10, "review_transformer": 6}
+EPOCHS = {"cifar_cnn": 8, "cifar_resnet": 8, "review_transformer": 6}
 FINE_TUNING = (1, 2, 4)  # epochs
 
 
-def cifar(arguments):
-    """Dict: network -> results; the eight convolutions are trained on after pruning, too."""
+def cifar(arguments, cells):
+    """Measures two networks. The eight convolutions are also fine-tuned after pruning."""
     path = arguments.data / "cifar10_jpeg.npz"
     x, y = _packs.images(path, 0)
     x_test, y_test = _packs.images(path, 2)
@@ -27,33 +26,36 @@ def cifar(arguments):
     parts = {name: (_trained.scale(images), labels) for name, (images, labels) in parts.items()}
     chosen = np.random.default_rng(0).choice(len(train[0]), NUM_EXAMPLES, False)
     examples = _trained.scale(train[0][chosen])
-    results = {}
     for name in ("cifar_cnn", "cifar_resnet"):
-        data = _trained.Augmented(*train, BATCH_SIZE)
-        model = _get(name, lambda model, data=data, name=name: _train_pictures(model, data, name))
+
+        def fit(model, name=name):
+            data = _trained.Augmented(*train, BATCH_SIZE)
+            _trained.train(model, data, EPOCHS[name], callbacks=[_backup(name)])
+
+        model = _get(name, fit)
 
         def measure(model=model):
             return {part: _accuracy(model, *own) for part, own in parts.items()}
 
-        results[name] = _prune_all(model, examples, measure)
+        _prune_all(cells, model, examples, measure)
         if name == "cifar_cnn":
-            results[name]["fine_tuned"] = _fine_tune(model, examples, train, measure)
-    return results
+            _fine_tune(cells, model, examples, train, measure)
 
 
-def _train_pictures(model, data, name):
-    _trained.train(model, data, EPOCHS[name])
+def _backup(name):
+    """A callback with which training goes on, epoch by epoch, where it was cut."""
+    return keras.callbacks.BackupAndRestore(_trained.CACHE / f"{name}_backup")
 
 
 def _get(name, train):
-    """A network with trained weights, from the cache if they are there."""
+    """Returns a network with trained weights, from the cache if possible."""
     model = getattr(_trained, name)()
     path = _trained.CACHE / f"{name}.weights.h5"
     if not path.exists():
         keras.utils.set_random_seed(0)
         model = getattr(_trained, name)()
-        train(model)
         path.parent.mkdir(parents=True, exist_ok=True)
+        train(model)
         model.save_weights(path)
     model.load_weights(path)
     return model
@@ -65,52 +67,55 @@ def _accuracy(model, x, y):
     return float(np.mean(answers == y))
 
 
-def _prune_all(model, examples, measure):
-    """Dict of the dense network's accuracy, and of each target and method."""
-    weights = model.get_weights()
-    results = {"dense": measure()}
-    estimate_statistics(model, examples)
-    results["dense + statistics"] = measure()
-    for target in TARGETS:
-        found = results.setdefault(str(target), {})
-        for method in METHODS:
-            seconds = prune(model, weights, examples, target, method, update_statistics=False)
-            found[method] = measure() | {"seconds": seconds}
-            seconds += estimate_statistics(model, examples)
-            found[f"{method} + statistics"] = measure() | {"seconds": seconds}
-        print(model.name, target, json.dumps(found), flush=True)
+def _prune_all(cells, model, examples, measure):
+    """Measures the dense network, and each target and method."""
+    weights, name = model.get_weights(), model.name
+
+    def estimated():
+        estimate_statistics(model, examples)
+        return measure()
+
+    cells.measure(name, "dense", by=measure)
+    cells.measure(name, "dense + statistics", by=estimated)
+    for method in METHODS:
+        for target in TARGETS:
+            own = {"target": target, "method": method}
+            measure_pruned(cells, (name, target), model, weights, examples, measure, **own)
     model.set_weights(weights)
-    return results
 
 
-def _fine_tune(model, examples, train, measure, sparsity=0.9):
-    """Dict: epochs -> accuracy of one shot and `KeepZeros`, and of gradual pruning."""
-    weights, results = model.get_weights(), {}
-    steps = math.floor(len(train[0]) / BATCH_SIZE)
+def _fine_tune(cells, model, examples, train, measure, sparsity=0.9):
+    """Measures one shot plus epochs of `KeepZeros`, and as many epochs of gradual pruning."""
+    weights = model.get_weights()
+    steps = len(train[0]) // BATCH_SIZE
+
+    def tune(epochs, is_gradual):
+        keras.utils.set_random_seed(0)
+        model.set_weights(weights)
+        clock = Clock()
+        if is_gradual:
+            end = math.ceil(epochs * steps * 2 / 3)
+            schedule = keras_trim.PolynomialDecay(0.0, sparsity, 0, end, frequency=end // 20)
+        else:
+            keras_trim.prune(model, sparsity, calibration_data=examples)
+            schedule = keras_trim.KeepZeros()
+        keras_trim.prune_low_magnitude(model, schedule)
+        data = _trained.Augmented(*train, BATCH_SIZE)
+        callbacks = [keras_trim.UpdatePruningStep()]
+        _trained.train(model, data, epochs, learning_rate=1e-3, callbacks=callbacks)
+        keras_trim.strip_pruning(model)
+        zeros = keras_trim.sparsity_report(model).model_sparsity
+        return clock.read() | measure() | {"zeros": zeros}
+
     for epochs in FINE_TUNING:
-        found = results.setdefault(str(epochs), {})
         for name in ("one shot, KeepZeros", "gradual"):
-            keras.utils.set_random_seed(0)
-            model.set_weights(weights)
-            if name == "gradual":
-                end = epochs * steps * 2 // 3
-                schedule = keras_trim.PolynomialDecay(0.0, sparsity, 0, end, frequency=end // 20)
-            else:
-                prune(model, weights, examples, sparsity, "reconstruct")
-                schedule = keras_trim.KeepZeros()
-            keras_trim.prune_low_magnitude(model, schedule)
-            data = _trained.Augmented(*train, BATCH_SIZE)
-            callbacks = [keras_trim.UpdatePruningStep()]
-            _trained.train(model, data, epochs, learning_rate=1e-3, callbacks=callbacks)
-            keras_trim.strip_pruning(model)
-            zeros = keras_trim.sparsity_report(model).model_sparsity
-            found[name] = measure() | {"zeros": zeros}
-        print(epochs, json.dumps(found), flush=True)
-    return results
+            key = ("fine-tuned", f"{epochs} epochs", name)
+            cells.measure(*key, by=lambda e=epochs, g=name == "gradual": tune(e, g))
+    model.set_weights(weights)
 
 
-def reviews(arguments):
-    """Dict of results of a small transformer encoder: whether a review is positive."""
+def reviews(arguments, cells):
+    """Measures a small transformer encoder that classifies reviews."""
     texts, labels = _packs.movie_reviews(arguments.data)
     keras.utils.set_random_seed(0)
     order = np.random.default_rng(0).permutation(len(texts))
@@ -135,6 +140,7 @@ def reviews(arguments):
             batch_size=64,
             epochs=EPOCHS["review_transformer"],
             verbose=2,
+            callbacks=[_backup("review_transformer")],
         )
 
     model = _get("review_transformer", fit)
@@ -142,4 +148,4 @@ def reviews(arguments):
     def measure():
         return {name: _accuracy(model, words[own], labels[own]) for name, own in parts.items()}
 
-    return _prune_all(model, words[train[:NUM_EXAMPLES]], measure)
+    _prune_all(cells, model, words[train[:NUM_EXAMPLES]], measure)

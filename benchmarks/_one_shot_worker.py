@@ -1,4 +1,4 @@
-"""What one-shot pruning takes, measured in a process of its own; prints JSON."""
+"""Measures the cost of one-shot pruning in its own process, and prints JSON."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ from benchmarks._memory import peak_growth
 
 
 def sparsegpt_4096():
-    """Seconds of SparseGPT on a 4096x4096 product, given the moments of its inputs."""
+    """Returns the seconds of SparseGPT on a 4096x4096 product, given the moments of its inputs."""
     from keras_trim.one_shot.sparsegpt import sparsegpt
     from keras_trim.one_shot.units import Units
 
@@ -27,14 +27,14 @@ def sparsegpt_4096():
         cpu_seconds.append(time.process_time() - cpu)
     return {
         "seconds": min(seconds),
-        "cpu_seconds": min(cpu_seconds),  # of all cores: what a busy machine does not stretch
+        "cpu_seconds": min(cpu_seconds),  # over all cores: a busy machine does not stretch it
         "all": seconds,
         "zeros": float(np.mean(pruned == 0)),
     }
 
 
 def mobilenet():
-    """Seconds and memory of `reconstruct` on MobileNetV1 224 with random weights, 512 pictures."""
+    """Measures `reconstruct` on MobileNetV1 224 with random weights and 512 images."""
     import keras
 
     import keras_trim
@@ -46,7 +46,7 @@ def mobilenet():
     grown = peak_growth(lambda: keras_trim.prune(model, 0.75, calibration_data=x))
     return {
         "seconds": time.perf_counter() - start,
-        "cpu_seconds": time.process_time() - cpu,  # of all cores
+        "cpu_seconds": time.process_time() - cpu,  # over all cores
         "bytes": grown,
         "weights": sum(w.size for w in model.get_weights()),
     }

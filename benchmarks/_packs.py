@@ -1,17 +1,18 @@
-"""Readers for packs of real data; what is in them, and how they are made: benchmarks/README.md."""
+"""Readers for packs of real data. benchmarks/README.md describes their contents and origin."""
 
 import io
+import lzma
 import pathlib
 
 import numpy as np
 
 
 def speech(folder, source=None, part=None):
-    """Keyword clips as MFCC.
+    """Reads keyword clips as MFCC.
 
     Args:
         folder: Path of the folder with `speech_mfcc.npz`.
-        source, part: Strings (or lists, for `part`) that choose clips.
+        source, part: Strings (or lists, for `part`) that select clips.
 
     Returns:
         Tuple of float32 (clips, 49, 10, 1) and int64 labels (clips,).
@@ -26,15 +27,15 @@ def speech(folder, source=None, part=None):
 
 
 def images(path, split=None, size=None):
-    """Pictures that are stored as JPEG in one array.
+    """Reads images that are stored as JPEG in one array.
 
     Args:
         path: Path of the `.npz` file.
-        split: Integer. 0 to train, 1 to validate, 2 to test; `None` for all.
-        size: Integer. Cuts the middle square and scales it, for pictures of several sizes.
+        split: Integer. 0 is training, 1 validation, 2 test; `None` for all.
+        size: Integer. Crops the center square and scales it, for images of several sizes.
 
     Returns:
-        Tuple of uint8 (pictures, height, width, 3) and int64 labels (pictures,).
+        Tuple of uint8 (images, height, width, 3) and int64 labels (images,).
     """
     from PIL import Image
 
@@ -57,7 +58,7 @@ def images(path, split=None, size=None):
 
 
 def movie_reviews(folder):
-    """Sentences of movie reviews.
+    """Reads sentences of movie reviews.
 
     Returns:
         Tuple of a list of strings and int64 labels, 1 where the mean sentiment is positive.
@@ -66,3 +67,21 @@ def movie_reviews(folder):
     pairs = [line.split("\t", 1) for line in lines[1:]]
     labels = np.array([float(sentiment) > 0 for sentiment, _ in pairs], "int64")
     return [text for _, text in pairs], labels
+
+
+def audio(folder):
+    """The sound of some of the clips, 16 kHz.
+
+    Returns:
+        Tuple of int16 (clips, 16000) and the integers (clips,) that are their places in
+        `speech_mfcc.npz`.
+    """
+    data = np.load(pathlib.Path(folder, "speech_audio_sample.npz"))
+    # Three planes of bytes of the second differences, their signs in the lowest bit.
+    planes = np.frombuffer(lzma.decompress(data["audio_xz"].tobytes()), np.uint8)
+    planes = planes.reshape(3, len(data["label"]), 16_000).astype(np.uint32)
+    folded = planes[0] | planes[1] << 8 | planes[2] << 16
+    samples = (folded >> 1).astype(np.int32) ^ -(folded & 1).astype(np.int32)
+    for _ in range(2):
+        samples = np.cumsum(samples, axis=1, dtype=np.int32)
+    return samples.astype(np.int16), data["index_in_speech_mfcc"]

@@ -1,4 +1,4 @@
-"""A process that loads one file and prints by how many bytes it grew at most.
+"""Loads one file in its own process and prints its peak memory growth in bytes.
 
 python -m benchmarks._storage_memory load_arrays|load|keras.models.load_model FOLDER
 """
@@ -11,7 +11,7 @@ from benchmarks._memory import OPEN_ALLOCATORS, peak_growth
 
 if __name__ == "__main__":
     if any(os.environ.get(key) != value for key, value in OPEN_ALLOCATORS.items()):
-        os.environ |= OPEN_ALLOCATORS  # read when a process starts
+        os.environ |= OPEN_ALLOCATORS  # only read at process start
         os.execv(
             sys.executable, [sys.executable, "-m", "benchmarks._storage_memory", *sys.argv[1:]]
         )
@@ -26,5 +26,5 @@ if __name__ == "__main__":
         "load": keras_trim.load,
         "keras.models.load_model": keras.models.load_model,
     }[what]
-    read(folder / f"small{suffix}")  # what is imported or compiled at first use
+    read(folder / f"small{suffix}")  # imports and compiles whatever the first use needs
     print(peak_growth(lambda: read(folder / f"model{suffix}")))

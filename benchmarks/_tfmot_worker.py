@@ -1,4 +1,4 @@
-"""Commands that a process with TFMOT and legacy Keras carries out; compare `_keras_trim_worker`."""
+"""Commands that run in a process with TFMOT and legacy Keras. Compare `_keras_trim_worker`."""
 
 import time
 
@@ -16,7 +16,7 @@ _state = {}
 
 
 def _make_pruning(weight, sparsity):
-    """TFMOT's own object that computes the mask of a layer."""
+    """Returns TFMOT's own object that computes the mask of a layer."""
     schedule = tfmot.sparsity.keras.ConstantSparsity(sparsity, 0, frequency=1)
     mask = tf.Variable(tf.ones_like(weight), trainable=False)
     threshold = tf.Variable(0.0, trainable=False)
@@ -109,7 +109,7 @@ def mask_bytes(model_name):
 
 
 def peak_memory(model_name, side):
-    """The update of one weight's mask and of the weight, as TFMOT does it in each step."""
+    """Measures the update of one weight and its mask, as TFMOT does it in each step."""
     weight = tf.Variable(_models.random_weight(side))
     pruning, mask = _make_pruning(weight, 0.8)
 

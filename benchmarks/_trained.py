@@ -1,6 +1,6 @@
-"""Small networks that benchmarks train themselves: pictures of CIFAR-10, movie reviews.
+"""Small networks that benchmarks train themselves: CIFAR-10 images, movie reviews.
 
-Weights are kept in a folder of the user's cache, so that each is trained once.
+Weights are kept in a folder of the user's cache, so each network is trained once.
 """
 
 import pathlib
@@ -52,10 +52,12 @@ VOCABULARY, LENGTH = 8192, 48
 
 
 def review_transformer(width=96, blocks=3, heads=4):
-    """A transformer encoder over words, one logit: whether a review is positive."""
+    """A transformer encoder over words with one logit: whether a review is positive."""
     words = keras.Input((LENGTH,), dtype="int32")
     x = layers.Embedding(VOCABULARY, width, name="words")(words)
-    places = layers.Embedding(LENGTH, width, name="places")(np.arange(LENGTH)[None])
+    places = layers.Embedding(LENGTH, width, name="places")(
+        keras.ops.zeros_like(words) + np.arange(LENGTH, dtype="int32")
+    )
     x = layers.Dropout(0.3)(x + places)
     for i in range(1, blocks + 1):
         y = layers.LayerNormalization()(x)
@@ -71,7 +73,7 @@ def review_transformer(width=96, blocks=3, heads=4):
 
 
 def augment(x, rng):
-    """Pictures moved by up to four pixels, half of them mirrored."""
+    """Shifts images by up to four pixels, and mirrors half of them."""
     padded = np.pad(x, ((0, 0), (4, 4), (4, 4), (0, 0)))
     moved = np.empty_like(x)
     places = rng.integers(0, 9, (len(x), 2))
@@ -83,7 +85,7 @@ def augment(x, rng):
 
 
 class Augmented(keras.utils.PyDataset):
-    """Batches of augmented pictures in [-1, 1], in another order each epoch."""
+    """Batches of augmented images in [-1, 1], in a new order each epoch."""
 
     def __init__(self, x, y, batch_size=128, seed=0):
         super().__init__()
@@ -103,12 +105,12 @@ class Augmented(keras.utils.PyDataset):
 
 
 def scale(x):
-    """uint8 pictures as float32 in [-1, 1]."""
+    """Converts uint8 images to float32 in [-1, 1]."""
     return x.astype("float32") / 127.5 - 1
 
 
 def train(model, data, epochs, learning_rate=2e-3, callbacks=()):
-    """Trains a classifier of pictures by AdamW, the learning rate falling to 0 as a cosine does."""
+    """Trains an image classifier with AdamW and cosine decay of the learning rate to 0."""
     steps = len(data) * epochs
     rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
     model.compile(

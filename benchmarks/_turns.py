@@ -1,9 +1,9 @@
-"""Several `fit` calls in one process that take turns, so that their steps can be compared.
+"""Several `fit` calls in one process that take turns, so their steps can be compared.
 
-Times on a machine drift by more than the differences that are looked for. So each `fit` runs in a
-thread of its own, and only one of them at any time: after every block of steps it waits until its
-steps are computed, notes the time that the block took and hands over to the next. What is measured
-is Keras's own training loop, with the callbacks that a user would pass.
+Times on a machine drift by more than the differences of interest. So each `fit` runs in its own
+thread, and only one at any time. After every block of steps, it waits until its steps are computed,
+records the time of the block and hands over to the next. This measures Keras's own training loop,
+with the callbacks that a user would pass.
 """
 
 import threading
@@ -11,7 +11,7 @@ import time
 
 
 class _Turns:
-    """Says which of the `fit` calls may run."""
+    """Decides which of the `fit` calls may run."""
 
     def __init__(self, names):
         self._waiting = list(names)
@@ -34,22 +34,22 @@ class _Turns:
 
 
 def take_turns(callback_class, fits, block):
-    """Runs the `fit` calls to their ends, block by block.
+    """Runs the `fit` calls to completion, block by block.
 
     Args:
-        callback_class: `keras.callbacks.Callback`, of the Keras that `fits` call.
-        fits: Dict: name -> function which is given a callback and calls `fit` with it. The number
-            of steps must be one more than a multiple of `block`.
-        block: Integer. Steps after which the next one's turn comes.
+        callback_class: `keras.callbacks.Callback`, of the Keras that `fits` use.
+        fits: Dict: name -> function that takes a callback and calls `fit` with it. The number of
+            steps must be one more than a multiple of `block`.
+        block: Integer. The number of steps per turn.
 
     Returns:
-        Dict: name -> list of the seconds that each block took.
+        Dict: name -> list of the seconds of each block.
     """
     turns = _Turns(fits)
     errors = []
 
     class Stopwatch(callback_class):
-        # So that JAX may compute a step while Python prepares the next, as without this callback.
+        # As without this callback, JAX may compute a step while Python prepares the next.
         async_safe = True
 
         def __init__(self, name):

@@ -1,10 +1,10 @@
-"""Accuracy of a pruned network on MNIST, beside TFMOT and the dense network.
+"""Accuracy of a pruned network on MNIST, compared with TFMOT and the dense network.
 
     python -m benchmarks.accuracy --peer-python path/to/tfmot/bin/python [--data mnist.npz]
 
-For each seed a dense network is trained once. From its weights keras-trim, TFMOT and dense training
-go on, for the same epochs, with the same optimizer, schedule and order of examples. So the dense
-network has had as many epochs as the pruned ones.
+For each seed, a dense network is trained once. keras-trim, TFMOT and dense training all continue
+from its weights, for the same epochs, with the same optimizer, schedule and order of examples. So
+the dense network gets as many epochs as the pruned ones.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from benchmarks._common import (
 )
 
 TARGETS = (0.8, 0.9, 0.95, "2:4")
-# `end_step` is on the grid of `frequency`: TFMOT would miss its final sparsity otherwise.
+# `end_step` is a multiple of `frequency`; otherwise TFMOT would miss its final sparsity.
 FULL = {
     "seeds": list(range(10)),
     "dense_epochs": 4,
@@ -35,7 +35,7 @@ QUICK = {"seeds": [0], "dense_epochs": 1, "epochs": 1, "end_step": 300, "frequen
 
 
 def compare(workers, settings):
-    """Dict: target -> library -> the figures of all seeds."""
+    """Dict: target -> library -> the values of all seeds."""
     schedule = {
         "begin_step": 0,
         "end_step": settings["end_step"],

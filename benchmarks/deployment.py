@@ -93,7 +93,7 @@ def _times(folder, rounds):
         times = {name: [] for name in cases}
         for _ in range(rounds):
             for name, runner in runners.items():
-                runner.invoke()  # brings its weights back into the cache
+                runner.invoke()  # brings the weights back into the cache
                 for _ in range(4):
                     start = time.perf_counter()
                     runner.invoke()

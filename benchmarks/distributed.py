@@ -1,8 +1,8 @@
-"""What pruning costs on several devices, and for a large model on one.
+"""The cost of pruning on several devices, and for a large model on one.
 
     python -m benchmarks.distributed [--quick]
 
-Parts, each of which writes one file of results (`--only` chooses some):
+The parts, each of which writes one file of results (`--only` selects some):
 
     distributed_steps    pruned over dense training step: weights split over 8 devices of JAX,
                          2 replicas of TensorFlow
@@ -40,7 +40,7 @@ def start(backend):
 
 
 def distributed_steps(width, frequency, block, windows, rounds):
-    """Dense and pruned steps take turns in one process; a round is a new process."""
+    """Runs dense and pruned steps in turns in one process. Each round is a new process."""
     results = {}
     for backend, layout in LAYOUTS.items():
         seconds = {"dense": [], "pruned": []}
@@ -60,7 +60,7 @@ def distributed_steps(width, frequency, block, windows, rounds):
 
 
 def large_model(weights, rounds):
-    """Each measurement in a new process; dense and pruned ones by turns."""
+    """Runs each measurement in a new process, dense and pruned in turns."""
     measured = {"dense": [], "pruned": []}
     for i in range(rounds):
         for kind in ("dense", "pruned") if i % 2 == 0 else ("pruned", "dense"):

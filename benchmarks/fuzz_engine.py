@@ -1,13 +1,13 @@
-"""Loads and runs engine files that lie, in one process: none may crash, hang, or take memory.
+"""Loads and runs engine files that lie, in one process. None may crash, hang or take memory.
 
     python -m benchmarks.fuzz_engine [--count 1000000] [--seed 0] [--mode bytes|structure]
                                      [--run 100] [--resume]
 
-Every file is that of `tests/data/version_0_1_0.engine`, changed at random (see `_mutations.py` and
-`_engine_mutations.py`): its bytes, or its graph and weights below checksums that fit (`structure`).
-It must either be refused by `FormatError` or load; one in `--run` of those that load is called,
-too, which plans it first. The process may not take more than `HEADROOM` bytes over what a file is
-allowed to hold, and no file may take longer than `SECONDS`.
+Every file is `tests/data/version_0_1_0.engine` with random changes (see `_mutations.py` and
+`_engine_mutations.py`): to its bytes, or to its graph and weights, with valid checksums
+(`structure`). It must either load or raise `FormatError`. One in `--run` of those that load is also
+called, which plans it first. The process may not take more than `HEADROOM` bytes above what a file
+is allowed to hold, and no file may take longer than `SECONDS`.
 """
 
 import io
@@ -25,7 +25,7 @@ SECONDS = 30
 
 
 def _call(engine, inputs):
-    engine._tuner.choices._name = None
+    engine._tuner.cache._name = None
     engine._tuner.seconds = 1e-5
     try:
         engine(inputs)

@@ -1,17 +1,17 @@
-"""Reads a million files that lie, in one process: none may crash, hang, or take memory it claims.
+"""Reads a million files that lie, in one process. None may crash, hang or take claimed memory.
 
     python -m benchmarks.fuzz_storage [--count 1000000] [--seed 0] [--mode bytes|structure]
                                       [--resume]
 
-Every file is a real one that was changed at random (see `_mutations.py`): its bytes, or what is
-below checksums that then fit (`structure`). It must either be refused by `FormatError`, or read.
-The process may not take more than `HEADROOM` bytes over what a file is allowed to hold, and no file
+Every file is a real one with random changes (see `_mutations.py`): to its bytes, or to its
+contents, with valid checksums (`structure`). It must either be read or raise `FormatError`. The
+process may not take more than `HEADROOM` bytes above what a file is allowed to hold, and no file
 may take longer than `SECONDS`.
 """
 
 from benchmarks import _fuzz, _mutations
 
-MAX_BYTES = 1 << 24  # what a file may decode to
+MAX_BYTES = 1 << 24  # the most bytes a file may decode to
 HEADROOM = 1 << 26
 SECONDS = 10
 

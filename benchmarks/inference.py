@@ -1,15 +1,20 @@
-"""How fast, how small and how soon ready pruned networks are, beside other CPU runtimes.
+"""Speed, memory and startup time of pruned networks, compared with other CPU runtimes.
 
     python -m benchmarks.inference --peer-python path/to/deepsparse/bin/python [--quick]
 
-Networks and further parts, each of which writes one file of results (`--only` chooses some):
+Networks and other parts, each of which writes one file of results (`--only` selects some):
 
     mobilenet_v1, mobilenet_v2, inception_v3, resnet50, ds_cnn, lstm, mlp
                   milliseconds per example, dense and pruned, one thread and two, every runtime
     machine       peak FLOP/s and memory bandwidth
     memory        resident memory of a process that runs a pruned network
     compile       seconds from a Keras model to its first answer, with and without cached kernels
-    crossover     from which sparsity on a sparse product is faster, per shape; and a plot
+    crossover     the sparsity from which a sparse product is faster, per shape; and a plot
+
+    python -m benchmarks.inference --without FEATURE [FEATURE ...] [--only NETWORK ...]
+
+measures instead how much longer the pruned networks take without an optional way to compute a
+layer (`all`: each of them in turn), and writes `without.json`.
 """
 
 import argparse
@@ -23,7 +28,7 @@ import time
 
 import numpy as np
 
-from benchmarks import _inference_files, _inference_plot
+from benchmarks import _inference_files, _inference_plot, _inference_without
 from benchmarks._common import (
     QUICK_RESULTS,
     RESULTS,
@@ -45,15 +50,15 @@ PACKAGES = {
     "ONNX Runtime": ("onnxruntime",),
     PEER: ("deepsparse", "numpy"),
 }
-TOLERANCE = 1e-3  # of the largest output; a hundred layers of float32 differ by up to 2e-4
-PAUSE = 0.05  # seconds in which threads of the runtime before stop to spin
+TOLERANCE = 1e-3  # relative to the largest output; 100 float32 layers differ by up to 2e-4
+PAUSE = 0.05  # seconds for threads of the previous runtime to stop spinning
 
 FULL = {"rounds": 3, "seconds": 0.15, "least": 3, "attempts": 12, "cases": 3}
 QUICK = {"rounds": 2, "seconds": 0.02, "least": 2, "attempts": 1, "cases": 1}
 
 MEMORY_CASES = (("mobilenet_v1", 0.9), ("resnet50", 0.9), ("mlp", 0.95))
 COMPILE_CASES = (("mobilenet_v1", 0.9), ("resnet50", 0.9))
-# Title, and what `_inference_kernels.time_product` takes.
+# Title, and the arguments of `_inference_kernels.time_product`.
 PRODUCTS = {
     "1x1, 56x56, 128 to 128": (56, 1, 128, 128),
     "1x1, 14x14, 512 to 512": (14, 1, 512, 512),
@@ -67,7 +72,7 @@ SPARSITIES = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.875, 0.9, 0.95, 0.98)
 
 
 class Bench:
-    """Starts workers, has files made for them, and measures.
+    """Starts workers, requests files for them, and measures.
 
     Args:
         files: `_inference_files.Files`.
@@ -112,7 +117,7 @@ class Bench:
 
     def _pair(self, name, sparsity, num_threads):
         runtimes = list(self.runtimes)
-        # What else runs on the machine holds up one core more than another: all take the same one.
+        # Other programs slow one core down more than another, so all workers use the same one.
         core = max(os.sched_getaffinity(0)) if num_threads == 1 else None
         if sparsity and num_threads == self.threads[0]:
             runtimes.append(SPARSE_FILE)
@@ -143,10 +148,10 @@ class Bench:
         return found
 
     def _calmest_turns(self, workers):
-        """What `_take_turns` returns, the calmest of a few attempts.
+        """Returns the result of `_take_turns` from the calmest of a few attempts.
 
-        What else runs on the machine slows some phases down, not all runtimes alike. It never makes
-        any faster, so the attempt is kept in which all of them together were fastest.
+        Other programs slow down some phases, and not all runtimes equally. They never speed
+        anything up, so this keeps the attempt in which all runtimes together were fastest.
         """
         attempts = [self._take_turns(workers) for _ in range(self.settings["attempts"])]
         return min(
@@ -158,7 +163,7 @@ class Bench:
         """Dict: runtime -> the median of each round, in milliseconds."""
         milliseconds = {runtime: [] for runtime in workers}
         for i in range(self.settings["rounds"]):
-            # Every other round the other way round: none always follows the same one.
+            # Reverse every other round, so that no runtime always follows the same one.
             for runtime in list(workers)[:: 1 if i % 2 == 0 else -1]:
                 time.sleep(PAUSE)
                 times = workers[runtime].call(
@@ -176,7 +181,7 @@ class Bench:
         return results
 
     def memory(self):
-        """Every time in a new process, with one thread, after one answer."""
+        """Measures each case in a new process, with one thread, after one answer."""
         results = {}
         for name, sparsity in MEMORY_CASES[: self.settings["cases"]]:
             sizes = {}
@@ -195,7 +200,7 @@ class Bench:
 
     @contextlib.contextmanager
     def _engine_file(self, name, sparsity):
-        """Path of a file that the engine saved, which loads without Keras."""
+        """Returns the path of a saved engine, which loads without Keras."""
         with tempfile.TemporaryDirectory() as folder:
             path = f"{folder}/network.engine"
             with self.start(OURS) as worker:
@@ -231,7 +236,7 @@ class Bench:
 
 
 def _compare(workers):
-    """Dict: runtime -> how far its output is from the first peer's, over the largest output."""
+    """Dict: runtime -> difference from the first peer's output, relative to the largest output."""
     reference = next((runtime for runtime in workers if runtime != OURS), OURS)
     expected, other = (np.array(workers[reference].call("answer", seed=i)) for i in (0, 1))
     largest = np.abs(expected).max()
@@ -251,7 +256,7 @@ def _compared(found):
 
 
 def _ratios(milliseconds):
-    """How many times as fast as each peer we are, as the median over rounds."""
+    """Returns how many times as fast as each peer we are, as the median over rounds."""
     if OURS not in milliseconds:
         return {}
     speedups = {
@@ -276,6 +281,9 @@ def parse_arguments():
     parser.add_argument("--only", nargs="+", default=choices, choices=choices, metavar="PART")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--quick", action="store_true", help="few rounds, to try it out")
+    parser.add_argument(
+        "--without", nargs="+", metavar="FEATURE", choices=(*_inference_without.FEATURES, "all")
+    )
     parser.add_argument("--output", type=pathlib.Path, help="folder for the results")
     parser.add_argument(
         "--work-dir", type=pathlib.Path, help="folder that keeps the peers' files for another run"
@@ -286,6 +294,29 @@ def parse_arguments():
     return arguments
 
 
+def measure_without(files, arguments, folder, settings):
+    """Measures the pruned networks, and one with zeros in blocks, without optional features."""
+    features = arguments.without
+    if "all" in features:
+        features = list(_inference_without.FEATURES)
+    results, networks = {}, [name for name in arguments.only if name in NETWORKS]
+    cases = [(name, False) for name in networks]
+    cases += [(name, True) for name in networks if name == "mobilenet_v1"]
+    for name, is_blocked in cases:
+        path = files.get(OURS, name, max(NETWORKS[name].goals))
+        title = f"{name}, zeros in blocks" if is_blocked else name
+        for threads in arguments.threads:
+            with Worker("benchmarks._inference_worker", "jax") as worker:
+                found = worker.call(
+                    "measure_without", name=name, path=path, features=features,
+                    num_threads=threads, rounds=8 * settings["rounds"], is_blocked=is_blocked,
+                )  # fmt: skip
+            results.setdefault(title, {})[threads] = found
+            for feature, one in found.items():
+                print(f"{title}, threads: {threads}, without {feature}: {one['gain']:.3f}")
+            write_result(folder, "without", settings, {}, results)
+
+
 def main():
     arguments = parse_arguments()
     folder = (arguments.output or (QUICK_RESULTS if arguments.quick else RESULTS)) / "inference"
@@ -293,6 +324,9 @@ def main():
     with contextlib.ExitStack() as stack:
         work_dir = arguments.work_dir or stack.enter_context(tempfile.TemporaryDirectory())
         files = stack.enter_context(_inference_files.Files(pathlib.Path(work_dir)))
+        if arguments.without:
+            measure_without(files, arguments, folder, settings)
+            return
         bench = Bench(files, arguments.threads, arguments.peer_python, settings)
         versions = bench.versions()
         for part in arguments.only:

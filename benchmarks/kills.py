@@ -1,15 +1,15 @@
-"""Training runs that are killed at random moments, and started again until they are done.
+"""Kills training runs at random moments and restarts them until they finish.
 
-Each run is killed by SIGKILL before a random training step or while a checkpoint is being written,
-several times over, and must end bit for bit as a run that nobody killed: weights, masks, optimizer
+Each run is killed by SIGKILL several times, before a random training step or while a checkpoint is
+being written. It must end bit for bit like a run that was never killed: weights, masks, optimizer
 state, metrics and history.
 
     KERAS_BACKEND=jax python -m benchmarks.kills --output benchmarks/results/kills_jax.json
 
 With `XLA_FLAGS=--xla_backend_optimization_level=0`, JAX compiles faster.
 
-This process imports Keras and forks; its children train. A child is a new process in all that
-training can see, and need not import Keras again, which takes most of the time of a small run.
+This process imports Keras and forks, and its children train. To training, a child looks like a new
+process. It need not import Keras again, which takes most of the time of a small run.
 """
 
 import argparse
@@ -34,7 +34,8 @@ def train(folder, result, kill):
     Args:
         folder: Path for checkpoints, or `None` for none.
         result: Path of the file to write the outcome to.
-        kill: Tuple: one of `MOMENTS`, and how many of them pass before. `None` for no kill.
+        kill: Tuple: one of `MOMENTS`, and how many of them pass before the kill. `None` for no
+            kill.
     """
     import keras
     import numpy as np
@@ -69,7 +70,7 @@ def train(folder, result, kill):
 
 
 def killer(moment, count):
-    """A callback that ends the process at a moment, and so leaves it no time for anything else."""
+    """Returns a callback that kills the process at a moment, without time for anything else."""
     import keras
 
     from keras_trim.storage.container import Writer
@@ -101,7 +102,7 @@ def killer(moment, count):
 
 
 def fork(*arguments):
-    """Runs `train` in a child; returns the signal that ended it, or 0."""
+    """Runs `train` in a child. Returns the signal that ended it, or 0."""
     child = os.fork()
     if child == 0:
         try:
@@ -117,7 +118,7 @@ def fork(*arguments):
 
 
 def _import():
-    """Imports once, for all children, what they would import; nothing is computed yet."""
+    """Imports everything that children need, once, and computes nothing."""
     import keras  # noqa: F401
 
     import keras_trim  # noqa: F401
@@ -127,14 +128,14 @@ def _import():
 
 
 def choose(rng):
-    """A moment, and how many of its kind come before."""
+    """Chooses a moment, and how many of its kind come before."""
     moment = rng.choice(MOMENTS)
     most = {"step": 28, "write": 200, "fsync": 12, "replace": 6, "removal": 4}[moment]
     return moment, rng.randrange(most)
 
 
 def run(kills, seed):
-    """Kills so many runs in all; yields a dict of what has happened so far, after each run."""
+    """Kills this many runs in total. Yields a dict of the results so far after each run."""
     rng = random.Random(seed)
     _import()
     import keras

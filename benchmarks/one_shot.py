@@ -1,12 +1,17 @@
-"""Networks that are pruned in one shot: accuracy, and what that takes.
+"""Accuracy and cost of pruning networks in one shot.
 
     python -m benchmarks.one_shot ds_cnn --data path/to/packs
+    python -m benchmarks.one_shot spread --data path/to/packs     # DS-CNN-L, too
+    python -m benchmarks.one_shot digits     # of scikit-learn: trains in seconds, needs no packs
     python -m benchmarks.one_shot cost
     python -m benchmarks.one_shot cifar --data path/to/packs      # trains networks first, once
     python -m benchmarks.one_shot reviews --data path/to/packs
 
-`ds_cnn` is Arm's DS-CNN-L with the weights that Arm trained. Examples to calibrate on are
-drawn from `part == "tune"`; settings were chosen on `val`; `test` is what the tables show.
+`ds_cnn` and `spread` use Arm's DS-CNN-L with the weights that Arm trained. Calibration examples are
+drawn from `part == "tune"`. Settings were chosen on `val`. The tables show `test`.
+
+Results are saved as they come, and an interrupted run resumes. To measure everything again, delete
+`benchmarks/results/one_shot_*.json` first.
 """
 
 import argparse
@@ -14,22 +19,23 @@ import itertools
 import json
 import os
 import pathlib
-import statistics
 import subprocess
 import sys
 import time
 
 import numpy as np
 
-from benchmarks._common import OUR_PACKAGES, RESULTS, package_versions, write_result
+from benchmarks._cells import Cells
+from benchmarks._common import RESULTS
 
 NUM_EXAMPLES = 512
 TARGETS = (0.5, "2:4", 0.75, 0.875)
+SENSITIVITY = (0.5, 0.75, 0.875, 0.95)
 METHODS = ("magnitude", "wanda", "sparsegpt", "reconstruct")
 
 
 def pattern(target):
-    """Arguments of `keras_trim.prune` for a sparsity, `"2:4"`, or (sparsity, block size)."""
+    """Returns arguments of `keras_trim.prune` for a sparsity, "2:4", or (sparsity, block size)."""
     if target == "2:4":
         return {"sparsity": None, "sparsity_m_by_n": (2, 4)}
     if isinstance(target, tuple):
@@ -37,105 +43,197 @@ def pattern(target):
     return {"sparsity": target}
 
 
-def prune(model, weights, x, target, method, **arguments):
-    """Prunes a model from given weights; returns the seconds that took."""
+class Clock:
+    """Seconds since its creation: wall time, and CPU time of all cores (unaffected by load)."""
+
+    def __init__(self):
+        self._start = time.perf_counter(), time.process_time()
+
+    def read(self):
+        wall, cpu = self._start
+        return {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
+
+
+def measure_pruned(cells, key, model, weights, x, measure, *, target, method, **arguments):
+    """Measures a model pruned in one shot, with its old statistics and with re-estimated ones.
+
+    Args:
+        cells: `Cells`; results go under `(*key, method)` and `(*key, method + " + statistics")`.
+        key: Tuple of strings.
+        model: Keras model, left pruned.
+        weights: The result of `model.get_weights()` for the dense model.
+        x: Calibration examples.
+        measure: Function without arguments that returns a dict of results for the model.
+        target, method: Argument of `pattern`; name of the method.
+        **arguments: More arguments of `keras_trim.prune`.
+    """
     import keras_trim
 
-    model.set_weights(weights)
-    start = time.perf_counter()
-    keras_trim.prune(
-        model, **pattern(target), calibration_data=x, method=method, batch_size=128, **arguments
-    )
-    return time.perf_counter() - start
+    took = None  # what pruning took, once this process has pruned
+    arguments |= {"calibration_data": x, "batch_size": 128}
+
+    def prune():
+        nonlocal took
+        model.set_weights(weights)
+        clock = Clock()
+        keras_trim.prune(
+            model, **pattern(target), method=method, update_statistics=False, **arguments
+        )
+        took = clock.read()
+        return took | measure()
+
+    def estimate():
+        if took is None:
+            prune()
+        clock = Clock()
+        estimate_statistics(model, x)
+        more = clock.read()
+        return {key: took[key] + more[key] for key in took} | measure()
+
+    cells.measure(*key, method, by=prune)
+    cells.measure(*key, f"{method} + statistics", by=estimate)
 
 
 def estimate_statistics(model, x):
-    """Estimates batch normalization's statistics anew; returns the seconds that took."""
+    """Re-estimates batch normalization's statistics."""
     import keras_trim
 
-    start = time.perf_counter()
     keras_trim.prune(model, 0.0, calibration_data=x, method="magnitude", batch_size=128)
-    return time.perf_counter() - start
 
 
-def summarize(runs):
-    """Mean and values of each figure of several runs."""
-    return {
-        key: {"mean": statistics.mean(run[key] for run in runs), "all": [run[key] for run in runs]}
-        for key in runs[0]
-    }
+class DsCnn:
+    """DS-CNN-L, clips to calibrate on and clips to measure on.
+
+    Args:
+        folder: Path of the packs.
+    """
+
+    def __init__(self, folder):
+        from benchmarks import _ds_cnn, _packs
+
+        published = {"source": "official_test_v0.02"}
+        self._tune, _ = _packs.speech(folder, part="tune", **published)
+        self._parts = {
+            name: _packs.speech(folder, part=name, **published) for name in ("val", "test")
+        }
+        self._accuracy = _ds_cnn.accuracy
+        self.model = _ds_cnn.load(folder)
+        self.weights = self.model.get_weights()
+
+    def measure(self):
+        """Dict: part of the clips -> accuracy."""
+        return {name: self._accuracy(self.model, *part) for name, part in self._parts.items()}
+
+    def examples(self, draw):
+        """Array of clips without labels."""
+        chosen = np.random.default_rng(draw).choice(len(self._tune), NUM_EXAMPLES, False)
+        return self._tune[chosen]
 
 
-def ds_cnn(arguments):
-    """Dict of results on DS-CNN-L: target -> method -> with or without statistics."""
-    from benchmarks import _ds_cnn, _packs
+def ds_cnn(arguments, cells):
+    """Measures DS-CNN-L for each target, draw of examples and method."""
+    network = DsCnn(arguments.data)
 
-    published = {"source": "official_test_v0.02"}
-    tune, _ = _packs.speech(arguments.data, part="tune", **published)
-    parts = {
-        name: _packs.speech(arguments.data, part=name, **published) for name in ("val", "test")
-    }
-    model = _ds_cnn.load(arguments.data)
-    weights = model.get_weights()
+    def estimated():
+        estimate_statistics(network.model, network.examples(0))
+        return network.measure()
 
-    def measure():
-        return {name: _ds_cnn.accuracy(model, *part) for name, part in parts.items()}
-
-    results = {"dense": measure(), "draws": arguments.draws, "targets": {}}
-    for method, target in itertools.product(reversed(METHODS), TARGETS):
-        runs = {method: [], f"{method} + statistics": []}
-        for draw in range(arguments.draws if method == "reconstruct" else 1):
-            chosen = np.random.default_rng(draw).choice(len(tune), NUM_EXAMPLES, False)
-            seconds = prune(model, weights, tune[chosen], target, method, update_statistics=False)
-            runs[method].append(measure() | {"seconds": seconds})
-            seconds += estimate_statistics(model, tune[chosen])
-            runs[f"{method} + statistics"].append(measure() | {"seconds": seconds})
-        found = {name: summarize(own) for name, own in runs.items()}
-        results["targets"].setdefault(str(target), {}).update(found)
-        print(target, json.dumps(found), flush=True)
-        write(arguments, results)
-    return results
+    cells.measure("dense", by=network.measure)
+    cells.measure("dense + statistics", by=estimated)
+    for method, draw in itertools.product(reversed(METHODS), range(arguments.draws)):
+        for target in TARGETS:
+            if draw == 0 or method == "reconstruct":
+                measure_pruned(
+                    cells,
+                    (target, f"draw {draw}"),
+                    network.model,
+                    network.weights,
+                    network.examples(draw),
+                    network.measure,
+                    target=target,
+                    method=method,
+                )
 
 
-def cost(arguments):
-    """Dict: seconds of SparseGPT on a 4096x4096 layer; seconds and memory of MobileNetV1 224."""
-    results = {}
-    for name in ("sparsegpt_4096", "mobilenet"):
+def spread(arguments, cells):
+    """Measures how zeros are best spread over DS-CNN-L's weights, as many for each way.
+
+    `"first dense"` leaves the first convolution out, `"budget"` follows the error of the outputs.
+    """
+    import keras_trim
+
+    network = DsCnn(arguments.data)
+    x = network.examples(0)
+    network.model.set_weights(network.weights)
+    path = RESULTS.parent.parent / "build" / "one_shot_sensitivity.json"
+    path.parent.mkdir(exist_ok=True)
+    table = keras_trim.sensitivity(
+        network.model, x, sparsities=SENSITIVITY, batch_size=128, path=path
+    )
+    sizes = {name: rows[0].size for name, rows in table.by_weight().items()}
+    total, first = sum(sizes.values()), next(iter(sizes))
+    for zeros in (0.75, 0.875):
+        others = zeros * total / (total - sizes[first])
+        ways = {
+            "uniform": "uniform",
+            "first dense": {f"(?<!{first.split('/')[0]}/)kernel$": others},
+            "erk": "erk",
+            "global": "global",
+            "budget": keras_trim.budget(table, zeros=zeros),
+        }
+        for (name, way), draw in itertools.product(ways.items(), range(arguments.draws)):
+            measure_pruned(
+                cells,
+                (zeros, name, f"draw {draw}"),
+                network.model,
+                network.weights,
+                network.examples(draw),
+                network.measure,
+                target=zeros if isinstance(way, str) else None,
+                method="reconstruct",
+                distribution=way,
+            )
+
+
+def cost(arguments, cells):
+    """Measures SparseGPT on a 4096x4096 layer, and seconds and memory of MobileNetV1 224."""
+
+    def run(name):
         command = [sys.executable, "-m", "benchmarks._one_shot_worker", name]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("OPENBLAS_")}
         environment |= {"OMP_NUM_THREADS": str(os.cpu_count()), "KERAS_BACKEND": arguments.backend}
         output = subprocess.run(
             command, env=environment, check=True, capture_output=True, text=True
         ).stdout
-        results[name] = json.loads(output.splitlines()[-1])
-        print(name, results[name], flush=True)
-    return results
+        return json.loads(output.splitlines()[-1])
 
-
-def write(arguments, results):
-    """Writes results, those that there are so far."""
-    settings = {"examples": NUM_EXAMPLES, "backend": arguments.backend, "cores": os.cpu_count()}
-    versions = package_versions(OUR_PACKAGES)
-    write_result(RESULTS, f"one_shot_{arguments.what}", settings, versions, results)
+    for name in ("sparsegpt_4096", "mobilenet"):
+        cells.measure(name, by=lambda name=name: run(name))
 
 
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("ds_cnn", "cost", "cifar", "reviews"))
+    parser.add_argument("what", choices=("ds_cnn", "spread", "digits", "cost", "cifar", "reviews"))
     parser.add_argument("--data", type=pathlib.Path, help="folder of the packs")
     parser.add_argument("--draws", type=int, default=3, help="draws of examples to calibrate on")
     parser.add_argument("--backend", default=os.environ.get("KERAS_BACKEND", "jax"))
+    parser.add_argument("--most", type=int, help="new figures after which to end")
     arguments = parser.parse_args()
     os.environ["KERAS_BACKEND"] = arguments.backend
-    if arguments.what in ("cifar", "reviews"):
+    settings = {"examples": NUM_EXAMPLES, "backend": arguments.backend}
+    cells = Cells(f"one_shot_{arguments.what}", settings, arguments.most)
+    if arguments.what == "digits":
+        from benchmarks._one_shot_digits import digits
+
+        digits(arguments, cells)
+    elif arguments.what in ("cifar", "reviews"):
         from benchmarks import _one_shot_trained
 
-        results = getattr(_one_shot_trained, arguments.what)(arguments)
+        getattr(_one_shot_trained, arguments.what)(arguments, cells)
     else:
-        results = {"ds_cnn": ds_cnn, "cost": cost}[arguments.what](arguments)
-    write(arguments, results)
+        {"ds_cnn": ds_cnn, "spread": spread, "cost": cost}[arguments.what](arguments, cells)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Random models: what the engine computes, and what comes back from a file, against Keras.
+"""Compares random models with Keras: the engine's outputs, and what a file restores.
 
     KERAS_BACKEND=jax python -m benchmarks.random_models [--count 334] [--first 0]
 
-The models are those of `tests/random_models.py`, one for each seed. Of each it says whether the
-engine's outputs are those of `model.predict_on_batch`, or why it refused the model, and whether
-`.ktrim` gave back all variables. A third of a thousand runs on each backend; the results are one
-file each, `random_models_jax.json` and so on. Each model is also a line of a file in `build/`, from
-which a run that was stopped goes on with `--resume`.
+The models are those of `tests/random_models.py`, one per seed. For each, this reports whether the
+engine's outputs equal those of `model.predict_on_batch`, or why the engine refused the model, and
+whether `.ktrim` restored all variables. A third of a thousand runs on each backend. The results are
+one file per backend: `random_models_jax.json` and so on. Each model is also a line of a file in
+`build/`, from which `--resume` continues a stopped run.
 """
 
 import argparse
@@ -33,7 +33,7 @@ _TOLERANCE = 2e-3  # relative to the largest output
 
 
 def _compare(model, seed, folder):
-    """What became of a model: of the engine, and of the file."""
+    """Returns the outcome for a model: of the engine, and of the file."""
     import keras
     import numpy as np
     import random_models
@@ -50,7 +50,7 @@ def _compare(model, seed, folder):
     found = {"seed": seed, "engine": "equal", "file": "equal", "in_keras": [], "error": 0.0}
     try:
         engine = Engine(model, 1)
-        engine._tuner.seconds = 1e-4  # which kernels are the fastest does not matter here
+        engine._tuner.seconds = 1e-4  # it does not matter here which kernels are fastest
         got = keras.tree.flatten(engine(data))
         found["in_keras"] = sorted(
             type(node.operation.function).__name__
@@ -99,11 +99,11 @@ def _try(seed):
 
 
 def run(first, count, lines):
-    """Yields the results so far, now and then.
+    """Yields the results so far from time to time.
 
     Args:
         first, count: Integers: the seeds.
-        lines: Path of the file that keeps one line for each model.
+        lines: Path of the file with one line per model.
     """
     import keras
 

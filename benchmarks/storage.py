@@ -1,12 +1,12 @@
-"""Sizes of sparse model files, how fast they are written and read, and the memory that takes.
+"""Sizes of sparse model files, the speed of writing and reading them, and the memory that takes.
 
     python -m benchmarks.storage --data mnist.npz [--only sizes|speed|memory] [--quick]
 
-`sizes`: each model at each sparsity, beside gzip -9 of Keras's own weights file (how TFMOT's guides
-shrink a stripped model) and the order-0 entropy of masks and byte planes. The MNIST network is
-trained here, dense and then pruned; the others have kernels drawn from a normal distribution.
-`speed`: arrays in memory to a file in memory and back, one core. `memory`: by how much the resident
-size of a process grows while it loads, over the decoded weights.
+`sizes`: each model at each sparsity, next to gzip -9 of Keras's own weights file (how TFMOT's
+guides shrink a stripped model) and the order-0 entropy of masks and byte planes. The MNIST network
+is trained here, dense and then pruned. The others have kernels drawn from a normal distribution.
+`speed`: arrays in memory to a file in memory and back, on one core. `memory`: how much the resident
+size of a process grows while it loads, relative to the decoded weights.
 """
 
 import argparse
@@ -58,9 +58,9 @@ def _builders(keras):
 
 
 def _normal_kernels(model, trained_statistics=False):
-    """Draws kernels; with `trained_statistics` the other weights too, as training changes them.
+    """Draws kernels. With `trained_statistics`, also draws the other weights, as if trained.
 
-    Freshly built, biases are zero and the statistics of normalizations one: they cost nothing.
+    Fresh biases are zero and fresh normalization statistics are one, so they would cost nothing.
     """
     rng = np.random.default_rng(0)
     drawn = []
@@ -83,7 +83,7 @@ def _prune(model, sparsity):
 
 
 def _trained_cnns(keras, path, quick):
-    """Yields sparsity and the MNIST network pruned to it: an epoch dense, then one pruned."""
+    """Yields sparsity and the MNIST network pruned to it: one epoch dense, then one pruned."""
     import keras_trim
     from benchmarks import _models
 
@@ -114,13 +114,13 @@ def _trained_cnns(keras, path, quick):
 
 
 def entropy_bits(symbols):
-    """Float: bits that an order-0 code of these symbols needs at least, its table not counted."""
+    """Float: the minimum bits of an order-0 code for these symbols, without its table."""
     counts = np.unique(symbols, return_counts=True)[1]
     return float(-np.sum(counts * np.log2(counts / counts.sum())))
 
 
 def bound_bytes(array):
-    """Float: the order-0 entropy of an array's mask and of the byte planes of its other values."""
+    """Float: the order-0 entropy of an array's mask and of the byte planes of nonzero values."""
     flat = np.ascontiguousarray(array).reshape(-1)
     mask = flat.view(f"u{flat.itemsize}") != 0
     planes = flat[mask].view(np.uint8).reshape(-1, flat.itemsize)
@@ -128,18 +128,18 @@ def bound_bytes(array):
 
 
 def measure_sizes(model, with_gzip):
-    """Dict: sizes in bytes, and the ratios that count."""
+    """Dict: sizes in bytes, and the ratios of interest."""
     import keras_trim
-    from keras_trim.storage import lossy
+    from keras_trim.storage import quantization
 
     arrays = [np.asarray(variable.value) for variable in model.weights]
     raw = sum(array.nbytes for array in arrays)
     bound = sum(map(bound_bytes, arrays))
     int8_bound = 0.0
     for array in arrays:
-        narrowed = lossy.narrow(array, "int8") if array.ndim >= 2 else None
-        int8_bound += bound_bytes(array if narrowed is None else narrowed[0])
-        int8_bound += 0 if narrowed is None else bound_bytes(narrowed[1])
+        quantized = quantization.quantize(array, "int8") if array.ndim >= 2 else None
+        int8_bound += bound_bytes(array if quantized is None else quantized[0])
+        int8_bound += 0 if quantized is None else bound_bytes(quantized[1])
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "model.ktrim"
         exact = keras_trim.save(model, path)
@@ -206,7 +206,7 @@ def sizes(data, quick):
 
 
 def _speed_arrays(sparsity, num_weights):
-    """Weights of the sizes that large layers have."""
+    """Returns weights of the sizes that large layers have."""
     rng = np.random.default_rng(0)
     arrays = {}
     for index in range(num_weights >> 20):
@@ -254,9 +254,9 @@ def speed(quick):
 
 
 def memory(quick):
-    """Dict: what is loaded, by which backend -> peak growth over the decoded weights.
+    """Dict: what is loaded, on which backend -> peak growth over the decoded weights.
 
-    A process for each.
+    Each case runs in its own process.
     """
     import keras
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.tables [--check]
 
-Each table stands between the comments `<!-- benchmark:NAME -->` and `<!-- /benchmark:NAME -->`, and
-is made from the JSON files in `benchmarks/results` alone. `--check` only tells whether they are up
-to date.
+Each table stands between the comments `<!-- benchmark:NAME -->` and `<!-- /benchmark:NAME -->`. It
+is made only from the JSON files in `benchmarks/results`. `--check` reports whether the tables are
+up to date.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import re
 import statistics
 import sys
 
-from benchmarks import _inference_table
+from benchmarks import _headline, _inference_table, _one_shot_table
 from benchmarks._common import RESULTS, ROOT
 
 BACKENDS = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}
@@ -30,7 +30,7 @@ def markdown(header, rows):
 
 
 def where(*names):
-    """A sentence on when and where the results were measured."""
+    """Returns a sentence on when and where the results were measured."""
     contents = [load(name) for name in names]
     dates = {}
     for content in contents:
@@ -123,12 +123,12 @@ def training_speed():
         f"{table}\n\n{where(*names)} Medians of interleaved pairs. Training steps: masks are "
         f"updated every 100 steps; {_pairs(mobilenet)} for MobileNetV1, {_pairs(mlp)} for the MLP; "
         "in brackets the quartiles of the pairs' ratios. How each figure is measured: "
-        "[benchmarks/README.md](benchmarks/README.md)."
+        "[benchmarks/README.md](../benchmarks/README.md)."
     )
 
 
 def _pairs(content):
-    """How much was measured of each backend."""
+    """Returns how much was measured on each backend."""
     settings = content["settings"]
     pairs = content["results"]["jax"]["pairs"]
     rounds = settings["rounds"]
@@ -179,7 +179,7 @@ def storage():
                         goals.get(sparsity, ("", ""))[0],
                         f"{r['bound_factor']:.2f}x",
                         f"{r['weights_bytes'] / r['gzip_bytes']:.2f}x" if "gzip_bytes" in r else "",
-                        # A trained model's archive has the state of its optimizer, too.
+                        # A trained model's archive also has the state of its optimizer.
                         ""
                         if "trained" in model.split()
                         else f"{r['weights_bytes'] / r['keras_recompressed_bytes']:.2f}x",
@@ -208,7 +208,7 @@ def storage():
         "the model's structure included, over its weights in memory; the bound is the order-0 "
         "entropy of masks and byte planes of the weights alone. The MNIST network is trained, the "
         "others have normal kernels; why some miss a goal: "
-        "[benchmarks/README.md](benchmarks/README.md#goals-that-are-missed). One core writes "
+        "[benchmarks/README.md](../benchmarks/README.md#goals-that-are-missed). One core writes "
         f"{fast['encode_mb_per_second']:,.0f} MB/s of float32 weights at 80 % and reads "
         f"{fast['decode_mb_per_second']:,.0f} MB/s (at any sparsity at least "
         f"{slowest['encode']:,.0f} and {slowest['decode']:,.0f}). Loading ResNet50 takes "
@@ -222,8 +222,12 @@ def inference():
     return _inference_table.make(markdown)
 
 
+def one_shot():
+    return _one_shot_table.make(markdown)
+
+
 def _difference(result, other):
-    """Mean difference of accuracy in points, seed by seed, and its standard error."""
+    """Returns the mean difference in accuracy in points, paired by seed, and its standard error."""
     pairs = zip(result["accuracies"], other["accuracies"], strict=True)
     points = [100 * (mine - theirs) for mine, theirs in pairs]
     error = statistics.stdev(points) / len(points) ** 0.5
@@ -255,13 +259,15 @@ def deployment():
     )
 
 
-# Name -> (the file that it stands in, its maker).
+# Name -> (the file that contains it, its maker).
 TABLES = {
-    "training_speed": ("README.md", training_speed),
-    "accuracy": ("README.md", accuracy),
-    "storage": ("README.md", storage),
-    "inference": ("README.md", inference),
+    "headline": ("README.md", _headline.make),
+    "training_speed": ("docs/benchmarks.md", training_speed),
+    "accuracy": ("docs/benchmarks.md", accuracy),
+    "storage": ("docs/benchmarks.md", storage),
+    "inference": ("docs/benchmarks.md", inference),
     "deployment": ("docs/deployment.md", deployment),
+    "one_shot": ("docs/one_shot.md", one_shot),
 }
 
 

@@ -1,14 +1,14 @@
-"""What pruning costs while a network trains, beside TFMOT.
+"""The cost of pruning during training, compared with TFMOT.
 
     python -m benchmarks.training_speed --peer-python path/to/tfmot/bin/python [--quick]
 
-Parts, each of which writes one file of results (`--only` chooses some):
+The parts, each of which writes one file of results (`--only` selects some):
 
     mask_update   computing the mask of one weight with 25 million elements
     mlp           training step of a small MLP, pruned over dense
     mobilenet     training step of MobileNetV1, pruned over dense
-    first_step    how much longer the first step takes, tracing and compiling included
-    memory        bytes per weight that stay, and bytes in use for a while
+    first_step    extra time of the first step, including tracing and compiling
+    memory        bytes per weight that stay, and bytes in temporary use
 """
 
 import argparse
@@ -34,8 +34,8 @@ from benchmarks._common import (
 PEER = "TFMOT"
 SPARSITY = 0.8
 
-# `block` steps of the dense model and of the pruned one alternate. A window is `frequency` steps,
-# among them one update of the masks. Every round is a new process.
+# `block` steps of the dense model and of the pruned one alternate. A window is `frequency` steps
+# with one update of the masks. Every round is a new process.
 FULL = {
     "mask_update": {"side": 5000, "rounds": 7},
     "mlp": {"frequency": 100, "block": 10, "windows": 3, "rounds": 8, "batches": 64},
@@ -53,7 +53,7 @@ QUICK = {
 
 
 class Bench:
-    """Starts workers; knows which there are.
+    """Starts workers and knows which exist.
 
     Args:
         backends: List of strings.
@@ -85,7 +85,7 @@ class Bench:
 
 
 def mask_update(bench, side, rounds):
-    """Every round measures each worker once, and NumPy in the process of the first one."""
+    """Measures each worker once per round, and NumPy in the process of the first worker."""
     with bench.start_all() as workers:
         numpy_worker = workers[bench.backends[0]]
         differing = _compare_masks(workers, numpy_worker, side)
@@ -111,7 +111,7 @@ def mask_update(bench, side, rounds):
 
 
 def _compare_masks(workers, numpy_worker, side):
-    """Dict: worker -> in how many places its mask differs from NumPy's."""
+    """Dict: worker -> number of positions where its mask differs from NumPy's."""
     size = side * side
     num_pruned = round(size * SPARSITY)
     differing = {}
@@ -127,19 +127,20 @@ def _compare_masks(workers, numpy_worker, side):
             asked = {"sparsity": SPARSITY} if name == PEER else {"num_pruned": num_pruned}
             found = mask(worker, "setup_mask", **asked)
             differing[name] = int(np.bitwise_count(expected ^ found).sum())
-            # TFMOT computes how many to keep in float32, and keeps all that equal the threshold.
+            # TFMOT computes the number to keep in float32, and keeps all ties at the threshold.
             if differing[name] > (1e-6 * size + 1 if name == PEER else 0):
                 raise ValueError(f"{name} and NumPy differ in {differing[name]} of {size} places")
     return differing
 
 
 def train_step(bench, model_name, frequency, block, windows, rounds, batches):
-    """Every round trains a dense and a pruned model of each backend, block by block.
+    """Trains a dense and a pruned model of each backend per round, block by block.
 
-    In new processes: how arrays happen to lie in memory favours one model or the other by a few
-    percent, for as long as the process lives. Which of the two goes first alternates as well.
+    Each round runs in new processes: the placement of arrays in memory favors one model or the
+    other by a few percent for the life of a process. Which of the two goes first alternates as
+    well.
     """
-    steps = block + windows * frequency  # the first block warms up, and compiles
+    steps = block + windows * frequency  # the first block warms up and compiles
     blocks = {name: {"dense": [], "pruned": []} for name in bench.names}
     expected = None
     for i in range(rounds):
@@ -171,10 +172,11 @@ def _check_outputs(name, output, expected):
 
 
 def _summary(dense, pruned, places):
-    """What is to be said of the blocks' times: a list of seconds for each round.
+    """Summarizes the times of blocks, a list of seconds for each round.
 
-    A median of all pairs would not see the updates of the masks, as few blocks have one. So it is
-    taken for each place in the window, over all windows, and the ratio is the mean over the places.
+    A median over all pairs would not see the mask updates, because few blocks have one. So the
+    median is taken over all windows for each position in the window, and the ratio is the mean over
+    positions.
     """
     dense, pruned = np.array(dense), np.array(pruned)
     pairs = pruned / dense
@@ -194,7 +196,7 @@ def _summary(dense, pruned, places):
 
 
 def first_step(bench, model, rounds):
-    """Every time in a new process, dense and pruned by turns."""
+    """Runs every measurement in a new process, dense and pruned in turns."""
     seconds = {name: {"dense": [], "pruned": []} for name in bench.names}
     for i in range(rounds):
         for name in bench.names:
@@ -218,7 +220,7 @@ def first_step(bench, model, rounds):
 
 
 def memory(bench, model, side):
-    """Each measurement in a new process; see `benchmarks._memory` for the method."""
+    """Runs each measurement in a new process. See `benchmarks._memory` for the method."""
     results = {}
     for name in bench.names:
         print(f"memory: {name}", flush=True)

@@ -1,10 +1,10 @@
-"""Pruning in a training loop of one's own on JAX: a compiled step of `stateless` functions.
+"""Pruning in a custom training loop on JAX: a compiled step of `stateless` functions.
 
     python examples/custom_loop_jax.py
     python examples/custom_loop_jax.py --data mnist.npz    # a local copy instead of a download
 
 `PruningOptimizer.stateless_apply` takes and returns the masks among the optimizer's variables, so
-that the whole step is one pure function.
+the whole step is one pure function.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def main(argv=None):
             loss, state = train_step(*state, x_train[batch], y_train[batch])
             losses.append(loss)
         print(f"epoch {epoch + 1}: loss {np.mean(losses):.4f}")
-    # Back into the model and the optimizer, so that both can be used and saved.
+    # Copy the values back into the model and the optimizer, so both can be used and saved.
     for group, values in zip(variables, state, strict=True):
         for variable, value in zip(group, values, strict=True):
             variable.assign(value)

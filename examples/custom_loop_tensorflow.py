@@ -1,9 +1,9 @@
-"""Pruning in a training loop of one's own on TensorFlow: `tf.function` and a gradient tape.
+"""Pruning in a custom training loop on TensorFlow: `tf.function` and a gradient tape.
 
     python examples/custom_loop_tensorflow.py
     python examples/custom_loop_tensorflow.py --data mnist.npz    # a local copy, no download
 
-One line differs from a loop without pruning: the optimizer is in a `PruningOptimizer`.
+One line differs from a loop without pruning: `PruningOptimizer` wraps the optimizer.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Pruning in a training loop of one's own on PyTorch: `backward`, then the optimizer's `apply`.
+"""Pruning in a custom training loop on PyTorch: `backward`, then the optimizer's `apply`.
 
     python examples/custom_loop_torch.py
     python examples/custom_loop_torch.py --data mnist.npz    # a local copy instead of a download
 
-One line differs from a loop without pruning: the optimizer is in a `PruningOptimizer`.
+One line differs from a loop without pruning: `PruningOptimizer` wraps the optimizer.
 """
 
 import argparse

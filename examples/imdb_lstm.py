@@ -1,10 +1,10 @@
-"""Pruning embeddings and recurrent layers: an LSTM that tells whether a review is positive.
+"""Pruning embeddings and recurrent layers: an LSTM that classifies reviews as positive or not.
 
     KERAS_BACKEND=jax python examples/imdb_lstm.py    # or torch; TensorFlow without it
     python examples/imdb_lstm.py --data reviews.tsv    # your own texts instead of a download
 
-The TSV file has columns `sentiment` (a number, above 0 for positive) and `text`. Pruned are the
-embedding table, both kernels of the LSTM and that of the last layer; none needs to be named.
+The TSV file has columns `sentiment` (a number, above 0 for positive) and `text`. This prunes the
+embedding table, both kernels of the LSTM and that of the last layer, without naming any of them.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from keras import layers
 import keras_trim
 
 BATCH_SIZE = 64
-VOCABULARY = 5000  # the most frequent words; 0 pads, 1 stands for all others
-LENGTH = 80  # words of a review that the model sees
+VOCABULARY = 5000  # the most frequent words; 0 is padding, 1 stands for all other words
+LENGTH = 80  # the number of words of a review that the model sees
 
 
 def load_imdb(limit):
@@ -32,7 +32,7 @@ def load_imdb(limit):
 def load_tsv(path, limit):
     with open(path, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    # The file may be sorted.
+    # Shuffle the rows: the file may be sorted.
     rows = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))][:limit]
     texts = [re.findall(r"[a-z']+", row["text"].lower()) for row in rows]
     labels = np.array([float(row["sentiment"]) > 0 for row in rows], "int32")
@@ -41,6 +41,17 @@ def load_tsv(path, limit):
     numbers = {word: 2 + i for i, (word, _) in enumerate(counts.most_common(VOCABULARY - 2))}
     words = [[numbers.get(word, 1) for word in text] for text in texts]
     return [(words[:num_train], labels[:num_train]), (words[num_train:], labels[num_train:])]
+
+
+def build_model():
+    return keras.Sequential(
+        [
+            keras.Input((LENGTH,), dtype="int32"),
+            layers.Embedding(VOCABULARY, 32),
+            layers.LSTM(32),
+            layers.Dense(1, activation="sigmoid"),
+        ]
+    )
 
 
 def compile_model(model):
@@ -59,14 +70,7 @@ def main(argv=None):
     (x_train, y_train), (x_test, y_test) = (
         (keras.utils.pad_sequences(words, maxlen=LENGTH), labels) for words, labels in (train, test)
     )
-    model = keras.Sequential(
-        [
-            keras.Input((LENGTH,), dtype="int32"),
-            layers.Embedding(VOCABULARY, 32),
-            layers.LSTM(32),
-            layers.Dense(1, activation="sigmoid"),
-        ]
-    )
+    model = build_model()
     compile_model(model)
     model.fit(x_train, y_train, batch_size=BATCH_SIZE, epochs=args.epochs)
     dense_accuracy = model.evaluate(x_test, y_test, verbose=0)[1]
@@ -76,7 +80,7 @@ def main(argv=None):
         initial_sparsity=0.3, final_sparsity=0.8, begin_step=0, end_step=steps // 2, frequency=20
     )
     keras_trim.prune_low_magnitude(model, schedule)
-    compile_model(model)  # anew, so that the optimizer's steps count from 0
+    compile_model(model)  # compile again, so that the optimizer's steps count from 0
     model.fit(
         x_train,
         y_train,

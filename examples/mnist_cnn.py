@@ -3,7 +3,7 @@
     KERAS_BACKEND=jax python examples/mnist_cnn.py    # or torch; TensorFlow without it
     python examples/mnist_cnn.py --data mnist.npz    # a local copy instead of a download
 
-Two lines are about pruning: `prune_low_magnitude` before `compile`, and the callback in `fit`.
+Only two lines are about pruning: `prune_low_magnitude` before `compile`, and the callback in `fit`.
 """
 
 import argparse
@@ -27,6 +27,19 @@ def load_mnist(path, limit):
     return [(x[:limit].astype("float32") / 255, y[:limit]) for x, y in (train, test)]
 
 
+def build_model():
+    return keras.Sequential(
+        [
+            keras.Input((28, 28)),
+            layers.Reshape((28, 28, 1)),
+            layers.Conv2D(12, 3, activation="relu"),
+            layers.MaxPooling2D(2),
+            layers.Flatten(),
+            layers.Dense(10),
+        ]
+    )
+
+
 def compile_model(model):
     model.compile(
         optimizer="adam",
@@ -44,16 +57,7 @@ def main(argv=None):
 
     keras.utils.set_random_seed(0)
     (x_train, y_train), (x_test, y_test) = load_mnist(args.data, args.limit)
-    model = keras.Sequential(
-        [
-            keras.Input((28, 28)),
-            layers.Reshape((28, 28, 1)),
-            layers.Conv2D(12, 3, activation="relu"),
-            layers.MaxPooling2D(2),
-            layers.Flatten(),
-            layers.Dense(10),
-        ]
-    )
+    model = build_model()
     compile_model(model)
     model.fit(x_train, y_train, batch_size=BATCH_SIZE, epochs=args.epochs)
     dense_accuracy = model.evaluate(x_test, y_test, verbose=0)[1]
@@ -63,7 +67,7 @@ def main(argv=None):
         initial_sparsity=0.5, final_sparsity=0.8, begin_step=0, end_step=steps // 2
     )
     keras_trim.prune_low_magnitude(model, schedule)
-    compile_model(model)  # anew, so that the optimizer's steps count from 0
+    compile_model(model)  # compile again, so that the optimizer's steps count from 0
     model.fit(
         x_train,
         y_train,
@@ -72,7 +76,7 @@ def main(argv=None):
         callbacks=[keras_trim.UpdatePruningStep()],
     )
     print(keras_trim.sparsity_report(model))
-    keras_trim.strip_pruning(model)  # a plain Keras model from here on
+    keras_trim.strip_pruning(model)  # now it is a plain Keras model
     pruned_accuracy = model.evaluate(x_test, y_test, verbose=0)[1]
     print(f"test accuracy: dense {dense_accuracy:.2%}, pruned {pruned_accuracy:.2%}")
 

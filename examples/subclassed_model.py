@@ -1,10 +1,10 @@
-"""A subclassed model with a layer of one's own, which says itself which weights to prune.
+"""A subclassed model with a custom layer that names the weights to prune.
 
     KERAS_BACKEND=jax python examples/subclassed_model.py    # or torch; TensorFlow without it
     python examples/subclassed_model.py --data mnist.npz    # a local copy instead of a download
 
-Kernels and embedding tables are found by their names. `Maxout` calls its weight otherwise, so it
-has a method `get_prunable_weights`.
+Kernels and embedding tables are recognized by their names. `Maxout` uses another name for its
+weight, so it has a method `get_prunable_weights`.
 """
 
 import argparse
@@ -20,7 +20,7 @@ BATCH_SIZE = 128
 
 
 class Maxout(layers.Layer):
-    """The largest of several linear maps, per unit (https://arxiv.org/abs/1302.4389)."""
+    """The maximum of several linear maps, per unit (https://arxiv.org/abs/1302.4389)."""
 
     def __init__(self, units, num_pieces):
         super().__init__()
@@ -74,7 +74,7 @@ def main(argv=None):
     schedule = keras_trim.PolynomialDecay(
         initial_sparsity=0.0, final_sparsity=0.8, begin_step=steps // 3, end_step=steps * 2 // 3
     )
-    # The model has no weights yet: they are marked when `fit` makes them.
+    # The model has no weights yet. They are marked when `fit` creates them.
     model = keras_trim.prune_low_magnitude(Classifier(), schedule)
     model.compile(
         optimizer="adam",

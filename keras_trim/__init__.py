@@ -1,6 +1,8 @@
 """Trim insignificant weights of Keras 3 models, on JAX, TensorFlow and PyTorch."""
 
+import difflib
 import importlib
+import typing
 
 from keras_trim._version import __version__ as __version__
 
@@ -13,30 +15,53 @@ else:
     from keras_trim import persistence as _persistence
     from keras_trim import sparsity as sparsity
     from keras_trim.callbacks import PruningSummaries, UpdatePruningStep
-    from keras_trim.checkpoints import Checkpoint
-    from keras_trim.checks import DeploymentReport, check
-    from keras_trim.distributions import Allocation
-    from keras_trim.exporters import ExportedFile, export
-    from keras_trim.one_shot import Sensitivity, budget, prune, sensitivity
     from keras_trim.optimizer import PruningOptimizer
     from keras_trim.policies import PrunableLayer, PruningPolicy
     from keras_trim.pruner import Pruner
     from keras_trim.pruning import prune_low_magnitude, prune_scope, strip_pruning
     from keras_trim.report import SparsityReport, sparsity_report
     from keras_trim.schedules import ConstantSparsity, KeepZeros, PolynomialDecay, PruningSchedule
+    from keras_trim.xnnpack import PruneForLatencyOnXNNPack
+
+    _persistence.install()
+
+if typing.TYPE_CHECKING:  # imported when they are used: see `_MODULES`
+    from keras_trim.checkpoints import Checkpoint
+    from keras_trim.compatibility import DeploymentReport, check
+    from keras_trim.distributions import Allocation
+    from keras_trim.exporters import ExportedFile, export
+    from keras_trim.one_shot import Sensitivity, budget, prune, sensitivity
+    from keras_trim.sizes import SizeTable, size_table
+    from keras_trim.speed import SpeedReport, bench
     from keras_trim.storage import (
         FormatError,
-        SizeTable,
         compress_keras,
         load,
         load_arrays,
         save,
         save_arrays,
-        size_table,
     )
-    from keras_trim.xnnpack import PruneForLatencyOnXNNPack
 
-    _persistence.install()
+# Module -> names that training does not need, so that `import keras_trim` is quick.
+_MODULES = {
+    "checkpoints": ("Checkpoint",),
+    "compatibility": ("DeploymentReport", "check"),
+    "distributions": ("Allocation",),
+    "exporters": ("ExportedFile", "export"),
+    "one_shot": ("Sensitivity", "budget", "prune", "sensitivity"),
+    "sizes": ("SizeTable", "size_table"),
+    "speed": ("SpeedReport", "bench"),
+    "storage": (
+        "FormatError",
+        "compress_keras",
+        "load",
+        "load_arrays",
+        "save",
+        "save_arrays",
+    ),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+_SUBMODULES = (*_MODULES, "inference", "plots")
 
 __all__ = [
     "Allocation",
@@ -57,7 +82,9 @@ __all__ = [
     "Sensitivity",
     "SizeTable",
     "SparsityReport",
+    "SpeedReport",
     "UpdatePruningStep",
+    "bench",
     "budget",
     "check",
     "compress_keras",
@@ -77,7 +104,7 @@ __all__ = [
 
 
 def __getattr__(name):
-    if name in ("inference", "plots"):  # imported when they are used, as they need extras
+    if name in _SUBMODULES:
         return importlib.import_module(f"keras_trim.{name}")
     if _no_keras is not None and name in __all__:
         raise ImportError(
@@ -85,4 +112,20 @@ def __getattr__(name):
             '`pip install "keras-trim[jax]"`, and `KERAS_BACKEND=jax` in the environment (without '
             f"it, Keras looks for TensorFlow). Importing Keras failed: {_no_keras}"
         ) from _no_keras
-    raise AttributeError(f"module 'keras_trim' has no attribute '{name}'")
+    if name in _MODULE_OF:
+        module = importlib.import_module(f"keras_trim.{_MODULE_OF[name]}")
+        globals()[name] = getattr(module, name)
+        return globals()[name]
+    raise AttributeError(f"module 'keras_trim' has no attribute '{name}'{_meant(name)}")
+
+
+def __dir__():
+    return sorted([*__all__, "__version__", "inference", "plots", "sparsity"])
+
+
+def _meant(name):
+    """A guess of what somebody was looking for."""
+    if name in ("Engine", "engine"):
+        return ": the engine is `keras_trim.inference.Engine`"
+    close = difflib.get_close_matches(name, __dir__(), 1)
+    return f": did you mean `keras_trim.{close[0]}`?" if close else ""

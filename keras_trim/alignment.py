@@ -1,4 +1,4 @@
-"""Arrays that begin on a cache line: vectors load faster, and JAX takes them without a copy."""
+"""Arrays aligned to a cache line: vectors load faster, and JAX can use them without a copy."""
 
 import math
 
@@ -8,7 +8,7 @@ _CACHE_LINE = 64  # bytes
 
 
 def aligned_zeros(shape, dtype=np.float32):
-    """An array of zeros. Memory that is never touched costs none."""
+    """Returns an array of zeros. Memory that is never touched is never allocated."""
     dtype = np.dtype(dtype)
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     num_bytes = math.prod(shape) * dtype.itemsize

@@ -1,4 +1,4 @@
-"""Replacing a file so that at any moment either the old or the new one is there, whole."""
+"""Replaces files atomically: at any moment, either the old or the new file is there and whole."""
 
 import contextlib
 import functools
@@ -11,26 +11,26 @@ import shutil
 import tempfile
 import time
 
-# Of a writer of which nothing else is known: one that is alive writes more often than that.
+# A writer that we know nothing else about is dead after this long: a live one writes more often.
 _DEAD_AFTER = 12 * 3600  # seconds
 
 _NAME = re.compile(r"\.keras-trim-(?:([0-9a-f]{8})-(\d+)-)?\w+\.tmp")
-_ours = set()  # names of the folders that this process is writing in
+_ours = set()  # names of the folders this process is writing in
 
 
 @contextlib.contextmanager
 def replace_path(path):
-    """Gives a path to write to; the file there takes the place of `path` if all went well.
+    """Yields a path to write to. If the block succeeds, that file replaces `path`.
 
-    It is written in a folder beside `path`, made to last and renamed. After an error the folder is
-    removed, and what was at `path` is as it was. Only a process that is killed leaves it behind, as
-    `.keras-trim-*.tmp`, for the next writer into the same folder to remove.
+    The file is written in a temporary folder next to `path`, synced to disk and renamed. After an
+    error the folder is removed, and `path` is unchanged. Only a killed process leaves its folder
+    behind, as `.keras-trim-*.tmp`; the next writer into the same parent folder removes it.
 
     Args:
         path: Path. A symbolic link is followed.
 
     Raises:
-        OSError: if the file cannot be written; it names `path`.
+        OSError: if the file cannot be written. The error names `path`.
     """
     target = pathlib.Path(os.path.realpath(path))
     folder = None
@@ -38,17 +38,17 @@ def replace_path(path):
         if target.is_dir():
             raise IsADirectoryError(None, "it is a folder")
         remove_leftovers(target.parent)
-        # A folder: whatever else a writer puts beside its file goes too.
+        # A folder, because that also removes whatever else a writer puts next to its file.
         with _temporary_folder(target.parent) as folder:
             temporary = pathlib.Path(folder, target.name)
             yield temporary
             with open(temporary, "r+b") as file:
-                os.fsync(file.fileno())  # else a crash soon after could leave an empty file
+                os.fsync(file.fileno())  # otherwise a crash soon after could leave an empty file
             os.chmod(temporary, _mode(target))
             os.replace(temporary, target)
     except OSError as error:
         is_ours = error.filename is None or folder is None or folder in str(error.filename)
-        if not is_ours:  # of something that the writer read
+        if not is_ours:  # the error is about a file that the writer read
             raise
         raise _explained(error, path) from error
     _sync_folder(target.parent)
@@ -56,16 +56,16 @@ def replace_path(path):
 
 @contextlib.contextmanager
 def replace_file(path):
-    """Gives a binary file to write to, which takes the place of `path`; see `replace_path`."""
+    """Yields a binary file to write to, which then replaces `path`; see `replace_path`."""
     with replace_path(path) as temporary, open(temporary, "w+b") as file:
         yield file
 
 
 def remove_leftovers(folder):
-    """Removes what writers that were killed have left in a folder.
+    """Removes what killed writers have left in a folder.
 
-    A writer that may be alive is left alone: one of this machine whose process still runs, or one
-    of another machine that shares the folder, until it has written nothing for half a day.
+    This spares writers that may be alive: those of this machine whose process still runs, and those
+    of other machines that share the folder, until they have written nothing for half a day.
     """
     for path in pathlib.Path(folder).glob(".keras-trim-*.tmp"):
         if _is_dead(path):
@@ -90,20 +90,20 @@ def _is_dead(path):
         return False
     machine, process = match.groups()
     if machine == _machine():
-        if int(process) == os.getpid():  # an earlier process, as in a container started again
+        if int(process) == os.getpid():  # an earlier process, e.g. in a restarted container
             return True
         if not _is_running(int(process)):
             return True
     try:
         latest = max(each.stat().st_mtime for each in (path, *path.rglob("*")))
-    except OSError:  # it is just being removed
+    except OSError:  # it is being removed right now
         return False
     return time.time() - latest > _DEAD_AFTER
 
 
 @functools.cache
 def _machine():
-    """8 hexadecimal digits for where process ids mean the same: this machine, or container."""
+    """Returns 8 hex digits that identify a scope of process ids: this machine or container."""
     try:
         namespace = os.readlink("/proc/self/ns/pid")
     except OSError:  # not on Linux
@@ -112,13 +112,13 @@ def _machine():
 
 
 def _is_running(process):
-    if os.name != "posix":  # where signal 0 would end the process
+    if os.name != "posix":  # on Windows, signal 0 would end the process
         return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except (OSError, OverflowError):  # of another user
+    except (OSError, OverflowError):  # the process belongs to another user
         return True
     return True
 
@@ -130,7 +130,7 @@ def _explained(error, path):
 
 
 def _mode(path):
-    """The permissions of the file, or those that a new file gets."""
+    """Returns the permissions of the file, or those that a new file gets."""
     try:
         return path.stat().st_mode & 0o777
     except FileNotFoundError:

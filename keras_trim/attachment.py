@@ -1,25 +1,25 @@
-"""Puts a `PruningOptimizer` into a compiled model, and takes it out again."""
+"""Attaches a `PruningOptimizer` to a compiled model, and detaches it again."""
 
 import keras
 
+from keras_trim import backend
+from keras_trim.annotations import is_built, is_to_be_pruned
 from keras_trim.finding import (
     find_pruning_optimizer,
     find_pruning_optimizers,
     optimizer_places,
     set_optimizer,
 )
-from keras_trim.marks import is_built, is_to_be_pruned
-from keras_trim.optimizer import PruningOptimizer, strategy_scope
+from keras_trim.optimizer import PruningOptimizer
 
 
 def attach(model):
     """Wraps the optimizer of a marked model in a `PruningOptimizer`, unless the model has one.
 
-    A `LossScaleOptimizer` stays outermost. Momenta and the count of steps are kept.
+    A `LossScaleOptimizer` stays outermost. Momenta and the step counter are kept.
 
     Args:
-        model: A `keras.Model`. Without an optimizer, or without weights to prune, it stays as it
-            is.
+        model: A `keras.Model`. It is left unchanged if it has no optimizer or no weights to prune.
 
     Returns:
         List of the `PruningOptimizer`s of the model.
@@ -30,10 +30,10 @@ def attach(model):
         return optimizers
     is_scaled = isinstance(outer, keras.optimizers.LossScaleOptimizer)
     inner = outer.inner_optimizer if is_scaled else outer
-    with strategy_scope(inner):
+    with backend.strategy_scope(inner):
         optimizer = PruningOptimizer(inner)
-        # Layers that are never called stay without weights; an inner optimizer that has been built
-        # takes no others any more.
+        # Layers that are never called never get weights. A built inner optimizer accepts no more
+        # variables.
         if inner.built or (model.built and is_built(model)):
             optimizer.build(model.trainable_variables)
     if outer is inner:
@@ -46,7 +46,7 @@ def attach(model):
 
 
 def detach(model):
-    """Puts the wrapped optimizers back in the places of their `PruningOptimizer`s."""
+    """Puts the wrapped optimizers back in place of their `PruningOptimizer`s."""
     for container, key, outer in optimizer_places(model):
         optimizer = find_pruning_optimizer(outer)
         if optimizer is None:
@@ -61,6 +61,6 @@ def detach(model):
 def _forget_compiled(model):
     # The compiled step holds the optimizer it was traced with.
     model.train_function = None
-    config = getattr(model, "_compile_config", None)  # what a saved model is compiled from
+    config = getattr(model, "_compile_config", None)  # a saved model is compiled from this
     if config is not None and "optimizer" in config.config:
         config.config["optimizer"] = model.optimizer

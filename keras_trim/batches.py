@@ -1,8 +1,8 @@
-"""What users hand to `model.predict`, read batch by batch, and checked against a model's inputs.
+"""Reads whatever `model.predict` accepts, batch by batch, and checks it against a model's inputs.
 
-`iterate` reads: arrays, lists and dicts of them, generators, `tf.data.Dataset`,
-`keras.utils.PyDataset`, PyTorch's `DataLoader`, pandas frames. `flatten` puts a batch into the
-order of a model's inputs. NumPy arrays are read without Keras; all else by Keras's own adapters.
+`iterate` reads arrays, lists and dicts of them, generators, `tf.data.Dataset`,
+`keras.utils.PyDataset`, PyTorch's `DataLoader` and pandas frames. `flatten` puts a batch into the
+order of a model's inputs. NumPy arrays are read without Keras, everything else by Keras's adapters.
 """
 
 import itertools
@@ -10,23 +10,23 @@ import warnings
 
 import numpy as np
 
-BATCH_SIZE = 32  # Keras's
+BATCH_SIZE = 32  # Keras's default
 
 
 def iterate(data, batch_size=None, steps=None):
-    """Yields the inputs of each batch of `data`; targets and sample weights are left out.
+    """Yields the inputs of each batch of `data`, without targets and sample weights.
 
     Args:
-        data: What `model.predict` takes.
-        batch_size: Integer. Examples in a batch of arrays, 32 by default. Data that come in batches
-            keep theirs.
-        steps: Integer. How many batches to read at most; all by default.
+        data: Anything that `model.predict` accepts.
+        batch_size: Integer. Examples per batch of arrays, 32 by default. Data that comes in batches
+            keeps its own.
+        steps: Integer. The most batches to read. Default: all.
 
     Yields:
         NumPy arrays of shape (batch, ...), nested as in `data`; `None` where it has `None`.
 
     Raises:
-        ValueError: if `data` are of no such kind, empty, or of arrays whose sizes differ.
+        ValueError: if `data` has an unsupported type, is empty, or has arrays of different lengths.
     """
     for name, value in (("batch_size", batch_size), ("steps", steps)):
         if value is not None and (not isinstance(value, int | np.integer) or value < 1):
@@ -58,7 +58,7 @@ def _least(steps, most):
 
 
 def _numpy_leaves(data):
-    """The arrays in nested lists and dicts, if all leaves are NumPy arrays (or `None`)."""
+    """Lists the arrays in nested lists and dicts, if all leaves are NumPy arrays or `None`."""
     if isinstance(data, dict):
         parts = data.values()
     elif isinstance(data, list | tuple):
@@ -94,7 +94,7 @@ def _sliced(data, part):
 
 
 def _adapted(data, batch_size):
-    """An iterator over the inputs of batches, and how many there are, or `None`."""
+    """Returns an iterator over the inputs of batches, and their number or `None`."""
     try:
         from keras.src.trainers.data_adapters import get_data_adapter
     except ImportError as error:
@@ -104,7 +104,7 @@ def _adapted(data, batch_size):
         ) from error
     try:
         adapter = get_data_adapter(data, batch_size=batch_size)
-    except Exception as error:  # `KeyError` of None, and what generators raise
+    except Exception as error:  # `None` gives a `KeyError`, and generators raise anything
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
         raise ValueError(
             "`data` must be what `model.predict` takes: an array, a list or dict of arrays, a "
@@ -121,25 +121,25 @@ def _inputs_of(adapter, data):
     is_loader = type(adapter).__name__ == "TorchDataLoaderAdapter"
     adapter.on_epoch_begin()
     try:
-        # Keras takes a batch of a loader that is a bare tensor or a dict apart.
+        # Keras would take apart a loader's batch that is a bare tensor or a dict.
         for batch in data if is_loader else adapter.get_numpy_iterator():
             if is_loader:
                 batch = keras.tree.map_structure(_from_torch, batch)
-            # As `keras.utils.unpack_x_y_sample_weight`: a bare list of two is inputs and targets.
+            # Like `keras.utils.unpack_x_y_sample_weight`: a list of two is inputs and targets.
             yield batch[0] if isinstance(batch, list | tuple) else batch
     finally:
         adapter.on_epoch_end()
 
 
 def signature(model):
-    """What a Keras model takes, as `flatten` reads it.
+    """Describes the inputs of a Keras model, in the form that `flatten` reads.
 
     Args:
-        model: Keras model whose inputs are known: Sequential or Functional, built.
+        model: Built Sequential or Functional model, so that its inputs are known.
 
     Returns:
-        Tuple of the structure of its inputs, with the number of each in its place, and a list of
-        dicts: `name`, `shape` (with `None` for sizes that are free), `dtype`, `optional`.
+        Tuple of the structure of its inputs, with each input's index in its place, and a list of
+        dicts: `name`, `shape` (with `None` for free sizes), `dtype`, `optional`.
     """
     import keras
 
@@ -158,22 +158,22 @@ def signature(model):
 
 
 def flatten(x, structure, specs):
-    """The arrays of a batch in the order of a model's inputs, in the dtypes that it takes.
+    """Returns the arrays of a batch in the order and dtypes of a model's inputs.
 
-    As in Keras, a dict may name inputs that the model takes as a list, a last axis of size 1 may be
-    missing or too many, a batch size that the model declares binds nobody, and numbers are
-    converted to the dtype of the input.
+    As in Keras, a dict may name inputs that the model takes as a list. A last axis of size 1 may be
+    missing or extra, a batch size that the model declares is ignored, and numbers are converted to
+    the dtype of the input.
 
     Args:
-        x: Arrays, or what NumPy makes arrays of, nested as the model takes them.
-        structure: As `signature` returns it.
-        specs: As `signature` returns it.
+        x: Arrays or array-likes, nested as the model expects.
+        structure: As returned by `signature`.
+        specs: As returned by `signature`.
 
     Returns:
-        List of NumPy arrays, `None` for an optional input that is not given.
+        List of NumPy arrays, with `None` for an optional input that is not given.
 
     Raises:
-        ValueError: if the structure, a name, a shape or a dtype is not the model's.
+        ValueError: if the structure, a name, a shape or a dtype does not match the model's.
     """
     found = {}
     _match(x, structure, specs, found)
@@ -188,7 +188,7 @@ def flatten(x, structure, specs):
 
 
 def _match(x, structure, specs, found):
-    """Notes in `found` what is given for each input."""
+    """Stores in `found` what is given for each input."""
     if isinstance(structure, int):
         name = specs[structure]["name"]
         if isinstance(x, dict) and name not in x:
@@ -237,7 +237,7 @@ def _is_optional(structure, specs):
 
 
 def _convert(x, spec):
-    """An array of the input's rank and dtype."""
+    """Converts to an array of the input's rank and dtype."""
     name, shape = spec["name"], tuple(spec["shape"])
     if x is None:
         if spec.get("optional"):
@@ -260,7 +260,7 @@ def _convert(x, spec):
 def _as_array(x, name):
     try:
         array = np.asarray(_from_torch(x))
-    except ValueError as error:  # such as lists of several lengths
+    except ValueError as error:  # e.g. lists of different lengths
         raise ValueError(
             f"Input '{name}' must be an array of numbers. Received: {type(x).__name__}, of which "
             f"NumPy makes no array: {error}"
@@ -277,12 +277,12 @@ def _from_torch(x):
     if not hasattr(x, "detach"):
         return x
     x = x.detach().cpu()
-    x = x.float() if str(x.dtype) == "torch.bfloat16" else x  # which NumPy lacks
+    x = x.float() if str(x.dtype) == "torch.bfloat16" else x  # NumPy has no bfloat16
     return np.asarray(x)
 
 
 def _candidates(array, shape):
-    """The array, if of that rank; or with a last axis of size 1 more or less."""
+    """Yields the array if its rank fits, or with a last axis of size 1 added or removed."""
     if array.ndim == len(shape):
         yield array
     elif array.ndim == len(shape) - 1 and array.ndim and shape[-1] in (None, 1):
@@ -303,7 +303,7 @@ def _cast(array, dtype):
 
 
 def describe(data):
-    """What data look like, for an error."""
+    """Describes data for an error message."""
     if isinstance(data, dict):
         return "a dict with the keys " + (", ".join(repr(key) for key in data) or "(none)")
     if isinstance(data, list | tuple):

@@ -1,33 +1,37 @@
-"""Keras callbacks: attach pruning to `fit`, and log it."""
+"""Keras callbacks that attach pruning to `fit` and log it."""
 
 import importlib.util
 import math
 import os
 import threading
 import warnings
+from typing import Any
 
 import keras
 
+from keras_trim import callback_order
+from keras_trim.annotations import marked_variables
+from keras_trim.arguments import described
 from keras_trim.attachment import attach
+from keras_trim.backend import BACKEND
 from keras_trim.counting import count_zeros, smallest_magnitudes
-from keras_trim.diagnostics import has_pruned, warn_before_training
+from keras_trim.diagnostics import Run, has_pruned, warn_before_training
 from keras_trim.finding import find_pruning_optimizer, find_pruning_optimizers
 from keras_trim.hosts import to_numpy
-from keras_trim.marks import marked_variables
 from keras_trim.report import warn_of_missed_targets
 from keras_trim.schedules import SteppedSchedule
-from keras_trim.selection import BACKEND
 
 
 class UpdatePruningStep(keras.callbacks.Callback):
-    """Prunes the model that `fit` trains; to be passed to `fit` when a model is marked.
+    """Prunes the model that `fit` trains. Pass it to `fit` if a model is marked.
 
-    It wraps the model's optimizer in a `keras_trim.PruningOptimizer` when training begins, shows
-    `sparsity` (of the weights that are pruned) in the progress bar and the history, and warns if
-    the schedule does not fit the training that `fit` announces.
+    When training begins, it wraps the model's optimizer in a `keras_trim.PruningOptimizer`. It
+    shows `sparsity` (of the pruned weights) in the progress bar and the history, and warns if the
+    schedule does not fit the planned training.
 
-    Put it last among the callbacks: then it also sees, and warns of, weights of an epoch before
-    `end_step` that `EarlyStopping(restore_best_weights=True)` has brought back.
+    It may be anywhere among the callbacks. Loggers and `EarlyStopping` always find `sparsity` in
+    the logs. It also notices if `EarlyStopping(restore_best_weights=True)` restores weights from an
+    epoch before `end_step`.
 
     Example:
 
@@ -38,27 +42,39 @@ class UpdatePruningStep(keras.callbacks.Callback):
     ```
     """
 
-    # What runs per batch only reads schedules, so that JAX need not wait for each step.
+    # The code that runs per batch only reads schedules, so JAX need not wait for each step.
     async_safe = True
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        # References of its own: reading `self.model` makes JAX hand over the state of the step.
+        callback_order.install(lambda callback: isinstance(callback, UpdatePruningStep))
+        self.front: keras.callbacks.Callback = _FirstOfCallbacks(self)
+        # Own references, because reading `self.model` makes JAX hand over the state of the step.
         self._optimizers = []
         self._is_step_counted = True
         self._batches_before = 0
         self._first_batch = None
         self._batches_per_step = 1
         self._is_checked = False
+        self._is_end_told = False
         self._epochs_before = 0
         self._name = None
 
-    def set_model(self, model):
+    def __repr__(self) -> str:
+        return "UpdatePruningStep()"
+
+    def set_model(self, model: keras.Model | None = None) -> None:
+        if not isinstance(self, UpdatePruningStep):  # Keras calls it on the class then
+            raise TypeError(
+                "`callbacks` holds the class `UpdatePruningStep` in place of an instance: write "
+                "`callbacks=[keras_trim.UpdatePruningStep()]`. Received: the class "
+                "UpdatePruningStep"
+            )
         super().set_model(model)
         self._optimizers = attach(model)
 
-    def on_train_begin(self, logs=None):
-        if not self._optimizers:  # `model.optimizer` may have been set since
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        if not self._optimizers:  # `model.optimizer` may have been set since `set_model`
             self._optimizers = attach(self.model)
         if not self._optimizers:
             self._tell_why_nothing_is_pruned()
@@ -85,54 +101,62 @@ class UpdatePruningStep(keras.callbacks.Callback):
             f"`UpdatePruningStep` has nothing to prune: {why} before `fit`.", stacklevel=3
         )
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if not self._optimizers:
             return
         if not self._is_checked:
             self._epochs_before = epoch
         if self._is_built:
             self._check(self._step())
-            for optimizer in self._optimizers:  # where masks can be read, on JAX too
+            for optimizer in self._optimizers:  # masks can be read here, even on JAX
                 optimizer.read_masks(_read(optimizer.iterations))
-        # With gradient accumulation, an epoch may begin and end in the middle of a step.
+        # With gradient accumulation, an epoch may begin or end in the middle of a step.
         inner = self._optimizers[0].inner_optimizer
         self._batches_before = _read(inner._iterations)
         self._batches_per_step = inner.gradient_accumulation_steps or 1
         self._first_batch = None
 
-    def on_train_batch_begin(self, batch, logs=None):
-        if self._first_batch is None:  # not 0 in an epoch that is resumed
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if self._first_batch is None:  # not 0 in a resumed epoch
             self._first_batch = batch
 
-    def on_train_batch_end(self, batch, logs=None):
-        if not self._optimizers or not self._is_built or logs is None:
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if not self._optimizers or not self._is_built or logs is None or self._is_logged(logs):
             return
-        # On JAX the state of the step is out of reach while Keras runs callbacks on a thread of
-        # their own. With one that is not `async_safe` it does not, and `self.model` fetches it.
+        # On JAX, the state of the step is out of reach while Keras runs callbacks on another
+        # thread. Any callback without `async_safe` prevents that; `self.model` then fetches it.
         is_state_here = BACKEND != "jax" or threading.current_thread() is threading.main_thread()
         if is_state_here:
             _ = self.model
         if self._is_step_counted:
-            # Since JAX would have to wait for the optimizer's own count.
+            # Compute the step: reading the optimizer's counter would make JAX wait.
             batches = self._batches_before + batch + 1 - (self._first_batch or 0)
             step = batches // self._batches_per_step
             self._log(logs, self._optimizers[0].scheduled_sparsity(step))
         elif is_state_here:
             self._log(logs, self._scheduled_sparsity())
 
-    def on_epoch_end(self, epoch=None, logs=None, batch=None):
-        # `batch`: TFMOT's name of the first argument, which its guide passes by name.
+    def on_epoch_end(
+        self, epoch: int | None = None, logs: dict[str, Any] | None = None, batch: int | None = None
+    ) -> None:
+        # TFMOT's guide passes the first argument by its old name, `batch`.
+        self.log_epoch(logs)
         if self._optimizers and self._is_built:
-            if logs is not None:
-                self._log(logs, self._measured_sparsity())
-            self._check(0)  # a model that TensorFlow built within the first step
+            self._check(0)  # for a model that TensorFlow built in the first step
 
-    def on_train_end(self, logs=None):
+    def log_epoch(self, logs: dict[str, Any] | None) -> None:
+        """Adds the measured sparsity to an epoch's logs, unless it is already there."""
+        if self._optimizers and self._is_built and logs is not None and not self._is_logged(logs):
+            self._log(logs, self._measured_sparsity())
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if not self._optimizers or not self._is_built:
             return
         step = self._step()
         schedules = [s for optimizer in self._optimizers for s in optimizer.schedules]
         end = max((getattr(schedule, "end_step", -1) for schedule in schedules), default=-1)
+        if step < end and self._is_end_told:
+            return  # the warning was given when training began
         if step < end:
             warnings.warn(
                 f"Training ended at step {step}, before the `end_step` {end} of the pruning "
@@ -163,8 +187,11 @@ class UpdatePruningStep(keras.callbacks.Callback):
     def _step(self):
         return max(_read(optimizer.iterations) for optimizer in self._optimizers)
 
+    def _is_logged(self, logs):
+        return self._name is not None and self._name in logs
+
     def _log(self, logs, sparsity):
-        if self._name is None:  # a metric of the user's own may have that name
+        if self._name is None:  # the user may have a metric with that name
             self._name = "weight_sparsity" if "sparsity" in logs else "sparsity"
         logs[self._name] = sparsity
 
@@ -185,18 +212,35 @@ class UpdatePruningStep(keras.callbacks.Callback):
             return
         self._is_checked = True
         steps, epochs = [(self.params or {}).get(name) for name in ("steps", "epochs")]
-        end = None
+        run = None
         if steps and epochs and self._is_step_counted:
             inner = self._optimizers[0].inner_optimizer
-            batches = steps * (epochs - self._epochs_before)
-            end = start + batches // (inner.gradient_accumulation_steps or 1)
-        warn_before_training(self.model, self._optimizers, start, end)
+            epochs -= self._epochs_before
+            end = start + steps * epochs // (inner.gradient_accumulation_steps or 1)
+            run = Run(start, end, epochs)
+        self._is_end_told = warn_before_training(self.model, self._optimizers, run)
+
+
+class _FirstOfCallbacks(keras.callbacks.Callback):
+    """Logs for an `UpdatePruningStep` before any other callback reads the logs."""
+
+    async_safe = True
+
+    def __init__(self, owner):
+        super().__init__()
+        self._owner = owner
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._owner.on_train_batch_end(batch, logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._owner.log_epoch(logs)
 
 
 def _takes_a_step_per_batch(model, optimizers):
-    """Whether each batch that `fit` ends is a step of the optimizer.
+    """Whether each batch of `fit` is one optimizer step.
 
-    It is not where the model uses optimizers of its own, or steps are skipped that overflow.
+    That is not so if the model uses its own optimizers, or if steps that overflow are skipped.
     """
     outer = getattr(model, "optimizer", None)
     is_plain = len(optimizers) == 1 and find_pruning_optimizer(outer) is optimizers[0]
@@ -214,36 +258,43 @@ def _size(weights):
 class PruningSummaries(keras.callbacks.TensorBoard):
     """Keras's `TensorBoard` callback, which also logs sparsity.
 
-    For each pruned weight it writes `<path>/sparsity` (the fraction of zeros counted) and
-    `<path>/threshold` (the smallest magnitude kept), and for all of them `sparsity/measured` and
-    `sparsity/scheduled`, against the optimizer's step. As Keras's callback it needs the packages
-    tensorboard and tensorflow, whatever the backend: `pip install "keras-trim[summaries]"`.
+    For each pruned weight it logs `<path>/sparsity` (the counted fraction of zeros) and
+    `<path>/threshold` (the smallest magnitude kept). For all pruned weights together it logs
+    `sparsity/measured` and `sparsity/scheduled`. The x-axis is the optimizer's step. It needs
+    tensorboard and tensorflow on any backend: `pip install "keras-trim[summaries,tensorflow]"`.
 
     Args:
         log_dir: Path. Where to write; see `keras.callbacks.TensorBoard`.
-        update_freq: `"epoch"`, `"batch"` or an integer; see `keras.callbacks.TensorBoard`.
-            Weights are counted once per epoch.
+        update_freq: `"epoch"`, `"batch"` or an integer; see `keras.callbacks.TensorBoard`. Weights
+            are counted once per epoch.
         **kwargs: Further arguments of `keras.callbacks.TensorBoard`.
 
     Raises:
         ImportError: if tensorboard or tensorflow is not installed.
     """
 
-    def __init__(self, log_dir, update_freq="epoch", **kwargs):
+    def __init__(
+        self, log_dir: str | os.PathLike[str], update_freq: str | int = "epoch", **kwargs: Any
+    ) -> None:
         log_dir = os.fspath(log_dir) if isinstance(log_dir, os.PathLike) else log_dir
         if not isinstance(log_dir, str) or not log_dir:
-            raise ValueError(f"`log_dir` must be a path. Received: log_dir={log_dir!r}")
+            raise ValueError(
+                "`log_dir` must be the path of a folder to write to, such as 'logs'. "
+                f"Received: log_dir={described(log_dir)}"
+            )
         missing = [
             name for name in ("tensorboard", "tensorflow") if importlib.util.find_spec(name) is None
         ]
         if missing:
+            # The extra does not install TensorFlow: users choose between its two packages.
+            extras = "summaries,tensorflow" if "tensorflow" in missing else "summaries"
             raise ImportError(
                 "`PruningSummaries` writes with TensorBoard: install it by "
-                f'`pip install "keras-trim[summaries]"`. Not found: {", ".join(missing)}'
+                f'`pip install "keras-trim[{extras}]"`. Not found: {", ".join(missing)}'
             )
         super().__init__(log_dir=log_dir, update_freq=update_freq, **kwargs)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)
         optimizers = [each for each in find_pruning_optimizers(self.model) if each.built]
         if not optimizers:

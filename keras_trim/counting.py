@@ -1,23 +1,24 @@
-"""Zeros of weights, counted where the weights lie."""
+"""Counts the zeros of weights on the devices that hold them."""
 
 import functools
 import math
 
 import numpy as np
 
-from keras_trim.hosts import BACKEND, to_numpy
+from keras_trim.backend import BACKEND
+from keras_trim.hosts import to_numpy
 
-# One int32 sum holds no more.
+# The largest int32 sum.
 _MAX_SUM = 2**31 - 1
 
 
 def count_zeros(variables):
-    """Counts zeros. A weight that is split among devices is counted there, and not gathered.
+    """Counts zeros. A weight that is split among devices is counted there instead of gathered.
 
-    Where processes share a weight, all of them must call this.
+    If processes share a weight, all of them must call this.
 
     Args:
-        variables: List of Keras variables of any dtype; `False` is a zero.
+        variables: List of Keras variables of any dtype. `False` counts as zero.
 
     Returns:
         List of integers.
@@ -27,7 +28,7 @@ def count_zeros(variables):
 
 
 def smallest_magnitudes(variables):
-    """Finds the smallest magnitude of each variable that is not zero.
+    """Finds each variable's smallest nonzero magnitude.
 
     Args:
         variables: List of Keras variables.
@@ -40,7 +41,7 @@ def smallest_magnitudes(variables):
 
 
 def _reduce(on_devices, on_host, variables):
-    """List of NumPy arrays or scalars: what `on_devices` or `on_host` makes of each variable."""
+    """Applies `on_devices` or `on_host` to each variable. Returns NumPy arrays or scalars."""
     values = [variable.value for variable in variables]
     results, meshes = {}, {}
     for index, value in enumerate(values):
@@ -55,7 +56,7 @@ def _reduce(on_devices, on_host, variables):
 
 
 def _is_split(value):
-    """Whether it lies on several devices, none of which has all of it."""
+    """Whether a value is split over devices, so that none holds all of it."""
     if BACKEND != "jax" or value.is_fully_replicated or value.size == 0:
         return False
     import jax
@@ -65,7 +66,7 @@ def _is_split(value):
 
 @functools.cache
 def _program(on_devices, mesh):
-    """One program for all the weights: compiling one for each takes seconds for a large model."""
+    """Compiles one program for all weights: one per weight would take seconds for a large model."""
     import jax
 
     replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
@@ -75,7 +76,7 @@ def _program(on_devices, mesh):
 def _count_on_devices(value):
     import jax.numpy as jnp
 
-    # Sums of whole weights, or of rows whose sums NumPy adds up.
+    # Sum the whole weight if an int32 can hold it. Otherwise sum rows, and NumPy adds them up.
     axes = None if value.size <= _MAX_SUM else tuple(range(1, value.ndim))
     return jnp.sum(value == 0, axis=axes, dtype="int32")
 

@@ -1,9 +1,9 @@
-"""The main job on real data: train a small CNN, prune 80 % of it while it trains on, compare.
+"""Demo on real data: trains a small CNN, prunes 80 % of it during further training, and compares.
 
     python -m keras_trim.demo                     # the 8x8 digits of scikit-learn, about 20 s
-    python -m keras_trim.demo --data mnist.npz    # MNIST, or anything saved like it
+    python -m keras_trim.demo --data mnist.npz    # MNIST, or any file in its format
 
-It prints a table of both models and a report of every weight, and draws one PNG.
+It prints a table of the models and a report of every weight, and draws a PNG.
 """
 
 import argparse
@@ -23,16 +23,16 @@ from rich.table import Table
 
 import keras_trim
 from keras_trim import plots
-from keras_trim.marks import marked_variables
+from keras_trim.annotations import marked_variables
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 _SEED = 0
 _FINAL_SPARSITY = 0.8
-_NUM_CALIBRATION = 512  # images, whose labels are not used
+_NUM_CALIBRATION = 512  # images; their labels are not used
 
 
 class Data(typing.NamedTuple):
-    """Grey images of shape (count, height, width, 1) in [0, 1], and their classes."""
+    """Gray images of shape (count, height, width, 1) in [0, 1], and their classes."""
 
     name: str
     x_train: np.ndarray
@@ -42,7 +42,7 @@ class Data(typing.NamedTuple):
 
 
 class Measurements(typing.NamedTuple):
-    """What the table compares."""
+    """The values that the table compares."""
 
     accuracy: float
     num_weights: int
@@ -53,7 +53,7 @@ class Measurements(typing.NamedTuple):
 
 
 class SparsityRecorder(keras.callbacks.Callback):
-    """Counts the zeros in the weights themselves after every optimizer step."""
+    """Counts the zeros in the weights after every optimizer step."""
 
     def __init__(self):
         super().__init__()
@@ -67,7 +67,7 @@ def main(argv=None):
     args = _parse_arguments(argv)
     start = time.perf_counter()
     try:
-        # First, so that what is missing is known before any training.
+        # Do this first, so that anything missing is found before training.
         figure, axes = plots.make_figure(2)
         data = load_npz(args.data) if args.data else load_digits()
         args.output_dir.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def main(argv=None):
         f"backend {keras.backend.backend()}"
     )
     keras.utils.set_random_seed(_SEED)
-    # Either way some hundred steps of training.
+    # A few hundred training steps for both sizes of data.
     is_large = len(data.x_train) > 10_000
     epochs = args.epochs or (2 if is_large else 20)
     table, report = compare(data, epochs, 128 if is_large else 32, axes)
@@ -93,11 +93,11 @@ def main(argv=None):
 
 
 def compare(data, epochs, batch_size, axes):
-    """Trains a model dense, then prunes it while it trains on, and draws how that went.
+    """Trains a dense model, prunes it during further training, and plots the result.
 
     Args:
         data: `Data`.
-        epochs: Integer. Epochs of dense training, and then again with pruning.
+        epochs: Integer. Epochs of dense training, and again of training with pruning.
         batch_size: Integer.
         axes: Two `matplotlib.axes.Axes` to draw into.
 
@@ -119,11 +119,11 @@ def compare(data, epochs, batch_size, axes):
         initial_sparsity=0.0,
         final_sparsity=_FINAL_SPARSITY,
         begin_step=0,
-        end_step=total_steps * 2 // 3,  # the last third is for the weights that are left to settle
+        end_step=total_steps * 2 // 3,  # in the last third, the remaining weights settle
         frequency=max(total_steps // 40, 1),
     )
     keras_trim.prune_low_magnitude(model, schedule)
-    compile_model(model)  # anew: the schedule counts the optimizer's steps from 0
+    compile_model(model)  # compile again: the schedule counts the optimizer's steps from 0
     pruned_variables = marked_variables(model)
     before = _concatenate(pruned_variables)
     recorder = SparsityRecorder()
@@ -191,7 +191,7 @@ def _parse_arguments(argv):
 
 
 def load_digits():
-    """Loads the 1,797 handwritten digits of scikit-learn; every fifth is for testing."""
+    """Loads the 1,797 handwritten digits of scikit-learn. Every fifth is for testing."""
     try:
         from sklearn import datasets
     except ImportError as error:
@@ -206,10 +206,10 @@ def load_digits():
 
 
 def load_npz(path):
-    """Loads images from a file like MNIST's.
+    """Loads images from a file in MNIST's format.
 
     Raises:
-        ValueError: one line that says what is wrong with the file.
+        ValueError: with one line that says what is wrong with the file.
     """
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
@@ -243,7 +243,7 @@ def _to_images(x, scale):
 
 
 def build_model(data):
-    """Builds a CNN of two convolutions and two dense layers."""
+    """Builds a CNN with two convolutions and two dense layers."""
     return keras.Sequential(
         [
             keras.Input(data.x_train.shape[1:]),
@@ -265,7 +265,7 @@ def compile_model(model):
 
 
 def measure(model, data):
-    """Measures a model on the test images, and as files."""
+    """Measures a model on the test images, and the sizes of its files."""
     values = [ops.convert_to_numpy(variable) for variable in model.variables]
     sizes = keras_trim.size_table(model, ("h5", "gzip", "ktrim"))
     return Measurements(

@@ -1,56 +1,81 @@
-"""What a user is warned of before training: schedules, masks and weights that do not fit it."""
+"""Warnings before training: schedules, masks and weights that do not match."""
 
+import dataclasses
 import math
 import warnings
 
 from keras import ops
 
+from keras_trim.annotations import marked_variables
 from keras_trim.counting import count_zeros
 from keras_trim.hosts import to_numpy
 from keras_trim.kinds import is_table
-from keras_trim.marks import marked_variables
 from keras_trim.policies import candidates
-from keras_trim.pruned_weights import NEVER
-from keras_trim.schedules import SteppedSchedule
+from keras_trim.schedule_groups import NEVER
+from keras_trim.schedules import ConstantSparsity, PolynomialDecay, SteppedSchedule
 
-# A share of the weights that are left: to lose more than that in the last step of training is not
-# what a gradual schedule is for.
+# A share of the remaining weights. A gradual schedule is not meant to prune more than this in the
+# last step of training.
 _LARGE_JUMP = 0.4
-# Zeros may be there by chance; a weight that was pruned has more than that.
+# A few zeros may be chance. A pruned weight has more than this share.
 _FEW_ZEROS = 0.01
+_ONE_JUMP = 0.9  # of the way to the final sparsity, in a single update
 
 
-def warn_before_training(model, optimizers, start, end):
-    """Warns of what will not go as it was meant.
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The training that a call of `fit` will do.
+
+    Args:
+        start: Integer. The number of finished steps.
+        end: Integer. The number of finished steps at the end of training.
+        epochs: Integer. The number of epochs to train.
+    """
+
+    start: int
+    end: int
+    epochs: int
+
+    @property
+    def steps_per_epoch(self):
+        return max((self.end - self.start) // max(self.epochs, 1), 1)
+
+
+def warn_before_training(model, optimizers, run):
+    """Warns of settings that will not have the intended effect.
 
     Args:
         model: The `keras.Model`.
         optimizers: List of its `PruningOptimizer`s, built.
-        start: Integer. Steps that are finished.
-        end: Integer or `None`. Steps that will be finished when training ends, if that is known.
+        run: `Run`, or `None` if its length is not known.
+
+    Returns:
+        Bool: whether it warned that a schedule ends after the run.
     """
     weights = [weight for optimizer in optimizers for weight in optimizer.pruned_weights]
     _warn_of_untrained(model, weights)
+    is_end_told = False
     for schedule in {id(s): s for o in optimizers for s in o.schedules}.values():
-        if isinstance(schedule, SteppedSchedule):
+        if isinstance(schedule, SteppedSchedule) and run is not None:
             followers = [weight for weight in weights if weight.spec.schedule is schedule]
-            _warn_of_misfit(schedule, followers, start, end)
+            is_end_told |= _warn_of_misfit(schedule, followers, run)
+    return is_end_told
 
 
 def warn_of_state(optimizer):
-    """Warns of weights and masks of a built `PruningOptimizer` that do not fit each other."""
+    """Warns if weights and masks of a built `PruningOptimizer` do not match."""
     _warn_of_revival(optimizer.pruned_weights)
     _warn_of_replaced_weights(optimizer.pruned_weights)
     _warn_of_late_start(optimizer)
 
 
 def has_pruned(weights):
-    """Whether the masks of `PrunedWeight`s hold a zero."""
+    """Whether the masks of a list of `PrunedWeight`s contain a zero."""
     return any(count_zeros([weight.mask for weight in weights]))
 
 
 def _warn_of_untrained(model, weights):
-    # Frozen embedding tables hold vectors that were learned elsewhere and are meant to stay.
+    # Frozen embedding tables hold vectors that were learned elsewhere and should stay.
     tables = {id(c.variable) for c in candidates(model) if is_table(c.layer, c.variable)}
     pruned = {id(weight.variable) for weight in weights if weight.variable.trainable}
     left_out = [v.path for v in marked_variables(model) if id(v) not in pruned | tables]
@@ -64,7 +89,7 @@ def _warn_of_untrained(model, weights):
 
 
 def _warn_of_revival(weights):
-    """A target below the sparsity that is there would bring pruned weights back."""
+    """Warns if a target below the current sparsity would revive pruned weights."""
     revived = []
     counts = count_zeros([weight.variable for weight in weights])
     masked = count_zeros([weight.mask for weight in weights])
@@ -87,7 +112,7 @@ def _warn_of_revival(weights):
 
 
 def _warn_of_replaced_weights(weights):
-    """Weights that are not zero where their masks are: something has put others in their place."""
+    """Warns if weights are not zero where their masks are: something has replaced them."""
     replaced = []
     for weight in weights:
         is_set, is_kept = ops.not_equal(weight.variable, 0), ops.cast(weight.mask, "bool")
@@ -106,7 +131,7 @@ def _warn_of_replaced_weights(weights):
 
 
 def _warn_of_late_start(optimizer):
-    """The schedule has begun, and neither masks nor weights show it: it starts with a jump."""
+    """Warns if the schedule has begun but neither masks nor weights show it: it will jump."""
     step = int(to_numpy(optimizer.iterations))
     done = to_numpy(optimizer.pruned_steps)
     for schedule in optimizer.schedules:
@@ -134,32 +159,83 @@ def _warn_of_late_start(optimizer):
             )
 
 
-def _warn_of_misfit(schedule, weights, start, end):
-    if end is None or has_pruned(weights):  # what was pruned before stays so
-        return
-    due_now = start == 0 and schedule.begin_step == 0
-    following = 0 if due_now else schedule.next_update(start)
-    if following is None:
-        return
-    if following > end:
-        warnings.warn(
-            f"The pruning schedule will not fire: its next update is at step {following}, but this "
-            f"`fit` goes from step {start} to {end}. Choose an earlier `begin_step` or a smaller "
-            "`frequency`, or train for more steps.",
-            stacklevel=6,
+def _warn_of_misfit(schedule, weights, run):
+    """Warns once if a schedule does not suit the run. Returns whether it ends after the run."""
+    has_begun = has_pruned(weights)
+    due_now = run.start == 0 and schedule.begin_step == 0
+    following = 0 if due_now else schedule.next_update(run.start)
+    problem = None
+    is_beyond = run.end < schedule.end_step
+    if following is not None and following > run.end and not has_begun:
+        problem = (
+            f"will not fire: its next update is at step {following}, but this `fit` goes from step "
+            f"{run.start} to {run.end}"
         )
-        return
-    last = schedule.latest_update(end)
+    elif is_beyond:
+        reached = schedule.sparsity_at(schedule.latest_update(run.end))
+        problem = (
+            f"ends at step {schedule.end_step}, but this `fit` goes from step {run.start} to "
+            f"{run.end} only, where it has come to {reached:.0%} zeros of "
+            f"{schedule.final_sparsity:.0%}"
+        )
+    elif not has_begun:
+        problem = _haste(schedule, run, following) if following is not None else None
+    if problem is not None:
+        more = " Or train for more steps." if is_beyond else ""
+        advice = f"{_advice(schedule, run)}{more}"
+        warnings.warn(f"The pruning schedule {problem}. {advice}", stacklevel=6)
+    return is_beyond
+
+
+def _haste(schedule, run, following):
+    """Returns what is wrong with a schedule that leaves no time to adapt, or `None`."""
+    per_epoch = run.steps_per_epoch
+    is_ramp = schedule.num_updates > 1
+    if is_ramp and schedule.end_step <= min(run.epochs, per_epoch - 1):
+        return (
+            f"is over at step {schedule.end_step}, within the first epoch: schedules count steps, "
+            f"not epochs, and an epoch of this `fit` has {per_epoch}"
+        )
+    last = schedule.latest_update(run.end)
     before = schedule.sparsity_at(schedule.latest_update(last - 1)) if last > following else 0.0
     jump = schedule.sparsity_at(last) - before
-    if last == end and jump > _LARGE_JUMP * (1 - before):
-        warnings.warn(
-            f"The pruning schedule goes from {before:.0%} to {before + jump:.0%} zeros at step "
-            f"{last}, the last of this `fit`: no step is left in which the network could recover. "
-            "Choose an earlier `end_step` (or `begin_step`), a smaller `frequency`, or train for "
-            "more steps.",
-            stacklevel=6,
+    if last == run.end and jump > _LARGE_JUMP * (1 - before):
+        return (
+            f"goes from {before:.0%} to {before + jump:.0%} zeros at step {last}, the last of this "
+            "`fit`: no step is left in which the network could recover"
         )
+    first, final = schedule.sparsity_at(schedule.begin_step), schedule.final_sparsity
+    span = schedule.end_step - schedule.begin_step
+    if not is_ramp or final - first <= _LARGE_JUMP * (1 - first):
+        return None
+    reached = schedule.sparsity_at(schedule.update_step(1))
+    if reached - first > _ONE_JUMP * (final - first):
+        return (
+            f"goes from {first:.0%} to {reached:.0%} zeros in one jump: masks are updated every "
+            f"{schedule.frequency} steps, and its ramp has {span}"
+        )
+    return None
+
+
+def _advice(schedule, run):
+    """Returns a sentence: what to write for this run."""
+    length = run.end - run.start
+    if not isinstance(schedule, (ConstantSparsity, PolynomialDecay)):
+        return "Choose an earlier `begin_step` or `end_step`, or a smaller `frequency`."
+    if isinstance(schedule, ConstantSparsity):
+        begin, frequency = run.start, max(min(length // 8, schedule.frequency), 1)
+        return (
+            f"Write `ConstantSparsity({schedule.final_sparsity:g}, begin_step={begin}, "
+            f"frequency={frequency})`."
+        )
+    begin = schedule.begin_step if schedule.begin_step < run.start + length // 2 else run.start
+    end = max(begin + (run.end - begin + 1) // 2, begin + 1)
+    frequency = max(min((end - begin) // 16, schedule.frequency), 1)
+    return (
+        f"Write `PolynomialDecay({schedule.initial_sparsity:g}, {schedule.final_sparsity:g}, "
+        f"begin_step={begin}, end_step={end}, frequency={frequency})`, which leaves the other half "
+        "of the run to adapt; `PolynomialDecay.for_epochs` computes such numbers."
+    )
 
 
 def _some(items, separator="; "):

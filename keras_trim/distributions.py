@@ -1,64 +1,72 @@
-"""How a total of zeros is distributed over weights: a sparsity for each.
+"""Distributes a total number of zeros over weights, as one sparsity per weight.
 
-Nothing here knows whether weights are pruned at once or while they train.
+It makes no difference here whether weights are pruned at once or during training.
 """
 
 import dataclasses
 import math
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from keras import ops
 
+from keras_trim.arguments import described
 from keras_trim.schedules import validate_sparsity
+from keras_trim.tables import PrintedTable, Shown
 
 NAMES = ("uniform", "erk", "global")
 
 
-@dataclasses.dataclass(frozen=True)
-class Allocation:
-    """A sparsity for each weight, by its path: what `keras_trim.budget` returns.
+@dataclasses.dataclass(frozen=True, repr=False)
+class Allocation(Shown):
+    """A sparsity per weight, keyed by path: the result of `keras_trim.budget`.
 
     Args:
         sparsities: Dict: path of a weight, with or without its first part, -> float in `[0, 1)`.
-            Others stay dense.
-        summary: String. What was asked for, and what is to be expected.
+            All other weights stay dense.
+        summary: String. What was asked for and what to expect.
     """
 
-    sparsities: dict
+    sparsities: dict[str, float]
     summary: str = ""
 
-    def __str__(self):
-        lines = [f"{sparsity:7.2%}  {path}" for path, sparsity in self.sparsities.items()]
-        return "\n".join([*lines, self.summary] if self.summary else lines)
+    def _table(self) -> PrintedTable:
+        rows = [[path, f"{sparsity:.2%}"] for path, sparsity in self.sparsities.items()]
+        return PrintedTable(["weight", ">sparsity"], rows, [self.summary] if self.summary else [])
 
 
-def distribute(distribution, sparsity, variables):
-    """The sparsity of each weight.
+def distribute(
+    distribution: str | Mapping[str, float] | Allocation,
+    sparsity: float | None,
+    variables: list[Any],
+) -> list[float | None]:
+    """Returns the sparsity of each weight.
 
     Args:
-        distribution: `"uniform"`: each the same. `"erk"`: large weights are sparser, after the
-            sums of their sizes over the products (Erdos-Renyi kernel; Evci et al.,
-            https://arxiv.org/abs/1911.11134, section 3). `"global"`: one threshold of magnitude
-            for all weights. A dict of regular expressions to sparsities: each is searched in the
-            weight's path and the first that matches counts, as in `keras.distribution.LayoutMap`;
-            a weight without a match stays dense. Or an `Allocation`.
-        sparsity: Float in `[0, 1)`: zeros of all the weights. `None` with a dict or `Allocation`.
+        distribution: `"uniform"`: the same for all. `"erk"`: large weights are sparser, by the
+            ratio of the sum of their sizes to the product (Erdos-Renyi kernel; Evci et al.,
+            https://arxiv.org/abs/1911.11134, section 3). `"global"`: one magnitude threshold for
+            all weights. A dict of regular expressions to sparsities: each is searched for in a
+            weight's path and the first match counts, as in `keras.distribution.LayoutMap`; a weight
+            without a match stays dense. Or an `Allocation`.
+        sparsity: Float in `[0, 1)`: the fraction of zeros in all weights together. `None` with a
+            dict or an `Allocation`.
         variables: List of the Keras variables that can be pruned.
 
     Returns:
-        List of floats; `None` for a weight that stays dense.
+        List of floats, with `None` for weights that stay dense.
 
     Raises:
-        ValueError: for an unknown distribution, a sparsity outside `[0, 1)`, and expressions that
-            match nothing.
+        ValueError: if the distribution is unknown, a sparsity is outside `[0, 1)`, or an expression
+            matches nothing.
     """
     if isinstance(distribution, (Mapping, Allocation)):
         if sparsity is not None:
             raise ValueError(
                 "Sparsities are given by `distribution`, weight by weight: leave `sparsity` out "
-                f"(`None`). Received: sparsity={sparsity}, distribution={distribution!r}"
+                f"(`None`). Received: sparsity={sparsity}, distribution={described(distribution)}"
             )
         if isinstance(distribution, Allocation):
             return _by_path(distribution.sparsities, variables)
@@ -67,7 +75,7 @@ def distribute(distribution, sparsity, variables):
         raise ValueError(
             "`distribution` must be 'uniform', 'erk', 'global', a dict of regular expressions to "
             "sparsities, or what `keras_trim.budget` returns. "
-            f"Received: distribution={distribution!r}"
+            f"Received: distribution={described(distribution)}"
         )
     validate_sparsity(sparsity, "sparsity")
     return {"uniform": _uniform, "erk": _erk, "global": _global}[distribution](sparsity, variables)
@@ -82,7 +90,7 @@ def _erk(sparsity, variables):
     sizes = np.array([math.prod(shape) for shape in shapes], "float64")
     raw = np.array([sum(shape) for shape in shapes]) / sizes
     dense = np.zeros(len(shapes), bool)
-    while True:  # a weight whose density would exceed 1 stays dense, and the rest make up for it
+    while True:  # a weight whose density would exceed 1 stays dense; the others compensate
         left = (1 - sparsity) * sizes.sum() - sizes[dense].sum()
         scale = left / (raw * sizes)[~dense].sum() if not dense.all() else 0.0
         above = ~dense & (raw * scale > 1)
@@ -104,7 +112,7 @@ def _global(sparsity, variables):
         return [0.0] * len(variables)
     threshold = np.partition(np.concatenate(magnitudes), count - 1)[count - 1]
     below = [np.count_nonzero(values < threshold) for values in magnitudes]
-    ties = count - sum(below)  # among equal magnitudes those of the first weights go
+    ties = count - sum(below)  # of equal magnitudes, prune those of the first weights
     counts = []
     for values, fewer in zip(magnitudes, below, strict=True):
         taken = min(ties, np.count_nonzero(values == threshold))
@@ -116,6 +124,13 @@ def _global(sparsity, variables):
 def _by_expression(expressions, variables):
     for expression, value in expressions.items():
         validate_sparsity(value, f"distribution[{expression!r}]")
+        try:
+            re.compile(expression)
+        except (re.error, TypeError) as error:
+            raise ValueError(
+                "`distribution` must be a dict of regular expressions to sparsities. Received: "
+                f"{expression!r}, which is none: {error}"
+            ) from error
     sparsities, unused = [], set(expressions)
     for variable in variables:
         matches = [key for key in expressions if re.search(key, variable.path)]
@@ -131,7 +146,7 @@ def _by_expression(expressions, variables):
 
 
 def _by_path(sparsities, variables):
-    # With and without the name of the model, which Keras counts up from one to the next.
+    # With and without the model's name, which Keras numbers.
     names = [(v.path, v.path.partition("/")[2]) for v in variables]
     unknown = set(sparsities) - {name for both in names for name in both}
     if unknown:

@@ -1,29 +1,29 @@
-"""The `PruningOptimizer`s of a model: in its `optimizer`, or wherever a model keeps its own."""
+"""Finds the `PruningOptimizer`s of a model, in `optimizer` or any other attribute."""
 
 import keras
 
 
 def find_pruning_optimizer(optimizer):
-    """The `PruningOptimizer` in a chain of wrapped optimizers, or `None`."""
+    """Returns the `PruningOptimizer` in a chain of wrapped optimizers, or `None`."""
     while optimizer is not None and not hasattr(optimizer, "pruned_weights"):
         optimizer = getattr(optimizer, "inner_optimizer", None)
     return optimizer
 
 
 def find_pruning_optimizers(model):
-    """List of the `PruningOptimizer`s that a model holds, each once.
+    """Lists the `PruningOptimizer`s of a model, each once.
 
-    A model whose `train_step` is its own, such as a GAN, may keep several optimizers under names of
-    its own, also in lists and dicts.
+    A model with a custom `train_step`, such as a GAN, may keep several optimizers in attributes of
+    any name, including lists and dicts.
     """
     found = [find_pruning_optimizer(optimizer) for _, _, optimizer in optimizer_places(model)]
     return list({id(each): each for each in found if each is not None}.values())
 
 
 def optimizer_places(model):
-    """List of tuples (container, key, optimizer) of all optimizers that a model holds.
+    """Lists all optimizers of a model as tuples (container, key, optimizer).
 
-    `set_optimizer(container, key, new)` puts another one there.
+    `set_optimizer(container, key, new)` replaces one.
     """
     places = []
     for name, value in vars(model).items():

@@ -1,10 +1,10 @@
-"""An error where a model that is marked for pruning would be trained without it.
+"""Raises an error if a model that is marked for pruning would be trained without it.
 
-Keras gives a layer no say in which optimizer trains it. So the first mark in a process puts a check
-before two methods of Keras: `Model.make_train_function`, with which `fit` and `train_on_batch`
-begin, and `Optimizer.apply`, through which every other loop with a Keras optimizer goes. Both raise
-before any weight has moved. `Model.save` and `keras.saving.save_model` warn of files that would not
-load, or not be pruned any further.
+In Keras, a layer cannot control which optimizer trains it. So the first mark in a process adds a
+check to two methods of Keras: `Model.make_train_function`, with which `fit` and `train_on_batch`
+start, and `Optimizer.apply`, which every other loop with a Keras optimizer calls. Both raise before
+any weight moves. `Model.save` and `keras.saving.save_model` warn of files that would not load, or
+would not be pruned further.
 """
 
 import contextlib
@@ -14,8 +14,8 @@ import warnings
 
 import keras
 
+from keras_trim.annotations import get_spec, marked_variables, resolve_pending
 from keras_trim.finding import find_pruning_optimizer, find_pruning_optimizers
-from keras_trim.marks import get_spec, marked_variables, resolve_pending
 
 _MESSAGE = (
     "This model is marked for pruning, but nothing would prune it. Pass "
@@ -29,7 +29,7 @@ _state = threading.local()
 
 @contextlib.contextmanager
 def pruning():
-    """Within it the wrapped optimizer may move marked weights."""
+    """Within this context, the wrapped optimizer may move marked weights."""
     before = getattr(_state, "pruning", False)
     _state.pruning = True
     try:
@@ -39,7 +39,7 @@ def pruning():
 
 
 def _check_optimizer(model):
-    """Raises `ValueError` unless a model's optimizer prunes what is marked in it, and no more."""
+    """Raises `ValueError` unless the model's optimizer prunes exactly the marked weights."""
     marked = {id(v): v for v in marked_variables(model) if v.trainable}
     optimizer = find_pruning_optimizer(getattr(model, "optimizer", None))
     if optimizer is None:
@@ -65,7 +65,7 @@ def _check_optimizer(model):
 
 
 def _warn_before_saving(model, path):
-    """Warns of what cannot be loaded again as it is."""
+    """Warns if a saved file would not load again as it is."""
     optimizers = find_pruning_optimizers(model)
     there = {id(variable) for variable in model.variables}
     weights = [weight for optimizer in optimizers for weight in optimizer.pruned_weights]
@@ -88,7 +88,7 @@ def _warn_before_saving(model, path):
 
 
 def install():
-    """Puts the checks in place, once per process."""
+    """Installs the checks, once per process."""
     if getattr(keras.Model.make_train_function, "_keras_trim_guard", False):
         return
     make_train_function = keras.Model.make_train_function
@@ -96,7 +96,7 @@ def install():
 
     @functools.wraps(make_train_function)
     def guarded_make_train_function(model, *args, **kwargs):
-        # A `train_step` of one's own may use other optimizers: then `apply` alone can tell.
+        # A custom `train_step` may use other optimizers. Then only `apply` can tell.
         if type(model).train_step is keras.Model.train_step:
             _check_optimizer(model)
         if model.train_function is None:

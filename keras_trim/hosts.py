@@ -1,8 +1,8 @@
-"""Weights that several processes share: reading them whole, and writing one file for all.
+"""Weights shared by several processes: reading whole weights and writing one file for all.
 
-On JAX a weight may be spread over devices of several processes, and then no process can read all of
-it. What is here is called by all of them, at the same place of the same program. With one process,
-and on the other backends, where each process has whole weights, nothing is sent to anyone.
+On JAX, a weight may be spread over the devices of several processes, so no process can read all of
+it. All processes must then call these functions, at the same point of the same program. With one
+process, and on the other backends, where each process has whole weights, nothing is communicated.
 """
 
 import contextlib
@@ -13,12 +13,11 @@ import numpy as np
 from keras import ops
 
 from keras_trim.atomic import replace_file
-
-BACKEND = keras.backend.backend()
+from keras_trim.backend import BACKEND
 
 
 def is_shared(value):
-    """Whether other processes hold parts of a variable or tensor that are not here."""
+    """Whether other processes hold parts of a variable or tensor that this one does not."""
     if BACKEND != "jax":
         return False
     import jax
@@ -30,13 +29,15 @@ def is_shared(value):
 
 
 def to_numpy(value):
-    """Array: all of a variable or tensor. Where processes share it, all of them must call this."""
+    """Returns all of a variable or tensor. If processes share it, all of them must call this."""
     value = value.value if isinstance(value, keras.Variable) else value
     if BACKEND == "tensorflow":
         import tensorflow as tf
 
-        return tf.convert_to_tensor(value).numpy()  # of a mirrored variable, too
-    if BACKEND == "torch" and str(value.dtype) != "torch.bfloat16":  # which NumPy does not know
+        return tf.convert_to_tensor(value).numpy()  # also handles mirrored variables
+    if hasattr(value, "full_tensor"):  # a PyTorch tensor spread over devices
+        value = value.full_tensor()
+    if BACKEND == "torch" and str(value.dtype) != "torch.bfloat16":  # unknown to NumPy
         return np.array(value.detach().cpu().numpy())
     if not is_shared(value):
         return ops.convert_to_numpy(value)
@@ -46,22 +47,22 @@ def to_numpy(value):
 
 
 def whole_variables():
-    """Within it `variable.numpy()`, by which Keras's optimizers are saved, is `to_numpy`."""
+    """Replaces `variable.numpy()`, which Keras uses to save optimizers, by `to_numpy`."""
     return mock.patch.object(keras.Variable, "numpy", to_numpy)
 
 
 def replace_shared_file(path, shared):
-    """Gives a binary file to write to, which takes the place of `path`; see `replace_file`.
+    """Yields a binary file to write to, which then replaces `path`; see `replace_file`.
 
-    Where processes share what is written, all of them write the same, and the first one's file
-    stays. No process goes on before that is complete.
+    If processes share the data, all of them write the same bytes and the first process's file is
+    kept. No process continues before it is complete.
 
     Args:
         path: Path.
-        shared: Boolean. Whether processes share what is written.
+        shared: Boolean. Whether processes share the data.
 
     Raises:
-        OSError: if the file cannot be written; on all processes then.
+        OSError: if the file cannot be written, on all processes.
     """
     if not shared:
         return replace_file(path)
@@ -72,16 +73,16 @@ def replace_shared_file(path, shared):
 
 @contextlib.contextmanager
 def _first_file(path):
-    """An error waits until all is written, as the other processes do not know of it."""
+    """Delays an error until everything is written: the other processes do not know of it."""
     file = _CountingFile()
     try:
         with replace_file(path) as file.real:
             yield file
             if file.error is not None:
-                raise file.error  # so that `replace_file` tidies up
+                raise file.error  # so `replace_file` cleans up
     except OSError as error:
         file.error = error
-    if file.real is None:  # it could not even be opened
+    if file.real is None:  # the file could not even be opened
         yield file
     _tell_all(file.error is not None)
     if file.error is not None:
@@ -96,14 +97,14 @@ def _no_file(path):
 
 
 def _tell_all(failed):
-    """Boolean: what the first process says. A barrier, too."""
+    """Returns what the first process passed. Also acts as a barrier."""
     from jax.experimental import multihost_utils
 
     return bool(multihost_utils.broadcast_one_to_all(np.int32(failed)))
 
 
 class _CountingFile:
-    """Counts what is written, and passes it on to a real file as long as that works."""
+    """Counts the bytes written, and passes them to a real file as long as that works."""
 
     def __init__(self):
         self.real = None

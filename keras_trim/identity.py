@@ -1,10 +1,10 @@
-"""Which variable of a program is which variable of a file: by path and shape, never by position.
+"""Matches the variables of a file with those of a program, by path and shape, never by position.
 
-The same variable may have two paths. A model that is loaded builds its layers one by one, so their
-paths lack what stood in front (`sequential/dense/kernel`, `dense/kernel`). And Keras numbers the
-layers that a program does not name (`dense`, `dense_1`), so those of a class that is instantiated
-twice have other numbers. So paths match if one is the end of the other; and among variables that
-only such numbers tell apart, all in their order, if as many of them are there on both sides.
+The same variable may have different paths, for two reasons. A loaded model builds its layers one by
+one, so their paths lack the prefix (`sequential/dense/kernel` becomes `dense/kernel`). And Keras
+numbers layers without a name (`dense`, `dense_1`), so the numbers grow if a class is instantiated
+again. So two paths match if one is the end of the other. Variables that differ only in such numbers
+match in order, if both sides have equally many of them.
 """
 
 import collections
@@ -14,14 +14,14 @@ _AUTOMATIC_NUMBER = re.compile(r"_\d+$")
 
 
 def match(saved, present):
-    """Finds the variables that were saved among those that are present.
+    """Finds the saved variables among those that are present.
 
     Args:
         saved: List of tuples (path, shape).
         present: List of tuples (path, shape).
 
     Returns:
-        List: for each in `saved` its index in `present`, or `None`.
+        List: for each item of `saved`, its index in `present`, or `None`.
     """
     matched = [None] * len(saved)
     present_families = _families(present)
@@ -38,23 +38,31 @@ def match(saved, present):
 
 
 def family(path, shape):
-    """What variables have in common that only numbers chosen by Keras may tell apart."""
+    """A key shared by variables that may only differ in numbers chosen by Keras."""
     return tuple(_AUTOMATIC_NUMBER.sub("", name) for name in path.split("/")[-2:]), tuple(shape)
 
 
 def identify(variables):
-    """List of tuples (path, shape), from a list of variables."""
+    """List of tuples (path, shape) for a list of variables."""
     return [(variable.path, tuple(variable.shape)) for variable in variables]
 
 
 def describe(identities, limit=4):
-    """A few variables, for an error message."""
+    """Lists a few variables, for an error message."""
     shown = ", ".join(f"{path} {tuple(shape)}" for path, shape in identities[:limit])
     return f"{shown}{', ...' if identities[limit:] else ''}" if identities else "none"
 
 
 def _match_by_name(saved, present):
-    """Dict: index -> index, of two dicts: index -> path. Equal paths first, then ends of them."""
+    """Matches by equal paths first, then by ends of paths.
+
+    Args:
+        saved: Dict: index -> path.
+        present: Dict: index -> path.
+
+    Returns:
+        Dict: index in `saved` -> index in `present`.
+    """
     pairs = {}
     for is_same in (str.__eq__, _is_end):
         for i in saved.keys() - pairs.keys():

@@ -1,4 +1,4 @@
-"""What a weight is, told by its layer, name and shape: to be pruned, or why not; its axes."""
+"""Classifies a weight by its layer, name and shape: whether to prune it and why not; its axes."""
 
 import dataclasses
 import re
@@ -18,8 +18,8 @@ _KERNEL = re.compile(r"(^|_)kernel(_\d+)?$")
 _FEW = re.compile(
     r"(^|_)(bias(es)?|scales?|gamma|beta|alpha|tokens?|masks?|encodings?|pos(itions?|itional)?)(_|$)"
 )
-# What a matrix is often called, though not always, so its shape has to agree. `variable` and
-# `variable_1` are Keras's own names for weights that were given none.
+# Common names of matrices that other weights have, too, so the shape must agree. `variable` and
+# `variable_1` are the names Keras gives to unnamed weights.
 _PERHAPS_MATRIX = re.compile(
     r"^(variable|w(_?[a-z0-9])?|(.*_)?(weights?|matrix|dense|proj(ection)?|experts?))(_\d+)?$",
     re.IGNORECASE,
@@ -32,7 +32,7 @@ class LeftOut:
 
     Args:
         reason: String.
-        is_by_design: Bool. False if the weight may well be a matrix, but the rule cannot tell.
+        is_by_design: Bool. False if the weight may well be a matrix but the rule cannot tell.
     """
 
     reason: str
@@ -40,7 +40,7 @@ class LeftOut:
 
 
 def why_not(layer, variable):
-    """A `LeftOut`, or `None` if a weight is to be pruned. The rule, in its order.
+    """Applies the rule: returns `None` if a weight should be pruned, otherwise a `LeftOut`.
 
     Args:
         layer: The innermost Keras layer that holds the weight.
@@ -51,7 +51,7 @@ def why_not(layer, variable):
     rank, name = len(variable.shape), variable.name
     if rank < 2:
         return LeftOut(f"rank {rank}: biases and scales are few and matter")
-    # Layers that were frozen keep their weights in the list of those that can be trained.
+    # Frozen layers keep their weights in the list of trainable variables.
     if all(variable is not own for own in layer._trainable_variables):
         return LeftOut("made with trainable=False: a constant, or state")
     if isinstance(layer, keras.layers.STFTSpectrogram):
@@ -83,10 +83,10 @@ def _is_depthwise(layer, variable):
 
 
 def _has_shape_of_matrix(layer, variable):
-    """Whether each of a stack of matrices has several inputs.
+    """Whether each matrix of a stack has several inputs.
 
-    `(1, positions, features)` and the like are added to a batch, `(height, width, channels, 1)`
-    is a depthwise kernel; `(1, 1, inputs, outputs)` is the kernel of a 1x1 convolution.
+    Shapes like `(1, positions, features)` are added to a batch. `(height, width, channels, 1)` is a
+    depthwise kernel. `(1, 1, inputs, outputs)` is the kernel of a 1x1 convolution.
     """
     shape = tuple(variable.shape)
     if _torch_module(layer, variable) is not None:
@@ -98,16 +98,16 @@ def _has_shape_of_matrix(layer, variable):
 
 
 def is_table(layer, variable):
-    """Whether a weight is a table of rows to look up, so that no axis of it is summed over."""
+    """Whether a weight is a table of rows to look up, so no axis of it is summed over."""
     module = _torch_module(layer, variable)
     if module is not None:
         return type(module).__name__.startswith("Embedding")
-    # The reverse one of a `ReversibleEmbedding` is the kernel of the product that makes logits.
+    # The reverse weight of a `ReversibleEmbedding` is a kernel: its product makes the logits.
     return _TABLE.search(variable.name) is not None and not variable.name.startswith("reverse_")
 
 
 def matrix_view(layer, variable):
-    """How a layer's weight is read as matrices of (inputs, outputs)."""
+    """Returns how to read a layer's weight as matrices of (inputs, outputs)."""
     rank = len(variable.shape)
     if isinstance(layer, _TRANSPOSED) and variable.name == "kernel":
         return MatrixView(tuple(range(rank - 2)), (rank - 1,), (rank - 2,))
@@ -126,7 +126,7 @@ def matrix_view(layer, variable):
 
 
 def _torch_module(layer, variable):
-    """The PyTorch module that holds a weight of a `TorchModuleWrapper`; `None` elsewhere."""
+    """Returns the PyTorch module that holds a `TorchModuleWrapper`'s weight, otherwise `None`."""
     if not isinstance(layer, keras.layers.TorchModuleWrapper):
         return None
     for module in layer.module.modules():

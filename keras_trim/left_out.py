@@ -1,4 +1,4 @@
-"""The warning that names the layers which stay dense though they may well have matrices."""
+"""Warns of layers that stay dense although they may well have matrices."""
 
 import math
 import warnings
@@ -8,24 +8,25 @@ from keras_trim.kinds import is_table
 _MAX_NAMES = 4
 
 
-def warn_of_left_out(candidates, mark_of, stacklevel=2):
-    """Warns, once for all of them, of layers that stay dense though nobody may have meant it.
+def warn_of_left_out(candidates, annotation_of, stacklevel=2):
+    """Warns, once for all of them, of layers that stay dense, maybe against the user's intention.
 
-    Those are layers none of whose weights is pruned, and that have one which would be if its name
-    told that it is a matrix, or if the pattern fitted its shape. What is left out by design (such
-    as depthwise kernels), by a policy or by `get_prunable_weights` is in `sparsity_report` only.
+    These are layers without any pruned weight that have at least one weight that would be pruned if
+    its name told that it is a matrix, or if the pattern fitted its shape. Weights left out by
+    design (such as depthwise kernels), by a policy or by `get_prunable_weights` only appear in
+    `sparsity_report`.
 
     Args:
         candidates: List of `Candidate`.
-        mark_of: Function from a variable to its `Mark`, or `None`.
-        stacklevel: Integer. That of `warnings.warn`, counted from the caller.
+        annotation_of: Function from a variable to its `Annotation`, or `None`.
+        stacklevel: Integer. As in `warnings.warn`, counted from the caller.
     """
     layers = {}
     for candidate in candidates:
         layers.setdefault(id(candidate.layer), []).append(candidate)
     names, sizes = {}, {}
     for own in layers.values():
-        marks = [mark_of(candidate.variable) for candidate in own]
+        marks = [annotation_of(candidate.variable) for candidate in own]
         if any(mark is not None and mark.spec is not None for mark in marks):
             continue
         for candidate, mark in zip(own, marks, strict=True):
@@ -49,12 +50,12 @@ def warn_of_left_out(candidates, mark_of, stacklevel=2):
 def _may_surprise(candidate):
     if candidate.is_in_doubt:
         return True
-    # The rule would prune it, the pattern does not. An N:M pattern of a table means nothing.
+    # The rule would prune it, but the pattern cannot. N:M patterns are meaningless for tables.
     return candidate.reason is None and not is_table(candidate.layer, candidate.variable)
 
 
 def _listed(names):
-    """`'a'`, or `12 layers, 'a', 'b', 'c', 'd' ...`."""
+    """Returns `Layer 'a'`, or `12 layers, 'a', 'b', 'c', 'd' ...`."""
     shown = ", ".join(f"'{name}'" for name in names[:_MAX_NAMES])
     if len(names) == 1:
         return f"Layer {shown}"

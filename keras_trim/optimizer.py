@@ -1,23 +1,24 @@
-"""The optimizer that prunes: the only place where training changes which weights are zero."""
+"""The pruning optimizer: the only place where training changes which weights are zero."""
 
 import collections
-import contextlib
 import functools
 import math
 import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
-from keras_trim import guard
+from keras_trim import backend, guard
+from keras_trim.annotations import get_spec, resolve_pending, set_spec
+from keras_trim.arguments import described
 from keras_trim.diagnostics import warn_of_state
 from keras_trim.hosts import to_numpy
-from keras_trim.marks import get_spec, resolve_pending, set_spec
-from keras_trim.masking import Masking, outside_graph, read_step
+from keras_trim.masking import Masking
 from keras_trim.optimizer_state import load_state, save_state
-from keras_trim.pruned_weights import NEVER, PrunedWeight, group_by_schedule
-from keras_trim.selection import BACKEND
+from keras_trim.schedule_groups import NEVER, PrunedWeight, group_by_schedule
+from keras_trim.schedules import PruningSchedule
 from keras_trim.specs import specs_from_config, specs_to_config
 
 
@@ -25,23 +26,21 @@ from keras_trim.specs import specs_from_config, specs_to_config
 class PruningOptimizer(keras.optimizers.Optimizer):
     """Wraps an optimizer and prunes weights by magnitude as it trains.
 
-    After each step of `inner_optimizer`, weight decay, constraints and moving averages included,
-    the weights that are marked by `prune_low_magnitude` are multiplied by their masks; when a
-    schedule says so, the masks are computed anew before. A step is one update of the weights, so
-    with `gradient_accumulation_steps` several batches. Pruned weights keep getting gradients, so
-    that one which grows within a step may come back at the next update of the mask (Zhu and Gupta,
-    https://arxiv.org/abs/1710.01878, section 3).
+    After each step of `inner_optimizer`, including its weight decay, constraints and moving
+    averages, this multiplies the weights marked by `prune_low_magnitude` by their masks. When a
+    schedule says so, it computes new masks first. A step is one update of the weights, so with
+    `gradient_accumulation_steps` it spans several batches. Pruned weights keep receiving gradients.
+    A weight that grows within a step may therefore come back at the next mask update (Zhu and
+    Gupta, https://arxiv.org/abs/1710.01878, section 3).
 
-    Masks are variables of the optimizer, one byte per weight in memory and one bit in Keras's
-    files: they are saved, restored, sharded and replicated as momenta are. Weights that are frozen
+    Masks are variables of the optimizer, with one byte per weight in memory and one bit in Keras's
+    files. They are saved, restored, sharded and replicated like momenta. Frozen weights
     (`trainable=False`) are left alone until they are trained again.
 
     Args:
-        inner_optimizer: A `keras.optimizers.Optimizer`, or the name of one. (With
-            `mixed_float16`, put `keras.optimizers.LossScaleOptimizer` around this optimizer, as
-            `compile` does.)
-        pruning: What to prune, as saved by `get_config`. Leave it out: the weights that are
-            marked are pruned.
+        inner_optimizer: A `keras.optimizers.Optimizer` or the name of one. (With `mixed_float16`,
+            put `keras.optimizers.LossScaleOptimizer` around this optimizer, as `compile` does.)
+        pruning: What to prune, as saved by `get_config`. Leave it out to prune the marked weights.
         name: String. Name of the optimizer.
 
     Example:
@@ -54,14 +53,20 @@ class PruningOptimizer(keras.optimizers.Optimizer):
     ```
     """
 
-    def __init__(self, inner_optimizer, pruning=None, name="pruning_optimizer"):
+    def __init__(
+        self,
+        inner_optimizer: keras.optimizers.Optimizer | str,
+        pruning: dict[str, Any] | None = None,
+        name: str = "pruning_optimizer",
+    ) -> None:
         super().__init__(learning_rate=0.0, name=name)
-        inner_optimizer = keras.optimizers.get(inner_optimizer)
-        if not isinstance(inner_optimizer, keras.optimizers.Optimizer):
+        if not isinstance(inner_optimizer, (str, dict, keras.optimizers.Optimizer)):
             raise ValueError(
-                "`inner_optimizer` must be a Keras optimizer, or the name of one. "
-                f"Received: inner_optimizer={inner_optimizer!r}"
+                "`inner_optimizer` must be a Keras optimizer, or the name of one: "
+                "`PruningOptimizer(keras.optimizers.Adam())`, or 'adam'. "
+                f"Received: inner_optimizer={described(inner_optimizer)}"
             )
+        inner_optimizer = keras.optimizers.get(inner_optimizer)
         if isinstance(inner_optimizer, (PruningOptimizer, keras.optimizers.LossScaleOptimizer)):
             raise ValueError(
                 "`inner_optimizer` must be the optimizer that moves the weights. Wrap it as "
@@ -73,8 +78,8 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         self._set_pruned_weights([], None)
 
     def _set_pruned_weights(self, pruned_weights, pruned_steps):
-        # Past `__setattr__`, which would track the model's variables as the optimizer's own: JAX
-        # would then be given them twice.
+        # Bypass `__setattr__`, which would track the model's variables as the optimizer's own. JAX
+        # would then receive them twice.
         self.__dict__["pruned_weights"] = pruned_weights
         self.__dict__["pruned_steps"] = pruned_steps
         self.__dict__["_groups"] = group_by_schedule(pruned_weights)
@@ -83,7 +88,15 @@ class PruningOptimizer(keras.optimizers.Optimizer):
 
     # Building
 
-    def build(self, variables):
+    def __repr__(self) -> str:
+        inner = type(self.inner_optimizer).__name__
+        if not self.built:
+            return f"<PruningOptimizer around {inner}, not built>"
+        step = int(to_numpy(self.iterations))
+        weights = len(self.pruned_weights)
+        return f"<PruningOptimizer around {inner}, {weights} weights, at step {step}>"
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
         """Creates the masks.
 
         Args:
@@ -96,10 +109,10 @@ class PruningOptimizer(keras.optimizers.Optimizer):
             return
         inner = self.inner_optimizer
         if not inner.built:
-            # The same paths whoever builds it: `fit`, `apply`, `load_model`, another optimizer.
+            # Use the same paths for every caller: `fit`, `apply`, `load_model`, other optimizers.
             with keras.name_scope(inner.name, caller=inner, override_parent=""):
                 inner.build(variables)
-        guard.install()  # a model that was loaded is marked here, and nowhere else
+        guard.install()  # for a loaded model, this is the only place that marks it
         specs = self._specs(variables)
         if not specs and self._pruning_config is None:
             raise ValueError(
@@ -133,7 +146,7 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         self._set_pruned_weights(pruned_weights, pruned_steps)
 
     def _specs(self, variables):
-        """Dict: index among `variables` -> `PruningSpec`."""
+        """Dict: index in `variables` -> `PruningSpec`."""
         if self._pruning_config is not None:
             return specs_from_config(self._pruning_config, variables)
         resolve_pending()
@@ -142,12 +155,12 @@ class PruningOptimizer(keras.optimizers.Optimizer):
 
     def _add_mask(self, variable, name, spec):
         layout = getattr(variable, "_layout", None)
-        initializer = "ones" if layout or BACKEND != "jax" else _ones
+        initializer = backend.mask_initializer(layout)
         if getattr(spec.schedule, "starts_from_zeros", False):
-            # Not assigned later, which would be a part of the step that TensorFlow traces first.
+            # Initialize it here: an assignment would become part of the first step TensorFlow
+            # traces.
             initializer = functools.partial(_nonzero, variable)
-
-        def add():
+        with backend.placed_like(variable, backend.strategy_of(self)):
             return self.add_variable(
                 shape=variable.shape,
                 initializer=initializer,
@@ -156,15 +169,11 @@ class PruningOptimizer(keras.optimizers.Optimizer):
                 name=name,
             )
 
-        if BACKEND == "tensorflow":
-            strategy = self._distribution_strategy
-            with strategy.extended.colocate_vars_with(variable.value):
-                return add()
-        return add()
-
     # One step
 
-    def apply(self, grads, trainable_variables=None):
+    def apply(
+        self, grads: Sequence[Any], trainable_variables: Iterable[keras.Variable] | None = None
+    ) -> None:
         if trainable_variables is not None:
             trainable_variables = list(trainable_variables)
         if not self.built:
@@ -174,49 +183,42 @@ class PruningOptimizer(keras.optimizers.Optimizer):
                     "first, or pass `trainable_variables`. Received: trainable_variables=None"
                 )
             self.build(trainable_variables)
-        before = read_step(self.iterations)
-        if isinstance(before, int) and before > 0 and BACKEND != "tensorflow":
-            self._masking().update_due_masks(before)  # of a step that was skipped over
+        before = backend.read_step(self.iterations)
+        if isinstance(before, int) and before > 0 and backend.CATCHES_UP_EARLY:
+            self._masking().update_due_masks(before)  # updates of skipped steps
         with guard.pruning():
             self.inner_optimizer.apply(grads, trainable_variables)
-        if BACKEND == "tensorflow":
-            import tensorflow as tf
+        backend.end_step(lambda: self._prune(before), backend.strategy_of(self))
 
-            tf.__internal__.distribute.interim.maybe_merge_call(
-                lambda _: self._prune(before), self._distribution_strategy
-            )
-        else:
-            self._prune(before)
-
-    @outside_graph
+    @backend.outside_graph
     def _prune(self, before):
         if self.pruned_weights:
-            self._masking().prune(before, read_step(self.iterations))
+            self._masking().prune(before, backend.read_step(self.iterations))
 
-    def update_due_masks(self):
-        """Does now what the schedule has asked for up to now, where masks do not show it yet.
+    def update_due_masks(self) -> None:
+        """Runs all updates that the schedule has asked for so far and the masks do not show yet.
 
-        That is so where weights and the count of steps were restored and masks were not: they are
-        made of the zeros that are there. Warns where weights and masks do not fit each other. `fit`
-        calls it before it begins.
+        This is needed if weights and the step counter were restored but masks were not: the masks
+        are then made from the zeros in the weights. Warns if weights and masks do not match. `fit`
+        calls this before it starts.
         """
         if not self.built or not self.pruned_weights:
             return
         warn_of_state(self)
-        step = read_step(self.iterations)
+        step = backend.read_step(self.iterations)
         if step > 0:
             masking = self._masking()
-            with strategy_scope(self):
-                outside_graph(masking.update_due_masks)(step)
-                outside_graph(masking.mask_weights)()
+            with backend.strategy_scope(self):
+                backend.outside_graph(masking.update_due_masks)(step)
+                backend.outside_graph(masking.mask_weights)()
 
     def _masking(self):
-        # Anew each time: an inner optimizer may be built, and make averages, after this one.
-        strategy = self._distribution_strategy if BACKEND == "tensorflow" else None
-        return Masking(self._groups, self.pruned_steps, self._moving_averages(), strategy)
+        # Create it anew each time: an inner optimizer may be built, with averages, after this one.
+        averages = self._moving_averages()
+        return Masking(self._groups, self.pruned_steps, averages, backend.strategy_of(self))
 
     def _moving_averages(self):
-        """Dict: index of a variable -> its moving average (`use_ema`)."""
+        """Dict: index of a variable -> its moving average (with `use_ema`)."""
         averages = {}
         for optimizer in getattr(self.inner_optimizer, "optimizers", [self.inner_optimizer]):
             if not (optimizer.built and optimizer.use_ema):
@@ -230,78 +232,78 @@ class PruningOptimizer(keras.optimizers.Optimizer):
                     averages[self._get_variable_index(variable)] = average
         return averages
 
-    def finalize_variable_values(self, var_list):
+    def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
         self.inner_optimizer.finalize_variable_values(var_list)
-        if self._moving_averages():  # which have just overwritten the weights
-            outside_graph(self._masking().mask_weights)()
+        if self._moving_averages():  # they have just overwritten the weights
+            backend.outside_graph(self._masking().mask_weights)()
 
-    # What it looks like from outside
+    # Interface to the rest of Keras and keras-trim
 
-    def read_masks(self, step):
-        """Start `scheduled_sparsity` from what the masks hold, after `step` steps."""
+    def read_masks(self, step: int) -> None:
+        """Starts `scheduled_sparsity` from the contents of the masks after `step` steps."""
         if self.pruned_steps is not None:
             self.__dict__["_pruned_steps_read"] = to_numpy(self.pruned_steps).tolist()
         for group in self._groups:
             group.read_masks(step)
 
-    def scheduled_sparsity(self, step):
-        """Float: the fraction of all weights pruned here that is zero after `step` steps.
+    def scheduled_sparsity(self, step: int) -> float:
+        """Float: the fraction of zeros among all weights pruned here, after `step` steps.
 
-        It is known from the schedules, from where `read_masks` was called last.
+        The schedules determine it, starting from the last call of `read_masks`.
         """
         done = self._pruned_steps_read
         zeros = sum(group.zeros_at(step, done) for group in self._groups)
         return zeros / self._size if self._size else 0.0
 
     @property
-    def schedules(self):
-        """List of the different schedules of the pruned weights."""
+    def schedules(self) -> list[PruningSchedule]:
+        """List of the distinct schedules of the pruned weights."""
         return [group.schedule for group in self._groups]
 
     @property
-    def variables(self):
+    def variables(self) -> list[keras.Variable]:
         return self._variables + self.inner_optimizer.variables
 
     @property
-    def iterations(self):
+    def iterations(self) -> Any:
         return self.inner_optimizer.iterations
 
     @property
-    def learning_rate(self):
+    def learning_rate(self) -> Any:
         return self.inner_optimizer.learning_rate
 
     @learning_rate.setter
-    def learning_rate(self, learning_rate):
+    def learning_rate(self, learning_rate: Any) -> None:
         self.inner_optimizer.learning_rate = learning_rate
 
     @property
-    def loss_scale_factor(self):
+    def loss_scale_factor(self) -> Any:
         inner_optimizer = self.__dict__.get("inner_optimizer")
         return None if inner_optimizer is None else inner_optimizer.loss_scale_factor
 
     @loss_scale_factor.setter
-    def loss_scale_factor(self, value):
-        # The constructor of Keras's `Optimizer` sets it before there is an inner optimizer; a
-        # `LossScaleOptimizer` around this one sets it to `None`, so as not to scale twice.
+    def loss_scale_factor(self, value: Any) -> None:
+        # Keras's `Optimizer` constructor sets this before there is an inner optimizer. A
+        # `LossScaleOptimizer` around this one sets it to `None` to avoid scaling twice.
         if "inner_optimizer" in self.__dict__:
             self.inner_optimizer.loss_scale_factor = value
 
     @property
     def _model_variables_moving_average(self):
-        # `SwapEMAWeights` looks for it one level below a `LossScaleOptimizer`.
+        # `SwapEMAWeights` looks for this attribute one level below a `LossScaleOptimizer`.
         return self.inner_optimizer._model_variables_moving_average
 
-    def scale_loss(self, loss):
+    def scale_loss(self, loss: Any) -> Any:
         return self.inner_optimizer.scale_loss(loss)
 
-    def set_weights(self, weights):
+    def set_weights(self, weights: Sequence[Any]) -> None:
         for variable, weight in zip(self.variables, weights, strict=True):
             variable.assign(weight)
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         save_state(self, store)
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         if not self.built:
             warnings.warn(
                 f"Skipping variable loading for optimizer '{self.name}', which has not been built "
@@ -313,10 +315,10 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         load_state(self, store)
 
     def __dir__(self):
-        # Keras's savers walk through it: the inner optimizer's state is saved here, by path.
+        # Keras's savers walk all attributes. Hide the inner optimizer: its state is saved here.
         return [name for name in super().__dir__() if name != "inner_optimizer"]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         pruning = self._pruning_config
         if self.built:
             specs = [(weight.variable, weight.spec) for weight in self.pruned_weights]
@@ -328,7 +330,9 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> "PruningOptimizer":
         config = dict(config)
         inner_optimizer = keras.saving.deserialize_keras_object(
             config.pop("inner_optimizer"), custom_objects=custom_objects
@@ -336,17 +340,6 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         return cls(inner_optimizer, **config)
 
 
-def strategy_scope(optimizer):
-    """The scope of the `tf.distribute.Strategy` that an optimizer was made in."""
-    strategy = getattr(optimizer, "_distribution_strategy", None)
-    return contextlib.nullcontext() if strategy is None else strategy.scope()
-
-
 def _nonzero(variable, shape, dtype):
-    """True where a variable is not zero."""
+    """Returns `True` where a variable is not zero."""
     return ops.not_equal(variable, 0)
-
-
-def _ones(shape, dtype):
-    """Ones from NumPy, as JAX would compile a program for each shape to make them."""
-    return ops.convert_to_tensor(np.ones(shape, dtype), dtype)

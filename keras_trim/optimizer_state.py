@@ -1,11 +1,11 @@
-"""The state of a `PruningOptimizer` in Keras's files: stored once, and found again by path.
+"""Saves and loads a `PruningOptimizer`'s state in Keras's files, matching variables by path.
 
     contents       JSON: paths and shapes of the pruned weights and the inner optimizer's variables
-    pruned_steps   integers, in the order of the pruned weights: updates are done up to there
-    mask_<i>       the mask of the i-th pruned weight, eight weights a byte (`numpy.packbits`)
+    pruned_steps   integers, in the order of the pruned weights: updates up to that step are done
+    mask_<i>       the mask of the i-th pruned weight, eight weights per byte (`numpy.packbits`)
     inner_<i>      the i-th variable of the inner optimizer
 
-Files of version 0.1 hold one array for each of the optimizer's variables, under its position.
+Files of version 0.1 hold one array per optimizer variable, under its position.
 """
 
 import json
@@ -16,11 +16,11 @@ import numpy as np
 
 from keras_trim.hosts import to_numpy
 from keras_trim.identity import describe, identify, match
-from keras_trim.pruned_weights import NEVER
+from keras_trim.schedule_groups import NEVER
 
 
 def save_state(optimizer, store):
-    """Writes what a built `PruningOptimizer` knows into a store, as Keras's savers hand it."""
+    """Writes the state of a built `PruningOptimizer` into a store of Keras's savers."""
     weights, inner = optimizer.pruned_weights, _distinct(optimizer.inner_optimizer.variables)
     contents = {
         "weights": identify([weight.variable for weight in weights]),
@@ -36,11 +36,11 @@ def save_state(optimizer, store):
 
 
 def load_state(optimizer, store):
-    """The reverse of `save_state`, for an optimizer that is built.
+    """Inverts `save_state`, for a built optimizer.
 
     Raises:
-        ValueError: if a pruned weight of the optimizer has no mask in the file, or variables have
-            other shapes. Nothing has been changed then.
+        ValueError: if the file has no mask for a weight that the optimizer prunes, or if shapes
+            differ. Nothing is changed then.
     """
     if "contents" not in store.keys():  # noqa: SIM118 (Keras's stores are no dicts)
         _load_positions(optimizer, store)
@@ -53,7 +53,7 @@ def load_state(optimizer, store):
 
 
 def _match_masks(optimizer, saved, store):
-    """List of tuples (variable, value): masks and the steps they were made at."""
+    """List of tuples (variable, value): masks and the steps at which they were made."""
     weights = optimizer.pruned_weights
     present = identify([weight.variable for weight in weights])
     saved = [(path, tuple(shape)) for path, shape in saved]
@@ -78,7 +78,7 @@ def _match_masks(optimizer, saved, store):
 
 
 def _match_inner(optimizer, saved, store):
-    """List of tuples (variable, value) of the inner optimizer; warns of what finds no partner."""
+    """List of tuples (variable, value) for the inner optimizer. Warns of unmatched variables."""
     variables = _distinct(optimizer.inner_optimizer.variables)
     present = _identify_inner(optimizer, variables)
     places = match([(path, tuple(shape)) for path, shape in saved], present)
@@ -117,7 +117,7 @@ def _load_positions(optimizer, store):
 def _identify_inner(optimizer, variables):
     """List of tuples (path, shape). A momentum of `dense/kernel` is `dense/kernel:momentum`.
 
-    Keras calls it `adam/dense_kernel_momentum`, which does not tell where a name ends.
+    Keras's name for it, `adam/dense_kernel_momentum`, does not show where the weight's name ends.
     """
     references = {v.path.replace("/", "_"): v.path for v in optimizer._trainable_variables}
     identities = []

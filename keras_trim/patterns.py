@@ -1,8 +1,8 @@
-"""Sparsity patterns: which shape the zeros take, as pure functions from weights to a mask.
+"""Sparsity patterns: which shape zeros take, as pure functions from weights to a mask.
 
-A pattern prunes in *units*: single weights, whole blocks, or places in a group of N:M. How many
-units go is an integer that the schedule yields; which ones, the pattern decides. A mask is True
-where a weight is kept.
+A pattern prunes *units*: single weights, whole blocks, or positions in an N:M group. The schedule
+says how many units to prune (an integer), and the pattern decides which ones. A mask is True where
+a weight is kept.
 """
 
 import dataclasses
@@ -17,13 +17,13 @@ from keras_trim.selection import keep_largest, magnitude_bits
 
 @dataclasses.dataclass(frozen=True)
 class MatrixView:
-    """How a weight is read as a stack of matrices (inputs x outputs).
+    """How to read a weight as a stack of matrices (inputs x outputs).
 
-    Each field is a tuple of axes; together they are a permutation of all of the weight's axes.
-    A dense kernel is one matrix, a convolution kernel one matrix per place of its window.
+    Each field is a tuple of axes; together they are a permutation of all the weight's axes. A dense
+    kernel is one matrix; a convolution kernel is one matrix per position of its window.
 
     Args:
-        stack: Axes that count the matrices: the window of a convolution.
+        stack: Axes that number the matrices: the window of a convolution.
         inputs: Axes that are summed over: the input channels.
         outputs: Axes of the output channels.
     """
@@ -34,13 +34,13 @@ class MatrixView:
 
     @classmethod
     def default(cls, rank):
-        """The last two axes are inputs and outputs, as in dense and convolution kernels."""
+        """Takes the last two axes as inputs and outputs, as in dense and convolution kernels."""
         if rank == 1:
             return cls((), (0,), ())
         return cls(tuple(range(rank - 2)), (rank - 2,), (rank - 1,))
 
     def shape(self, shape):
-        """The shape (matrices, inputs, outputs) of a weight of this shape."""
+        """Returns the shape (matrices, inputs, outputs) for a weight of this shape."""
         return tuple(
             math.prod(shape[axis] for axis in axes)
             for axes in (self.stack, self.inputs, self.outputs)
@@ -57,15 +57,15 @@ class MatrixView:
 
 
 def _round_product(count, fraction):
-    """`round(count * fraction)` as int32 for a float32 tensor, without losing integer digits.
+    """Computes `round(count * fraction)` as int32 for a float32 tensor, exact in every digit.
 
-    A float32 product is exact only to 24 bits. Splitting both factors at 12 bits keeps every
-    partial product within them.
+    A float32 product is only exact to 24 bits. Splitting both factors at 12 bits keeps every
+    partial product within 24 bits.
     """
     fraction = ops.cast(fraction, "float32")
     high_count, low_count = divmod(count, 4096)
     high = ops.floor(fraction * 4096.0)
-    low = fraction * 4096.0 - high  # below one, exact
+    low = fraction * 4096.0 - high  # below 1, exact
     whole = high_count * ops.cast(high, "int32")
     rest = (low_count * high + low_count * low) / 4096.0 + high_count * low
     return whole + ops.cast(ops.round(rest), "int32")
@@ -73,11 +73,11 @@ def _round_product(count, fraction):
 
 @dataclasses.dataclass(frozen=True)
 class Pattern:
-    """Element-wise (unstructured) sparsity, and the base of the structured patterns.
+    """Element-wise (unstructured) sparsity, and the base class of structured patterns.
 
     Args:
         shape: Tuple of integers. The weight's shape.
-        view: `MatrixView` of it.
+        view: The weight's `MatrixView`.
     """
 
     shape: tuple
@@ -90,7 +90,7 @@ class Pattern:
         return math.prod(self.shape)
 
     def count_pruned(self, sparsity, final_sparsity=None):
-        """How many units a sparsity asks for; at least one unit is always kept.
+        """Returns how many units to prune for a sparsity. At least one unit is always kept.
 
         Args:
             sparsity: Float, or scalar float tensor.
@@ -105,16 +105,16 @@ class Pattern:
         return ops.minimum(_round_product(self.num_units, sparsity), self.num_units - 1)
 
     def mask(self, weights, num_pruned):
-        """Bool tensor of the weights' shape, True where a weight is kept.
+        """Returns a bool tensor of the weights' shape, True where a weight is kept.
 
         Args:
             weights: Float tensor of shape `self.shape`.
-            num_pruned: Integer or scalar int32 tensor. Units to prune.
+            num_pruned: Integer or scalar int32 tensor. The number of units to prune.
         """
         return keep_largest(weights, num_pruned)
 
     def count_zeros(self, num_pruned):
-        """The least number of zero weights that this many pruned units make."""
+        """Returns the minimum number of zero weights in this many pruned units."""
         return num_pruned
 
     def get_config(self):
@@ -123,10 +123,10 @@ class Pattern:
 
 @dataclasses.dataclass(frozen=True)
 class BlockPattern(Pattern):
-    """Whole blocks of the (inputs, outputs) matrix go, those of the least pooled magnitude.
+    """Prunes whole blocks of the (inputs, outputs) matrix, those of least pooled magnitude.
 
-    Blocks start at index 0; those at an edge that the block does not divide are smaller, and AVG
-    is the mean over the weights that are there.
+    Blocks start at index 0. If the block size does not divide the matrix, the blocks at its edge
+    are smaller, and AVG is the mean over the weights they have.
 
     Args:
         block_size: Tuple (inputs, outputs) of integers.
@@ -150,7 +150,7 @@ class BlockPattern(Pattern):
         return math.prod(self._grid)
 
     def _block_sizes(self):
-        """Array of the grid's shape: how many weights each block has."""
+        """Array of the grid's shape: the number of weights in each block."""
         stack, inputs, outputs = self.view.shape(self.shape)
         _, rows, columns = self._grid
         heights = np.minimum(self.block_size[0], inputs - np.arange(rows) * self.block_size[0])
@@ -179,7 +179,7 @@ class BlockPattern(Pattern):
         pooled = _fold(_fold(blocks, 4, combine), 2, combine)
         pooled = ops.reshape(pooled, (stack, rows, columns))
         if self.block_pooling_type == "AVG":
-            # A sum orders like a mean where blocks are whole; smaller ones are scaled up.
+            # Whole blocks sort the same by sum as by mean. Smaller blocks are scaled up.
             scale = height * width / self._block_sizes()
             if (scale != 1).any():
                 pooled = pooled * ops.cast(ops.convert_to_tensor(scale), pooled.dtype)
@@ -196,7 +196,7 @@ class BlockPattern(Pattern):
 
 
 def _fold(values, axis, combine):
-    """Reduces an axis by halving it: in this order every backend rounds the same."""
+    """Reduces an axis by repeated halving. In this order, every backend rounds the same."""
     size = values.shape[axis]
     while size > 1:
         half = size // 2
@@ -212,14 +212,15 @@ def _fold(values, axis, combine):
 class NMPattern(Pattern):
     """N:M sparsity: of every `group` consecutive input channels, `zeros` are zero.
 
-    Called (group - zeros):group, as hardware vendors write it: 2:4 keeps two of four. The pattern
-    is the target; on the way to `final_sparsity` fewer places of each group are pruned. A last
-    group that is shorter keeps at most as many weights as a whole one, as if padded with zeros.
-    (Mishra et al., "Accelerating sparse deep neural networks", https://arxiv.org/abs/2104.08378.)
+    Its name is (group - zeros):group, as hardware vendors write it: 2:4 keeps two of four. The
+    pattern is the target; before `final_sparsity` is reached, fewer positions of each group are
+    pruned. A shorter last group keeps at most as many weights as a whole one, as if padded with
+    zeros. (Mishra et al., "Accelerating sparse deep neural networks",
+    https://arxiv.org/abs/2104.08378.)
 
     Args:
         zeros: Integer. Zeros in each group.
-        group: Integer. Consecutive weights along the input channels that make a group.
+        group: Integer. The number of consecutive weights in a group, along the input channels.
     """
 
     zeros: int = 2
@@ -250,13 +251,13 @@ class NMPattern(Pattern):
         stack, inputs, outputs = self.view.shape(self.shape)
         groups = -(-inputs // self.group)
         padding = groups * self.group - inputs
-        if padding:  # below every magnitude
+        if padding:  # pad with values below every magnitude
             bits = ops.pad(bits, ((0, 0), (0, padding), (0, 0)), constant_values=-1)
         bits = ops.reshape(bits, (stack, groups, self.group, outputs))
         places = ops.split(bits, self.group, axis=2)
         masks = []
         for i, own in enumerate(places):
-            # The rank of a place: how many of its group are larger, or equal and before it.
+            # The rank of a position: how many in its group are larger, or equal and before it.
             rank = sum(
                 ops.cast(ops.greater_equal(other, own) if j < i else other > own, "int8")
                 for j, other in enumerate(places)
@@ -298,48 +299,3 @@ def make_pattern(
             f"layer out with a `pruning_policy`. Received: block_size={tuple(block_size)}"
         )
     return BlockPattern(shape, view, tuple(block_size), block_pooling_type)
-
-
-def validate_pattern_arguments(block_size, block_pooling_type, sparsity_m_by_n):
-    """Checks what can be checked without a weight.
-
-    Returns:
-        `(block_size, sparsity_m_by_n)` as tuples of Python integers (the second may be `None`).
-    """
-    block_size = _integer_pair(block_size, "block_size")
-    if min(block_size) < 1:
-        raise ValueError(
-            f"`block_size` must be two integers of at least 1. Received: block_size={block_size}"
-        )
-    if block_pooling_type not in ("AVG", "MAX"):
-        raise ValueError(
-            "`block_pooling_type` must be 'AVG' or 'MAX'. "
-            f"Received: block_pooling_type={block_pooling_type!r}"
-        )
-    if sparsity_m_by_n is None:
-        return block_size, None
-    zeros, group = _integer_pair(sparsity_m_by_n, "sparsity_m_by_n")
-    if not 1 <= zeros < group <= 127:
-        raise ValueError(
-            "`sparsity_m_by_n=(m, n)` asks for m zeros in every n consecutive weights, with "
-            "1 <= m < n <= 127: (2, 4) is the 2:4 pattern. "
-            f"Received: sparsity_m_by_n={(zeros, group)}"
-        )
-    if block_size != (1, 1):
-        raise ValueError(
-            "Give either `block_size` or `sparsity_m_by_n`: a weight has one pattern. "
-            f"Received: block_size={block_size}, sparsity_m_by_n={(zeros, group)}"
-        )
-    return block_size, (zeros, group)
-
-
-def _integer_pair(value, name):
-    try:
-        pair = tuple(value)
-    except TypeError:
-        pair = ()
-    if len(pair) != 2 or not all(
-        isinstance(i, numbers.Integral) and not isinstance(i, bool) for i in pair
-    ):
-        raise ValueError(f"`{name}` must be two integers. Received: {name}={value!r}")
-    return int(pair[0]), int(pair[1])

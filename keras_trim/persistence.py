@@ -1,9 +1,9 @@
-"""Marks go where a model goes: into `.keras` files, JSON, pickles, copies and clones.
+"""Carries marks along with a model: into `.keras` files, JSON, pickles, copies and clones.
 
-Keras asks no part of a program what else belongs to a model that it saves. So importing keras-trim
-puts itself behind the functions of Keras that turn a model into a config and back, and adds one key
-to the config of a model that is marked, which Keras ignores where keras-trim is not imported. And
-`load_weights` finds the optimizer of a marked model as it will be in training, with masks.
+Keras has no hook for adding data to a saved model. So importing keras-trim wraps the Keras
+functions that convert a model to a config and back, and adds one key to the config of a marked
+model. Keras ignores that key if keras-trim is not imported. And `load_weights` first gives a marked
+model the optimizer that it will have in training, including masks.
 """
 
 import functools
@@ -13,15 +13,21 @@ import keras
 from keras.src.saving import saving_lib, serialization_lib
 
 from keras_trim import guard
+from keras_trim.annotations import (
+    get_annotation,
+    get_spec,
+    is_to_be_pruned,
+    marked_variables,
+    set_spec,
+)
 from keras_trim.attachment import attach
-from keras_trim.marks import get_mark, get_spec, is_to_be_pruned, marked_variables, set_spec
 from keras_trim.specs import specs_from_config, specs_to_config
 
 _KEY = "keras_trim"
 
 
 def install():
-    """Puts the functions in place, once per process."""
+    """Installs the wrappers, once per process."""
     if getattr(serialization_lib.get_build_and_compile_config, "_keras_trim", False):
         return
     add_config = serialization_lib.get_build_and_compile_config
@@ -51,13 +57,13 @@ def install():
 
 
 def marks_to_config(model):
-    """The marks of a model's weights as JSON types, or `None` if it has none."""
+    """Returns the marks of a model's weights as JSON types, or `None` if it has none."""
     specs = [(variable, get_spec(variable)) for variable in marked_variables(model)]
     return specs_to_config(specs, model.variables) if specs else None
 
 
 def marks_from_config(model, config):
-    """Marks the weights of a model that are not marked; warns where that is not possible."""
+    """Marks the model's unmarked weights from a config. Warns if that is not possible."""
     try:
         specs = specs_from_config(config, model.variables)
     except (TypeError, ValueError) as error:
@@ -70,7 +76,7 @@ def marks_from_config(model, config):
         return
     guard.install()
     for index, spec in specs.items():
-        if get_mark(model.variables[index]) is None:
+        if get_annotation(model.variables[index]) is None:
             set_spec(model.variables[index], spec)
 
 

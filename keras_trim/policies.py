@@ -1,4 +1,4 @@
-"""Which weights of which layer can be pruned, and why not the others."""
+"""Which weights of which layers can be pruned, and why the others cannot."""
 
 import abc
 import dataclasses
@@ -7,7 +7,7 @@ import keras
 
 from keras_trim.kinds import matrix_view, why_not
 
-# To a user these are one layer, though their weights belong to cells and projections in them.
+# Users see these as one layer, although inner cells and projections hold their weights.
 _WHOLES = (
     keras.layers.RNN,
     keras.layers.MultiHeadAttention,
@@ -31,23 +31,27 @@ class PruningPolicy(abc.ABC):
     """
 
     @abc.abstractmethod
-    def allow_pruning(self, layer):
+    def allow_pruning(self, layer: keras.layers.Layer) -> bool:
         """Returns whether the prunable weights of `layer` may be pruned.
 
-        Called for every layer that owns weights, those inside wrappers and other layers too.
-        Recurrent layers and attention are asked about as a whole, not cell by cell.
+        Called for every layer that owns weights, including those inside wrappers and other layers.
+        For recurrent layers and attention it is called once for the whole layer, not per cell.
         """
 
     @abc.abstractmethod
-    def ensure_model_supports_pruning(self, model):
+    def ensure_model_supports_pruning(self, model: keras.Model) -> None:
         """Raises a `ValueError` if the policy makes no sense for `model`."""
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({arguments})"
 
 
 class PrunableLayer(abc.ABC):
-    """A custom layer that names the weights to prune itself.
+    """A custom layer that names its prunable weights.
 
-    Inheriting is optional: a method `get_prunable_weights` on any layer does the same. What it
-    returns replaces the rule by which weights are chosen, for the layer and all inside it.
+    Inheriting is optional: any layer may have a method `get_prunable_weights`. What it returns
+    replaces the rule for choosing weights, for the layer and all layers inside it.
 
     Example:
 
@@ -59,8 +63,8 @@ class PrunableLayer(abc.ABC):
     """
 
     @abc.abstractmethod
-    def get_prunable_weights(self):
-        """Returns the list of this layer's variables that shall be pruned."""
+    def get_prunable_weights(self) -> list[keras.Variable]:
+        """Returns the list of this layer's variables to prune."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +74,8 @@ class Candidate:
     Args:
         layer: The innermost Keras layer that holds the weight.
         variable: The Keras variable.
-        reason: String. Why it is not prunable (`None`: it is).
-        is_in_doubt: Bool. The weight may well be a matrix, but the rule cannot tell.
+        reason: String. Why it is not prunable, or `None` if it is.
+        is_in_doubt: Bool. Whether the weight may well be a matrix but the rule cannot tell.
     """
 
     layer: keras.layers.Layer
@@ -88,14 +92,14 @@ def candidates(root, policy=None):
     """Lists every weight of a layer or model, at any depth, each once.
 
     Args:
-        root: Keras layer or model. Layers inside it that are not built have no weights yet.
+        root: Keras layer or model. Unbuilt layers inside it have no weights yet.
         policy: `PruningPolicy` or `None`.
 
     Returns:
         List of `Candidate`.
     """
     found, governed, wholes = [], {}, {}
-    for layer in root._flatten_layers():
+    for layer in in_order(root):
         if isinstance(layer, _WHOLES):
             for inner in layer._flatten_layers():
                 wholes.setdefault(id(inner), layer)
@@ -121,14 +125,28 @@ def candidates(root, policy=None):
     return found
 
 
-def _owned_variables(root):
-    """List of tuples: each weight, once, after the innermost layer that holds it.
+def in_order(root: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """A layer and all inside it, each once, where they stand: Keras turns nested ones around."""
+    found: dict[int, keras.layers.Layer] = {}
 
-    A wrapper may hold the kernel of the layer inside it as well, as `SpectralNormalization` does;
-    what the kernel is, only the layer inside tells.
+    def visit(layer: keras.layers.Layer) -> None:
+        if id(layer) not in found:
+            found[id(layer)] = layer
+            for inner in layer._layers:
+                visit(inner)
+
+    visit(root)
+    return list(found.values())
+
+
+def _owned_variables(root):
+    """Lists tuples (innermost layer that holds it, weight), one per weight.
+
+    A wrapper such as `SpectralNormalization` may hold the kernel of its inner layer as well, but
+    only the inner layer tells what the kernel is.
     """
     holders, variables = {}, {}
-    for layer in root._flatten_layers():
+    for layer in in_order(root):
         for variable in layer._trainable_variables + layer._non_trainable_variables:
             variables[id(variable)] = variable
             holders.setdefault(id(variable), []).append(layer)
@@ -136,7 +154,7 @@ def _owned_variables(root):
 
 
 def _innermost(layers):
-    """The first of some layers that has none of the others inside it."""
+    """Returns the first layer that contains none of the others."""
     for layer in layers[:-1]:
         inside = {id(inner) for inner in layer._flatten_layers(include_self=False)}
         if not any(id(other) in inside for other in layers):

@@ -1,33 +1,37 @@
-"""Pruning after the steps of optimizers that are not of Keras: `torch.optim`, optax, your own."""
+"""Prunes after the steps of optimizers outside Keras: `torch.optim`, optax, your own."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_trim import guard, torch_optimizers
+from keras_trim import backend, guard, torch_optimizers
+from keras_trim.annotations import get_spec, resolve_pending
+from keras_trim.arguments import check_model
 from keras_trim.hosts import to_numpy
-from keras_trim.marks import get_spec, resolve_pending
-from keras_trim.masking import BACKEND, Masking, outside_graph, read_step
-from keras_trim.pruned_weights import NEVER, PrunedWeight, group_by_schedule
+from keras_trim.masking import Masking
+from keras_trim.schedule_groups import NEVER, PrunedWeight, group_by_schedule
 
 
 class Pruner:
-    """Prunes the marked weights of a model, in loops whose optimizer is not one of Keras.
+    """Prunes the marked weights of a model in loops whose optimizer is not a Keras optimizer.
 
-    Call `apply` after each step of the optimizer (on JAX `stateless_apply`, within the compiled
-    step). It counts the step, makes new masks if the schedule says so, and zeroes what they say, as
-    `keras_trim.PruningOptimizer` does around an optimizer of Keras.
+    Call `apply` after each optimizer step (on JAX `stateless_apply`, inside the compiled step). It
+    counts the step, computes new masks if the schedule says so, and zeros the pruned weights, as
+    `keras_trim.PruningOptimizer` does for a Keras optimizer.
 
     On PyTorch, a step of a `torch.optim` optimizer raises an error if it would move marked weights
-    that no `Pruner` prunes, or if `apply` was not called since the step before. On the other
-    backends a forgotten call is noticed by `keras_trim.strip_pruning` and `sparsity_report` only.
+    that no `Pruner` prunes, or if `apply` was not called after the previous step. On the other
+    backends, only `keras_trim.strip_pruning` and `sparsity_report` notice a forgotten call.
 
     Args:
-        model: `keras.Model` or layer that is built and marked by
-            `keras_trim.prune_low_magnitude`. Trainable weights are pruned.
+        model: Built `keras.Model` or layer, marked by `keras_trim.prune_low_magnitude`. Its
+            trainable weights are pruned.
 
     Raises:
-        ValueError: if it is not built, or none of its trainable weights is marked.
+        ValueError: if the model is not built, or none of its trainable weights is marked.
 
     Example:
 
@@ -40,12 +44,8 @@ class Pruner:
     ```
     """
 
-    def __init__(self, model):
-        if not isinstance(model, keras.layers.Layer) or not model.built:
-            raise ValueError(
-                "`model` must be a Keras model or layer that is built: call it on a batch first. "
-                f"Received: model={model!r}"
-            )
+    def __init__(self, model: keras.layers.Layer) -> None:
+        check_model(model, takes_layers=True)
         guard.install()
         resolve_pending()
         self._trainable_variables = list(model.trainable_variables)
@@ -57,16 +57,11 @@ class Pruner:
                 "`keras_trim.prune_low_magnitude(model, ...)` first. "
                 f"Received: model={model.name}, {len(self._trainable_variables)} trainable weights"
             )
-        strategy = None
-        if BACKEND == "tensorflow":
-            import tensorflow as tf
-
-            strategy = tf.distribute.get_strategy()
-        self._strategy = strategy
+        self._strategy = backend.current_strategy()
         self._step = keras.Variable(
             0, dtype="int32", trainable=False, name="step", aggregation="only_first_replica"
         )
-        self.pruned_weights = [
+        self.pruned_weights: list[PrunedWeight] = [
             PrunedWeight(i, slot, v, spec, _mask(v)) for slot, (i, v, spec) in enumerate(specs)
         ]
         self._pruned_steps = keras.Variable(
@@ -77,51 +72,46 @@ class Pruner:
             aggregation="only_first_replica",
         )
         groups = group_by_schedule(self.pruned_weights)
-        self._masking = Masking(groups, self._pruned_steps, {}, strategy)
+        self._masking = Masking(groups, self._pruned_steps, {}, self._strategy)
         torch_optimizers.expect(self)
 
     @property
-    def variables(self):
-        """List of Keras variables, all the state there is: counts of steps, and the masks."""
+    def variables(self) -> list[keras.Variable]:
+        """List of Keras variables that make up the whole state: step counters and masks."""
         return [self._step, self._pruned_steps, *(weight.mask for weight in self.pruned_weights)]
 
     @property
-    def iterations(self):
-        """Scalar int32 variable: steps finished."""
+    def iterations(self) -> keras.Variable:
+        """Scalar int32 variable: the number of finished steps."""
         return self._step
 
-    def apply(self):
-        """Ends a step: to be called after the optimizer has moved the weights."""
+    def apply(self) -> None:
+        """Ends a step. Call it after the optimizer has moved the weights."""
         torch_optimizers.applied(self)
-        if BACKEND == "tensorflow":
-            import tensorflow as tf
+        backend.end_step(self._apply, self._strategy)
 
-            tf.__internal__.distribute.interim.maybe_merge_call(
-                lambda _: self._apply(), self._strategy
-            )
-        else:
-            self._apply()
-
-    @outside_graph
+    @backend.outside_graph
     def _apply(self):
-        before = read_step(self._step)
+        before = backend.read_step(self._step)
         self._step.assign_add(1)
-        self._masking.prune(before, read_step(self._step))
+        self._masking.prune(before, backend.read_step(self._step))
 
-    def stateless_apply(self, pruner_variables, trainable_variables):
+    def stateless_apply(
+        self, pruner_variables: Sequence[Any], trainable_variables: Sequence[Any]
+    ) -> tuple[list[Any], list[Any]]:
         """Does what `apply` does as a pure function, for JAX.
 
         Args:
             pruner_variables: List of arrays: values of `pruner.variables`.
-            trainable_variables: List of arrays: values of `model.trainable_variables`, as the
-                optimizer has moved them.
+            trainable_variables: List of arrays: values of `model.trainable_variables`, as moved by
+                the optimizer.
 
         Returns:
-            A tuple `(trainable_variables, pruner_variables)`, as `stateless_apply` of a Keras
-            optimizer returns it.
+            A tuple `(trainable_variables, pruner_variables)`, like `stateless_apply` of a Keras
+            optimizer.
 
         Raises:
-            ValueError: if a list has another length than the variables.
+            ValueError: if a list does not have the length of its variables.
         """
         variables = [*self.variables, *self._trainable_variables]
         values = [*pruner_variables, *trainable_variables]
@@ -139,18 +129,18 @@ class Pruner:
         count = len(self.variables)
         return values[count:], values[:count]
 
-    def state_dict(self):
-        """Dict: string -> `numpy.ndarray`, to be saved with a checkpoint."""
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Dict: string -> `numpy.ndarray`, to save in a checkpoint."""
         return {name: np.array(to_numpy(v)) for name, v in self._named_variables().items()}
 
-    def load_state_dict(self, state):
-        """Goes on from what `state_dict` returned, for a model whose weights have been restored.
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what `state_dict` returned, for a model whose weights have been restored.
 
         Args:
             state: Dict: string -> array.
 
         Raises:
-            ValueError: if it is of a model whose pruned weights have other paths or shapes.
+            ValueError: if `state` belongs to a model with other paths or shapes of pruned weights.
         """
         variables = self._named_variables()
         shapes = {name: tuple(v.shape) for name, v in variables.items()}
@@ -164,15 +154,19 @@ class Pruner:
         for name, variable in variables.items():
             variable.assign(ops.convert_to_tensor(state[name], variable.dtype))
 
+    def __repr__(self) -> str:
+        step = int(to_numpy(self._step))
+        return f"<Pruner of {len(self.pruned_weights)} weights, at step {step}>"
+
     def _named_variables(self):
         masks = {f"mask/{w.variable.path}": w.mask for w in self.pruned_weights}
         return {"step": self._step, "pruned_steps": self._pruned_steps, **masks}
 
 
 def _mask(variable):
-    """A variable of ones, laid out as the weight."""
+    """Creates a variable of ones with the layout of the weight."""
     return keras.Variable(
-        # From NumPy, as JAX would compile a program for each shape.
+        # NumPy makes the ones, because JAX would compile a program per shape.
         np.ones(tuple(variable.shape), bool),
         dtype="bool",
         trainable=False,

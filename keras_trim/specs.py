@@ -1,4 +1,4 @@
-"""How a single weight is pruned, and how that is saved."""
+"""How to prune one weight, and how that is saved."""
 
 import dataclasses
 
@@ -11,14 +11,14 @@ from keras_trim.schedules import PruningSchedule
 
 @dataclasses.dataclass(frozen=True)
 class PruningSpec:
-    """How one weight is pruned: when and how much (`schedule`), in which shape (`pattern`)."""
+    """How to prune one weight: when and how much (`schedule`), in which shape (`pattern`)."""
 
     schedule: PruningSchedule
     pattern: Pattern
 
     @property
     def final_sparsity(self):
-        """The sparsity the schedule ends with, or `None` if it does not tell."""
+        """The sparsity the schedule ends with, or `None` if it does not say."""
         return getattr(self.schedule, "final_sparsity", None)
 
     def count_pruned(self, sparsity):
@@ -26,7 +26,7 @@ class PruningSpec:
 
     @property
     def target_zeros(self):
-        """The least number of zeros when the schedule has ended, or `None`."""
+        """The minimum number of zeros once the schedule has ended, or `None`."""
         if self.final_sparsity is None:
             return None
         return self.pattern.count_zeros(self.count_pruned(float(self.final_sparsity)))
@@ -41,15 +41,15 @@ class PruningSpec:
 
 
 def specs_to_config(specs, variables):
-    """The specs of weights as a dict of JSON types, schedules shared.
+    """Converts the specs of weights to a dict of JSON types. Weights may share schedules.
 
     Args:
         specs: List of tuples (`keras.Variable`, `PruningSpec`).
-        variables: List of all variables that these are among: those of the model or the optimizer.
+        variables: List of all variables of the model or optimizer, including those in `specs`.
     """
     schedules = {id(spec.schedule): spec.schedule for _, spec in specs}
     families = {family(variable.path, variable.shape) for variable, _ in specs}
-    # With those that are not pruned, so that paths can be matched (see `identity`).
+    # Include variables that are not pruned, for matching paths (see `identity`).
     listed = [v for v in variables if family(v.path, v.shape) in families]
     places = {id(variable): i for i, variable in enumerate(listed)}
     weights = []
@@ -72,14 +72,14 @@ def specs_to_config(specs, variables):
 
 
 def specs_from_config(config, variables):
-    """The reverse of `specs_to_config`, for the variables that are here.
+    """Inverts `specs_to_config` for the given variables.
 
     Returns:
-        Dict: index among `variables` -> `PruningSpec`. Weights that were frozen when they were
-        saved may be missing among the variables.
+        Dict: index in `variables` -> `PruningSpec`. Weights that were frozen when saved may be
+        missing from the variables.
 
     Raises:
-        ValueError: if another weight is missing.
+        ValueError: if any other weight is missing.
     """
     present = identify(variables)
     config = config if "variables" in config else _from_version_0_1(config, present)
@@ -111,10 +111,9 @@ def specs_from_config(config, variables):
 
 
 def _from_version_0_1(config, present):
-    """A config whose weights are known by position and path, in today's form.
+    """Converts a config that identifies weights by position and path to today's form.
 
-    A position counts where the variable there differs from the saved one at most in the numbers
-    that Keras chooses.
+    A position counts if its variable differs from the saved one at most in numbers chosen by Keras.
     """
     variables, weights = [], []
     for entry in config["weights"]:

@@ -1,25 +1,26 @@
-"""An error where a `torch.optim` optimizer would train a marked model densely.
+"""Raises an error if a `torch.optim` optimizer would train a marked model without pruning.
 
-PyTorch calls hooks before and after each step of any of its optimizers. What is marked is looked up
-when an optimizer takes its first step; from then on a step costs the check of a flag.
+PyTorch calls hooks before and after each step of any of its optimizers. The hook looks up the
+marked weights when an optimizer takes its first step; after that, a step only costs the check of a
+flag.
 """
 
 import threading
 import weakref
 
-from keras_trim.hosts import BACKEND
-from keras_trim.marks import marked_variables
+from keras_trim.annotations import marked_variables
+from keras_trim.backend import BACKEND
 
 _roots = weakref.WeakSet()  # layers and models that have been marked
 _pruners = weakref.WeakSet()
 _known = weakref.WeakKeyDictionary()  # optimizer -> list of references to its pruners
-_moved = weakref.WeakSet()  # pruners whose weights have moved since they were applied
+_moved = weakref.WeakSet()  # pruners whose weights have moved since the last `apply`
 _lock = threading.Lock()
 _is_installed = False
 
 
 def watch(root):
-    """From now on, no `torch.optim` optimizer moves the marked weights of a layer unpruned."""
+    """Makes any `torch.optim` optimizer raise if it would move marked weights unpruned."""
     global _is_installed
     if BACKEND != "torch":
         return
@@ -38,14 +39,14 @@ def watch(root):
 
 
 def expect(pruner):
-    """A pruner takes care of its weights."""
+    """Registers a pruner that takes care of its weights."""
     if BACKEND == "torch":
         _pruners.add(pruner)
         _known.clear()
 
 
 def applied(pruner):
-    """A pruner has been applied."""
+    """Records that a pruner has been applied."""
     _moved.discard(pruner)
 
 
@@ -69,7 +70,11 @@ def _after_step(optimizer, *_):
 
 
 def _find_pruners(optimizer):
-    """Set of the pruners of an optimizer's weights; raises `ValueError` for marked ones without."""
+    """Returns the set of pruners of an optimizer's weights.
+
+    Raises:
+        ValueError: if a marked weight has no pruner.
+    """
     owners = {id(w.variable.value): p for p in list(_pruners) for w in p.pruned_weights}
     marked = {id(v.value): v for root in list(_roots) for v in marked_variables(root)}
     pruners, unpruned = set(), []

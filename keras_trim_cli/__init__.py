@@ -5,6 +5,7 @@ seconds: `--help`, usage errors and shell completion do without. The commands im
 know that there is work to do.
 """
 
+import codecs
 import os
 import sys
 
@@ -12,6 +13,7 @@ import sys
 def main():
     """Runs the command line and exits; the entry point `keras-trim`."""
     _open_closed_streams()
+    _write_in_any_encoding()
     try:
         from keras_trim_cli.app import app
     except ImportError as error:
@@ -26,6 +28,26 @@ def main():
         print("keras-trim: interrupted", file=sys.stderr)
         sys.exit(130)
     app(prog_name="keras-trim")
+
+
+# What stands for characters that an encoding such as cp1252 lacks.
+_PLAIN = {"─": "-", "│": "|", "╭": "+", "╮": "+", "╰": "+", "╯": "+"}
+_PLAIN |= {"█": "#", "░": ".", "→": ">", "…": "~", "•": "*"}
+
+
+def _write_in_any_encoding():
+    """Names of layers are in any script, and tables are drawn by lines: no console has all."""
+    codecs.register_error("keras-trim", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="keras-trim")
+
+
+def _plain(error):
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(character, "?") for character in lacking), error.end
 
 
 def _open_closed_streams():

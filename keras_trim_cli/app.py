@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import sys
 import traceback
 
@@ -49,6 +50,8 @@ class _Group(typer.core.TyperGroup):
         if code == 130:
             _print_error("interrupted")
         if standalone_mode:
+            # What is said is said: a Ctrl-C while backends shut down would print a traceback.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
             sys.exit(code or 0)
         return code
 
@@ -59,7 +62,8 @@ def _print_usage_error(error):
     message = " ".join(error.format_message().split()).rstrip(".")
     if not message:  # there were no arguments: the help was shown instead
         return
-    print(f"{command}: {message}. Try: {command} --help", file=sys.stderr)
+    end = "" if message.endswith("?") else "."
+    print(f"{command}: {message}{end} Try: {command} --help", file=sys.stderr)
 
 
 def _print_error(message):

@@ -33,6 +33,11 @@ def format_of(path):
             f"{path} holds weights without a model: load them into the model that they belong to, "
             "and save that as .keras"
         )
+    if path.suffix == ".engine":
+        raise CommandError(
+            f"{path} holds an engine, which `keras-trim bench` runs: for all else, give the model "
+            "that it was made of"
+        )
     try:
         return FORMATS[path.suffix]
     except KeyError:
@@ -59,6 +64,7 @@ def load(path, imports=(), compile=True):
     kind = format_of(path)
     with streams.progress(f"loading {path.name}"):
         keras_trim = backend.start()
+        show_progress()
         objects = custom_objects(imports)
         import keras
 
@@ -73,6 +79,13 @@ def load(path, imports=(), compile=True):
             if compile and re.search(_UNKNOWN, str(error)) and _is_read(read, path, objects):
                 why += "; or leave optimizer, loss and metrics out by --no-compile"
             raise CommandError(why) from error
+
+
+def show_progress():
+    """Has the library show its progress where this command writes, past what is silenced."""
+    from keras_trim import progress
+
+    progress.stream = streams.err
 
 
 def _is_read(read, path, objects):

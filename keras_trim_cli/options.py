@@ -5,16 +5,40 @@ from typing import Annotated
 
 import typer
 
-Model = Annotated[
-    pathlib.Path,
-    typer.Argument(
+
+def model_argument(*more):
+    """The argument MODEL of a command that also reads files with other endings."""
+    endings = [".keras", ".h5", ".ktrim", *more]
+    return typer.Argument(
         metavar="MODEL",
-        help="Model to read: a .keras, .h5 or .ktrim file.",
+        help=f"Model to read: a {', '.join(endings[:-1])} or {endings[-1]} file.",
         exists=True,
         dir_okay=False,
         readable=True,
-    ),
-]
+        autocompletion=_files_ending(endings),
+    )
+
+
+def _files_ending(endings):
+    """Completes names of files that end so, and of folders."""
+
+    def complete(incomplete):
+        typed = pathlib.Path(incomplete)
+        is_folder = not incomplete or incomplete.endswith("/")
+        folder, start = (typed, "") if is_folder else (typed.parent, typed.name)
+        found = []
+        for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
+            if entry.name.startswith(start) and not entry.name.startswith("."):
+                if entry.is_dir():
+                    found.append(f"{entry}/")
+                elif entry.suffix in endings:
+                    found.append(str(entry))
+        return found
+
+    return complete
+
+
+Model = Annotated[pathlib.Path, model_argument()]
 Output = Annotated[
     pathlib.Path, typer.Argument(metavar="OUTPUT", help="File to write.", show_default=False)
 ]

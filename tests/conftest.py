@@ -6,10 +6,12 @@ import pytest
 from keras.src.backend.common import global_state
 
 import keras_trim
-from keras_trim.inference import tuning
-from keras_trim.inference.choices import Choices
+from keras_trim.inference import ForcedTuner
+from keras_trim.inference import engine as engine_module
+from keras_trim.inference.lowering import tuner as tuner_module
+from keras_trim.inference.lowering.tuning_cache import TuningCache
 
-# Tests of what is computed within a compiled training step, which optimizations change.
+# Tests of results inside a compiled training step, which optimizations change.
 OPTIMIZED = (
     "test_optimizer",
     "test_patterns",
@@ -22,8 +24,8 @@ OPTIMIZED = (
 
 @pytest.fixture
 def one_backend():
-    """For a test that starts a process, which takes seconds, of what no backend has a part in."""
-    if keras.backend.backend() != "torch":  # whose suite is the shortest
+    """Runs a slow test that starts a process on one backend only: backends do not matter."""
+    if keras.backend.backend() != "torch":  # the backend with the fastest suite
         pytest.skip("does not depend on the backend, and it takes seconds to start a process")
 
 
@@ -34,43 +36,45 @@ def _reset_keras():
     names = dict(global_state.get_global_attribute("object_name_uids", {}))
     yield
     keras.config.set_dtype_policy("float32")
-    # A test that clears Keras's session makes it count from 0 again. Layers that are parameters
-    # of other tests were named before, and a model takes each name once.
+    # Clearing Keras's session restarts its count of names at 0. Layers that are parameters of other
+    # tests were named before, and a model accepts each name only once.
     global_state.set_global_attribute("object_name_uids", defaultdict(int, names))
 
 
 @pytest.fixture(autouse=True)
 def _choose_anew(monkeypatch):
-    """Engines neither rely on choices of other tests nor leave theirs, some of them forced.
+    """Engines neither use choices of other tests nor leave their own, some of which are forced.
 
-    Nor do they take the time to empty caches before each run that they measure.
+    They also skip emptying caches before each measured run.
     """
-    monkeypatch.setattr(Choices, "of_this_machine", classmethod(lambda cls: cls()))
-    monkeypatch.setattr(tuning, "_OTHERS", tuning.LANES)
+    monkeypatch.setattr(TuningCache, "of_this_machine", classmethod(lambda cls: cls()))
+    monkeypatch.setattr(tuner_module, "EVICTED", 16)
 
 
 @pytest.fixture
 def force_kernels(monkeypatch):
-    """Function, `"sparse"` or `"dense"` -> engines choose such kernels, whatever is faster here."""
+    """Function, as `ForcedTuner`: engines take such kernels, even if others are faster here.
 
-    def force(kind):
-        def fastest(tuner, ways, *args, **kwargs):
-            return next((way for way in ways if kind in str(way)), ways[0])
+    It returns the `ForcedTuner`.
+    """
 
-        monkeypatch.setattr(tuning.Tuner, "fastest", fastest)
+    def force(default="", **names):
+        tuner = ForcedTuner(default, **names)
+        monkeypatch.setattr(engine_module, "Tuner", lambda cache: tuner)
+        return tuner
 
     return force
 
 
 @pytest.fixture(autouse=True)
 def _compile_soon(request, monkeypatch):
-    """JAX takes most of the time of these tests to compile what then runs once."""
+    """On JAX, these tests spend most of their time compiling programs that run once."""
     if keras.backend.backend() != "jax" or request.path.stem in OPTIMIZED:
         yield
         return
     import jax
 
-    jax.devices()  # from here on, the variable is for the processes that tests start
+    jax.devices()  # from here on, the variable only affects processes that tests start
     monkeypatch.setenv(
         "XLA_FLAGS",
         "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
@@ -82,9 +86,9 @@ def _compile_soon(request, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _draw_soon(request, monkeypatch):
-    """JAX compiles a program for each shape of which it draws initial weights; NumPy does not."""
+    """Draws initial weights with NumPy, because JAX compiles a program for each shape."""
     if keras.backend.backend() != "jax" or request.path.stem == "test_as_keras":
-        return  # there, noise must be the same in compiled programs and outside of them
+        return  # these tests need the same noise inside and outside of compiled programs
     import jax
 
     def by_numpy(draw, draw_by_jax):
@@ -151,7 +155,7 @@ def fit(model, data, epochs=2, batch_size=16, callbacks=(), **kwargs):
 
 
 def zeros(model):
-    """Zeros of each weight that is pruned, in order."""
+    """Lists the zeros of each pruned weight, in order."""
     return [row.zeros for row in keras_trim.sparsity_report(model).pruned_rows]
 
 

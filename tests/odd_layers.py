@@ -1,4 +1,4 @@
-"""Models of layers with weights of any name and shape, and what marking them tells."""
+"""Models of layers with weights of any name and shape, and the warnings that marking them gives."""
 
 import warnings
 
@@ -9,7 +9,7 @@ import keras_trim
 
 
 class Weights(layers.Layer):
-    """A custom layer with weights of any names (`None`: without one) and shapes, unused."""
+    """A custom layer with unused weights of any names (`None`: without a name) and shapes."""
 
     def __init__(self, shapes, trainable_weights=True, **kwargs):
         super().__init__(**kwargs)
@@ -29,7 +29,7 @@ def model_of(*stack):
 
 
 def told(action):
-    """The user warnings that an action raises."""
+    """Lists the user warnings that an action raises."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         action()

@@ -1,14 +1,14 @@
-"""What the masks should be, in NumPy, by sorting."""
+"""Computes the expected masks in NumPy, by sorting."""
 
 import numpy as np
 
 
 def keep_largest(values, num_pruned):
-    """Sorts by magnitude; NaN is largest; of equal magnitudes the lower index is kept."""
+    """Sorts by magnitude. NaN is largest, and of equal magnitudes the lower index is kept."""
     magnitudes = np.abs(values.astype("float64")).ravel()
     is_nan = np.isnan(magnitudes)
     magnitudes[is_nan] = 0.0
-    # The last key is the first to sort by.
+    # `lexsort` sorts by the last key first.
     order = np.lexsort((-np.arange(magnitudes.size), magnitudes, is_nan))
     keep = np.ones(magnitudes.size, bool)
     keep[order[:num_pruned]] = False

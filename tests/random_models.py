@@ -1,6 +1,6 @@
-"""Random models, of what users build: graphs with branches, reuse, masks, nested and own parts.
+"""Random models like those of users: graphs with branches, reuse, masks, nested and custom parts.
 
-One function makes them from choices, so that Hypothesis can shrink these and a benchmark can draw
+One function builds them from choices, so Hypothesis can shrink the choices and a benchmark can draw
 them from a seed.
 """
 
@@ -16,7 +16,7 @@ _MOST = 2000  # elements of an example within a model
 
 @keras.saving.register_keras_serializable(_PACKAGE)
 class Gate(layers.Layer):
-    """A layer of the user's own: sublayers, a weight, dropout that knows of training."""
+    """A custom layer: sublayers, a weight, and dropout that depends on `training`."""
 
     def __init__(self, units, **kwargs):
         super().__init__(**kwargs)
@@ -38,7 +38,7 @@ class Gate(layers.Layer):
 
 @keras.saving.register_keras_serializable(_PACKAGE)
 class BatchStatistics(layers.Layer):
-    """Normalizes by the statistics of the batch itself, whoever calls it."""
+    """Normalizes by the statistics of the batch itself, in training and in inference."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -53,7 +53,7 @@ class BatchStatistics(layers.Layer):
 
 @keras.saving.register_keras_serializable(_PACKAGE)
 class Table(layers.Layer):
-    """Makes a variable of values that it has already."""
+    """Creates a variable from values that already exist."""
 
     def build(self, shape):
         values = np.linspace(-1, 1, shape[-1], dtype="float32")
@@ -68,7 +68,7 @@ class Table(layers.Layer):
 
 @keras.saving.register_keras_serializable(_PACKAGE)
 class Sorted(layers.Layer):
-    """What the engine has no kernel for."""
+    """An operation that the engine has no kernel for."""
 
     def call(self, x):
         return ops.reshape(ops.sort(ops.reshape(x, (-1, x.shape[-1])), axis=-1), ops.shape(x))
@@ -79,7 +79,7 @@ class Sorted(layers.Layer):
 
 @keras.saving.register_keras_serializable(_PACKAGE)
 class Wrapped(keras.Model):
-    """A subclassed model around another one."""
+    """A subclassed model that wraps another one."""
 
     def __init__(self, inner, **kwargs):
         super().__init__(**kwargs)
@@ -113,7 +113,7 @@ class _Maker:
 
     def __init__(self, choose):
         self.choose = choose
-        self.layers = []  # those made so far, with the shape that each takes
+        self.layers = []  # all layers so far, with the shape that each takes
 
     def chance(self, one_in):
         return self.choose([False] * (one_in - 1) + [True])
@@ -136,7 +136,7 @@ class _Maker:
         return x, x
 
     def step(self, pool):
-        """Adds what one more layer makes of some of the tensors that there are."""
+        """Adds one more layer on some of the existing tensors."""
         x = self.choose(pool[-3:])
         known = [layer for layer, shape in self.layers if shape == tuple(x.shape)]
         if known and self.chance(6):
@@ -159,7 +159,7 @@ class _Maker:
         return kind()(inputs)
 
     def nested(self, make, x):
-        """A model within the model."""
+        """Adds a model within the model."""
         inner = keras.Input(x.shape[1:])
         first = make(inner)(inner)
         second = layers.Activation(self.choose(["relu", "tanh"]))(first)
@@ -170,7 +170,7 @@ class _Maker:
         return keras.Sequential([keras.Input(x.shape[1:]), make(x), layers.ReLU()])(x)
 
     def anything(self, x):
-        """A layer that takes any shape."""
+        """Adds a layer that takes any shape."""
         width = x.shape[-1]
         return self.choose(
             [
@@ -243,7 +243,7 @@ class _Maker:
 
 @keras.saving.register_keras_serializable(_PACKAGE)
 class SelfAttention(layers.Layer):
-    """Attention of a sequence to itself; masks are Keras's to find."""
+    """Attention of a sequence to itself. Keras propagates the masks."""
 
     def __init__(self, heads, width, causal=False, **kwargs):
         super().__init__(**kwargs)
@@ -261,13 +261,13 @@ class SelfAttention(layers.Layer):
 
 
 def make_model(choose):
-    """A random model with random weights, some of them zero.
+    """Builds a random model with random weights, some of them zero.
 
     Args:
-        choose: Function, list -> one of its elements: `random.Random(seed).choice`, for instance.
+        choose: Function, list -> one of its elements, such as `random.Random(seed).choice`.
 
     Returns:
-        Keras model, built.
+        Built Keras model.
     """
     maker = _Maker(choose)
     ends = [maker.input(number) for number in range(choose([1, 1, 1, 2]))]
@@ -295,7 +295,7 @@ def make_model(choose):
 
 
 def randomize(model, sparsity, seed):
-    """Random weights with zeros, small enough that what comes out of many layers is not huge."""
+    """Sets random weights with zeros, small enough that outputs of many layers stay moderate."""
     rng = np.random.default_rng(seed)
     for variable in model.variables:
         if not keras.backend.is_float_dtype(variable.dtype):
@@ -310,7 +310,7 @@ def randomize(model, sparsity, seed):
 
 
 def make_data(model, batch_size, seed):
-    """Inputs for a model, in the structure that it takes; tokens are padded by zeros."""
+    """Returns inputs for a model, in its structure. Token sequences are padded with zeros."""
     rng = np.random.default_rng(seed)
     graph = getattr(model, "inner", model)
 

@@ -1,4 +1,4 @@
-"""What writers that were killed leave behind, and who removes it; in real processes."""
+"""Leftovers of killed writers and their removal, with real processes."""
 
 import os
 import pathlib
@@ -12,7 +12,7 @@ import pytest
 from keras_trim import atomic
 
 ROOT = pathlib.Path(__file__).parents[1]
-# Without Keras, which takes seconds to import; the module is found by its path.
+# The module is loaded from its path, because importing Keras takes seconds.
 WRITER = f"""
 import importlib.util, os, sys, time
 spec = importlib.util.spec_from_file_location("atomic", {str(ROOT / "keras_trim" / "atomic.py")!r})
@@ -71,7 +71,7 @@ def test_a_living_writer_is_left_alone(writer, tmp_path):
     (name,) = leftovers(tmp_path)
     write(tmp_path / "file")
     assert leftovers(tmp_path) == [name]
-    make_old(tmp_path / name, 24 * 3600)  # another process has that number by now
+    make_old(tmp_path / name, 24 * 3600)  # another process may have that id by now
     write(tmp_path / "file")
     assert leftovers(tmp_path) == []
 
@@ -86,7 +86,7 @@ def test_a_writer_in_this_process_is_left_alone(tmp_path):
 
 
 def test_a_process_of_the_same_number_is_another_one(tmp_path):
-    """In a container that is started again, the writer has the number that it had before."""
+    """In a restarted container, the writer may have the same process id as before."""
     make_leftover(tmp_path, f".keras-trim-{atomic._machine()}-{os.getpid()}-abc_1234.tmp")
     write(tmp_path / "file")
     assert os.listdir(tmp_path) == ["file"]
@@ -96,7 +96,7 @@ def test_a_process_of_the_same_number_is_another_one(tmp_path):
     "name", [".keras-trim-abc_1234.tmp", ".keras-trim-00000000-1-abc_1234.tmp"]
 )
 def test_writers_elsewhere_are_dead_when_they_have_not_written_for_long(name, tmp_path):
-    """Those of other machines, and those of versions that did not say who they are."""
+    """This covers writers on other machines, and versions that did not record who they are."""
     make_leftover(tmp_path, name, seconds=3600)
     write(tmp_path / "file")
     assert leftovers(tmp_path) == [name]

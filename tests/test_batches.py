@@ -1,4 +1,4 @@
-"""What `model.predict` takes, read batch by batch."""
+"""Everything `model.predict` accepts, read batch by batch."""
 
 import subprocess
 import sys

@@ -8,7 +8,7 @@ from conftest import fit, make_mlp, values, zeros
 import keras_trim
 from keras_trim import ConstantSparsity, PolynomialDecay
 
-STEPS = 8  # of `fit`, in two epochs
+STEPS = 8  # in a `fit` of two epochs
 
 
 def train(schedule, data, model=None, **kwargs):
@@ -20,7 +20,7 @@ def train(schedule, data, model=None, **kwargs):
 
 
 def shown_sparsity(model, data):
-    """What the progress bar shows, batch by batch."""
+    """Lists what the progress bar shows, batch by batch."""
     shown = []
 
     class Record(keras.callbacks.Callback):
@@ -62,6 +62,48 @@ def test_what_a_checkpoint_sees_is_sparse(data, tmp_path):
         assert [np.count_nonzero(values(layer.kernel) == 0) for layer in copy.layers] == [64, 8]
 
 
+_LAST = (3 / 8, 3 / 8, 1 / 2)
+
+
+class Watch(keras.callbacks.Callback):
+    """Like a logger: notes the logs of each epoch, and what is in them."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen, self.batches = [], []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seen.append(dict(logs))
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches.append(dict(logs))
+
+
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_callbacks_in_any_order(place, data, tmp_path):
+    """Those that stand before `UpdatePruningStep` see what is zero, too."""
+    schedule = PolynomialDecay(0.0, 0.5, 0, STEPS, power=1, frequency=2)
+    model = keras_trim.prune_low_magnitude(make_mlp(), schedule)
+    model.compile("sgd", "mse")
+    watch, path = Watch(), tmp_path / "log.csv"
+    stop = keras.callbacks.EarlyStopping("sparsity", mode="max")  # it warns if that is not there
+    callbacks = [watch, keras.callbacks.CSVLogger(str(path)), stop]
+    given = [*callbacks[:place], keras_trim.UpdatePruningStep(), *callbacks[place:]]
+    before = list(given)
+    history = model.fit(*data, epochs=2, batch_size=16, verbose=0, callbacks=given)
+    assert given == before
+    assert [logs["sparsity"] for logs in watch.seen] == history.history["sparsity"] == [0.25, 0.5]
+    assert [logs["sparsity"] for logs in watch.batches] == [0, 1 / 8, 1 / 8, 1 / 4, 1 / 4, *_LAST]
+    assert "sparsity" in path.read_text().splitlines()[0].split(",")
+
+
+def test_the_class_in_place_of_an_instance(mlp, data):
+    keras_trim.prune_low_magnitude(mlp)
+    mlp.compile("sgd", "mse")
+    with pytest.raises(TypeError, match=r"callbacks=\[keras_trim.UpdatePruningStep\(\)\]"):
+        mlp.fit(*data, verbose=0, callbacks=[keras_trim.UpdatePruningStep])
+
+
 def test_nothing_is_marked(mlp, data):
     mlp.compile("sgd", "mse")
     with pytest.warns(UserWarning, match="nothing to prune.*prune_low_magnitude"):
@@ -76,20 +118,21 @@ def test_a_model_without_an_optimizer(mlp):
 
 
 @pytest.mark.parametrize(
-    ("schedule", "next_update"),
+    ("schedule", "next_update", "cure"),
     [
-        (ConstantSparsity(0.5, STEPS + 1), STEPS + 1),
-        (PolynomialDecay(0.0, 0.5, 100, 200), 100),
+        (ConstantSparsity(0.5, STEPS + 1), STEPS + 1, "begin_step=0, frequency=1"),
+        (PolynomialDecay(0.0, 0.5, 100, 200), 100, "begin_step=0, end_step=4, frequency=1"),
     ],
 )
-def test_a_schedule_that_will_not_fire(schedule, next_update, data):
-    match = f"will not fire: its next update is at step {next_update}.* from step 0 to 8"
-    with pytest.warns(UserWarning, match=match), pytest.warns(UserWarning, match="nded"):
+@pytest.mark.filterwarnings("ignore:Training ended before 2 weights")
+def test_a_schedule_that_will_not_fire(schedule, next_update, cure, data):
+    match = f"will not fire: its next update is at step {next_update}.* from step 0 to 8.*{cure}"
+    with pytest.warns(UserWarning, match=match):
         train(schedule, data)
 
 
 def test_epochs_that_are_over_do_not_count(data):
-    """`initial_epoch`: of ten epochs only the last two are trained."""
+    """With `initial_epoch`, only the last two of ten epochs are trained."""
     match = "next update is at step 9.* from step 0 to 8"
     with pytest.warns(UserWarning, match=match), pytest.warns(UserWarning, match="nded"):
         train(ConstantSparsity(0.5, STEPS + 1), data, epochs=10, initial_epoch=8)
@@ -97,7 +140,7 @@ def test_epochs_that_are_over_do_not_count(data):
 
 @keras.saving.register_keras_serializable(package="tests.callbacks")
 class At(keras_trim.PruningSchedule):
-    """Whatever it is told, at one step."""
+    """Returns whatever it was given, at one step."""
 
     def __init__(self, step, sparsity):
         self.step, self.sparsity = step, sparsity
@@ -119,7 +162,7 @@ def test_a_users_schedule_shows_what_is_zero(data):
 
 @pytest.mark.filterwarnings("ignore:The pruning schedule has not pruned anything")
 def test_a_users_schedule_is_asked_out_of_order(data, monkeypatch):
-    """On JAX, Keras runs callbacks of several steps at once, and masks cannot be read then."""
+    """On JAX, Keras runs callbacks of several steps at once, when masks cannot be read."""
     model, _ = train(At(STEPS + 3, 0.5), data)
     model.optimizer.read_masks(STEPS)
     monkeypatch.setattr(keras.Variable, "value", None)
@@ -146,13 +189,13 @@ def test_weights_brought_back_from_before_the_end(data):
     model = keras_trim.prune_low_magnitude(make_mlp(), schedule)
     model.compile("sgd", "mse")
     best = keras.callbacks.EarlyStopping("worse", mode="min", patience=5, restore_best_weights=True)
-    callbacks = [Worse(), best, keras_trim.UpdatePruningStep()]
+    callbacks = [keras_trim.UpdatePruningStep(), Worse(), best]
     with pytest.warns(UserWarning, match="before 2 weights reached.*at 25.00% of 50.00%"):
         model.fit(*data, epochs=2, batch_size=16, verbose=0, callbacks=callbacks)
 
 
 def test_steps_that_epochs_cut_in_two(data):
-    """Four batches an epoch, three to a step: the second epoch begins with a batch in hand."""
+    """Four batches per epoch, three per step: the second epoch starts in the middle of a step."""
     schedule = PolynomialDecay(0.0, 0.5, 0, 2, power=1, frequency=1)
     model = keras_trim.prune_low_magnitude(make_mlp(), schedule)
     model.compile(keras.optimizers.SGD(gradient_accumulation_steps=3), "mse")
@@ -163,7 +206,7 @@ def test_only_frozen_weights_are_marked(mlp, data):
     keras_trim.prune_low_magnitude(mlp.layers[0], ConstantSparsity(0.5, 0))
     mlp.layers[0].trainable = False
     mlp.compile("sgd", "mse")
-    mlp.fit(*data, verbose=0)  # there is nothing to prune, and so nothing to object to
+    mlp.fit(*data, verbose=0)  # nothing to prune, so no error
     with pytest.warns(UserWarning, match="all weights that are marked are frozen"):
         fit(mlp, data)
 
@@ -178,8 +221,41 @@ def test_a_schedule_that_is_over_before_it_begins(mlp, data):
 
 
 def test_training_that_ends_before_the_schedule(data):
-    with pytest.warns(UserWarning, match="ended at step 8, before the `end_step` 20.*Train on"):
+    match = (
+        "ends at step 20, but this `fit` goes from step 0 to 8 only, where it has come to 39% "
+        "zeros of 50%. Write `PolynomialDecay.0, 0.5, begin_step=0, end_step=4, frequency=1.`"
+    )
+    with pytest.warns(UserWarning, match=match):  # once: a second one would be an error
         train(PolynomialDecay(0.0, 0.5, 0, 20, frequency=4), data)
+
+
+def test_training_that_is_stopped_before_the_schedule_ends(data):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = True
+
+    model = keras_trim.prune_low_magnitude(make_mlp(), PolynomialDecay(0.0, 0.5, 0, 8, frequency=2))
+    model.compile("sgd", "mse")
+    with pytest.warns(UserWarning, match="ended at step 4, before the `end_step` 8.*Train on"):
+        fit(model, data, callbacks=[Stop()])
+
+
+def test_epochs_in_place_of_steps(data):
+    """32 steps in 8 epochs, and an end at step 3."""
+    match = (
+        "is over at step 3, within the first epoch: schedules count steps, not epochs, and an "
+        "epoch of this `fit` has 4. Write `PolynomialDecay.*end_step=16, frequency=1"
+    )
+    with pytest.warns(UserWarning, match=match):
+        train(PolynomialDecay(0.0, 0.5, 0, 3, frequency=1), data, epochs=8)
+
+
+def test_a_ramp_in_one_jump(data):
+    match = (
+        "from 0% to 50% zeros in one jump: masks are updated every 100 steps, and its ramp has 6"
+    )
+    with pytest.warns(UserWarning, match=match):
+        train(PolynomialDecay(0.0, 0.5, 0, 6), data)
 
 
 def test_training_that_misses_its_target(data):
@@ -197,7 +273,9 @@ def test_training_that_misses_its_target(data):
         keras_trim.strip_pruning(model)
 
 
-@pytest.mark.parametrize("schedule", [ConstantSparsity(0.25, 0), PolynomialDecay(0.0, 0.75, 0, 4)])
+@pytest.mark.parametrize(
+    "schedule", [ConstantSparsity(0.25, 0), PolynomialDecay(0.0, 0.75, 0, 4, frequency=1)]
+)
 def test_a_target_that_would_revive_weights(schedule, mlp, data):
     keras_trim.prune(mlp, 0.5)
     with pytest.warns(UserWarning, match="2 weights are sparser already.*50.00% > "):
@@ -215,17 +293,17 @@ def test_training_resumes_quietly(data):
     schedule = PolynomialDecay(0.0, 0.5, 0, STEPS, frequency=2)
     model = keras_trim.prune_low_magnitude(make_mlp(), schedule)
     model.compile("sgd", "mse")
-    with pytest.warns(UserWarning, match="before the `end_step`"):
+    with pytest.warns(UserWarning, match="ends at step 8, but this `fit` goes .* to 4"):
         fit(model, data, epochs=1)
     fit(model, data, epochs=1)
     assert zeros(model) == [64, 8]
-    fit(model, data, epochs=1)  # after the end the masks stay
+    fit(model, data, epochs=1)  # masks stay after the end
     assert zeros(model) == [64, 8]
 
 
 def test_a_short_fit_after_the_first_is_quiet(mlp, data):
     train(ConstantSparsity(0.5, 0), data, model=mlp)
-    fit(mlp, data)  # the next update, at step 100, is not in it; but nothing is amiss
+    fit(mlp, data)  # no warning, though the next update at step 100 is beyond this `fit`
     assert zeros(mlp) == [64, 8]
 
 
@@ -250,7 +328,7 @@ def test_train_on_batch(mlp, data):
 @pytest.mark.parametrize("steps_per_execution", [1, 3])
 def test_steps_per_execution(steps_per_execution, data):
     if keras.backend.backend() == "torch":
-        steps_per_execution = 1  # Keras has no other on PyTorch
+        steps_per_execution = 1  # Keras supports no other value on PyTorch
     model = keras_trim.prune_low_magnitude(
         make_mlp(), PolynomialDecay(0.0, 0.5, 0, STEPS, power=1, frequency=2)
     )
@@ -279,5 +357,5 @@ def test_summaries(data, tmp_path):
     assert scalars["sparsity/measured", STEPS // 2] == 0.5
     assert scalars["sparsity/scheduled", STEPS] == 0.5
     assert ("epoch_loss", 1) in scalars
-    with pytest.raises(ValueError, match="`log_dir` must be a path"):
+    with pytest.raises(ValueError, match="`log_dir` must be the path"):
         keras_trim.PruningSummaries(log_dir="")

@@ -1,4 +1,4 @@
-"""`Checkpoint`: a run that was interrupted equals one that was not."""
+"""`Checkpoint`: an interrupted run equals an uninterrupted one."""
 
 import random
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_trim
-from keras_trim.marks import is_to_be_pruned
+from keras_trim.annotations import is_to_be_pruned
 
 BACKEND = keras.backend.backend()
 SAMPLES, BATCH, EPOCHS = 22, 4, 3  # 6 batches in an epoch, the last one of 2 samples
@@ -23,7 +23,7 @@ class StoppedError(Exception):
 
 
 class Interrupt(keras.callbacks.Callback):
-    """Ends `fit` before a batch, counted from the beginning of this `fit`."""
+    """Ends `fit` before a given batch, counted from the start of this `fit`."""
 
     def __init__(self, batch):
         super().__init__()
@@ -54,7 +54,7 @@ def make_model(prune=True, optimizer=None, **compile_arguments):
 
 
 def make_small():
-    """Dense, and nothing to compile."""
+    """A small dense model that needs no compiling."""
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse", run_eagerly=True)
     return model
@@ -68,7 +68,7 @@ def fit(model, data, callbacks=(), **kwargs):
 
 
 def state(model):
-    """All variables by group, metrics included, as NumPy arrays."""
+    """Returns all variables by group, including metrics, as NumPy arrays."""
     variables = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
     return [keras.ops.convert_to_numpy(variable.value) for variable in variables]
 
@@ -81,13 +81,13 @@ def assert_same(model, other):
 
 
 def begin(seed):
-    """As at the start of a process: names count from the beginning, and so do random numbers."""
+    """Restarts names and random numbers, as in a new process."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
 
 
 def run(folder, make_data, interrupts, make=make_model, save_freq=1, callbacks=list, **kwargs):
-    """A run that is interrupted and begun again, as often as said; returns model and history."""
+    """Interrupts a run and restarts it as often as given. Returns model and history."""
     is_seeded = kwargs.pop("is_seeded", True)
     for index, batch in enumerate([*interrupts, 10**9]):
         begin(seed=0 if is_seeded else index)
@@ -116,7 +116,7 @@ def check(folder, make_data, interrupts=(8,), **kwargs):
 
 
 class Indexed(keras.utils.PyDataset):
-    """An order drawn at the beginning, by random numbers of its own or NumPy's."""
+    """Draws an order at the beginning, from its own random numbers or NumPy's."""
 
     def __init__(self, order=np.random, **kwargs):
         super().__init__(**kwargs)
@@ -139,7 +139,7 @@ class Augmented(Indexed):
 
 
 class Noisy(Augmented):
-    """Draws random numbers in each batch, and before an epoch."""
+    """Draws random numbers in each batch, and before each epoch."""
 
     def on_epoch_begin(self):
         self.indices = np.roll(self.indices, random.randrange(SAMPLES))
@@ -176,7 +176,7 @@ def seeded_loader():
 
 
 def torch_loader():
-    # Off PyTorch, its generator is seeded by the program, not by Keras.
+    # Outside PyTorch, the program seeds its generator, not Keras.
     import torch
 
     torch.manual_seed(0)
@@ -201,7 +201,7 @@ DATA = {
 }
 
 
-if BACKEND == "tensorflow":  # draws batches in the background, and so random numbers in them
+if BACKEND == "tensorflow":  # draws batches, and so random numbers, in the background
     del DATA["PyDataset, noise"]
 
 
@@ -214,9 +214,9 @@ def test_each_kind_of_data_goes_on_in_the_same_order(data, tmp_path):
     check(tmp_path, make_data, interrupts, make=make_small, save_freq=2, **arguments)
 
 
-@pytest.mark.filterwarnings("ignore:Training ended at step")
+@pytest.mark.filterwarnings("ignore:(Training ended|The pruning schedule ends) at step")
 def test_a_pruned_model_goes_on_with_masks_and_momenta(tmp_path):
-    """From the middle of the schedule; mixed precision has state of its own."""
+    """Interrupts in the middle of the schedule. Mixed precision has its own state."""
     keras.config.set_dtype_policy("mixed_float16")
     make_data, arguments = DATA["arrays"]
     model = check(tmp_path, make_data, [8, 3], save_freq=3, **arguments)
@@ -224,7 +224,7 @@ def test_a_pruned_model_goes_on_with_masks_and_momenta(tmp_path):
 
 
 def test_the_seed_of_the_program_does_not_matter(tmp_path):
-    """What was drawn before is in the checkpoint; but for TensorFlow, which has its own shuffle."""
+    """Earlier draws are in the checkpoint, except TensorFlow's shuffle, which has its own seed."""
     shuffle = BACKEND != "tensorflow"
     make_data, arguments = DATA["arrays"]
     arguments = {**arguments, "shuffle": shuffle, "is_seeded": False}
@@ -232,7 +232,7 @@ def test_the_seed_of_the_program_does_not_matter(tmp_path):
 
 
 def test_callbacks_of_keras_go_on(tmp_path):
-    """`EarlyStopping` counts epochs without progress, `ReduceLROnPlateau` has lowered the rate."""
+    """`EarlyStopping` counts epochs without progress; `ReduceLROnPlateau` lowers the rate."""
 
     def callbacks():
         return [
@@ -246,7 +246,7 @@ def test_callbacks_of_keras_go_on(tmp_path):
     arguments = {**arguments, "epochs": 8, "make": make_small, "callbacks": callbacks}
     model = check(tmp_path, make_data, [8, 6], save_freq="epoch", **arguments)
     history = model.history.history
-    assert len(history["loss"]) == 4  # it stopped
+    assert len(history["loss"]) == 4  # it has stopped early
     # Run again, it neither trains nor forgets.
     again, history_again = run(tmp_path, make_data, [], **arguments)
     assert_same(again, model)
@@ -321,7 +321,7 @@ def resume(folder, model=None, **kwargs):
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(how, folder):
     damage(newest_first(folder)[0], how)
     begin(0)
-    with pytest.warns(UserWarning, match="goes on from checkpoint-0000000010.ktrim.*0000000012"):
+    with pytest.warns(UserWarning, match="resumes from checkpoint-0000000010.ktrim.*0000000012"):
         model = resume(folder)
     begin(0)
     assert_same(model, run_uninterrupted(*DATA["arrays"][:1], make_small, batch_size=BATCH)[0])
@@ -345,7 +345,7 @@ def test_a_checkpoint_of_another_model(folder):
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(2, name="another")])
     model.compile("sgd", "mse")
     before = model.get_weights()
-    match = "another model.*Received: .* differences: .*dense/kernel.*the model does not"
+    match = "different model.*Received: .* differences: .*dense/kernel.*the model does not"
     with pytest.raises(ValueError, match=match):
         resume(folder, model)
     for mine, theirs in zip(model.get_weights(), before, strict=True):

@@ -1,4 +1,4 @@
-"""A run that is killed at random moments and started again equals one that nobody killed."""
+"""A run that is killed at random moments and restarted equals one that was never killed."""
 
 import json
 import os

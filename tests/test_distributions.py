@@ -52,6 +52,8 @@ def test_the_first_expression_that_matches_counts():
     assert distribute({"/out": 0.25}, None, paths) == [None, 0.25]
     with pytest.raises(ValueError, match="Each expression.*Received: without a match, 'conv'"):
         distribute({"conv": 0.5, "out": 0.5}, None, paths)
+    with pytest.raises(ValueError, match=r"dict of regular expressions.*Received: '\('"):
+        distribute({"(": 0.5}, None, paths)
     with pytest.raises(ValueError, match=r"`distribution\['out'\]` is the fraction.*1.5"):
         distribute({"out": 1.5}, None, paths)
     with pytest.raises(ValueError, match="leave `sparsity` out.*Received: sparsity=0.5"):

@@ -1,4 +1,4 @@
-"""An update that is due happens, whatever became of the step that it was due at."""
+"""Due updates happen, whatever became of the step at which they were due."""
 
 import keras
 import numpy as np
@@ -8,12 +8,12 @@ from conftest import fit, make_mlp, values, zeros
 import keras_trim
 from keras_trim import ConstantSparsity, PolynomialDecay
 
-LINEAR = PolynomialDecay(0.0, 0.5, 0, 8, power=1, frequency=2)  # zeros of 128: 16 a update
+LINEAR = PolynomialDecay(0.0, 0.5, 0, 8, power=1, frequency=2)  # of 128 weights, 16 per update
 
 
 @keras.saving.register_keras_serializable(package="tests.due")
 class EverySecond(keras_trim.PruningSchedule):
-    """As `LINEAR`, but of a kind that is not known ahead."""
+    """Like `LINEAR`, but a schedule that is not known ahead."""
 
     def __call__(self, step):
         step = keras.ops.cast(step, "int32")
@@ -60,7 +60,7 @@ def test_a_count_that_is_set_back(schedule, data):
     assert np.count_nonzero(values(mask)) == 64
     model.optimizer.iterations.assign(0)
     train(model, data, 1)
-    assert values(mask).all()  # as from the beginning
+    assert values(mask).all()  # as at the beginning
     train(model, data, 3)
     assert np.count_nonzero(values(mask)) == 96
 
@@ -72,7 +72,7 @@ def test_data_of_unknown_length_cancel_a_step(data):
     import tensorflow as tf
 
     dataset = tf.data.Dataset.from_tensor_slices(data).filter(lambda *_: True)
-    dataset = dataset.batch(16)  # 4 batches, so that the fifth step is cancelled
+    dataset = dataset.batch(16)  # 4 batches, so the fifth step is cancelled
     model = keras_trim.prune_low_magnitude(make_mlp(), ConstantSparsity(0.5, 5, frequency=5))
     model.compile("adam", "mse")
     callbacks = [keras_trim.UpdatePruningStep()]
@@ -81,13 +81,13 @@ def test_data_of_unknown_length_cancel_a_step(data):
 
 
 def test_steps_that_a_loss_scaler_skips(data):
-    """Those that overflow do not count; what is logged is what is there."""
+    """Steps that overflow do not count. The logs show the actual zeros."""
     keras.config.set_dtype_policy("mixed_float16")
     shown = []
 
     class Spy(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
-            model = self.model  # on JAX, the state comes back by this
+            model = self.model  # on JAX, this restores the state
             shown.append((hidden_zeros(model) / 128, logs.get("sparsity")))
 
     model = keras_trim.prune_low_magnitude(make_mlp().layers[0], LINEAR)
@@ -99,12 +99,12 @@ def test_steps_that_a_loss_scaler_skips(data):
     assert 0 < steps < 24, "nothing was skipped"
     assert hidden_zeros(model) == min(steps // 2 * 16, 64)
     assert all(logged in (None, there) for there, logged in shown), shown
-    if keras.backend.backend() != "jax":  # which could tell only by waiting for each step
+    if keras.backend.backend() != "jax":  # JAX would have to wait for each step to tell
         assert None not in [logged for _, logged in shown]
 
 
 def test_weights_and_step_restored_without_masks(data):
-    """As a checkpoint that holds no masks does it: they are made of the zeros that are there."""
+    """As with a checkpoint that holds no masks: they are made from the existing zeros."""
 
     def make():
         model = keras_trim.prune_low_magnitude(make_mlp(), ConstantSparsity(0.5, 0))
@@ -125,11 +125,11 @@ def test_a_layer_that_is_frozen_later(data):
     model = keras_trim.prune_low_magnitude(make_mlp(), LINEAR)
     model.compile("adam", "mse")
     callbacks = [keras_trim.UpdatePruningStep()]
-    with pytest.warns(UserWarning, match="before the `end_step`"):
+    with pytest.warns(UserWarning, match="ends at step .*, but this `fit`"):
         fit(model, data, epochs=1)
     optimizer = model.optimizer
     hidden, out = model.layers
-    if keras.backend.backend() == "jax":  # where Keras wants a new optimizer: one of our own loop
+    if keras.backend.backend() == "jax":  # Keras requires a new optimizer here: use a custom loop
         pytest.skip("with JAX, Keras itself wants another optimizer when a layer is frozen")
     before = values(hidden.kernel).copy()
     hidden.trainable = False
@@ -141,4 +141,4 @@ def test_a_layer_that_is_frozen_later(data):
     hidden.trainable = True
     model.compile(optimizer, "mse")
     model.fit(*data, batch_size=16, epochs=1, verbose=0, callbacks=callbacks)
-    assert zeros(model) == [64, 8]  # the updates that were due meanwhile
+    assert zeros(model) == [64, 8]  # the updates that were due in the meantime

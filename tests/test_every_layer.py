@@ -1,4 +1,4 @@
-"""Each layer that Keras has is trained under pruning: what is pruned in it, and what is not."""
+"""Trains every layer of Keras under pruning: which of its weights are pruned, and which are not."""
 
 import functools
 import inspect
@@ -46,7 +46,7 @@ def trained():
         built.append((name, layer, pruned))
     model = keras.Model(inputs, layers.Add()(outputs))
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # a layer of Keras is left out by design, not in doubt
+        warnings.simplefilter("error")  # Keras's layers are left out by design, never in doubt
         keras_trim.prune_low_magnitude(model, keras_trim.ConstantSparsity(0.5, 0))
     model.compile("adam", "mse")
     rng = np.random.default_rng(0)

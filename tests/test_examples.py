@@ -1,6 +1,6 @@
-"""Runs every example as its users do, on small data made here.
+"""Runs every example the way users do, on small data made here.
 
-The sizes are multiples of the batch sizes: JAX compiles a step anew for each size of batch.
+Sizes are multiples of the batch size, because JAX compiles a step for each batch size.
 """
 
 import os
@@ -21,7 +21,7 @@ def _run(name, *arguments, backend=BACKEND):
     """Returns what an example prints."""
     result = subprocess.run(
         [sys.executable, EXAMPLES / f"{name}.py", *map(str, arguments)],
-        # One thread: PyTorch's wait for each other where the cores are busy.
+        # One thread: PyTorch's threads wait for each other on busy cores.
         env={
             **os.environ,
             "KERAS_BACKEND": backend,
@@ -33,7 +33,7 @@ def _run(name, *arguments, backend=BACKEND):
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    # Such as a schedule that training ended before.
+    # No warnings, such as of a schedule that training ended before.
     assert "UserWarning" not in result.stderr
     return result.stdout
 

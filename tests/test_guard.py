@@ -77,7 +77,7 @@ def test_an_optimizer_in_a_loop_of_ones_own(mlp):
 
 @pytest.mark.usefixtures("one_backend")
 def test_a_model_that_was_loaded(mlp, data, tmp_path):
-    """In a process of its own, where nothing has been marked but by loading."""
+    """Runs in its own process, where only loading has marked anything."""
     keras_trim.prune_low_magnitude(mlp)
     mlp.compile("sgd", "mse")
     mlp.fit(*data, verbose=0, callbacks=[keras_trim.UpdatePruningStep()])
@@ -98,7 +98,7 @@ except ValueError as error:
 
 
 def test_a_train_step_of_ones_own_with_its_own_optimizer(mlp, data):
-    """As generative adversarial networks have it: `model.optimizer` is not the only one."""
+    """As in generative adversarial networks: `model.optimizer` is not the only optimizer."""
     if keras.backend.backend() == "jax":
         pytest.skip("on JAX a train step is given the state of `model.optimizer` only")
 
@@ -153,7 +153,7 @@ def test_marks_that_change_while_a_model_is_pruned(mlp, data):
 
 @pytest.mark.filterwarnings("ignore:Layer InputLayer does not have a `quantize` method")
 def test_saving_what_will_not_load(mlp, data, tmp_path):
-    """Quantized weights are other variables; the optimizer prunes those that were there."""
+    """Quantized weights are new variables, but the optimizer prunes the old ones."""
     keras_trim.prune_low_magnitude(mlp)
     mlp.compile("adam", "mse")
     mlp.fit(*data, verbose=0, callbacks=[keras_trim.UpdatePruningStep()])

@@ -1,4 +1,4 @@
-"""Which saved variable is which variable of the program: hand-made cases."""
+"""Matching saved variables with those of the program: hand-made cases."""
 
 import pytest
 
@@ -14,21 +14,21 @@ def paths(*names, shape=KERNEL):
 @pytest.mark.parametrize(
     ("saved", "present", "expected"),
     [
-        # By path, whatever the order.
+        # By path, in any order.
         (["a/kernel", "b/kernel"], ["b/kernel", "a/kernel"], [1, 0]),
-        # A loaded model has no name in front.
+        # A loaded model lacks the prefix.
         (["model/a/kernel"], ["b/kernel", "a/kernel"], [1]),
         (["a/kernel"], ["model/b/kernel", "model/a/kernel"], [1]),
-        # What is not there is not replaced by what stands in its place.
+        # A missing variable is not replaced by the one in its position.
         (["a/kernel", "b/kernel"], ["a/kernel", "c/kernel"], [0, None]),
-        # Numbers that Keras chose, shifted by one: all in their order.
+        # Numbers chosen by Keras, shifted by one: matched in order.
         (["dense/kernel", "dense_1/kernel"], ["dense_1/kernel", "dense_2/kernel"], [0, 1]),
         (["m/dense_8/kernel"], ["n_1/dense_3/kernel"], [0]),
-        # Of several that only numbers tell apart, one is gone: nobody knows which.
+        # Several differ only in numbers, and one is missing: nobody knows which.
         (["dense/kernel", "dense_1/kernel"], ["dense_7/kernel"], [None, None]),
-        # The same path twice: in order.
+        # The same path twice: matched in order.
         (["a/kernel", "a/kernel"], ["a/kernel", "a/kernel"], [0, 1]),
-        # "_kernel" is no end of "a/my_kernel".
+        # "_kernel" is not the end of "a/my_kernel".
         (["kernel"], ["a/my_kernel"], [None]),
     ],
 )

@@ -1,4 +1,4 @@
-"""Keras's own ways to go on: right with pruning wherever they are right without it."""
+"""Keras's own ways to resume work with pruning wherever they work without it."""
 
 import keras
 import numpy as np
@@ -8,7 +8,7 @@ from conftest import make_mlp, values
 import keras_trim
 
 SCHEDULE = keras_trim.PolynomialDecay(0.25, 0.75, 1, 14, frequency=3)
-EPOCHS = 2  # of four steps, before the interruption and after
+EPOCHS = 2  # of four steps each, before the interruption and after it
 
 
 def make(pruned):
@@ -47,7 +47,7 @@ def weights_only(data, pruned, folder):
     saver = keras.callbacks.ModelCheckpoint(path, save_weights_only=True)
     train(make(pruned), data, pruned, saver, until=EPOCHS)
     model = make(pruned)
-    if not pruned:  # as Keras wants it: else it skips the optimizer's state, with a warning
+    if not pruned:  # Keras needs this: otherwise it skips the optimizer's state, with a warning
         model.optimizer.build(model.trainable_variables)
     model.load_weights(path)
     return train(model, data, pruned, since=EPOCHS)
@@ -91,13 +91,13 @@ WAYS = {
 
 
 def difference(model, other):
-    """The largest among all weights and the optimizer's variables."""
+    """The largest difference among all weights and the optimizer's variables."""
     pairs = [*zip(model.variables, other.variables, strict=True)]
     pairs += [*zip(model.optimizer.variables, other.optimizer.variables, strict=True)]
     return max(float(np.max(np.abs(values(a) * 1.0 - values(b) * 1.0))) for a, b in pairs)
 
 
-@pytest.mark.filterwarnings("ignore:Training ended at step")
+@pytest.mark.filterwarnings("ignore:(Training ended|The pruning schedule ends) at step")
 @pytest.mark.parametrize("way", WAYS)
 def test_resumed_equals_uninterrupted(way, data, tmp_path):
     for pruned in (False, True):
@@ -118,7 +118,7 @@ def folder_size(path):
 
 
 def test_sizes_of_checkpoints(tmp_path):
-    """A pruned checkpoint with Adam is no larger than a dense one by more than 5 %."""
+    """A pruned checkpoint with Adam is at most 5 % larger than a dense one."""
     x, y = np.zeros((8, 256), "float32"), np.zeros((8, 512), "float32")
     sizes = {}
     for pruned in (False, True):

@@ -1,4 +1,4 @@
-"""Tiny backbones of KerasHub, with random weights, trained two steps under pruning."""
+"""Trains tiny backbones of KerasHub with random weights for two steps under pruning."""
 
 import warnings
 
@@ -15,7 +15,7 @@ keras_hub = pytest.importorskip(
 models = keras_hub.models
 TEXT = {"vocabulary_size": 20, "num_layers": 1, "hidden_dim": 8, "intermediate_dim": 16}
 DECODER = TEXT | {"num_query_heads": 2, "num_key_value_heads": 1}
-# Weights of rank 2 and more that stay: biases of heads, positions, depthwise kernels.
+# Weights of rank 2 or more that stay dense: biases of heads, positions, depthwise kernels.
 ATTENTION_BIASES = ["key/bias", "query/bias", "value/bias"]
 BACKBONES = {
     "BERT": (
@@ -57,7 +57,7 @@ BACKBONES = {
 
 
 def with_head(backbone):
-    """A model that makes logits of the vocabulary from text, or one number from an image."""
+    """Adds a head: logits over the vocabulary for text, or one number for an image."""
     outputs = backbone.output
     if not isinstance(backbone.input, dict):
         outputs = keras.layers.Dense(1)(keras.layers.Flatten()(outputs))
@@ -69,7 +69,7 @@ def with_head(backbone):
 
 
 def batch(model):
-    """Inputs and targets: 4 examples, texts of 6 tokens."""
+    """Returns inputs and targets: 4 examples, with texts of 6 tokens."""
     rng = np.random.default_rng(0)
     inputs = {tensor.name: tensor for tensor in model.inputs}
     x = {}
@@ -90,7 +90,7 @@ def test_backbones(name):
     model.compile("adam", "mse")
     x, y = batch(model)
     with warnings.catch_warnings():
-        # BERT's pooled output, which the logits do not need.
+        # BERT's pooled output, which the logits do not use.
         warnings.filterwarnings("ignore", "Gradients do not exist for variables .*pooled")
         model.fit(x, y, batch_size=2, verbose=0, callbacks=[keras_trim.UpdatePruningStep()])
     report = keras_trim.sparsity_report(model)

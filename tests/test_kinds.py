@@ -1,4 +1,4 @@
-"""What a weight is: by its name and shape, and by the innermost layer that holds it."""
+"""Classifying a weight by its name and shape, and by the innermost layer that holds it."""
 
 import keras
 import numpy as np
@@ -36,7 +36,7 @@ HALF = ConstantSparsity(0.5, 0)
         ("gate_proj", (3, 4, 6), True),
         ("expert_feedforward_gate_dense", (3, 4, 6), True),
         ("weight", (1, 6), False),
-        ("own_kernel", (1, 6), True),  # the name says it all
+        ("own_kernel", (1, 6), True),  # the name decides
         ("relative_position_bias_table", (9, 2), False),
         ("query_tokens", (8, 6), False),
         ("gamma", (4, 6), False),
@@ -48,11 +48,11 @@ def test_by_name_and_shape(name, shape, is_pruned):
     assert len(pruned(model)) == 1 + is_pruned
 
 
-# Wrappers: the innermost layer tells what its kernel is.
+# Wrappers: the innermost layer decides what its kernel is.
 
 
 class Scaled(layers.Wrapper):
-    """A user's wrapper that holds the kernel of its layer."""
+    """A user's wrapper that also holds the kernel of its inner layer."""
 
     def build(self, input_shape=None):
         super().build(input_shape)
@@ -133,7 +133,7 @@ def test_lora_embeddings_and_convolutions():
     model = keras.Sequential([keras.Input((4,), dtype="int32"), table, convolution])
     for layer in (table, convolution):
         layer.enable_lora(2)
-    keras_trim.prune(model, 0.5)  # at once, frozen or not
+    keras_trim.prune(model, 0.5)  # prunes at once, frozen or not
     reasons = {
         row.path.rsplit("/", 1)[-1]: row.reason for row in keras_trim.sparsity_report(model).rows
     }
@@ -194,7 +194,7 @@ def test_axes_of_torch_modules():
 
 
 def model_with(layer):
-    """A layer beside another that can be pruned."""
+    """Puts a layer next to another one that can be pruned."""
 
     class Model(keras.Model):
         def __init__(self):

@@ -1,4 +1,4 @@
-"""Layers that stay dense: told once where it may not be meant, and not where it is."""
+"""Layers that stay dense: one warning where that may be a surprise, none where it is intended."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ HALF = ConstantSparsity(0.5, 0)
 
 
 class Linear(layers.Layer):
-    """As the Keras guide on custom layers writes it: weights without names."""
+    """A layer from the Keras guide on custom layers: its weights have no names."""
 
     def __init__(self, units):
         super().__init__()

@@ -1,6 +1,6 @@
-"""Code written for TFMOT runs: what its guides do, with `import keras_trim as tfmot`.
+"""Code written for TFMOT runs: the code of its guides, with `import keras_trim as tfmot`.
 
-Also: our masks equal TFMOT's, and the code in README.md and the migration guide runs.
+Also: our masks equal TFMOT's, and the code in the guides runs.
 """
 
 import json
@@ -26,7 +26,7 @@ CASES = json.loads(str(MASKS["cases"]))
 
 @pytest.fixture
 def images(rng):
-    """Like MNIST: 64 grey images and their digits."""
+    """Like MNIST: 64 gray images and their digits."""
     return rng.random((64, 28, 28)).astype("float32"), rng.integers(0, 10, 64)
 
 
@@ -167,7 +167,7 @@ def test_prune_some_layers_with_clone_model(kind, vectors):
     train(model_for_pruning, vectors)
     convolution, _, dense = model_for_pruning.layers[-3:]
     assert (zeros(convolution.kernel), zeros(dense.kernel)) == (0, 200)
-    # As with TFMOT, the clone shares its layers with the model that it is a clone of.
+    # As with TFMOT, the clone shares its layers with the original model.
     assert dense is base_model.layers[-1]
 
 
@@ -226,7 +226,7 @@ def test_a_custom_layer(base, vectors):
 
 
 def gradients(model, x, y):
-    """Of the loss, for the trainable variables, as a loop on each backend computes them."""
+    """Gradients of the loss for the trainable variables, as custom loops compute them."""
     variables = model.trainable_variables
     loss_function = keras.losses.CategoricalCrossentropy(from_logits=True)
     if BACKEND == "tensorflow":
@@ -260,7 +260,7 @@ def test_a_custom_training_loop(vectors, tmp_path):
     log_callback = tfmot.sparsity.keras.PruningSummaries(log_dir=str(tmp_path))
     log_callback.set_model(model_for_pruning)
 
-    # TFMOT's guide goes on with `optimizer` itself: here that is an error, not a dense model.
+    # TFMOT's guide continues with `optimizer` itself. Here that is an error, not a dense model.
     variables = model_for_pruning.trainable_variables
     pairs = list(zip(gradients(model_for_pruning, *vectors), variables, strict=True))
     with pytest.raises(ValueError, match="marked for pruning, but nothing would prune it"):
@@ -281,7 +281,7 @@ def test_a_custom_training_loop(vectors, tmp_path):
 def test_checkpoint_and_deserialize(vectors, tmp_path):
     schedule = tfmot.sparsity.keras.PolynomialDecay(0.0, 0.5, 0, 16, power=1, frequency=1)
     model_for_pruning = tfmot.sparsity.keras.prune_low_magnitude(make_dense(), schedule)
-    with pytest.warns(UserWarning, match="ended at step 8, before the `end_step` 16"):
+    with pytest.warns(UserWarning, match="ends at step 16, but this `fit` goes from step 0 to 8"):
         train(model_for_pruning, vectors)
     assert zeros(model_for_pruning.layers[0].kernel) == 100
     path = str(tmp_path / "model.keras")
@@ -321,7 +321,7 @@ def test_blocks_for_registers(vectors):
     train(model_for_pruning, vectors)
     kernel = values(model.layers[0].kernel).reshape(20, 2, 16)
     assert sorted((kernel == 0).sum(2).ravel()) == [0] * 20 + [16] * 20
-    kernel = values(model.layers[1].kernel)  # a row is a block of 16 weights and one of 4
+    kernel = values(model.layers[1].kernel)  # each row is a block of 16 weights and one of 4
     blocks = [block for row in kernel for block in np.split(row, [16])]
     assert sum(not block.any() for block in blocks) == 32
     assert all(block.all() or not block.any() for block in blocks)
@@ -394,6 +394,7 @@ def mobile(keepdims):
     )
 
 
+@pytest.mark.filterwarnings("ignore:The pruning schedule goes from 25% to 75% zeros in one jump")
 def test_pruning_for_latency_on_xnnpack(rng):
     pruning_params = {
         "pruning_schedule": tfmot.sparsity.keras.PolynomialDecay(
@@ -493,7 +494,7 @@ def test_masks_equal_those_of_tfmot(i):
 
 
 def test_counts_may_differ_by_one():
-    # Half of 9: we round the zeros, 4.5, TFMOT rounds what is kept, 4.5; both to the even 4.
+    # Half of 9: we round the zeros, 4.5, and TFMOT rounds the kept weights, 4.5. Both become 4.
     case = CASES[-1]
     ours, theirs = our_mask(case), MASKS[f"mask_{len(CASES) - 1}"]
     assert (np.count_nonzero(~ours), np.count_nonzero(~theirs)) == (4, 5)
@@ -504,12 +505,14 @@ def test_counts_may_differ_by_one():
 
 
 def python_blocks(document):
-    """The code of the blocks of a document that start with ```python.
+    """Returns the code of the blocks of a document that start with ```python.
 
-    A block that starts with "```python tensorflow" runs only with that backend. What shall not
-    run at all starts with ```text or ```bash.
+    A block below the line "<!-- tensorflow -->" only runs on that backend. Blocks that should not
+    run at all start with ```text or ```bash.
     """
-    blocks = re.findall(r"^```python *(\w*)\n(.*?)^```$", document.read_text(), re.M | re.S)
+    blocks = re.findall(
+        r"^(?:<!-- (\w+) -->\n)?```python\n(.*?)^```$", document.read_text(), re.M | re.S
+    )
     return [code for backend, code in blocks if backend in ("", BACKEND)]
 
 
@@ -524,7 +527,7 @@ for i, code in enumerate(sys.stdin.read().split("\\0")):
 
 
 DOCUMENTS = (
-    "README.md",
+    "docs/concepts.md",
     "docs/training.md",
     "docs/one_shot.md",
     "docs/deployment.md",
@@ -537,7 +540,7 @@ DOCUMENTS = (
 def test_the_code_in_documents_runs(name, tmp_path):
     if name == "docs/deployment.md" and BACKEND != "tensorflow":
         pytest.skip("half a minute, most of it TensorFlow's converter")
-    if name in ("docs/training.md", "docs/one_shot.md") and BACKEND != "torch":
+    if name in ("docs/concepts.md", "docs/training.md", "docs/one_shot.md") and BACKEND != "torch":
         pytest.skip("the tests of pruning run on every backend what it shows")
     if name == "docs/inference.md" and BACKEND != "jax":
         pytest.skip("the engine computes the same whatever the backend")

@@ -1,4 +1,4 @@
-"""Files that TFMOT and tf_keras wrote: stripped ones load, and are pruned further."""
+"""Files written by TFMOT and tf_keras: stripped ones load and can be pruned further."""
 
 import pathlib
 
@@ -61,7 +61,7 @@ def test_unstripped_files_say_to_strip_first(name):
 
 
 def test_a_stripped_keras_file_loads_and_is_pruned_further():
-    """With `Input`, and without batch normalization: else Keras 3 does not read it."""
+    """With `Input` and without batch normalization; otherwise Keras 3 cannot read it."""
     model = load("stripped.keras")
     assert zeros(model) == [16, 8]
     keras_trim.prune(model, 0.75)

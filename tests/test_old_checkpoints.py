@@ -1,4 +1,4 @@
-"""Files that earlier versions wrote of a model being pruned: they load, and training goes on."""
+"""Files that earlier versions wrote during pruning load, and training continues."""
 
 import sys
 
@@ -36,7 +36,7 @@ def test_old_checkpoints_load_and_train_on(name):
         np.testing.assert_array_equal(values(weight.mask), EXPECTED[f"mask_{i}"])
     assert int(model.optimizer.iterations) == EXPECTED["step"]
     fit(model, epochs=2)
-    for i, weight in enumerate(model.get_weights()):  # of another backend, perhaps
+    for i, weight in enumerate(model.get_weights()):  # the backend may differ
         np.testing.assert_allclose(weight, EXPECTED[f"later_{i}"], rtol=1e-4, atol=1e-6)
     rows = keras_trim.sparsity_report(model).pruned_rows
     assert [row.zeros for row in rows] == [96, 12]

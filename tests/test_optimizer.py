@@ -20,7 +20,7 @@ OPTIMIZERS = sorted(
 
 
 class Recorder(keras.callbacks.Callback):
-    """The zeros of the pruned kernels after each step."""
+    """Records the zeros of the pruned kernels after each step."""
 
     def __init__(self):
         super().__init__()
@@ -36,7 +36,7 @@ def marked(schedule, **dense):
 
 
 def step(model, optimizer, gradients):
-    """One step of an optimizer in a loop of one's own."""
+    """Takes one optimizer step, as a custom loop does."""
     gradients = [ops.convert_to_tensor(gradient) for gradient in gradients]
     optimizer.apply(gradients, model.trainable_variables)
 
@@ -84,7 +84,7 @@ def test_options_of_the_inner_optimizer(arguments, data):
     recorder = Recorder()
     fit(model, data, callbacks=[recorder])
     assert recorder.zeros == [[64, 8]] * 8
-    assert zeros(model) == [64, 8]  # `fit` ends by overwriting weights with their averages
+    assert zeros(model) == [64, 8]  # at its end, `fit` overwrites weights with their averages
 
 
 def test_constraints_come_before_the_mask(data):
@@ -105,7 +105,7 @@ def test_precision(policy, data):
     model = marked(ConstantSparsity(0.5, 0, frequency=3))
     model.compile(keras.optimizers.Adam(0.01, use_ema=True), "mse")
     recorder = Recorder()
-    # The scale of float16 begins so high that first steps may be skipped.
+    # The scale of float16 starts so high that the first steps may be skipped.
     fit(model, data, epochs=4, callbacks=[recorder])
     assert recorder.zeros[-1] == [64, 8]
     is_scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
@@ -155,7 +155,7 @@ def test_gradient_accumulation_counts_updates_of_the_weights(data):
 
 
 def test_masks_equal_the_oracle_on_every_step(rng):
-    """Same weights, same gradients: NumPy's sort gives the masks that each backend must give."""
+    """With the same weights and gradients, every backend must give the masks of NumPy's sort."""
     model = marked(PolynomialDecay(0.1, 0.9, 0, 6, frequency=2))
     optimizer = PruningOptimizer(keras.optimizers.SGD(0.5))
     optimizer.build(model.trainable_variables)
@@ -168,7 +168,7 @@ def test_masks_equal_the_oracle_on_every_step(rng):
             for variable in model.trainable_variables
         ]
         step(model, optimizer, gradients)
-        kernel = kernel - np.float32(0.5) * gradients[0]  # pruned weights move as well
+        kernel = kernel - np.float32(0.5) * gradients[0]  # pruned weights move, too
         due, sparsity = schedule(after)
         if after == 1:
             due, sparsity = schedule(0)
@@ -183,10 +183,10 @@ def test_masks_equal_the_oracle_on_every_step(rng):
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="a path of JAX")
 @pytest.mark.parametrize(("platform", "loops"), [("cpu", 2), ("gpu", 1)])
 def test_compiled_steps_of_a_platform(platform, loops, rng, monkeypatch):
-    """On a GPU one loop makes all masks, as the host waits for each; they equal the oracle's."""
+    """On a GPU, one loop makes all masks because the host waits for each loop. Same masks."""
     import jax
 
-    monkeypatch.setattr("keras_trim.masking._platform", lambda: platform)
+    monkeypatch.setattr("keras_trim.backend.jax._platform", lambda: platform)
     schedule = PolynomialDecay(0.1, 0.9, 1, 6, frequency=2)
     model = marked(schedule)
     optimizer = PruningOptimizer(keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.5))
@@ -227,7 +227,7 @@ def test_pruned_positions_hide_no_nan_and_are_positive_zero(mlp):
     gradients[0][kept] = np.nan
     step(mlp, optimizer, gradients)
     kernel = values(mlp.layers[0].kernel)
-    assert np.isnan(kernel[kept])  # a NaN that is kept shows
+    assert np.isnan(kernel[kept])  # a NaN that is kept stays visible
     assert np.isnan(kernel).sum() == 1
     assert (kernel[~mask] == 0).all()
     assert not np.signbit(kernel[~mask]).any()
@@ -310,7 +310,7 @@ def test_schedules_of_different_layers(data):
 
 @keras.saving.register_keras_serializable(package="tests")
 class Stairs(keras_trim.PruningSchedule):
-    """A user's schedule: its sparsity is only known as a tensor."""
+    """A user's schedule whose sparsity is only known as a tensor."""
 
     final_sparsity = 0.5
 
@@ -333,7 +333,7 @@ def test_a_users_schedule(run_eagerly, data):
 
 
 def test_a_schedule_too_long_for_a_table(data, monkeypatch):
-    monkeypatch.setattr("keras_trim.pruned_weights.MAX_TABLE_ENTRIES", 1)
+    monkeypatch.setattr("keras_trim.schedule_groups.MAX_TABLE_ENTRIES", 1)
     model = marked(PolynomialDecay(0.0, 0.5, 0, 4, power=1, frequency=1))
     model.compile("sgd", "mse")
     recorder = Recorder()
@@ -441,7 +441,7 @@ def test_serialization(data):
     optimizer.build(model.trainable_variables)
     config = keras.optimizers.serialize(optimizer)
     copy = keras.optimizers.deserialize(config)
-    other = make_mlp()  # unmarked: the config says what is pruned
+    other = make_mlp()  # unmarked: the config determines what is pruned
     copy.build(other.trainable_variables)
     assert copy.name == "pruner"
     assert float(values(copy.learning_rate)) == 0.25

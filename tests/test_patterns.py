@@ -5,13 +5,13 @@ import oracle
 import pytest
 from keras import ops
 
+from keras_trim.pattern_arguments import validate_pattern_arguments
 from keras_trim.patterns import (
     BlockPattern,
     MatrixView,
     NMPattern,
     Pattern,
     make_pattern,
-    validate_pattern_arguments,
 )
 
 
@@ -21,7 +21,7 @@ def mask_of(pattern, weights, num_pruned):
 
 def test_element_counts_round_and_keep_one():
     pattern = Pattern((10,), MatrixView.default(1))
-    # Python's rounding of the float64 product: halves go to even.
+    # Python rounds the float64 product, halves to even.
     for sparsity, pruned in [(0.0, 0), (0.05, 0), (0.25, 2), (0.35, 4), (0.8, 8), (0.99, 9)]:
         assert pattern.count_pruned(sparsity) == pruned
     assert Pattern((1,), MatrixView.default(1)).count_pruned(0.9) == 0
@@ -66,7 +66,7 @@ def test_block_by_hand():
     ],
 )
 def test_blocks_equal_the_oracle(shape, block, pooling, rng):
-    # Multiples of 1/8 add up exactly in float32 and float64 alike.
+    # Multiples of 1/8 sum exactly in both float32 and float64.
     weights = (rng.integers(-800, 800, shape) / 8).astype("float32")
     view = MatrixView.default(len(shape))
     pattern = BlockPattern(shape, view, block, pooling)
@@ -124,7 +124,7 @@ def test_matrix_view_round_trip(rng):
 
 
 def test_masks_do_not_depend_on_rounding_of_sums(rng):
-    # Every backend adds in the same order; NumPy, in that order, gives the same bits.
+    # Every backend adds in the same order, so NumPy gives the same bits in that order.
     weights = rng.standard_normal((12, 12)).astype("float32")
     pattern = BlockPattern(weights.shape, MatrixView.default(2), (3, 3), "AVG")
     pooled = ops.convert_to_numpy(pattern._pool(ops.convert_to_tensor(weights)))
@@ -154,11 +154,12 @@ def test_block_larger_than_the_weight():
     [
         (((0, 1), "AVG", None), "at least 1"),
         (((1.5, 1), "AVG", None), "two integers"),
-        ((4, "AVG", None), "two integers"),
+        (("four", "AVG", None), "two integers"),
         (((2, 2), "SUM", None), "'AVG' or 'MAX'"),
         (((1, 1), "AVG", (4, 4)), "1 <= m < n"),
         (((1, 1), "AVG", (0, 4)), "1 <= m < n"),
-        (((1, 1), "AVG", (2, 4, 8)), "two integers"),
+        (((1, 1), "AVG", (2, 4, 8)), "1 <= m < n"),
+        (((1, 1), "AVG", "4:2"), "1 <= m < n"),
         (((2, 2), "AVG", (2, 4)), "either `block_size` or `sparsity_m_by_n`"),
     ],
 )
@@ -166,6 +167,21 @@ def test_impossible_patterns(arguments, message):
     with pytest.raises(ValueError, match=message) as error:
         validate_pattern_arguments(*arguments)
     assert "Received: " in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        ((4, "AVG", None), ((4, 4), None)),
+        (("1x16", "AVG", None), ((1, 16), None)),
+        ((np.array([2, 3]), "AVG", None), ((2, 3), None)),
+        (((1, 1), "AVG", [2, 4]), ((1, 1), (2, 4))),
+        (((1, 1), "AVG", "2:4"), ((1, 1), (2, 4))),
+        (((1, 1), "AVG", "1:4"), ((1, 1), (3, 4))),  # one is kept, so three are zero
+    ],
+)
+def test_patterns_as_people_write_them(arguments, meant):
+    assert validate_pattern_arguments(*arguments) == meant
 
 
 def test_number_of_units():

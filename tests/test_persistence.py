@@ -1,4 +1,4 @@
-"""Marks go along with a model that is saved, copied or cloned, before training and after."""
+"""Marks follow a model that is saved, copied or cloned, before training and after."""
 
 import copy
 import pickle
@@ -55,7 +55,7 @@ WAYS = {
 
 
 def marks(model):
-    """What is marked, without paths: a copy has others."""
+    """Lists what is marked, without paths, because a copy has other paths."""
     rows = keras_trim.sparsity_report(model).rows
     return [(row.shape, row.pattern, row.target) for row in rows]
 
@@ -71,7 +71,7 @@ def test_marks_go_along(make, way, data, tmp_path):
     if not copied.built:
         copied(data[0])
     assert marks(copied) == marks(model)
-    # Nothing would prune it: told. With the callback it is pruned.
+    # Nothing would prune it, which is an error. With the callback, it is pruned.
     copied.compile("sgd", "mse")
     with pytest.raises(ValueError, match="marked for pruning"):
         copied.fit(*data, verbose=0)
@@ -84,7 +84,7 @@ def test_marks_go_along(make, way, data, tmp_path):
 def test_masks_and_momenta_go_along_in_training(way, data, tmp_path):
     model = keras_trim.prune_low_magnitude(make_mlp(), SCHEDULE)
     model.compile("adam", "mse")
-    with pytest.warns(UserWarning, match="before the `end_step`"):
+    with pytest.warns(UserWarning, match="ends at step .*, but this `fit`"):
         fit(model, data, epochs=1, shuffle=False)
     copied = WAYS[way](model, tmp_path)
     assert_same(copied, model)
@@ -131,7 +131,7 @@ def test_frozen_after_training(data, tmp_path):
     loaded = through_file(model, tmp_path)
     assert zeros(model) == []
     assert marks(loaded) == marks(model)
-    for layer in loaded.layers:  # on TensorFlow, Keras does not pass it on from a loaded model
+    for layer in loaded.layers:  # on TensorFlow, Keras does not propagate it from a loaded model
         layer.trainable = True
     loaded.compile("adam", "mse")
     fit(loaded, data)
@@ -141,7 +141,7 @@ def test_frozen_after_training(data, tmp_path):
 @pytest.mark.filterwarnings("ignore:.*is restored in part")
 @pytest.mark.filterwarnings("ignore:.*marked for pruning are not trained")
 def test_what_is_trainable_when_it_is_saved_does_not_matter(data, tmp_path):
-    """Positions among the trainable weights change with `trainable`; paths do not."""
+    """Positions among the trainable weights change with `trainable`, but paths do not."""
     names = ("base0", "base1", "head0", "head1")
     layers = [keras.layers.Dense(8, name=name) for name in names]
     model = keras.Sequential([keras.Input((8,)), *layers])
@@ -164,7 +164,7 @@ def test_what_is_trainable_when_it_is_saved_does_not_matter(data, tmp_path):
 
 
 def test_momenta_find_their_weights(data, tmp_path):
-    """An optimizer that is built on more weights than were saved: momenta by path."""
+    """Restores an optimizer that was built for more weights than were saved, by path."""
     model = make_mlp()
     model.layers[0].trainable = False
     keras_trim.prune_low_magnitude(model.layers[1], ConstantSparsity(0.5, 0))
@@ -206,7 +206,7 @@ def test_weights_only_checkpoints_resume(own, data, tmp_path):
         return model
 
     model = make()
-    with pytest.warns(UserWarning, match="before the `end_step`"):
+    with pytest.warns(UserWarning, match="ends at step .*, but this `fit`"):
         fit(model, data, epochs=1, shuffle=False)
     model.save_weights(tmp_path / "a.weights.h5")
     resumed = make()

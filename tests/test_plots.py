@@ -42,7 +42,7 @@ def test_weight_histogram_leaves_zeros_to_a_note(tmp_path):
 
     bars_before, bars_after = (patch.get_data() for patch in ax.patches)
     assert len(bars_after.values) == 31
-    # All weights are in a bar, those beyond the range too; but for the zeros.
+    # Every nonzero weight is in a bar, including those beyond the range.
     assert bars_before.values.sum() == pytest.approx(1.0)
     assert bars_after.values.sum() == pytest.approx(0.25)
     assert bars_after.values[15] == 0

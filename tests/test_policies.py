@@ -11,7 +11,7 @@ CELL = keras.layers.GRUCell(4)
 
 
 def prunable(layer, input_shape):
-    """Names of the weights of a layer that the rule chooses, and the reasons of the others."""
+    """Returns the names of the weights that the rule selects, and the reasons for the others."""
     layer.build(input_shape)
     found = candidates(layer)
     return (

@@ -1,4 +1,4 @@
-"""`Pruner`: masks after steps that no Keras optimizer takes."""
+"""`Pruner`: masks after steps of optimizers outside Keras."""
 
 import keras
 import numpy as np
@@ -21,7 +21,7 @@ def model():
 
 
 def move(model, step):
-    """What an optimizer might do: the same on every backend."""
+    """Moves weights as an optimizer might, the same way on every backend."""
     rng = np.random.default_rng(step)
     for variable in model.trainable_variables:
         noise = rng.standard_normal(variable.shape) * 0.1
@@ -35,7 +35,7 @@ def test_follows_the_schedule(model):
         move(model, step)
         pruner.apply()
         found.append(zeros(model))
-    # Updates at steps 0 (with the first step), 2, 4, 6.
+    # Updates at steps 0 (in the first step), 2, 4, 6.
     expected = []
     for step in (0, 2, 2, 4, 4, 6, 6, 6):
         sparsity = 0.5 - 0.5 * (1 - step / 6) ** 3
@@ -78,7 +78,7 @@ def test_resumed_equals_uninterrupted(model):
 
 
 def test_wrong_models(model):
-    with pytest.raises(ValueError, match="that is built"):
+    with pytest.raises(ValueError, match="no weights yet"):
         keras_trim.Pruner(keras.layers.Dense(2))
     with pytest.raises(ValueError, match="none of the trainable weights is marked"):
         keras_trim.Pruner(make_mlp())

@@ -1,4 +1,4 @@
-"""Models that are saved while they are being pruned, and after; in real processes."""
+"""Models saved during pruning and after it, with real processes."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ class Subclassed(keras.Model):
 
 
 def run(code, **kwargs):
-    """Runs code in a fresh interpreter; returns what it prints."""
+    """Runs code in a fresh interpreter and returns its output."""
     code = textwrap.dedent(code)
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, **kwargs
@@ -45,7 +45,7 @@ def assert_same(model, other):
         np.testing.assert_array_equal(mine, theirs)
 
 
-@pytest.mark.filterwarnings("ignore:Training ended at step")
+@pytest.mark.filterwarnings("ignore:(Training ended|The pruning schedule ends) at step")
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
 @pytest.mark.parametrize("make", [make_mlp, Subclassed], ids=["sequential", "subclassed"])
 def test_interrupted_and_resumed_equals_uninterrupted(make, policy, data, tmp_path):
@@ -63,13 +63,13 @@ def test_interrupted_and_resumed_equals_uninterrupted(make, policy, data, tmp_pa
     resumed.fit(*data, batch_size=16, epochs=2, shuffle=False, verbose=0)  # needs no callback
     assert_same(resumed, model)
     assert zeros(resumed)[0] == 96
-    # It is marked again as well: compiled anew, it is not trained densely by mistake.
+    # It is marked again, too, so a newly compiled model is not trained densely by mistake.
     resumed.compile("sgd", "mse")
     with pytest.raises(ValueError, match="marked for pruning"):
         resumed.fit(*data, verbose=0)
 
 
-@pytest.mark.filterwarnings("ignore:Training ended at step")
+@pytest.mark.filterwarnings("ignore:(Training ended|The pruning schedule ends) at step")
 def test_weights_and_optimizer_restore_a_model_that_is_made_anew(data, tmp_path):
     def make():
         model = keras_trim.prune_low_magnitude(make_mlp(), SCHEDULE)
@@ -92,7 +92,7 @@ def test_weights_and_optimizer_restore_a_model_that_is_made_anew(data, tmp_path)
     assert_same(resumed, model)
 
 
-@pytest.mark.filterwarnings("ignore:Training ended at step")
+@pytest.mark.filterwarnings("ignore:(Training ended|The pruning schedule ends) at step")
 def test_a_saved_model_resumes_in_another_process(data, tmp_path):
     model = keras_trim.prune_low_magnitude(make_mlp(), SCHEDULE, sparsity_m_by_n=(2, 4))
     model.compile("adam", "mse")

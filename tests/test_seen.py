@@ -1,4 +1,4 @@
-"""What is logged and warned of is what is there, and its true cause."""
+"""Logs and warnings report the actual state and its true cause."""
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ from keras_trim import ConstantSparsity, PolynomialDecay
 
 
 class Gan(keras.Model):
-    """Four steps of the critic's optimizer to one of the generator's."""
+    """A GAN with four critic steps per generator step."""
 
     def __init__(self, generator, critic):
         super().__init__()
@@ -112,7 +112,7 @@ def test_weights_that_were_replaced_between_folds(data):
         fit(model, data)
     model.set_weights(initial)
     model.compile("adam", "mse")
-    fit(model, data)  # as the warning says
+    fit(model, data)  # does what the warning says
     assert zeros(model) == [64, 8]
 
 

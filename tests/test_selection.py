@@ -9,21 +9,21 @@ from keras import ops
 
 from keras_trim.selection import keep_largest
 
-HAS_FLOAT64 = keras.backend.backend() != "jax"  # unless x64 is switched on
+HAS_FLOAT64 = keras.backend.backend() != "jax"  # unless x64 is enabled
 
 
 def select(values, num_pruned):
     return ops.convert_to_numpy(keep_largest(ops.convert_to_tensor(values), num_pruned))
 
 
-# Few distinct values, so that ties are common; denormals, both zeros and both infinities.
+# Few distinct values, so ties are common; denormals, both zeros and both infinities.
 TRICKY = [0.0, -0.0, 1.0, -1.0, 1.5, -2.0, 1e-42, -3e-43, np.inf, -np.inf, np.nan, 3e38]
 
 
 @hypothesis.settings(deadline=None, max_examples=60)
 @hypothesis.given(st.data())
 def test_equals_sorting(data):
-    # A fixed set of shapes: each new one compiles.
+    # A fixed set of shapes, because each new shape compiles.
     shape = data.draw(st.sampled_from([(1,), (7,), (2, 3), (3, 1, 5), (16, 4)]))
     elements = st.one_of(st.sampled_from(TRICKY), st.floats(width=32))
     values = data.draw(hnp.arrays("float32", shape, elements=elements))
@@ -62,13 +62,13 @@ def test_other_dtypes(dtype, rng):
 
 
 def test_counts_are_exact_for_1e8_weights(rng):
-    # Float32 counts stop at 2**24 = 16.8 million.
+    # Float32 counts are exact only up to 2**24 = 16.8 million.
     size = 100_000_000
     values = np.empty(size, "float32")
     block = rng.standard_normal(1_000_000).astype("float32")
     for start in range(0, size, block.size):
         values[start : start + block.size] = block
-    num_pruned = 79_999_999  # not a multiple of 100, so that ties have to be split
+    num_pruned = 79_999_999  # not a multiple of 100, so ties must be split
     mask = select(values, num_pruned)
     assert size - np.count_nonzero(mask) == num_pruned
     assert np.abs(values[~mask]).max() <= np.abs(values[mask]).min()
@@ -78,11 +78,11 @@ def test_counts_are_exact_for_1e8_weights(rng):
 @pytest.mark.parametrize("find", ["_bisect", "_sort"])
 @hypothesis.given(data=st.data())
 def test_ways_of_accelerators_find_what_sorting_finds(find, data):
-    from keras_trim import selection
+    from keras_trim.backend import torch as backend
 
     elements = st.one_of(st.sampled_from(TRICKY), st.floats(width=32))
     values = data.draw(hnp.arrays("float32", st.integers(1, 20), elements=elements))
     index = data.draw(st.integers(0, values.size - 1))
-    bits = selection.magnitude_bits(ops.convert_to_tensor(values))
-    threshold = getattr(selection, find)(bits, index)
+    bits = backend.magnitude_bits(ops.convert_to_tensor(values))
+    threshold = getattr(backend, find)(bits, index)
     assert threshold == np.sort(ops.convert_to_numpy(bits))[index]

@@ -7,7 +7,7 @@ from keras import layers
 import keras_trim
 
 POLICY = keras_trim.PruneForLatencyOnXNNPack()
-BLOCK_SHAPE = (8, 8, 8)  # what the stem makes of an image of 16x16
+BLOCK_SHAPE = (8, 8, 8)  # the stem's output for an image of 16x16
 
 
 def stem():
@@ -36,7 +36,7 @@ def head(**pooling):
 
 
 def sequential(*within, start=None, end=None, channels=3):
-    """A model that XNNPACK runs sparsely, with more layers within its cluster."""
+    """Returns a model that XNNPACK runs sparsely, with extra layers in its cluster."""
     stack = [*(start or stem()), *block(), *within, *(end or head())]
     return keras.Sequential([keras.Input((16, 16, channels)), *stack])
 
@@ -55,14 +55,14 @@ def mark(model):
 
 
 def pruned(model):
-    """The layers whose kernels are pruned."""
+    """Lists the layers whose kernels are pruned."""
     report = keras_trim.sparsity_report(model)
     assert all(row.path.endswith("kernel") for row in report.pruned_rows)
     return [row.layer for row in report.pruned_rows]
 
 
 def nested(model):
-    """`model` as a layer of another."""
+    """Wraps `model` as a layer of another model."""
     inputs = keras.Input((16, 16, 3))
     return keras.Model(inputs, layers.Softmax()(model(inputs)))
 
@@ -126,7 +126,7 @@ def test_layers_with_a_channels_first_kernel(within):
 
 
 def traceless():
-    """Layers that leave nothing in a converted file."""
+    """Returns layers that leave nothing in a converted file."""
     return [
         layers.Identity(),
         layers.Dropout(0.1),

@@ -1,10 +1,10 @@
-"""Writes `keras_trim/storage/dictionary.txt`, with which texts in `.ktrim` files are compressed.
+"""Writes `keras_trim/storage/dictionary.txt`, with which `.ktrim` files compress texts.
 
     python tools/make_storage_dictionary.py
 
-The dictionary is part of the format: one that has been released must never change, and a better
-one takes a new version of the format. It is what the texts of small models look like, layers that
-people use each once or twice; the models themselves are arbitrary.
+The dictionary is part of the format. A released dictionary must never change; a better one needs a
+new version of the format. It contains the texts of a few arbitrary small models, with each common
+layer once or twice.
 """
 
 import json
@@ -99,7 +99,7 @@ def digits_model():
 
 
 def texts(model):
-    """The structure of a model and the header of its file, as JSON."""
+    """Returns the structure of a model and the header of its file, as JSON."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "model.ktrim"
         keras_trim.save(keras_trim.prune(model, 0.8), path)
@@ -110,7 +110,7 @@ def texts(model):
 
 def main():
     keras.utils.set_random_seed(0)
-    # Not what the one before happens to be.
+    # Start from an empty dictionary, so that the current one has no effect.
     streams.DICTIONARY.write_bytes(b"")
     streams.DICTIONARY_CRC32 = zlib.crc32(b"")
     configs, headers = zip(
@@ -127,7 +127,7 @@ def main():
         config["config"]["layers"] = kept
     for header in headers:
         header["arrays"] = header["arrays"][:8]
-    # What is nearest to the end is the cheapest to refer to.
+    # The compressor refers most cheaply to what is nearest to the end.
     documents = (*configs[:3], *headers, configs[3])
     text = "".join(json.dumps(document, separators=(",", ":")) for document in documents)
     streams.DICTIONARY.write_bytes(text.encode())

@@ -1,9 +1,9 @@
-"""Pruning in several processes with JAX, which share each kernel.
+"""Pruning with JAX in several processes that share each kernel.
 
     python examples/distributed/jax_multi_process.py
 
-Starts two processes on this machine. On a cluster, run the script once on each machine, with the
-address of the first one, their number and the machine's own: `... address:port 2 0`.
+This starts two processes on this machine. On a cluster, run the script once on each machine, with
+the address of the first machine, their number, and the machine's own index: `... address:port 2 0`.
 """
 
 import os
@@ -18,7 +18,7 @@ def start_two():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    # One device each, on the CPU.
+    # Each process has one device, on the CPU.
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     processes = [
         subprocess.Popen([sys.executable, __file__, address, "2", str(index)], env=environment)
@@ -45,7 +45,7 @@ distribution = keras.distribution.ModelParallel(
 )
 keras.distribution.set_distribution(distribution)
 
-rng = np.random.default_rng(0)  # the same batches everywhere, as the batch is not split
+rng = np.random.default_rng(0)  # all processes use the same batches, as the batch is not split
 x = rng.standard_normal((512, 32), "float32")
 y = (x @ rng.standard_normal((32, 8), "float32")).astype("float32")
 
@@ -58,7 +58,7 @@ keras_trim.prune_low_magnitude(model, schedule)
 model.compile("adam", "mse")
 model.fit(x, y, epochs=4, batch_size=64, verbose=0, callbacks=[keras_trim.UpdatePruningStep()])
 
-# All processes call these, at the same place: together they count zeros and gather weights.
+# All processes must call these at the same point: together they count zeros and gather weights.
 report = keras_trim.sparsity_report(model)
 keras_trim.strip_pruning(model)
 saved = keras_trim.save(model, "model.ktrim")  # the first process writes the file

@@ -3,7 +3,8 @@
     python examples/distributed/jax_sharded.py
     python examples/distributed/jax_sharded.py --split-weights
 
-Eight virtual devices of the CPU stand for eight GPUs or TPUs: leave out the line that makes them.
+Eight virtual CPU devices stand in for eight GPUs or TPUs. On real devices, remove the line that
+creates them.
 """
 
 import os

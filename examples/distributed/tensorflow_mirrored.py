@@ -2,7 +2,7 @@
 
     python examples/distributed/tensorflow_mirrored.py
 
-Two virtual CPUs stand for two GPUs: leave out the lines that make them.
+Two virtual CPUs stand in for two GPUs. On real devices, remove the lines that create them.
 """
 
 import os
@@ -32,7 +32,7 @@ with strategy.scope():
     schedule = keras_trim.PolynomialDecay(0.0, 0.8, begin_step=0, end_step=24, frequency=4)
     keras_trim.prune_low_magnitude(model, schedule)
     model.compile("adam", "mse", jit_compile=False)
-# Within the scope or outside of it.
+# `fit` works inside or outside the scope.
 model.fit(x, y, epochs=4, batch_size=64, verbose=2, callbacks=[keras_trim.UpdatePruningStep()])
 print(keras_trim.sparsity_report(model))
 keras_trim.strip_pruning(model)

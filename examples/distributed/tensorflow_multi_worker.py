@@ -2,9 +2,9 @@
 
     python examples/distributed/tensorflow_multi_worker.py
 
-Starts two processes on this machine. On a cluster, set `TF_CONFIG` on each machine and run the
-script there. Keras's `fit` does not run under this strategy, with pruning or without; a loop of
-your own does.
+This starts two processes on this machine. On a cluster, set `TF_CONFIG` on each machine and run the
+script there. Keras's `fit` does not run under this strategy, with or without pruning, but a custom
+loop does.
 """
 
 import json
@@ -34,14 +34,14 @@ if "TF_CONFIG" not in os.environ:
 
 import tensorflow as tf
 
-strategy = tf.distribute.MultiWorkerMirroredStrategy()  # before anything else of TensorFlow
+strategy = tf.distribute.MultiWorkerMirroredStrategy()  # must come first in TensorFlow
 
 import keras
 import numpy as np
 
 import keras_trim
 
-BATCH = 64  # of all processes together
+BATCH = 64  # for all processes together
 rng = np.random.default_rng(0)
 x = rng.standard_normal((512, 32), "float32")
 y = (x @ rng.standard_normal((32, 1), "float32")).astype("float32")

@@ -2,7 +2,7 @@
 
     python examples/distributed/torch_ddp.py
 
-Starts two processes on this machine. On a cluster, start the script by `torchrun`.
+This starts two processes on this machine. On a cluster, start the script with `torchrun`.
 """
 
 import os
@@ -48,7 +48,7 @@ model = keras.Sequential(
 )
 schedule = keras_trim.PolynomialDecay(0.0, 0.8, begin_step=0, end_step=24, frequency=4)
 keras_trim.prune_low_magnitude(model, schedule)
-# It sends the first process's weights to the others, so that masks are the same everywhere.
+# This sends the first process's weights to the others, so masks are the same everywhere.
 parallel = torch.nn.parallel.DistributedDataParallel(model)
 pruner = keras_trim.Pruner(model)
 optimizer = torch.optim.Adam(model.parameters())

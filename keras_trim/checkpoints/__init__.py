@@ -1,3 +1,3 @@
-"""Training that was interrupted goes on where its last checkpoint was written."""
+"""Resumes interrupted training from its last checkpoint."""
 
 from keras_trim.checkpoints.callback import Checkpoint as Checkpoint

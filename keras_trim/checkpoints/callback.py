@@ -1,12 +1,14 @@
-"""The callback that writes checkpoints while `fit` runs, and resumes from the newest."""
+"""The callback that writes checkpoints during `fit` and resumes from the newest one."""
 
 import os
 import time
 import warnings
+from typing import Any
 
 import keras
 
 from keras_trim import atomic
+from keras_trim.arguments import described, takes_named
 from keras_trim.checkpoints import callback_states, files, processes, random_state, state
 from keras_trim.checkpoints.data_position import DataPosition, find_fit
 from keras_trim.storage.errors import FormatError
@@ -14,37 +16,37 @@ from keras_trim.storage.streams import import_zstandard
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Writes checkpoints while `fit` runs; the same program, started again, goes on from there.
+    """Writes checkpoints during `fit`. To resume training, start the same program again.
 
-    The interrupted run and what follows it end as one that was never interrupted: with the same
-    weights, masks, optimizer state and logs, bit for bit where the backend computes the same each
-    time. For this, a checkpoint holds all variables of the model, its optimizer and its metrics,
-    the states of random number generators, the epoch, and the place within the epoch: batches that
-    were trained on are drawn again and dropped, so the rest come in the same order. It works for
-    models that are pruned and for those that are not.
+    The resumed run ends like one that was never interrupted: with the same weights, masks,
+    optimizer state and logs, bit for bit if the backend is deterministic. A checkpoint therefore
+    holds all variables of the model, its optimizer and its metrics, the states of random number
+    generators, the epoch, and the position within the epoch. Resuming draws the batches that were
+    already used again and drops them, so the rest come in the same order. This works for models
+    with or without pruning.
 
-    A file is written beside its final name and renamed when it is complete. So a process that is
-    killed at any moment leaves the checkpoint before whole. A file that is damaged is noticed by
-    its checksums; the one before is taken instead, with a warning.
+    Each file is written under a temporary name and renamed when complete, so a process that is
+    killed at any moment leaves the previous checkpoint intact. Checksums detect a damaged file; the
+    previous checkpoint is then used, with a warning.
 
-    Run again after training has ended, the program trains no more; with more `epochs`, it trains
-    on. To begin anew, use another `directory`.
+    Once training has ended, running the program again trains no further; with more `epochs` it
+    continues. To start over, use another `directory`.
 
-    Put it last among the callbacks. In runs of several processes, one of them writes, and all read.
+    Put this callback last. In runs of several processes, one process writes and all read.
 
     Args:
-        directory: Path of a folder, for one training run only. It is made if it is missing.
-        save_freq: `"epoch"` (default): a checkpoint after each epoch. Integer: after so many
-            batches. `None`: only as `every_seconds` says. The end of training is always saved.
-        every_seconds: Number of seconds after which a checkpoint is written as well, or `None`.
-            For runs of one process.
-        max_to_keep: Integer. How many checkpoints are kept, at least 1. The second newest (default
-            2) is what is left should the newest be damaged.
+        directory: Path of a folder for this training run only. It is created if missing.
+        save_freq: `"epoch"` (default): save after each epoch. Integer: save after that many
+            batches. `None`: save only by `every_seconds`. The end of training is always saved.
+        every_seconds: Number or `None`. Also saves whenever this many seconds have passed. Only for
+            runs of a single process.
+        max_to_keep: Integer, at least 1. How many checkpoints to keep. The default of 2 leaves one
+            to fall back on if the newest is damaged.
 
     Raises:
         ImportError: if `zstandard` is not installed.
-        ValueError: if an argument is wrong; in `fit`, if the checkpoint is of another model, or if
-            all checkpoints are damaged.
+        ValueError: if an argument is invalid. Raised by `fit` if the checkpoint belongs to another
+            model or all checkpoints are damaged.
 
     Example:
 
@@ -55,12 +57,20 @@ class Checkpoint(keras.callbacks.Callback):
     ```
     """
 
-    def __init__(self, directory, save_freq="epoch", every_seconds=None, max_to_keep=2):
+    @takes_named
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        save_freq: str | int | None = "epoch",
+        every_seconds: float | None = None,
+        max_to_keep: int = 2,
+    ) -> None:
         super().__init__()
         import_zstandard()
         if not isinstance(directory, (str, os.PathLike)) or not os.fspath(directory):
             raise ValueError(
-                f"`directory` must be the path of a folder. Received: directory={directory!r}"
+                "`directory` must be the path of a folder, such as 'checkpoints'. "
+                f"Received: directory={described(directory)}"
             )
         if save_freq not in ("epoch", None) and not _is_count(save_freq):
             raise ValueError(
@@ -77,21 +87,27 @@ class Checkpoint(keras.callbacks.Callback):
             raise ValueError(
                 f"`max_to_keep` must be a positive integer. Received: max_to_keep={max_to_keep!r}"
             )
-        self.directory = os.fspath(directory)
+        self.directory: str = os.fspath(directory)
         self.save_freq = save_freq
         self.every_seconds = every_seconds
         self.max_to_keep = max_to_keep
         self._position = None
         self._callbacks = []
         self._epoch = 0
-        self._resumed = None  # what is still to be restored of a checkpoint
+        self._resumed = None  # the part of a checkpoint that is not restored yet
         self._damaged = set()
         self._saved_at = 0  # batches
         self._saved_time = 0.0
 
-    # What `fit` calls
+    def __repr__(self) -> str:
+        return (
+            f"Checkpoint({self.directory!r}, save_freq={self.save_freq!r}, "
+            f"every_seconds={self.every_seconds!r}, max_to_keep={self.max_to_keep})"
+        )
 
-    def on_train_begin(self, logs=None):
+    # Called by `fit`
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         model = self.model
         epoch_iterator, self._callbacks = find_fit()
         if self.every_seconds is not None and processes.is_one_of_several(model):
@@ -106,17 +122,17 @@ class Checkpoint(keras.callbacks.Callback):
             atomic.remove_leftovers(self.directory)
         training = self._resumed = self._load(why_unbuilt)
         if training is not None:
-            # `fit` reads it right after this. An epoch that is over is not trained again.
+            # `fit` reads this next. A finished epoch is not trained again.
             self._epoch = training["epoch"]
             is_over = training["is_stopped"] and self.params["epochs"] <= training["epochs"]
             model._initial_epoch = self.params["epochs"] if is_over else self._epoch
         self._saved_at, self._saved_time = self._position.batches, time.monotonic()
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch = epoch
         self._restore_callbacks()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         model = self.model
         self._restore_callbacks()
         is_stopped = bool(model.stop_training)
@@ -128,12 +144,12 @@ class Checkpoint(keras.callbacks.Callback):
         self._save(0, is_end=True, is_stopped=is_stopped)
 
     def _before_batch(self, step):
-        """Called when all of one batch is done, and nothing of the next one has begun."""
+        """Runs between two batches: the last one is complete, the next one has not begun."""
         if self._resumed is not None:
             self.model._initial_epoch = None
             metrics = {id(variable) for variable in self.model.metrics_variables}
             for variable, value in self._resumed["variables"]:
-                # `fit` has reset them, which is right where an epoch begins.
+                # `fit` has reset the metrics, which is only right at the start of an epoch.
                 if step > 0 and id(variable) in metrics:
                     variable.assign(value)
             self._resumed = None
@@ -169,7 +185,7 @@ class Checkpoint(keras.callbacks.Callback):
         self._saved_at, self._saved_time = batches, time.monotonic()
 
     def _load(self, why_unbuilt):
-        """Restores the newest checkpoint that is whole; returns what it says of training."""
+        """Restores the newest intact checkpoint and returns its record of training, or `None`."""
         problems = []
         for path in files.find(self.directory):
             try:
@@ -181,14 +197,14 @@ class Checkpoint(keras.callbacks.Callback):
                 continue
             if problems:
                 warnings.warn(
-                    f"{len(problems)} newer checkpoints cannot be read, so training goes on from "
+                    f"{len(problems)} newer checkpoints cannot be read, so training resumes from "
                     f"{path.name}. Received: {'; '.join(problems)}",
                     stacklevel=3,
                 )
             return training
         if problems:
             raise ValueError(
-                "None of the checkpoints can be read. Remove the folder to begin anew. Received: "
+                "None of the checkpoints can be read. To start over, remove the folder. Received: "
                 f"directory={self.directory} with {'; '.join(problems)}"
             )
         return None
@@ -197,8 +213,8 @@ class Checkpoint(keras.callbacks.Callback):
         with files.reading(path) as (reader, training):
             if why_unbuilt is not None:
                 raise ValueError(
-                    "There is a checkpoint, but the model that it belongs to could not be built: "
-                    "call the model on a batch before `fit`. "
+                    "The folder holds a checkpoint, but its model could not be built: call the "
+                    "model on a batch before `fit`. "
                     f"Received: model={self.model.name}, {why_unbuilt}"
                 ) from why_unbuilt
             positions = training["positions"]
@@ -210,7 +226,7 @@ class Checkpoint(keras.callbacks.Callback):
         return training
 
     def _restore_callbacks(self):
-        """Done after all of them have begun, which sets some of them back."""
+        """Restores the callbacks, after their `on_train_begin` has reset some of them."""
         if self._resumed is not None and "callbacks" in self._resumed:
             states = self._resumed.pop("callbacks")
             callback_states.write(self._callbacks, states, self._resumed["arrays"])
@@ -221,7 +237,7 @@ def _is_count(value):
 
 
 def _build(model, epoch_iterator):
-    """Builds what TensorFlow would build within the first step; returns the error, if any."""
+    """Builds what TensorFlow would build in the first step. Returns the error, if there is one."""
     if keras.backend.backend() != "tensorflow":
         return None
     metrics, optimizer = model._compile_metrics, model.optimizer

@@ -1,9 +1,9 @@
-"""What Keras's own callbacks have seen of training, as JSON types and arrays; and back."""
+"""Reads and restores the state of Keras's own callbacks, as JSON types and arrays."""
 
 import keras
 import numpy as np
 
-# Attributes that a callback goes by from one epoch to the next.
+# Attributes that a callback carries from one epoch to the next.
 _ATTRIBUTES = {
     keras.callbacks.EarlyStopping: ("wait", "best", "best_epoch", "stopped_epoch", "best_weights"),
     keras.callbacks.ReduceLROnPlateau: ("wait", "best", "cooldown_counter"),
@@ -18,7 +18,7 @@ _ARRAYS = "callbacks/"
 
 
 def read(callbacks):
-    """List of JSON types, one for each callback that is known here, and dict: name -> array."""
+    """Reads the state of each known callback: a list of JSON types, and a dict name -> array."""
     states, arrays = [], {}
     for position, (cls, callback) in enumerate(_known(callbacks)):
         values = {}
@@ -34,7 +34,7 @@ def read(callbacks):
 
 
 def write(callbacks, states, arrays):
-    """Gives the callbacks back what `read` found; those that are others now begin afresh."""
+    """Restores what `read` returned. Callbacks without a saved state start afresh."""
     left = list(states)
     for cls, callback in _known(callbacks):
         found = next((state for state in left if state[0] == cls.__name__), None)
@@ -48,7 +48,7 @@ def write(callbacks, states, arrays):
 
 
 def load_arrays(reader):
-    """Dict: name -> `numpy.ndarray`: the arrays of callbacks in a file."""
+    """Dict: name -> `numpy.ndarray`, the callbacks' arrays in a file."""
     return {name: reader.read_array(name) for name in reader.arrays if name.startswith(_ARRAYS)}
 
 
@@ -61,7 +61,7 @@ def _known(callbacks):
 
 
 def _plain(value):
-    """A value of logs as JSON has it: numbers, in lists and dicts."""
+    """Converts a value of logs to JSON types: numbers, lists and dicts."""
     if isinstance(value, dict):
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,9 +1,9 @@
-"""Where `fit` stands in its data: read between two batches, and found again by another process.
+"""Tracks the position of `fit` in its data, and restores it in another process.
 
-`fit` draws batches from a Keras `EpochIterator`, which it hands to no callback. So it is looked up
-in the frame of `fit`, and two methods of that one object are replaced. An epoch's order is drawn
-when its iterator is made. So the state of the random number generators at that moment, and how many
-batches have been drawn since, are what brings another iterator to the same place.
+`fit` draws batches from a Keras `EpochIterator` but passes it to no callback. So this module finds
+it in the frame of `fit` and replaces two methods of that one object. An epoch's order is drawn when
+its iterator is created. To restore a position, another process therefore needs the state of the
+random number generators at that moment and the number of batches drawn since.
 """
 
 import sys
@@ -20,10 +20,10 @@ _HOOKS = ("on_epoch_begin", "on_epoch_end")
 
 
 def find_fit():
-    """The `EpochIterator` and the list of callbacks of the `fit` that is running.
+    """Returns the `EpochIterator` and the list of callbacks of the running `fit`.
 
     Raises:
-        RuntimeError: if none is.
+        RuntimeError: if no `fit` is running.
     """
     frame = sys._getframe(1)
     while frame is not None:
@@ -32,19 +32,19 @@ def find_fit():
             return epoch_iterator, frame.f_locals["callbacks"].callbacks
         frame = frame.f_back
     raise RuntimeError(
-        "`Checkpoint` knows where training stands only within Keras's own `model.fit`: pass it to "
-        "that. In a loop of your own, use `model.save` or `keras_trim.save`. Received: a call from "
-        "elsewhere"
+        "`Checkpoint` can only track training inside Keras's own `model.fit`, so pass it to that. "
+        "In a custom loop, use `model.save` or `keras_trim.save`. Received: a call from outside "
+        "`fit`"
     )
 
 
 class DataPosition:
-    """Follows an `EpochIterator`, and brings a new one to where another one stood.
+    """Tracks an `EpochIterator`, and moves a new one to a saved position.
 
     Args:
-        epoch_iterator: `EpochIterator` that `fit` has made and not drawn from yet.
-        before_batch: Function of the batch's index within the epoch. It is called whenever all
-            that belongs to one batch is done, and nothing of the next one has been drawn.
+        epoch_iterator: `EpochIterator` that `fit` has created and not drawn from yet.
+        before_batch: Function of the batch's index within the epoch. It runs after one batch is
+            complete and before the next one is drawn.
     """
 
     def __init__(self, epoch_iterator, before_batch):
@@ -52,13 +52,13 @@ class DataPosition:
         self._adapter = epoch_iterator.data_adapter
         self._before_batch = before_batch
         self._generators = _generators_of_loader(self._adapter)
-        self._iterators = 0  # made before the latest
-        self._drawn = 0  # batches, from the latest
-        self._start = None  # the generators' state when it was made
+        self._iterators = 0  # number created before the latest
+        self._drawn = 0  # batches drawn from the latest
+        self._start = None  # the generators' state when the latest was created
         self._hook_calls = []
         self._hook_state = None
         self._resumed = None
-        self.batches = 0  # in all
+        self.batches = 0  # in total
         self._enumerate = epoch_iterator._enumerate_iterator
         self._make_iterator = epoch_iterator._get_iterator
         epoch_iterator._enumerate_iterator = self._enumerate_batches
@@ -68,7 +68,7 @@ class DataPosition:
 
     @property
     def _is_one_stream(self):
-        """Whether the next epoch goes on with the iterator of this one."""
+        """Whether the next epoch continues with this epoch's iterator."""
         return (
             self._epoch_iterator.steps_per_epoch is not None
             and self._epoch_iterator._current_iterator is not None
@@ -76,16 +76,16 @@ class DataPosition:
 
     @property
     def _is_made(self):
-        """Whether the latest iterator has begun: but on TensorFlow, with the first batch only."""
+        """Whether the latest iterator exists. TensorFlow creates it with the first batch."""
         is_eager = hasattr(self._epoch_iterator, "_distributed_dataset")
         return self._start is not None and (is_eager or self._drawn > 0)
 
     def state(self, step, is_end=False):
-        """Dict of JSON types.
+        """Returns the position as a dict of JSON types.
 
         Args:
-            step: Integer. Batches of this epoch that are done.
-            is_end: Boolean. Whether `fit` is done with its last epoch.
+            step: Integer. The number of completed batches in this epoch.
+            is_end: Boolean. Whether `fit` has finished its last epoch.
         """
         now = random_state.read(self._generators)
         starts_anew = is_end and not self._is_one_stream
@@ -95,7 +95,7 @@ class DataPosition:
             "iterators": self._iterators + (starts_anew and self._is_made),
             "drawn": 0 if starts_anew else self._drawn,
             "start": now if starts_anew else self._start,
-            "now": None if starts_anew else now,  # to make an iterator changes it
+            "now": None if starts_anew else now,  # creating an iterator changes it
             "steps_per_epoch": self._epoch_iterator.num_batches,
             "inferred_steps": self._epoch_iterator._num_batches,
             "hooks": self._hook_calls,
@@ -105,13 +105,13 @@ class DataPosition:
         """Makes the next epoch begin where `state` was read.
 
         Raises:
-            ValueError: if the data are others.
+            ValueError: if the data differs.
         """
         known, found = state["steps_per_epoch"], self._epoch_iterator.num_batches
         if state["step"] and found is not None and known != found:
             raise ValueError(
-                "The checkpoint was written in the middle of an epoch of another number of "
-                "batches, so its place in the data cannot be found: pass the same data, "
+                "The checkpoint was written in the middle of an epoch with a different number of "
+                "batches, so its position in the data cannot be found. Pass the same data, "
                 "`batch_size` and `steps_per_epoch` to `fit`. "
                 f"Received: {found} batches per epoch instead of {known}"
             )
@@ -119,13 +119,13 @@ class DataPosition:
         self._iterators = state["iterators"]
         self._resumed = state
 
-    # In place of the methods of `EpochIterator`
+    # Replacements for methods of `EpochIterator`
 
     def _enumerate_batches(self):
         resumed = self._resumed
         if resumed is not None:
             self._replay_hooks(resumed["hooks"])
-            if self._epoch_iterator._num_batches is None:  # the first epoch has shown it
+            if self._epoch_iterator._num_batches is None:  # known once an epoch has run
                 self._epoch_iterator._num_batches = resumed["inferred_steps"]
         for begin, end, iterator in self._enumerate():
             if resumed is not None:
@@ -155,13 +155,13 @@ class DataPosition:
         return iterator
 
     def _count_iterators(self, count):
-        """Makes a `tf.data.Dataset` give the order of a later epoch, which it counts itself."""
+        """Advances a `tf.data.Dataset`, which counts its iterators, to a later epoch's order."""
         if isinstance(self._adapter, TFDatasetAdapter):
             dataset = getattr(self._epoch_iterator, "_distributed_dataset", self._adapter._dataset)
             for _ in range(count):
                 iter(dataset)
 
-    # What a `PyDataset` does between epochs, such as to shuffle itself
+    # What a `PyDataset` does between epochs, such as shuffling
 
     def _record_hooks(self):
         if not isinstance(self._adapter, PyDatasetAdapter):
@@ -191,7 +191,7 @@ class DataPosition:
         return recorded_hook
 
     def _replay_hooks(self, calls):
-        """Calls what was called up to the epoch that is resumed, but for what begins it."""
+        """Repeats the hook calls up to the resumed epoch, except the one that begins it."""
         done, latest = calls, None
         if calls and calls[-1][0] == "on_epoch_begin":
             done, latest = calls[:-1], calls[-1]
@@ -202,7 +202,7 @@ class DataPosition:
             getattr(self._adapter.py_dataset, name)()
         self._hook_calls = list(done)
         self._hook_state = {key: state[key] for key in ("python", "numpy", "torch") if key in state}
-        if latest is not None:  # the adapter calls it next
+        if latest is not None:  # the adapter makes this call next
             random_state.write({**state, **latest[1]})
 
 
@@ -213,14 +213,14 @@ def _draw(iterator, index, count):
         if not isinstance(error, StopIteration) and type(error).__name__ != "OutOfRangeError":
             raise
         raise ValueError(
-            f"The data ended after {index} batches, but the checkpoint was written after {count}: "
-            "pass the same data to `fit`. A generator must yield the same batches again, from the "
-            f"first one on. Received: {index} batches"
+            f"The data ended after {index} batches, but the checkpoint was written after {count}. "
+            "Pass the same data to `fit`. A generator must yield the same batches again, starting "
+            f"with the first. Received: {index} batches"
         ) from error
 
 
 def _generators_of_loader(adapter):
-    """The `torch.Generator` objects that a `DataLoader` draws its order from, each once."""
+    """Returns each `torch.Generator` that a `DataLoader` draws its order from, once."""
     loader = getattr(adapter, "_dataloader", None)
     batch_sampler = getattr(loader, "batch_sampler", None)
     owners = [
@@ -234,7 +234,7 @@ def _generators_of_loader(adapter):
 
 
 def _warn_of_missing_seed(adapter):
-    """TensorFlow shuffles by operations whose state nobody can read; a seed makes it repeatable."""
+    """Warns if TensorFlow shuffles without a seed: its ops have a state that nobody can read."""
     if isinstance(adapter, TFDatasetAdapter):
         is_random = _shuffles_without_seed(adapter._dataset)
     elif keras.backend.backend() == "tensorflow" and getattr(adapter, "_shuffle", False):
@@ -245,9 +245,9 @@ def _warn_of_missing_seed(adapter):
         return
     if is_random:
         warnings.warn(
-            "TensorFlow shuffles these data without a seed, so another process cannot repeat their "
-            "order: a run that is resumed within an epoch sees some examples twice and others not "
-            "at all. Call `keras.utils.set_random_seed(0)` first, or pass a `seed` to "
+            "TensorFlow shuffles this data without a seed, so another process cannot repeat its "
+            "order: a run that resumes within an epoch sees some examples twice and others not at "
+            "all. Call `keras.utils.set_random_seed(0)` first, or pass a `seed` to "
             "`Dataset.shuffle`.",
             stacklevel=4,
         )

@@ -1,4 +1,4 @@
-"""The files of a folder of checkpoints: which is the newest, writing one, which ones are kept."""
+"""The files in a folder of checkpoints: finding the newest, writing one, removing old ones."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ _TRAINING = "training.json"
 
 
 def find(directory):
-    """List of the paths of the checkpoints in a folder, the newest first."""
+    """Lists the paths of the checkpoints in a folder, newest first."""
     found = {}
     for path in pathlib.Path(directory).glob("checkpoint-*.ktrim"):
         match = _NAME.fullmatch(path.name)
@@ -26,13 +26,13 @@ def find(directory):
 
 
 def write(directory, batches, arrays, training):
-    """Writes a checkpoint, which is there as a whole or not at all.
+    """Writes a checkpoint atomically.
 
     Args:
-        directory: Path. It is made if it is missing.
-        batches: Integer. How many batches have been trained on.
+        directory: Path. It is created if missing.
+        batches: Integer. The number of batches trained on so far.
         arrays: Dict: name -> `numpy.ndarray`.
-        training: Value of JSON types.
+        training: JSON-serializable value.
 
     Returns:
         `pathlib.Path` of the file.
@@ -51,14 +51,14 @@ def write(directory, batches, arrays, training):
 
 @contextlib.contextmanager
 def reading(path):
-    """Gives the `Reader` of a checkpoint, and what it holds beside arrays.
+    """Yields the `Reader` of a checkpoint and its record of training.
 
     Raises:
         keras_trim.FormatError: if the file is damaged.
     """
     with Reader(path, max_bytes=sys.maxsize) as reader:
         if _TRAINING not in reader.files:
-            raise FormatError("The file is no checkpoint: it says nothing of training.")
+            raise FormatError(f"The file is not a checkpoint: it has no {_TRAINING}.")
         try:
             training = json.loads(reader.read_file(_TRAINING))
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -67,7 +67,7 @@ def reading(path):
 
 
 def remove_older(directory, max_to_keep, damaged=()):
-    """Keeps so many of the newest checkpoints, but none of those that are known to be damaged."""
+    """Keeps the newest `max_to_keep` checkpoints, and removes older and damaged ones."""
     kept = 0
     for path in find(directory):
         kept += path not in damaged

@@ -1,16 +1,15 @@
-"""Training in several processes: which of them writes, and what each of them holds."""
+"""Training in several processes: which one writes, and how to collect their values."""
 
 import json
 
-import keras
 import numpy as np
-from keras import ops
 
-BACKEND = keras.backend.backend()
+from keras_trim import hosts
+from keras_trim.backend import BACKEND
 
 
 def is_writer(model):
-    """Whether this process is the one that writes checkpoints."""
+    """Whether this process writes the checkpoints."""
     if BACKEND == "tensorflow":
         strategy = _strategy(model)
         return strategy is None or strategy.extended.should_checkpoint
@@ -18,7 +17,7 @@ def is_writer(model):
 
 
 def is_one_of_several(model):
-    """Whether other processes train with this one."""
+    """Whether other processes train together with this one."""
     if BACKEND == "tensorflow":
         strategy = _strategy(model)
         return strategy is not None and strategy.extended._in_multi_worker_mode()
@@ -26,7 +25,7 @@ def is_one_of_several(model):
 
 
 def index():
-    """Integer: the number of this process. (With TensorFlow 0, as all read the same.)"""
+    """Integer: the rank of this process. On TensorFlow always 0, because all read the same file."""
     if BACKEND == "jax":
         import jax
 
@@ -36,7 +35,7 @@ def index():
 
 
 def count():
-    """Integer: how many processes there are. (With TensorFlow 1, as all read the same.)"""
+    """Integer: the number of processes. On TensorFlow always 1, because all read the same file."""
     if BACKEND == "jax":
         import jax
 
@@ -46,20 +45,13 @@ def count():
 
 
 def to_numpy(variable):
-    """The value of a variable as `numpy.ndarray`; all processes ask for it at the same time."""
-    value = variable.value
-    if BACKEND == "jax" and not (value.is_fully_addressable or value.is_fully_replicated):
-        from jax.experimental import multihost_utils
-
-        value = multihost_utils.process_allgather(value, tiled=True)
-    if hasattr(value, "full_tensor"):  # of PyTorch, spread over devices
-        value = value.full_tensor()
-    # A copy: on the CPU it may be the memory that the next step writes to.
-    return np.array(ops.convert_to_numpy(value))
+    """Returns a variable's value as a `numpy.ndarray`. All processes must call it together."""
+    # Copy it: on the CPU, this may be the memory that the next step overwrites.
+    return np.array(hosts.to_numpy(variable))
 
 
 def gather(value):
-    """List of the JSON values that the processes hold, in order; all call this at the same time."""
+    """Returns the JSON values of all processes, in order. All processes must call it together."""
     if count() == 1:
         return [value]
     if BACKEND == "torch":
@@ -83,7 +75,7 @@ def _strategy(model):
 
 
 def _torch_group():
-    """The module `torch.distributed` if processes train together, or `None`."""
+    """Returns the module `torch.distributed` if processes train together, else `None`."""
     if BACKEND != "torch":
         return None
     import torch

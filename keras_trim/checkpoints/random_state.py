@@ -1,4 +1,4 @@
-"""The states of a process's random number generators, as JSON types; and back."""
+"""Reads and restores the states of a process's random number generators, as JSON types."""
 
 import base64
 import random
@@ -11,13 +11,16 @@ from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR, global_seed_g
 
 
 def read(generators=()):
-    """Dict of JSON types: the state of each generator that training may draw from.
+    """Reads the state of each generator that training may draw from.
 
-    These are Python's, NumPy's and, if it is loaded, PyTorch's, all global. (JAX has none, and
-    those of layers and TensorFlow's `keras.random` are variables.)
+    These are the global generators of Python, NumPy and, if it is loaded, PyTorch. JAX has none.
+    The generators of layers and of `keras.random` on TensorFlow are variables.
 
     Args:
-        generators: List of `torch.Generator`, further ones.
+        generators: List of additional `torch.Generator` objects.
+
+    Returns:
+        Dict of JSON types.
     """
     version, words, gauss = random.getstate()
     state = {
@@ -34,7 +37,7 @@ def read(generators=()):
 
 
 def write(state, generators=()):
-    """Puts the generators back into a state that `read` returned."""
+    """Restores the generators to a state that `read` returned."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(_decode(words).tolist()), gauss))
     np.random.set_state(_decode_tree(state["numpy"]))
@@ -50,16 +53,16 @@ def write(state, generators=()):
 
 
 def read_global_seed():
-    """List of integers: the state of Keras's global `SeedGenerator`; `None` if there is none yet.
+    """Returns the state of Keras's global `SeedGenerator` as a list of integers.
 
-    It is not made here: that would draw from Python's generator.
+    Returns `None` if it does not exist yet. Creating it here would draw from Python's generator.
     """
     generator = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
     return None if generator is None else ops.convert_to_numpy(generator.state.value).tolist()
 
 
 def write_global_seed(state):
-    """Puts the global `SeedGenerator` back into a state that `read_global_seed` returned."""
+    """Restores the global `SeedGenerator` to a state that `read_global_seed` returned."""
     if state is None:
         global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, None)
         return

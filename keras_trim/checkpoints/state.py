@@ -1,4 +1,4 @@
-"""The variables of a model in training, by name, as arrays; and back."""
+"""Reads and restores the variables of a model in training, by name."""
 
 import keras
 import numpy as np
@@ -9,10 +9,11 @@ from keras_trim.storage.errors import FormatError
 
 
 def named_variables(model):
-    """Dict: name -> Keras variable, of all that training changes.
+    """Returns every variable that training changes, as a dict: name -> Keras variable.
 
-    These are weights, seeds of the model's random generators, metrics, and what the optimizers
-    hold, masks included. A name is the variable's path, behind what it belongs to.
+    These are the weights, the seeds of the model's random generators, the metrics, and the
+    variables of the optimizers, including masks. A name is the variable's path after a prefix for
+    its group.
     """
     groups = {"model": model.variables, "metrics": model.metrics_variables}
     groups["optimizer"] = [v for optimizer in _optimizers(model) for v in optimizer.variables]
@@ -32,7 +33,7 @@ def named_variables(model):
 
 
 def _optimizers(model):
-    """The optimizers that are built: of the model, of models in it, and others it holds itself."""
+    """Lists the built optimizers: the model's, those of inner models, and other attributes."""
     found = {}
     for layer in model._flatten_layers():
         if isinstance(layer, keras.Model):
@@ -43,22 +44,22 @@ def _optimizers(model):
 
 
 def read_variables(model):
-    """Dict: name -> `numpy.ndarray`."""
+    """Reads all variables as a dict: name -> `numpy.ndarray`."""
     return {name: processes.to_numpy(v) for name, v in named_variables(model).items()}
 
 
 def load_variables(reader, model):
-    """Assigns what a file holds to a model's variables: all of it, or nothing.
+    """Assigns a file's values to a model's variables: all of them or none.
 
     Args:
         reader: `keras_trim.storage.container.Reader`.
-        model: Keras model that is built, with optimizers that are.
+        model: Built Keras model with built optimizers.
 
     Returns:
-        List of tuples: a variable, and the `numpy.ndarray` that it was assigned.
+        List of tuples: a variable and the `numpy.ndarray` assigned to it.
 
     Raises:
-        ValueError: if the variables of the file and of the model are not the same.
+        ValueError: if the variables of the file and of the model differ.
         keras_trim.FormatError: if the file is damaged.
     """
     variables = named_variables(model)
@@ -72,25 +73,26 @@ def load_variables(reader, model):
     for name, variable in variables.items():
         if name not in saved:
             differences.append(
-                f"the model has {name} of {_of_variable(variable)}, the checkpoint not"
+                f"the model has {name} of {_of_variable(variable)}, the checkpoint does not"
             )
         elif _of_entry(saved[name]) != _of_variable(variable):
             differences.append(
-                f"{name} is of {_of_entry(saved[name])} in the checkpoint, of "
+                f"{name} has {_of_entry(saved[name])} in the checkpoint and "
                 f"{_of_variable(variable)} in the model"
             )
     if differences:
         raise ValueError(
-            "The checkpoint is of another model or optimizer than the one that `fit` was called "
-            "for. Build and compile the same one, in the same order (Keras numbers names that are "
-            "not given; `keras.utils.clear_session()` begins anew), or use another `directory`. "
+            "The checkpoint belongs to a different model or optimizer than the one `fit` is "
+            "training. Build and compile the same one in the same order (Keras numbers objects "
+            "without a name; `keras.utils.clear_session()` resets that), or use another "
+            "`directory`. "
             f"Received: {len(differences)} differences: {'; '.join(differences[:4])}"
             f"{'; ...' if differences[4:] else ''}"
         )
-    arrays = {name: reader.read_array(name) for name in variables}  # may find damage
+    arrays = {name: reader.read_array(name) for name in variables}  # raises if damaged
     for name, array in arrays.items():
         if array.shape != tuple(variables[name].shape):
-            raise FormatError(f"The file is damaged: {name} has another shape than it says.")
+            raise FormatError(f"The file is damaged: {name} does not have its recorded shape.")
     pairs = [(variable, arrays[name]) for name, variable in variables.items()]
     for variable, value in pairs:
         variable.assign(value)

@@ -1,12 +1,14 @@
-"""Files of other runtimes: LiteRT, ONNX, OpenVINO, safetensors."""
+"""Exports models to files for other runtimes: LiteRT, ONNX, OpenVINO, safetensors."""
 
 import dataclasses
 import importlib.util
 import os
 import warnings
+from typing import Any
 
 import keras
 
+from keras_trim.arguments import check_model, described, takes_named
 from keras_trim.atomic import replace_path
 from keras_trim.exporters import litert, onnx, openvino, safetensors
 from keras_trim.exporters.accuracy import FileAccuracy as FileAccuracy
@@ -17,6 +19,7 @@ from keras_trim.exporters.conversion import convert
 from keras_trim.exporters.formats import format_of
 from keras_trim.exporters.preparation import left_unchanged, prepare
 from keras_trim.exporters.verification import FileDiffersError
+from keras_trim.progress import progress
 
 _CONVERTERS = {
     "litert": litert,
@@ -29,17 +32,17 @@ _WEIGHTS = (None, "float16", "int8")
 
 @dataclasses.dataclass(frozen=True)
 class ExportedFile:
-    """What `export` wrote.
+    """The file that `export` wrote.
 
     Args:
         path: String.
         format: String.
         weights: `None`, `"float16"` or `"int8"`.
-        num_bytes: Integer. Size of the file; of OpenVINO, of both.
+        num_bytes: Integer. Size of the file; for OpenVINO, of both files.
         is_sparse: Bool. Whether zeros are stored sparsely.
-        batch_size: Integer that the file is bound to, or `None` (any).
-        largest_error: Float, or `None` (safetensors). The largest difference of the file's outputs
-            to the model's, over the model's largest, on all inputs that it was judged by.
+        batch_size: Integer: the only batch size the file accepts, or `None` (any).
+        largest_error: Float, or `None` (safetensors). The largest difference between outputs of the
+            file and the model, relative to the model's largest output, over all test inputs.
         accuracy: `FileAccuracy` on `representative_data`, or `None`.
     """
 
@@ -53,39 +56,54 @@ class ExportedFile:
     accuracy: FileAccuracy | None = None
 
 
+@takes_named
 def export(
-    model, path, format=None, weights=None, verification_data=None, representative_data=None
-):
-    """Writes a model to a file that another runtime runs, on any backend.
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    format: str | None = None,
+    weights: str | None = None,
+    verification_data: Any = None,
+    representative_data: Any = None,
+    verbose: str | bool = "auto",
+) -> ExportedFile:
+    """Writes a model to a file for another runtime, on any backend.
 
-    The file returns what `model.predict` returns here, in this process and on this backend: it is
-    run on random inputs, of one example and of more, of several sizes where sizes are free, padded
-    and not where they are masked, and on `verification_data`. If it returns anything else, that is
-    an error, which names the first layer where it does. Layers are called as outside of training.
+    The file returns what `model.predict` returns here, in this process and on this backend. To
+    verify that, it is run on `verification_data` and on random inputs: batches of one and more
+    examples, several sizes where sizes are free, and with and without padding where inputs are
+    masked. A difference is an error that names the first layer that differs. Layers are called as
+    in inference.
 
-    The file is complete or not written at all, and replaces an older one only then.
+    The file is written completely or not at all. An existing file is only replaced by a complete
+    one.
 
-    - `"litert"` (`.tflite`): a LiteRT (TensorFlow Lite) model. Weights with 30 % zeros and more are
-      stored sparsely. Needs the extra `litert`; TensorFlow converts it, in a process of its own if
+    - `"litert"` (`.tflite`): a LiteRT (TensorFlow Lite) model. Weights with at least 30 % zeros are
+      stored sparsely. Needs the extra `litert`. TensorFlow converts it, in a separate process if
       another backend is active.
-    - `"onnx"` (`.onnx`): an ONNX model. Needs the extra `onnx`; PyTorch converts it, likewise.
-    - `"openvino"` (`.xml`): OpenVINO's intermediate representation, with the weights in a second
-      file of the same name that ends in `.bin`. Needs the extra `openvino`; PyTorch, likewise.
-    - `"safetensors"` (`.safetensors`): the weights alone, named by their paths;
-      `keras_trim.exporters.safetensors` says how. Needs the extra `safetensors`.
+    - `"onnx"` (`.onnx`): an ONNX model. Needs the extra `onnx`. PyTorch converts it, likewise.
+    - `"openvino"` (`.xml`): OpenVINO's intermediate representation. The weights go to a second file
+      with the same name and the ending `.bin`. Needs the extra `openvino`. PyTorch converts it,
+      likewise.
+    - `"safetensors"` (`.safetensors`): only the weights, named by their paths; for details see
+      `keras_trim.exporters.safetensors`. Needs the extra `safetensors`.
 
-    Models in float16 or bfloat16, mixed or not, are written in float32.
+    Models in float16, bfloat16 or mixed precision are written in float32.
 
     Args:
-        model: Keras model that is built.
-        path: String or path-like. The file; its folder must exist.
-        format: String. By default what `path` ends with says; it may not contradict that.
-        weights: `None` (float32), or what to store them as: `"float16"`, or `"int8"` (LiteRT and
+        model: Built Keras model.
+        path: String or path-like. The file. Its folder must exist.
+        format: String. By default the ending of `path` decides. A given format must not contradict
+            it.
+        weights: How to store weights: `None` (float32), `"float16"`, or `"int8"` (LiteRT and
             safetensors).
-        verification_data: What `model.predict` takes. The first 8 batches are compared, too.
-        representative_data: What `model.predict` takes, a hundred examples or more. LiteRT only:
-            they set the ranges of activations, which are computed in int8 as weights are; inputs
-            and outputs stay float32. How well the file does on them is in the result's `accuracy`.
+        verification_data: Anything that `model.predict` accepts. The first 8 batches are compared,
+            too.
+        representative_data: Anything that `model.predict` accepts, at least a hundred examples.
+            LiteRT only. It sets the ranges of activations, which are then computed in int8, as are
+            weights; inputs and outputs stay float32. The result's `accuracy` tells how well the
+            file does on this data.
+        verbose: `"auto"` (reports progress on a terminal or in a notebook if it takes longer than
+            two seconds), `True` or `False`.
 
     Returns:
         `ExportedFile`.
@@ -93,8 +111,8 @@ def export(
     Raises:
         ImportError: if an extra is not installed.
         OSError: if the file cannot be written.
-        ValueError: if the model cannot be converted, the file does not return what the model does,
-            or an argument is wrong.
+        ValueError: if the model cannot be converted, the file does not return what the model
+            returns, or an argument is invalid.
 
     Example:
 
@@ -104,6 +122,11 @@ def export(
     keras_trim.export(model, "model.tflite", representative_data=x[:200]).accuracy
     ```
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise ValueError(
+            "`path` must be the path of a file: the model comes first, the path second. "
+            f"Received: path={described(path)}"
+        )
     path = os.fspath(path)
     format = format_of(path, format)
     if representative_data is not None and weights is None and format == "litert":
@@ -114,9 +137,10 @@ def export(
         if format == "safetensors":
             made, accuracy = safetensors.convert(model, weights), None
         else:
-            made, accuracy = _convert(
-                model, format, weights, verification_data, representative_data
-            )
+            with progress(f"exporting to {format}", verbose=verbose):
+                made, accuracy = _convert(
+                    model, format, weights, verification_data, representative_data
+                )
         files = made.data if isinstance(made.data, dict) else {"": made.data}
         for ending, data in files.items():
             if ending not in ("", ".xml"):
@@ -124,7 +148,7 @@ def export(
             else:
                 temporary.write_bytes(data)
     for warning in made.warnings:
-        warnings.warn(f"{path}: {warning}.", stacklevel=2)
+        warnings.warn(f"{path}: {warning}.", stacklevel=3)
     return ExportedFile(
         path,
         format,
@@ -138,13 +162,13 @@ def export(
 
 
 def make_file(model, format):
-    """What `export` would write, by its defaults.
+    """Returns what `export` would write with its defaults.
 
     Returns:
         `Converted`.
 
     Raises:
-        ImportError, ValueError: as `export`.
+        ImportError, ValueError: like `export`.
     """
     _validate(model, format, None, None, None)
     _require_packages(format)
@@ -152,7 +176,7 @@ def make_file(model, format):
 
 
 def _convert(model, format, weights, verification_data, representative_data):
-    """The file of a model, and its accuracy on the data, or `None`."""
+    """Returns the file of a model, and its accuracy on the representative data or `None`."""
     converter = _CONVERTERS[format]
     prepared = prepare(model)
     cases = make_cases(prepared, verification_data)
@@ -186,18 +210,18 @@ def _convert(model, format, weights, verification_data, representative_data):
 
 
 def _difference(prepared, converter, error, format, weights):
-    """The error that says where a file differs."""
+    """Returns an error that says where a file differs."""
     layer = first_difference(prepared, converter, error.case)
     if layer is not None:
         where = (
-            f"the first layer with other outputs is '{prepared.name_of(layer)}' "
+            f"the first layer whose outputs differ is '{prepared.name_of(layer)}' "
             f"({type(layer).__name__}): replace it, or use KERAS_BACKEND={converter.BACKEND} and "
             "compare what `model.predict` returns there"
         )
     elif weights is not None:
-        where = "in float32 each layer is right: leave `weights` out"
+        where = "in float32 every layer is right: leave out `weights`"
     else:
-        where = "each layer alone is right, so where it arises is not known"
+        where = "every layer alone is right, so the source of the difference is unknown"
     return ValueError(
         f"The file would not return what the model returns here, on the {keras.backend.backend()} "
         f"backend: {error}; {where}. No file was written. "
@@ -211,8 +235,7 @@ def _write_beside(path, ending, data):
 
 
 def _validate(model, format, weights, verification_data, representative_data):
-    if not isinstance(model, keras.Model):
-        raise ValueError(f"`model` must be a Keras model. Received: model={model!r}")
+    check_model(model, must_be_built=False)
     if weights not in _WEIGHTS:
         raise ValueError(
             f"`weights` must be one of {', '.join(map(repr, _WEIGHTS))}. "
@@ -220,7 +243,7 @@ def _validate(model, format, weights, verification_data, representative_data):
         )
     if format in ("onnx", "openvino") and weights == "int8":
         raise ValueError(
-            f"{format} files are written in float32 or float16: make the file smaller with "
+            f"{format} files are written in float32 or float16. For a smaller file, use "
             "`onnxruntime.quantization` or `nncf`. "
             f"Received: format={format!r}, weights={weights!r}"
         )
@@ -232,19 +255,19 @@ def _validate(model, format, weights, verification_data, representative_data):
     if format == "safetensors":
         if verification_data is not None:
             raise ValueError(
-                "A safetensors file holds weights only, which no data are needed to verify. "
+                "A safetensors file only holds weights, which need no data to verify. "
                 "Received: verification_data, format='safetensors'"
             )
         if not model.built:
             raise ValueError(
-                "The model has no weights yet: build it first, by `model.build(input_shape)` or "
-                f"by calling it on a batch. Received: model={model.name}"
+                "The model has no weights yet. Build it first with `model.build(input_shape)` or "
+                f"call it on a batch. Received: model={model.name}"
             )
         return
     if not model.built or not getattr(model, "inputs", None):
         raise ValueError(
-            "The model's inputs are not known: it must be a Sequential or Functional model, built "
-            f"by a `keras.Input` or `model.build(input_shape)`. Received: model={model.name}"
+            "The model's inputs are not known. It must be a Sequential or Functional model, built "
+            f"with a `keras.Input` or `model.build(input_shape)`. Received: model={model.name}"
         )
     refuse_text(model.inputs)
     quantized = [
@@ -254,18 +277,20 @@ def _validate(model, format, weights, verification_data, representative_data):
     ]
     if format == "litert" and quantized:
         raise ValueError(
-            "TensorFlow's converter cannot convert layers that Keras has quantized: export the "
-            "model as it was before `quantize`, with weights='int8' for a small file. "
+            "TensorFlow's converter cannot convert layers that Keras has quantized. Export the "
+            "model from before `quantize`; weights='int8' makes a small file. "
             f"Received: {', '.join(quantized[:4])}{' ...' if quantized[4:] else ''}"
         )
 
 
 def _require_packages(format):
-    """Looks before the work: a process that converts takes seconds to find out."""
+    """Checks for packages before the work: the converting process needs seconds to find out."""
     packages = _CONVERTERS[format].PACKAGES
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
+        # No extra brings a TensorFlow over the one that may be there.
+        extras = f"{format},tensorflow" if "tensorflow" in missing else format
         raise ImportError(
-            f"Exporting in the format '{format}' needs: pip install \"keras-trim[{format}]\". "
+            f"Exporting in the format '{format}' needs: pip install \"keras-trim[{extras}]\". "
             f"Not found: {', '.join(missing)}. Received: format='{format}'"
         )

@@ -1,4 +1,4 @@
-"""How well a quantized file does on the user's data, beside the model that it was made of."""
+"""Measures the accuracy of a quantized file on the user's data, against its float model."""
 
 import dataclasses
 
@@ -13,10 +13,10 @@ class FileAccuracy:
 
     Args:
         num_examples: Integer.
-        relative_error: Float. The root of the mean square of differences, over that of the model's
+        relative_error: Float. Root mean square of the differences, relative to that of the model's
             outputs.
-        agreement: Float, or `None`. The share of examples for which both have their largest output
-            at the same place; of the first output that has several.
+        agreement: Float, or `None`. The fraction of examples for which file and model have the same
+            largest output, in the first output with several values.
     """
 
     num_examples: int
@@ -31,7 +31,7 @@ class FileAccuracy:
 
     @classmethod
     def of(cls, run, cases, batch_size=1):
-        """Runs a file on `cases`, a few examples after another."""
+        """Runs a file on `cases`, `batch_size` examples at a time."""
         errors = sizes = 0.0
         count = same = compared = 0
         for case in cases:
@@ -54,17 +54,17 @@ class FileAccuracy:
 
 
 def representative_cases(prepared, data):
-    """The user's data and what the model returns for them.
+    """Reads the user's data and runs the model on it.
 
     Args:
         prepared: `Prepared`.
-        data: What `model.predict` takes.
+        data: Anything that `model.predict` accepts.
 
     Returns:
-        List of `Case`, one for each batch.
+        List of `Case`, one per batch.
 
     Raises:
-        ValueError: if `data` are not what the model takes.
+        ValueError: if `data` does not match the model's inputs.
     """
     return [
         Case(f"batch {number} of the representative data", inputs, call(prepared.model, inputs))

@@ -1,4 +1,4 @@
-"""Which layer of a model a file computes otherwise than the user's backend does."""
+"""Finds the layer of a model that a file computes differently from the user's backend."""
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ from keras_trim.exporters.verification import TOLERANCE
 
 
 def first_difference(prepared, converter, case):
-    """Finds the first layer whose outputs differ, by a file that returns those of all layers.
+    """Finds the first layer whose outputs differ, using a file that returns all layers' outputs.
 
     Args:
         prepared: `Prepared`.
@@ -18,7 +18,7 @@ def first_difference(prepared, converter, case):
         case: `Case` for which a file differs.
 
     Returns:
-        The layer, or `None`: where each layer alone is right, or not all can be converted.
+        The layer. `None` if every layer alone is right, or not all layers can be converted.
     """
     functional = getattr(prepared.model, "_functional", None) or prepared.model
     layers, tensors = _steps(functional)
@@ -29,7 +29,7 @@ def first_difference(prepared, converter, case):
         probe = Prepared(probe, prepared.source, prepared.names, prepared.precision, [])
         expected = call(probe.model, case.inputs)
         (values,) = trial(probe, converter, [Case(case.name, case.inputs, [])])
-    except Exception:  # a layer in the middle may give what no file can
+    except Exception:  # an inner layer may return something that files cannot
         return None
     if len(values) != len(expected):
         return None
@@ -44,7 +44,7 @@ def first_difference(prepared, converter, case):
 
 
 def _steps(functional):
-    """The layers of a model and their outputs, in the order in which they run."""
+    """Lists the layers of a model and their outputs, in execution order."""
     layers, tensors = [], []
     for depth in sorted(functional._nodes_by_depth, reverse=True):
         for node in functional._nodes_by_depth[depth]:
@@ -57,7 +57,7 @@ def _steps(functional):
 
 
 def _within(layer, tensor, known, prepared, converter, case):
-    """The layer of a nested model that is to blame, or `None`."""
+    """Returns the first layer of a nested model that differs, or `None`."""
     if not isinstance(layer, keras.Model) or not getattr(layer, "inputs", None):
         return None
     node = tensor._keras_history.operation._inbound_nodes[tensor._keras_history.node_index]

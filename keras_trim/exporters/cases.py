@@ -1,7 +1,7 @@
-"""Inputs to judge a file by, and what the user's model returns for them.
+"""Test inputs for a file, and the outputs of the user's model for them.
 
-The model is called in the user's own process and on the user's backend. Its answers are handed to
-whatever process converts; nobody else's are asked for.
+The model is called in the user's own process, on the user's backend. These outputs are passed to
+whatever process converts it; nothing else counts as a reference.
 """
 
 import dataclasses
@@ -15,30 +15,32 @@ from keras_trim.exporters.preparation import left_unchanged, reset_states
 from keras_trim.exporters.reasons import reason
 from keras_trim.exporters.samples import filler, input_readers, pad, random_inputs
 
-# One example, a prime and a larger number; converters trace with 2, as they take 1 for a constant.
+# One example, a prime, and a larger number. Converters trace with 2, since they treat 1 as a
+# constant.
 _BATCHES = (1, 3, 7)
-# The same of images and sequences; a layer may not take the first ones, such as those below its
-# window. Converters trace with 32.
+# Likewise for sizes of images and sequences. A layer may reject the first ones, for example those
+# below its window. Converters trace with 32.
 _SIZES = (
     (1, 2, 3, 5, 8, 12, 18, 24),
     (13, 29, 37, 61, 101, 149, 211),
     (40, 48, 64, 96, 128, 192, 256, 331),
 )
-_MOST_BATCHES = 8  # of the user's own data
-# Of a coarser dtype, over the largest output: what its rounding adds up to in a deep network.
+_MOST_BATCHES = 8  # of the user's data
+# Tolerance for low-precision models, relative to the largest output: in a deep network, rounding
+# adds up to this much.
 _ROUNDING = {"float32": 1e-4, "float16": 0.03, "bfloat16": 0.15}
 
 
 class MismatchError(ValueError):
-    """Something does not return what the model returns."""
+    """Outputs differ from what the model returns."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One batch of inputs and what the model returns for it.
+    """One batch of inputs and the model's outputs for it.
 
     Args:
-        name: String. What is special about it, for an error.
+        name: String. Describes the case in error messages.
         inputs: List of arrays, in the order of `model.inputs`.
         outputs: List of arrays, in the order of the model's flat outputs.
     """
@@ -49,18 +51,18 @@ class Case:
 
 
 def make_cases(prepared, data=None):
-    """Makes the cases of a model: each free size at three values, masks, the user's own data.
+    """Makes test cases: each free size at three values, masked inputs, and the user's data.
 
     Args:
         prepared: `Prepared`.
-        data: What `model.predict` takes, or `None`.
+        data: Anything that `model.predict` accepts, or `None`.
 
     Returns:
         List of `Case`.
 
     Raises:
-        ValueError: if the model cannot be called, does not return the same twice, or `data` is not
-            what it takes.
+        ValueError: if the model cannot be called, does not return the same twice, or does not
+            accept `data`.
     """
     model = prepared.model
     refuse_text(model.inputs)
@@ -70,7 +72,7 @@ def make_cases(prepared, data=None):
             cases += [*_free_sizes(prepared), *_masked(prepared)]
         except MismatchError:
             raise
-        except ValueError:  # the model takes special inputs
+        except ValueError:  # the model only accepts special inputs
             if not cases:
                 raise
         _check_repeatable(prepared, cases[0])
@@ -78,24 +80,24 @@ def make_cases(prepared, data=None):
 
 
 def refuse_text(tensors):
-    """Raises `ValueError` if one of the inputs takes text, which no other runtime does."""
+    """Raises `ValueError` if an input takes text, which no other runtime supports."""
     for tensor in tensors:
         if tensor.dtype == "string":
             raise ValueError(
-                "Models that take text run in Keras only: make a model of the layers behind those "
+                "Models that take text only run in Keras. Make a model of the layers after those "
                 f"that turn text into numbers. Received: input '{tensor.name}' of dtype string"
             )
 
 
 def call(model, inputs):
-    """The outputs of a model for flat inputs, as a flat list of NumPy arrays."""
+    """Calls a model on flat inputs. Returns its outputs as a flat list of NumPy arrays."""
     structure = keras.tree.pack_sequence_as(input_structure(model), list(inputs))
     outputs = model(structure, training=False)
     return [keras.ops.convert_to_numpy(value) for value in keras.tree.flatten(outputs)]
 
 
 def input_structure(model):
-    """The inputs of a model, nested as it takes them."""
+    """Returns the inputs of a model, nested as it expects them."""
     structure = getattr(model, "_inputs_struct", None)
     return model.inputs[0] if structure is None else structure
 
@@ -103,7 +105,7 @@ def input_structure(model):
 def read_inputs(prepared, data):
     """Yields the flat inputs of each batch of the user's data, in the dtypes of the copy.
 
-    A batch that is not of the size that the model is bound to, such as the last one, is left out.
+    If the model has a fixed batch size, batches of other sizes, such as the last one, are skipped.
     """
     structure, specs = batches.signature(prepared.source)
     size = specs[0]["shape"][0]
@@ -124,19 +126,19 @@ def _given(prepared, data):
 
 
 def _as_taken(prepared, inputs):
-    """The inputs in the dtypes of the model that is converted; a file takes all that there are."""
+    """Converts inputs to the dtypes of the converted model. Files need all inputs."""
     names = [name for name, x in zip(prepared.input_names, inputs, strict=True) if x is None]
     if names:
         raise ValueError(
-            "Files take all inputs, also those that are optional in Keras: pass arrays for them. "
-            f"Received: None for {', '.join(map(repr, names))}"
+            "Files need all inputs, including those that are optional in Keras. Pass arrays for "
+            f"them. Received: None for {', '.join(map(repr, names))}"
         )
     tensors = prepared.model.inputs
     return [x.astype(tensor.dtype) for x, tensor in zip(inputs, tensors, strict=True)]
 
 
 def _free_sizes(prepared):
-    """A case for each of three sizes; one in which sizes differ, too, if several are free."""
+    """Returns a case for each of three sizes, and one with mixed sizes if several are free."""
     tensors = prepared.model.inputs
     free = [
         (i, axis)
@@ -157,13 +159,13 @@ def _free_sizes(prepared):
             cases.append(_random_case(prepared, "inputs of several sizes", _BATCHES[1], mixed))
         except MismatchError:
             raise
-        except Exception:  # sizes that must be equal
+        except Exception:  # these sizes must be equal
             pass
     return cases
 
 
 def _first_accepted(prepared, batch, sizes, free):
-    """The case of the first size that Keras takes, and that size."""
+    """Returns the case of the first size that Keras accepts, and that size."""
     for size in sizes:
         name = f"batches of {batch}" + (f", size {size} where sizes are free" if free else "")
         try:
@@ -173,9 +175,9 @@ def _first_accepted(prepared, batch, sizes, free):
         except Exception as problem:
             error = problem
     raise ValueError(
-        f"The model cannot be called on random inputs ({name}): {reason(error)}. Pass "
-        "`verification_data` if it takes special ones, and a `keras.Input` of known sizes if it "
-        "takes no others. "
+        f"The model cannot be called on random inputs ({name}): {reason(error)}. If it only "
+        "accepts special inputs, pass `verification_data`; if it only accepts certain sizes, use a "
+        "`keras.Input` with them. "
         f"Received: model={prepared.source.name}"
     ) from error
 
@@ -188,7 +190,7 @@ def _random_case(prepared, name, batch, sizes):
 
 
 def _masked(prepared):
-    """Cases in which the inputs that are masked are padded, behind and before."""
+    """Returns cases in which masked inputs are padded, once at the end and once at the start."""
     model = prepared.model
     shapes = [[tensor.shape[0] or 3, *tensor.shape[1:]] for tensor in model.inputs]
     fillers = [filler(found) for found in input_readers(model)]
@@ -206,13 +208,13 @@ def _masked(prepared):
             cases.append(_answer(prepared, f"inputs that are padded {place}", arrays))
         except MismatchError:
             raise
-        except Exception:  # sizes that Keras does not take; of others there are cases
+        except Exception:  # Keras rejects these sizes; other cases cover other sizes
             pass
     return cases
 
 
 def _answer(prepared, name, inputs):
-    """The case of these inputs."""
+    """Returns the case for these inputs."""
     outputs = call(prepared.model, inputs)
     if prepared.is_copy:
         reset_states(prepared.source)
@@ -220,7 +222,7 @@ def _answer(prepared, name, inputs):
         difference = largest_difference(outputs, own)
         if difference > _ROUNDING[prepared.precision]:
             raise MismatchError(
-                f"The model in float32 does not give the outputs of this one, which computes in "
+                f"In float32, the model does not give the outputs that it gives in "
                 f"{prepared.precision}: for {name} they differ by {difference:.2g} of the largest. "
                 "Check that no value overflows. "
                 f"Received: model={prepared.source.name}"
@@ -232,18 +234,18 @@ def _check_repeatable(prepared, case):
     again = call(prepared.model, case.inputs)
     if largest_difference(again, case.outputs) > 1e-3:
         raise MismatchError(
-            "The model returns something else each time that it is called on the same inputs, so "
-            "no file can be compared with it: export it without layers that are random outside of "
+            "The model returns something different each time it is called on the same inputs, so "
+            "no file can be compared with it. Export it without layers that are random outside "
             f"training (such as Dropout called with training=True). "
             f"Received: model={prepared.source.name}"
         )
 
 
 def largest_difference(values, expected):
-    """The largest difference of lists of arrays, over the largest expected magnitude.
+    """Returns the largest difference of two lists of arrays, relative to the largest expected.
 
     Returns:
-        Float; infinity if shapes differ, or a value is finite in one of them only.
+        Float. Infinity if shapes differ, or if a value is finite in only one of them.
     """
     worst = 0.0
     if len(values) != len(expected):

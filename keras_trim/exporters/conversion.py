@@ -1,8 +1,8 @@
-"""Running a converter under the Keras backend that it needs.
+"""Runs a converter under the Keras backend that it needs.
 
-A Keras process has one backend for life. Where it is the converter's, the converter runs in this
-process, which knows the user's own classes; else in another one, which loads the model from a
-temporary file. What the model returned in this process goes there, too.
+A process can only use one Keras backend. If that is the converter's, the converter runs here, where
+the user's own classes are known. Otherwise it runs in another process, which loads the model from a
+temporary file. The outputs that the model returned here are sent along.
 """
 
 import json
@@ -22,9 +22,9 @@ def convert(prepared, converter, cases, **options):
 
     Args:
         prepared: `Prepared`.
-        converter: The module, which names its `BACKEND` and its `RUNTIME`.
-        cases: List of `Case`, to judge the file by.
-        **options: What JSON can hold, and lists of `Case`.
+        converter: The module. It declares its `BACKEND` and its `RUNTIME`.
+        cases: List of `Case` to verify the file with.
+        **options: Values that JSON can hold, and lists of `Case`.
 
     Returns:
         `Converted`.
@@ -38,10 +38,10 @@ def convert(prepared, converter, cases, **options):
 
 
 def trial(prepared, converter, cases):
-    """Runs `trial(model, cases)` likewise: what a converted file returns, unjudged.
+    """Runs `trial(model, cases)` in the same way, and returns a file's outputs unverified.
 
     Returns:
-        List of lists of arrays, one for each case.
+        List of lists of arrays, one per case.
     """
     return _run(prepared, converter, "trial", cases, {})
 
@@ -74,7 +74,7 @@ def _run(prepared, converter, task, cases, options):
         if result is None:
             lines = process.stderr.strip().splitlines() or ["it printed nothing"]
             raise ValueError(
-                f"The process that converts the model ended early, with exit code "
+                f"The process that converts the model ended early with exit code "
                 f"{process.returncode}: {lines[-1][:300]}. Received: model={prepared.source.name}"
             )
         return _result(result, folder, cases)
@@ -84,7 +84,7 @@ def _environment(backend):
     return {
         **os.environ,
         "KERAS_BACKEND": backend,
-        # The worker may not take the accelerator's memory from under this process.
+        # Keep the worker from taking the accelerator's memory away from this process.
         "CUDA_VISIBLE_DEVICES": "",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
@@ -109,7 +109,7 @@ def _result(result, folder, cases):
 
 
 def _own_classes(model):
-    """The classes of layers that are not Keras's, as pairs of a module and a name in it."""
+    """Lists the classes of layers outside Keras, as pairs of a module and a name in it."""
     classes = {type(layer) for layer in (model, *model._flatten_layers())}
     pairs = {(own.__module__, own.__qualname__) for own in classes}
     return sorted(pair for pair in pairs if pair[0].split(".")[0] != "keras")

@@ -1,4 +1,4 @@
-"""The process that `conversion.convert` starts: reads a job, loads the model, converts it."""
+"""The process that `conversion.convert` starts: reads a job, loads the model and converts it."""
 
 import dataclasses
 import importlib
@@ -31,7 +31,7 @@ def main():
                 "difference": str(error.difference),
                 "runtime": error.runtime,
             }
-    except Exception as error:  # converters raise whatever they do
+    except Exception as error:  # converters may raise anything
         message = (
             f"The model cannot be converted: {type(error).__name__}: {_reason(error)}. "
             f"Received: model={job['name']}"
@@ -57,7 +57,7 @@ def _store(made, folder):
 
 
 def store_arrays(folder, lists, name):
-    """Writes lists of arrays to a folder; returns what `load_arrays` reads them by."""
+    """Writes lists of arrays to a folder. Returns a description for `load_arrays`."""
     flat = {f"{i}_{j}": array for i, arrays in enumerate(lists) for j, array in enumerate(arrays)}
     np.savez(os.path.join(folder, f"{name}.npz"), **flat)
     return {"name": name, "counts": [len(arrays) for arrays in lists]}
@@ -71,7 +71,7 @@ def load_arrays(folder, stored):
 
 
 def store_cases(folder, options):
-    """The options, with lists of `Case` in files."""
+    """Replaces lists of `Case` in the options by files."""
     stored = {}
     for key, value in options.items():
         if isinstance(value, list) and value and dataclasses.is_dataclass(value[0]):
@@ -86,7 +86,7 @@ def store_cases(folder, options):
 
 
 def load_cases(folder, options):
-    """The options that `store_cases` stored."""
+    """Inverts `store_cases`."""
     from keras_trim.exporters.cases import Case
 
     loaded = {}
@@ -104,20 +104,20 @@ def _load(path, classes, name):
     custom_objects = dict(_import_class(*own) for own in classes)
     custom_objects.pop(None, None)
     try:
-        # The file is this user's own model, written a moment ago: its Lambda layers are safe.
+        # The file is this user's model, written moments ago, so its Lambda layers are safe.
         return keras.models.load_model(path, custom_objects, compile=False, safe_mode=False)
     except Exception as error:
         backend = keras.backend.backend()
         raise ValueError(
             f"The model must be converted in a process with the {backend} backend, which cannot "
-            f"load it: {_reason(error)}. Put its own classes into a module that Python can "
+            f"load it: {_reason(error)}. Move its custom classes to a module that Python can "
             f"import (not a notebook or `__main__`), or run your program with "
             f"KERAS_BACKEND={backend}. Received: model={name}"
         ) from error
 
 
 def _import_class(module, name):
-    """A pair of the name and the class, or of `None`s if it cannot be imported."""
+    """Returns the name and the class, or two `None`s if it cannot be imported."""
     try:
         found = importlib.import_module(module)
         for part in name.split("."):
@@ -128,7 +128,7 @@ def _import_class(module, name):
 
 
 def _reason(error):
-    """The sentence of a long message that says what is missing."""
+    """Returns the sentence of a long message that says what is missing."""
     missing = re.search(r"Could not (locate|find) [^\n.]*", str(error))
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     sentence = missing[0] if missing else lines[0] if lines else type(error).__name__

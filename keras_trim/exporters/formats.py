@@ -1,30 +1,37 @@
-"""Which format a file's name means."""
+"""Determines a file's format from its name."""
 
 import os
 
-# A format and the endings of its files, the first of which is the usual one.
+# Each format with the endings of its files, the usual one first.
 ENDINGS = {
     "litert": (".tflite", ".litert"),
     "onnx": (".onnx",),
     "openvino": (".xml",),
     "safetensors": (".safetensors",),
 }
-# Files of other kinds, for which an exported one would be taken.
+# Endings of other kinds of files, which an exported file must not be mistaken for.
 _OTHERS = (".keras", ".h5", ".hdf5", ".ktrim", ".engine", ".bin", ".pt", ".pth", ".pb", ".npz")
 
 
+_OTHER_WRITERS = {
+    **dict.fromkeys((".keras", ".h5"), " Files of Keras are written by `model.save(path)`."),
+    ".ktrim": " Sparse files are written by `keras_trim.save(model, path)`.",
+    ".engine": " Engines are written by `keras_trim.inference.Engine(model).save(path)`.",
+}
+
+
 def format_of(path, format=None):
-    """The format of a file.
+    """Returns the format of a file.
 
     Args:
         path: String or path-like.
-        format: String, or `None`: what `path` ends with says.
+        format: String, or `None` to go by the ending of `path`.
 
     Returns:
         String, a key of `ENDINGS`.
 
     Raises:
-        ValueError: if `path` says nothing, or something else than `format`.
+        ValueError: if the ending of `path` is unknown or contradicts `format`.
     """
     if format is not None and format not in ENDINGS:
         formats = ", ".join(map(repr, ENDINGS))
@@ -37,12 +44,12 @@ def format_of(path, format=None):
         known = ", ".join(by_ending)
         wanted = f" For {format} files: {', '.join(ENDINGS[format])}." if format else ""
         raise ValueError(
-            f"`path` must end in what the format is called by: {known}.{wanted} "
-            f"Received: path={path}, format={format!r}"
+            f"`path` must have the ending of its format: {known}.{wanted}"
+            f"{_OTHER_WRITERS.get(ending, '')} Received: path={path}, format={format!r}"
         )
     if format is not None and said not in (None, format):
         raise ValueError(
-            f"`path` ends as {said} files do, and `format` is another: change one of them, or "
-            f"leave `format` out. Received: path={path}, format={format!r}"
+            f"`path` has the ending of {said} files, but `format` is different. Change one of "
+            f"them, or leave out `format`. Received: path={path}, format={format!r}"
         )
     return format or said

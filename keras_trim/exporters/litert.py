@@ -1,8 +1,9 @@
-"""LiteRT (TensorFlow Lite) files, with zeros stored sparsely.
+"""Writes LiteRT (TensorFlow Lite) files, with zeros stored sparsely.
 
 TensorFlow's converter makes them, so this runs under the TensorFlow backend. It stores a weight of
-rank 2 or 4 sparsely if 30 % of it or more are zero, and inserts a `DENSIFY` operation behind it
-unless a Dense kernel is zero in whole blocks of 4 inputs, which LiteRT multiplies sparsely.
+rank 2 or 4 sparsely if at least 30 % of it is zero, and inserts a `DENSIFY` operation after it. The
+exception is a Dense kernel with zeros in whole blocks of 4 inputs, which LiteRT multiplies
+sparsely.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ from keras_trim.exporters.verification import TOLERANCE, Converted, one_example,
 BACKEND = "tensorflow"
 RUNTIME = "LiteRT"
 PACKAGES = ("ai_edge_litert", "tensorflow")
-# Coarser weights give other outputs; that is the user's choice, but none of them overflows.
+# Coarser weights change outputs, which is the user's choice. But nothing may overflow.
 _ANY = 1e300
 
 
@@ -29,10 +30,10 @@ def convert(model, cases, weights=None, representative=None):
     """Converts a model under the TensorFlow backend.
 
     Args:
-        model: Keras model that is built, in float32.
-        cases: List of `Case`, to judge the file by.
-        weights: `None` (as they are), `"float16"` or `"int8"`.
-        representative: List of `Case`, or `None`: for activations in int8, too.
+        model: Built Keras model in float32.
+        cases: List of `Case` to verify the file with.
+        weights: `None` (unchanged), `"float16"` or `"int8"`.
+        representative: List of `Case` for activations in int8, or `None`.
 
     Returns:
         `Converted`.
@@ -49,7 +50,7 @@ def convert(model, cases, weights=None, representative=None):
                 "convert recurrent layers for batches of any size"
             )
             cases = one_example(cases)
-        # In float32 first: whatever the weights, the file must compute what the model does.
+        # First in float32: for any weights, the file must compute what the model computes.
         data, names = _call_converter(folder, model), _names(model)
         error = verify(runner(data, names), cases, RUNTIME)
         if weights is not None:
@@ -60,7 +61,7 @@ def convert(model, cases, weights=None, representative=None):
             return _sparsest(
                 dense, _call_converter(folder, model, weights, sparse=True), model, cases
             )
-        # LiteRT 2.3 refuses most files of sparse int8 weights, and runs the others wrongly.
+        # LiteRT 2.3 rejects most files with sparse int8 weights, and runs the others wrongly.
         if representative is None and _has_zeros(model):
             notes.append(
                 "int8 weights are stored densely: LiteRT cannot run sparse ones. Above about "
@@ -70,7 +71,7 @@ def convert(model, cases, weights=None, representative=None):
 
 
 def trial(model, cases):
-    """What a file in float32 returns for each case."""
+    """Returns the outputs of a float32 file for each case."""
     with _saved(model) as (folder, batch_size):
         run = runner(_call_converter(folder, model), _names(model))
         return [_in_rows(run, case.inputs) if batch_size else run(case.inputs) for case in cases]
@@ -86,8 +87,8 @@ def _in_rows(run, inputs):
 
 
 def _sparsest(dense, sparse, model, cases):
-    """The smaller file of two, if it returns the same."""
-    if len(sparse) >= len(dense.data):  # few zeros: their indices cost more than they do
+    """Returns the smaller of two files, if its outputs are the same."""
+    if len(sparse) >= len(dense.data):  # with few zeros, indices cost more than they save
         return dense
     tolerance = max(TOLERANCE, 1.5 * dense.largest_error)
     try:
@@ -104,15 +105,15 @@ def _sparsest(dense, sparse, model, cases):
 
 @contextlib.contextmanager
 def _saved(model):
-    """A folder with the model as TensorFlow saves it, and the batch size that it is bound to."""
-    # The loops of recurrent layers need a known batch size, or operations that LiteRT lacks.
+    """Yields a folder with TensorFlow's saved model, and the file's fixed batch size or `None`."""
+    # Loops of recurrent layers need a fixed batch size, or else operations that LiteRT lacks.
     is_recurrent = any(isinstance(layer, keras.layers.RNN) for layer in model._flatten_layers())
     batch_size = 1 if is_recurrent and model.inputs[0].shape[0] is None else None
     with (
         warnings.catch_warnings(),
         tempfile.TemporaryDirectory(prefix="keras_trim_") as folder,
     ):
-        warnings.simplefilter("ignore")  # TensorFlow's own, about its parts
+        warnings.simplefilter("ignore")  # TensorFlow's warnings about its internals
         try:
             with time_distributed.as_batches():
                 _save(model, folder, batch_size)
@@ -141,7 +142,7 @@ def _save(model, folder, batch_size):
 def _call_converter(folder, model, weights=None, sparse=False, representative=None):
     import tensorflow as tf
 
-    # A converter of a concrete function would leave the variables out of the file.
+    # Converting a concrete function would leave the variables out of the file.
     converter = tf.lite.TFLiteConverter.from_saved_model(folder)
     converter.optimizations = []
     if sparse:
@@ -160,7 +161,7 @@ def _call_converter(folder, model, weights=None, sparse=False, representative=No
 
 
 def _examples(cases, model):
-    """One example after another, by the names of inputs."""
+    """Yields one example at a time, as a dict by names of inputs."""
     size = model.inputs[0].shape[0] or 1
     for case in cases:
         for first in range(0, len(case.inputs[0]), size):
@@ -176,7 +177,7 @@ def _failure(error, model):
 
 
 def runner(data, names, num_threads=1):
-    """The file as a function of a list of arrays, those of the inputs called `names`."""
+    """Returns the file as a function of a list of arrays, for the inputs called `names`."""
     from ai_edge_litert.interpreter import Interpreter
 
     signature = Interpreter(model_content=data, num_threads=num_threads).get_signature_runner()
@@ -189,13 +190,13 @@ def runner(data, names, num_threads=1):
 
 
 def _output_order(name):
-    """`output_2` before `output_10`."""
+    """Sorts `output_2` before `output_10`."""
     stem, _, number = name.rpartition("_")
     return (stem, int(number)) if number.isdigit() else (name, 0)
 
 
 def _has_zeros(model):
-    """Whether a weight is sparse enough for the converter to store it sparsely."""
+    """Whether the converter would store some weight sparsely."""
     values = (keras.ops.convert_to_numpy(variable) for variable in model.variables)
     return any(
         value.ndim in (2, 4) and np.count_nonzero(value) <= 0.7 * value.size for value in values

@@ -1,8 +1,8 @@
-"""ONNX files.
+"""Writes ONNX files.
 
-PyTorch's exporter makes them, so this runs under the torch backend: it is the one that keeps the
-batch size open for all of Keras's layers and adds no casts. Recurrent layers become loops of ONNX,
-as PyTorch's exporter would unroll them for one number of steps.
+PyTorch's exporter makes them, so this runs under the torch backend: only that exporter keeps the
+batch size free for all of Keras's layers and adds no casts. Recurrent layers become ONNX loops,
+because PyTorch's exporter would unroll them for a fixed number of steps.
 """
 
 import contextlib
@@ -21,20 +21,20 @@ from keras_trim.exporters.verification import Converted, FileDiffersError, one_e
 BACKEND = "torch"
 RUNTIME = "ONNX Runtime"
 PACKAGES = ("onnx", "onnxruntime", "onnxscript", "torch")
-# Two sample sizes that no layer has: the exporter takes a size of 1 for a constant.
+# Sample sizes that no layer has. The exporter treats a size of 1 as a constant.
 _BATCH = 2
 _UNKNOWN_SIZE = 32
-_HALF_TOLERANCE = 0.02  # of weights in float16
+_HALF_TOLERANCE = 0.02  # for weights in float16
 
 
 def convert(model, cases, weights=None, names=None):
     """Converts a model under the torch backend.
 
     Args:
-        model: Keras model that is built, in float32.
-        cases: List of `Case`, to judge the file by.
+        model: Built Keras model in float32.
+        cases: List of `Case` to verify the file with.
         weights: `None` or `"float16"`.
-        names: Pair of lists: what inputs and outputs are called in the file.
+        names: Pair of lists: the names of inputs and outputs in the file.
 
     Returns:
         `Converted`.
@@ -58,22 +58,23 @@ def convert(model, cases, weights=None, names=None):
 
 
 def trial(model, cases):
-    """What a file returns for each case."""
+    """Returns a file's outputs for each case."""
     run = runner(make(model))
     return [run(case.inputs) for case in cases]
 
 
 def make(model):
-    """The bytes of a file that is not judged."""
+    """Returns the bytes of a file, unverified."""
     return _convert(model, model.inputs[0].shape[0])
 
 
 def convert_any_batch(model, cases, names=None):
-    """Converts for batches of any size if possible, else for one example.
+    """Converts for any batch size if possible, otherwise for one example.
 
     Returns:
-        Tuple of the bytes of the file, the batch size that it is bound to, or `None`, and its
-        largest difference to the model's outputs.
+        Tuple of the bytes of the file, its fixed batch size or `None`, and its largest difference
+            from
+        the model's outputs.
     """
     try:
         data = _convert(model, None, names)
@@ -147,7 +148,7 @@ def _convert(model, batch_size, names=None):
 
 
 def _dynamic_sizes(tensor, index, batch_size):
-    """The axes of an input whose size the file leaves open, as PyTorch's exporter takes them."""
+    """Returns the free axes of an input, in the form that PyTorch's exporter takes."""
     import torch
 
     sizes = {}
@@ -159,7 +160,7 @@ def _dynamic_sizes(tensor, index, batch_size):
 
 @contextlib.contextmanager
 def _quiet():
-    """Keeps the exporter's progress, and warnings about its own parts, from the user."""
+    """Hides the exporter's progress output and warnings about its internals."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -172,11 +173,11 @@ def _quiet():
 
 
 def runner(data, num_threads=0):
-    """The file as a function of a list of arrays, in the order of the model's inputs."""
+    """Returns the file as a function of a list of arrays, in the order of the model's inputs."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads  # 0: as many as there are cores
+    options.intra_op_num_threads = num_threads  # 0 means one per core
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_inputs()]

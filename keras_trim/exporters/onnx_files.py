@@ -1,16 +1,16 @@
-"""Changes to ONNX files that are already made: names, and weights in float16."""
+"""Edits finished ONNX files: names, and weights in float16."""
 
 import numpy as np
 
-_LEAST_WEIGHTS = 64  # of a tensor that is stored in float16
+_LEAST_WEIGHTS = 64  # smallest tensor to store in float16
 
 
 def rename(proto, inputs=None, outputs=None):
-    """Gives the inputs and outputs of a model other names, in place.
+    """Renames the inputs and outputs of a model in place.
 
     Args:
         proto: ONNX `ModelProto`.
-        inputs: List of strings, or `None`: as they are.
+        inputs: List of strings, or `None` to keep them.
         outputs: List of strings, or `None`.
     """
     graph = proto.graph
@@ -19,7 +19,7 @@ def rename(proto, inputs=None, outputs=None):
         for value, name in zip(values, chosen or [], strict=bool(chosen)):
             names[value.name] = name
     taken = set(names.values())
-    for node in graph.node:  # a value within that has the name by chance
+    for node in graph.node:  # an inner value may have that name by chance
         for name in node.output:
             if name in taken and name not in names:
                 names[name] = f"{name}_within"
@@ -40,7 +40,7 @@ def _rename(graph, names):
 
 
 def with_half_weights(data):
-    """The file with weights in float16, each cast to float32 where it is read.
+    """Stores the weights in float16, each cast to float32 where it is used.
 
     Args:
         data: Bytes of an ONNX file.

@@ -1,7 +1,7 @@
-"""Padding "same" of images and sequences of any size, while PyTorch's exporter traces.
+"""Supports padding "same" for images and sequences of any size when PyTorch's exporter traces.
 
-Keras's torch backend computes how much to pad in Python, for the size that is traced, and whether
-both sides are padded alike. Here both are expressions of the size.
+Keras's torch backend computes in Python how much to pad for the traced size, and whether both sides
+get the same padding. Here both are expressions of the size.
 """
 
 import contextlib
@@ -9,12 +9,12 @@ import contextlib
 
 @contextlib.contextmanager
 def free_sizes():
-    """Makes Keras pad by expressions where sizes are free."""
+    """Makes Keras pad by symbolic expressions where sizes are free."""
     from keras.src.backend.torch import nn
     from torch.nn import functional as tnn
 
     as_in_keras, average_in_keras = nn._apply_same_padding, nn.average_pool
-    averages = []  # of pooling that is traced right now
+    averages = []  # average pooling that is being traced
 
     def average_pool(*args, **kwargs):
         averages.append(True)
@@ -40,8 +40,8 @@ def free_sizes():
             return inputs, [window // 2 for window in windows]
         pads = []
         for size, window, stride in zip(sizes, windows, strides, strict=True):
-            pads = [*_padding(size, window, stride), *pads]  # PyTorch begins with the last axis
-        if averages:  # over edges that are repeated, on this backend
+            pads = [*_padding(size, window, stride), *pads]  # PyTorch starts with the last axis
+        if averages:  # on this backend, Keras averages over repeated edges
             return tnn.pad(inputs, pads, mode="replicate"), 0
         if is_pooling:
             return tnn.pad(inputs, pads, value=float("-inf")), 0
@@ -55,7 +55,7 @@ def free_sizes():
 
 
 def _padding(size, window, stride):
-    """How much to pad before and behind an axis."""
+    """Returns how much to pad before and after an axis."""
     import torch
 
     outputs = (size + stride - 1) // stride

@@ -1,12 +1,12 @@
-"""Recurrent layers as loops of ONNX, for any number of steps.
+"""Recurrent layers as ONNX loops, for any number of steps.
 
-While PyTorch's exporter traces, the loop of a recurrent layer is one operation, a place holder, of
-steps, states and a mask. In the file, `inline` puts ONNX's LSTM, GRU or RNN in its place, or, for
-other cells, a Scan over the cell.
+While PyTorch's exporter traces, the loop of a recurrent layer is a single operation, a placeholder
+that takes steps, states and a mask. In the file, `inline` replaces it by ONNX's LSTM, GRU or RNN,
+or by a Scan over the cell for other cells.
 
-ONNX's own operations take rows that end early, not masks of any kind. So steps that are not masked
-are moved to the front, in their order, and outputs back; behind a masked step, Keras repeats the
-output of the step before, or zeros.
+ONNX's own operations support rows that end early, but not arbitrary masks. So the steps that are
+not masked are moved to the front in their order, and the outputs are moved back. After a masked
+step, Keras repeats the previous output, or zeros.
 """
 
 import contextlib
@@ -25,14 +25,14 @@ _CELLS = {layers.LSTMCell: "LSTM", layers.GRUCell: "GRU", layers.SimpleRNNCell: 
 
 @dataclasses.dataclass(frozen=True)
 class Loop:
-    """The loop that stands where a place holder is.
+    """The loop that a placeholder stands for.
 
     Args:
         kind: String. `"LSTM"`, `"GRU"`, `"RNN"`, or `"Scan"`.
         cell: Keras cell.
-        shapes: Lists of the sizes of one step and of each state, with `None` where they are free.
+        shapes: Lists of the sizes of one step and of each state, with `None` for free sizes.
         states: The structure of the cell's states.
-        zeros: Bool. Whether the output of a masked step is zero (of a Scan).
+        zeros: Bool. Whether the output of a masked step is zero (Scan only).
     """
 
     kind: str
@@ -44,7 +44,7 @@ class Loop:
 
 @contextlib.contextmanager
 def as_loops():
-    """Makes recurrent layers leave place holders; yields the list of `Loop` that they stand for."""
+    """Makes recurrent layers leave placeholders, and yields the list of their `Loop`s."""
     loops = []
 
     def inner_loop(layer, sequences, initial_state, mask, training=False):
@@ -90,7 +90,7 @@ def _placeholder(loops, loop, inputs, shapes):
 
 
 def _in_time(layer, sequences, mask):
-    """Steps and mask with time as the first axis, in the order in which they are read."""
+    """Returns steps and mask with time as the first axis, in the order they are read."""
     import torch
 
     steps = sequences.transpose(0, 1).to(torch.float32)
@@ -103,7 +103,7 @@ def _in_time(layer, sequences, mask):
 
 
 def _fused(layer, sequences, initial_state, mask, loops):
-    """A loop that ONNX has an operation for."""
+    """Adds a loop that ONNX has an operation for."""
     import torch
 
     steps, mask = _in_time(layer, sequences, mask)
@@ -132,10 +132,10 @@ def _fused(layer, sequences, initial_state, mask, loops):
 
 
 def _scan(layer, sequences, initial_state, mask, loops):
-    """A loop over a cell of any kind."""
+    """Adds a loop over a cell of any kind."""
     steps, mask = _in_time(layer, sequences, mask)
     states = keras.tree.flatten(initial_state)
-    # What the exporter drops, as nothing reads its values: its shape is what counts.
+    # Only the shape of this output matters. The exporter drops it, since nothing reads its values.
     output, _ = layer.cell(steps[0], initial_state)
     loop = Loop(
         "Scan",
@@ -159,10 +159,10 @@ def _sizes(tensor):
 
 
 def inline(proto, loops):
-    """Puts loops in the place of the place holders of a file.
+    """Replaces the placeholders of a file by loops.
 
     Args:
-        proto: ONNX `ModelProto`; changed.
+        proto: ONNX `ModelProto`, modified in place.
         loops: List of `Loop`.
 
     Returns:
@@ -206,7 +206,7 @@ def _fused_node(loop, node, graph, name):
 
 
 def _weights(kind, cell):
-    """Kernels (gates * units, inputs) and biases (2 * gates * units), in ONNX's order of gates."""
+    """Returns kernels (gates * units, inputs) and biases (2 * gates * units), in ONNX's order."""
     read = keras.ops.convert_to_numpy
     kernel, recurrent = read(cell.kernel).T, read(cell.recurrent_kernel).T
     size = len(kernel)

@@ -1,18 +1,19 @@
-"""A Scan of ONNX over a recurrent cell of any kind: its body is the cell, exported by itself."""
+"""An ONNX Scan over a recurrent cell of any kind. Its body is the cell, exported separately."""
 
 import keras
 
-_FREE = 6  # the size of an example where a size is free
+_FREE = 6  # the sample value of a free size
 
 
 def make_node(loop, node, name):
-    """Makes the Scan that takes a place holder's place.
+    """Makes the Scan that replaces a placeholder.
 
     Args:
         loop: `Loop` of `onnx_recurrence`.
-        node: ONNX `NodeProto`, the place holder: states, the output before the first step and a
-            mask if there is one, and steps come in; states and outputs go out.
-        name: String. What the names of values within begin with.
+        node: ONNX `NodeProto`, the placeholder. Its inputs are the states, then the output before
+            the first step if there is a mask, the steps, and the mask. Its outputs are states and
+            outputs.
+        name: String. Prefix for the names of inner values.
 
     Returns:
         ONNX `NodeProto`.
@@ -35,7 +36,7 @@ def make_node(loop, node, name):
 
 
 def _body(loop, is_masked):
-    """The graph of a step: states (and the output before), then what it reads."""
+    """Exports the graph of one step: states (and the previous output), then its inputs."""
     import torch
 
     cell, zeros = loop.cell, loop.zeros
@@ -91,7 +92,7 @@ def _where(mask, value, other):
 
 
 def _prefix(graph, prefix):
-    """Makes the names of values in a graph its own."""
+    """Makes the names of values in a graph unique by a prefix."""
     for values in (graph.input, graph.output, graph.value_info, graph.initializer):
         for value in values:
             value.name = f"{prefix}_{value.name}"

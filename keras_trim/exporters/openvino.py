@@ -1,4 +1,4 @@
-"""OpenVINO's intermediate representation: an `.xml` file and, beside it, a `.bin` with the weights.
+"""Writes OpenVINO's intermediate representation: an `.xml` file, and a `.bin` with the weights.
 
 OpenVINO reads the ONNX file that PyTorch's exporter makes, so this runs under the torch backend.
 """
@@ -12,11 +12,11 @@ from keras_trim.exporters.verification import Converted, one_example, verify
 BACKEND = "torch"
 RUNTIME = "OpenVINO"
 PACKAGES = ("openvino", *onnx.PACKAGES)
-_HALF_TOLERANCE = 0.02  # of weights in float16
+_HALF_TOLERANCE = 0.02  # for weights in float16
 
 
 def convert(model, cases, weights=None, names=None):
-    """Converts a model under the torch backend; arguments and errors as of `onnx.convert`.
+    """Converts a model under the torch backend. Arguments and errors are those of `onnx.convert`.
 
     Returns:
         `Converted`, with the bytes of two files, `".xml"` and `".bin"`.
@@ -30,7 +30,7 @@ def convert(model, cases, weights=None, names=None):
 
 
 def trial(model, cases):
-    """What a file returns for each case."""
+    """Returns a file's outputs for each case."""
     run = runner(_intermediate_representation(onnx.make(model), False))
     return [run(case.inputs) for case in cases]
 
@@ -47,14 +47,14 @@ def _intermediate_representation(data, in_half):
 
 
 def runner(files):
-    """The files as a function of arrays in the order of the model's inputs."""
+    """Returns the files as a function of arrays, in the order of the model's inputs."""
     import openvino
 
     core = openvino.Core()
     with tempfile.TemporaryDirectory(prefix="keras_trim_") as folder:
         for ending, data in files.items():
             pathlib.Path(folder, f"model{ending}").write_bytes(data)
-        # OpenVINO rounds to bfloat16 by itself where the processor has instructions for it.
+        # By default OpenVINO rounds to bfloat16 if the processor has instructions for it.
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
         network = core.compile_model(pathlib.Path(folder, "model.xml"), "CPU", settings)
     request = network.create_infer_request()

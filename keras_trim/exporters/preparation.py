@@ -1,7 +1,7 @@
-"""The model that is converted: in float32, without states, named in letters that converters take.
+"""Prepares the model to convert: in float32, stateless, with names that converters accept.
 
 Most models are converted as they are. Others are copied from their configuration, in the user's own
-process, which knows the user's classes.
+process, where the user's classes are known.
 """
 
 import contextlib
@@ -14,19 +14,19 @@ import numpy as np
 from keras_trim.exporters.reasons import reason
 
 _LOW_PRECISION = ("float16", "bfloat16")
-# TensorFlow's scopes and PyTorch's modules take no others.
+# TensorFlow's scopes and PyTorch's modules accept no other characters.
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A model that converters take.
+    """A model that converters accept.
 
     Args:
         model: The Keras model, or a copy of it.
         source: The user's model.
-        names: Dict. Names in `model` to those in `source`, where they differ.
-        precision: String. The coarsest dtype that `source` computes in.
+        names: Dict from names in `model` to names in `source`, where they differ.
+        precision: String. The lowest-precision dtype that `source` computes in.
         notes: List of strings. What the copy does differently.
     """
 
@@ -41,7 +41,7 @@ class Prepared:
         return self.model is not self.source
 
     def name_of(self, layer):
-        """The user's name of a layer of `model`."""
+        """Returns the user's name of a layer of `model`."""
         return self.names.get(layer.name, layer.name)
 
     @property
@@ -50,7 +50,7 @@ class Prepared:
 
     @property
     def output_names(self):
-        """Those of the layers that make the outputs, or numbered ones."""
+        """Names of the layers that make the outputs, or else numbered names."""
         names = getattr(self.model, "output_names", None) or []
         names = [self.names.get(name, name) for name in names]
         count = len(keras.tree.flatten(self.model.outputs))
@@ -59,10 +59,10 @@ class Prepared:
 
 
 def prepare(model):
-    """Makes the model to convert of a user's.
+    """Makes the model to convert from the user's model.
 
     Raises:
-        ValueError: if the model must be copied, and its configuration does not make it again.
+        ValueError: if the model must be copied and its configuration cannot recreate it.
     """
     layers = list(model._flatten_layers())
     precision = _precision(layers)
@@ -77,14 +77,14 @@ def prepare(model):
         needs += ["keeps states"] if stateful else []
         needs += [f"has the name {next(iter(names))!r}"] if names else []
         raise ValueError(
-            f"This model {' and '.join(needs)}, so it is converted as a copy, which cannot be made "
-            f"of its configuration: {reason(error)}. Give its own layers a `get_config` that holds "
-            f"all their arguments. Received: model={model.name}"
+            f"This model {' and '.join(needs)}, so it is converted as a copy. The copy cannot be "
+            f"built from its configuration: {reason(error)}. Give its custom layers a `get_config` "
+            f"with all their arguments. Received: model={model.name}"
         ) from error
     notes = []
     if stateful:
         notes.append(
-            f"the file keeps no states: each run begins as after `reset_state()`, in "
+            f"the file keeps no states: each run starts as after `reset_state()`, in "
             f"{', '.join(repr(layer.name) for layer in stateful[:3])}"
             f"{' and others' if stateful[3:] else ''}"
         )
@@ -92,13 +92,13 @@ def prepare(model):
 
 
 def is_stateful(layer):
-    """Whether a layer carries what one call leaves behind to the next."""
+    """Whether a layer keeps state from one call to the next."""
     return isinstance(layer, keras.layers.RNN) and layer.stateful
 
 
 @contextlib.contextmanager
 def left_unchanged(model):
-    """Gives a model back what its calls change: states, statistics, seeds."""
+    """Restores everything that calls change in a model: states, statistics, seeds."""
     layers = list(model._flatten_layers())
     variables = [v for layer in layers for v in layer._non_trainable_variables]
     variables += [v for layer in layers if is_stateful(layer) for v in _states(layer)]
@@ -113,7 +113,7 @@ def left_unchanged(model):
 
 
 def reset_states(model):
-    """Sets the states of a model to where they begin."""
+    """Resets the states of a model to their initial values."""
     for layer in model._flatten_layers():
         if is_stateful(layer):
             layer.reset_state()
@@ -134,7 +134,7 @@ def _precision(layers):
 
 
 def _safe_names(layers):
-    """Dict of names that converters refuse to others."""
+    """Returns a dict that replaces names that converters reject."""
     taken, names = {layer.name for layer in layers}, {}
     for layer in layers:
         name = layer.name
@@ -154,9 +154,9 @@ def _copy(model, names):
     config = _changed(keras.saving.serialize_keras_object(model), names)
     objects = {type(layer).__name__: type(layer) for layer in model._flatten_layers()}
     policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")  # of layers that the user's own ones make
+    keras.config.set_dtype_policy("float32")  # for layers that custom layers create
     try:
-        # The user's own model: its Lambda layers are safe.
+        # This is the user's own model, so its Lambda layers are safe.
         copy = keras.saving.deserialize_keras_object(
             config, custom_objects=objects, safe_mode=False
         )
@@ -177,7 +177,7 @@ def _copy(model, names):
 
 
 def _changed(config, names):
-    """A configuration in float32, without states, with other names."""
+    """Returns a configuration in float32, without states and with other names."""
     if isinstance(config, dict):
         changed = {}
         for key, value in config.items():

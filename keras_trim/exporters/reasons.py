@@ -1,20 +1,20 @@
-"""What an error of Keras or of a converter says, in a sentence."""
+"""Summarizes an error of Keras or of a converter in one sentence."""
 
 import re
 
 _MOST = 300  # characters
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
-_WHERE = "Exception encountered when calling"  # Keras, which tells the reason below
+_WHERE = "Exception encountered when calling"  # Keras gives the reason on the next line
 
 
 def reason(error):
-    """The sentence of a long message that says what is wrong.
+    """Returns the sentence of a long message that says what is wrong.
 
     Args:
         error: Exception.
 
     Returns:
-        String without a full stop at its end.
+        String without a final period.
     """
     lines = [line.strip() for line in _COLORS.sub("", str(error)).splitlines() if line.strip()]
     if not lines:

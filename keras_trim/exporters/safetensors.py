@@ -1,13 +1,14 @@
-"""safetensors files: a model's weights by name, readable without Keras.
+"""Writes safetensors files: a model's weights by name, readable without Keras.
 
-- A tensor's name is the variable's path, such as `sequential/dense/kernel`. Where a model has a
-  path more than once, the second and later ones end in `:1`, `:2`, in `model.weights`'s order.
-- `weights="float16"` casts the float weights.
-- `weights="int8"` stores float weights of rank 2 and more as integers q and, under their name with
-  `.scale` behind it, a float32 scale per index of the last axis: the weight is q * scale.
-- The metadata hold the model's name and class, the versions of Keras and keras-trim, and `weights`.
+- A tensor's name is the variable's path, such as `sequential/dense/kernel`. If a model has a path
+  more than once, the second and later ones end in `:1`, `:2`, in the order of `model.weights`.
+- `weights="float16"` casts float weights.
+- `weights="int8"` stores float weights of rank 2 or more as integers q plus a float32 scale per
+  index of the last axis, under the same name followed by `.scale`. The weight is q * scale.
+- The metadata holds the model's name and class, the versions of Keras and keras-trim, and
+  `weights`.
 
-Zeros stay as they are: compress the file, or save with `keras_trim.save`.
+Zeros take as much space as other values. Compress the file, or save with `keras_trim.save`.
 """
 
 import keras
@@ -23,8 +24,8 @@ def convert(model, weights):
     """Converts a model's weights on any backend.
 
     Args:
-        model: Keras model that is built.
-        weights: `None` (as they are), `"float16"` or `"int8"`.
+        model: Built Keras model.
+        weights: `None` (unchanged), `"float16"` or `"int8"`.
 
     Returns:
         `Converted`.
@@ -49,7 +50,7 @@ def convert(model, weights):
 
 
 def tensor_names(model):
-    """The names of `model.weights` in the file: their paths, made unique."""
+    """Returns the names of `model.weights` in the file: their paths, made unique."""
     names, counts = [], {}
     for variable in model.weights:
         count = counts.get(variable.path, 0)
@@ -59,7 +60,7 @@ def tensor_names(model):
 
 
 def _encode(name, values, weights):
-    """The tensors that hold one weight."""
+    """Returns the tensors that hold one weight."""
     is_float = keras.backend.is_float_dtype(values.dtype.name)
     if not is_float or weights is None:
         return {name: _contiguous(values)}
@@ -81,5 +82,5 @@ def _encode(name, values, weights):
 
 
 def _contiguous(values):
-    # safetensors reads the buffer of an array whatever its strides; a scalar stays one.
+    # safetensors reads an array's buffer regardless of strides. The reshape keeps scalars.
     return np.ascontiguousarray(values).reshape(values.shape)

@@ -1,4 +1,4 @@
-"""Random inputs that a model takes: indices within its tables, padded where it masks."""
+"""Random inputs that a model accepts: indices within its tables, padding where it masks."""
 
 import keras
 import numpy as np
@@ -6,7 +6,7 @@ from keras import layers
 
 
 def random_inputs(model, shapes):
-    """Random arrays that a model takes: normal floats, indices that are in its tables."""
+    """Returns random arrays that a model accepts: normal floats, indices within its tables."""
     rng = np.random.default_rng(0)
     readers = input_readers(model)
     arrays = []
@@ -20,14 +20,14 @@ def random_inputs(model, shapes):
             array = rng.integers(0, 256, shape)
         elif keras.backend.is_float_dtype(tensor.dtype):
             array = rng.standard_normal(shape)
-        else:  # indices of who knows what
+        else:  # indices of unknown meaning
             array = rng.integers(0, 2, shape)
         arrays.append(array.astype(tensor.dtype))
     return arrays
 
 
 def filler(readers):
-    """The number that means "no step here" in an input, or `None`."""
+    """Returns the value that marks a masked step in an input, or `None`."""
     for layer in readers:
         if isinstance(layer, layers.Embedding) and layer.mask_zero:
             return 0
@@ -37,7 +37,7 @@ def filler(readers):
 
 
 def pad(array, value, place):
-    """Pads rows by different lengths; each keeps one step at least, and the last all of them."""
+    """Pads rows by different lengths. Each keeps at least one step, and the last keeps all."""
     steps = array.shape[1]
     for row in range(len(array) - 1 if len(array) > 1 else 1):
         count = max(1, steps // (row + 2)) if steps > 1 else 0
@@ -46,7 +46,7 @@ def pad(array, value, place):
 
 
 def input_readers(model):
-    """Lists of the layers that read each input of a model, also those within nested models."""
+    """Lists, for each input of a model, the layers that read it, including in nested models."""
     functional = getattr(model, "_functional", None) or model
     found = [[] for _ in model.inputs]
     numbers = {id(tensor): i for i, tensor in enumerate(functional.inputs)}
@@ -57,7 +57,7 @@ def input_readers(model):
             number = numbers.get(id(tensor))
             if number is None:
                 continue
-            if getattr(node.operation, "inputs", None):  # a model
+            if getattr(node.operation, "inputs", None):  # a nested model
                 inner = input_readers(node.operation)
                 found[number] += inner[position] if position < len(inner) else []
             else:

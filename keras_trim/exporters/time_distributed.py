@@ -1,7 +1,7 @@
-"""`TimeDistributed` over any number of steps, while a converter traces.
+"""Supports `TimeDistributed` with any number of steps when a converter traces.
 
-Keras loops over the steps, in Python or by a map that converters do not know. Here all steps are
-computed at once, as if they were more examples.
+Keras loops over the steps in Python, or with a map that converters do not support. This computes
+all steps at once, as if they were more examples.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ from keras import layers, ops
 
 @contextlib.contextmanager
 def as_batches():
-    """Makes `TimeDistributed` compute all steps at once where their number is free."""
+    """Makes `TimeDistributed` compute all steps at once if their number is free."""
     as_in_keras = layers.TimeDistributed.call
 
     def call(self, inputs, training=None, mask=None):

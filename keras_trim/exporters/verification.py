@@ -1,12 +1,12 @@
-"""Judging a converted file by what the user's model returned."""
+"""Verifies a converted file against the outputs of the user's model."""
 
 import dataclasses
 
 from keras_trim.exporters.cases import MismatchError, largest_difference
 from keras_trim.exporters.reasons import reason
 
-# Of a file's outputs to the model's, over the largest: sums in another order, or on a GPU that
-# rounds the factors of products.
+# Largest difference between a file's and the model's outputs, relative to the largest output. It
+# allows for sums in another order, and for GPUs that round the factors of products.
 TOLERANCE = 1e-3
 
 
@@ -14,9 +14,9 @@ class FileDiffersError(MismatchError):
     """A file does not return what the model returned.
 
     Args:
-        runtime: String. Whose file it is.
+        runtime: String. The runtime of the file.
         case: The `Case`.
-        difference: Float. Over the largest output.
+        difference: Float. Relative to the largest output.
     """
 
     def __init__(self, runtime, case, difference):
@@ -28,13 +28,14 @@ class FileDiffersError(MismatchError):
 
 @dataclasses.dataclass(frozen=True)
 class Converted:
-    """What a converter made.
+    """The result of a converter.
 
     Args:
-        data: Bytes of the file, or a dict of the endings and bytes of several.
+        data: Bytes of the file, or a dict from endings to bytes for several files.
         is_sparse: Bool. Whether zeros are stored sparsely.
-        batch_size: Integer that the file is bound to, or `None` (any).
-        largest_error: Float. Largest difference to the model's outputs, over the largest.
+        batch_size: Integer: the only batch size the file accepts, or `None` (any).
+        largest_error: Float. The largest difference from the model's outputs, relative to the
+            largest output.
         warnings: List of strings.
     """
 
@@ -51,14 +52,14 @@ def verify(run, cases, runtime, tolerance=TOLERANCE):
     Args:
         run: Function of a list of arrays to a list of arrays: the file.
         cases: List of `Case`.
-        runtime: String. Whose file it is.
+        runtime: String. The runtime of the file.
         tolerance: Float.
 
     Returns:
-        Float, the largest difference over the largest output.
+        Float. The largest difference, relative to the largest output.
 
     Raises:
-        FileDiffersError: if it is more than `tolerance`.
+        FileDiffersError: if it exceeds `tolerance`.
         ValueError: if the file cannot be run.
     """
     worst = 0.0
@@ -76,7 +77,7 @@ def verify(run, cases, runtime, tolerance=TOLERANCE):
 
 
 def one_example(cases):
-    """The cases for a file that takes one example at a time: a case for each row of each."""
+    """Splits cases for a file that takes one example at a time: one case per row."""
     found = []
     for case in cases:
         for row in range(min(len(case.inputs[0]), 3)):

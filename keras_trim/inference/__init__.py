@@ -11,7 +11,9 @@ except ImportError as _error:
 
 from keras_trim.inference.caches import CacheInfo, cache_dir, cache_info
 from keras_trim.inference.engine import Engine
-from keras_trim.inference.summary import BenchmarkResult, EngineRow, EngineSummary
+from keras_trim.inference.lowering.tuner import ForcedTuner
+from keras_trim.inference.runtime.summary import BenchmarkResult, EngineRow, EngineSummary
+from keras_trim.inference.weight_times import weight_times
 
 __all__ = [
     "BenchmarkResult",
@@ -19,6 +21,8 @@ __all__ = [
     "Engine",
     "EngineRow",
     "EngineSummary",
+    "ForcedTuner",
     "cache_dir",
     "cache_info",
+    "weight_times",
 ]

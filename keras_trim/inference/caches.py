@@ -27,6 +27,7 @@ from keras_trim.atomic import replace_file
 _VARIABLE = "KERAS_TRIM_CACHE_DIR"
 _MAGIC = b"KTCACHE1"
 _MOST_BYTES = 1 << 28
+_COMPILED = ("kernels", "runtime.interpreter", "runtime.handover")  # what Numba compiles
 _COMPILER_OPTIONS = ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT")
 
 
@@ -50,7 +51,7 @@ class CacheInfo:
 _info = CacheInfo(None)
 
 
-def cache_info():
+def cache_info() -> CacheInfo:
     """What the engine took from its cache in this process.
 
     An image of a container is complete if, in it, `compiled` stays 0.
@@ -61,7 +62,7 @@ def cache_info():
     return dataclasses.replace(_info, folder=cache_dir())
 
 
-def cache_dir():
+def cache_dir() -> pathlib.Path | None:
     """The folder in which the engine keeps compiled kernels and measured choices.
 
     `KERAS_TRIM_CACHE_DIR` in the environment names it; by default it is in the user's folder of
@@ -183,28 +184,37 @@ def environment():
     options = [getattr(config, name, None) for name in _COMPILER_OPTIONS]
     python = f"{sys.implementation.cache_tag}{getattr(sys, 'abiflags', '')}"
     llvm = ".".join(map(str, llvmlite.binding.llvm_version_info))
-    parts = triple, features, options, llvmlite.__version__, sources("kernels")
+    parts = triple, features, options, llvmlite.__version__, sources(*_COMPILED)
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
     versions = f"{__version__}-numba{numba.__version__}-llvm{llvm}-{python}"
     return f"{versions}-{processor}-{digest}"
 
 
-def sources(package):
-    """What a package below this one consists of, be that in a folder, an archive or a program.
+def sources(*names):
+    """What packages and modules below this one consist of, in a folder, an archive or a program.
 
     Args:
-        package: String, or `""` for this one, without those below.
+        names: Strings, such as `"kernels"`, with all packages within it, or
+            `"runtime.interpreter"`.
 
     Returns:
         Dictionary, name of a module -> digest of its code, in the order of names.
     """
-    name = f"{__package__}.{package}".rstrip(".")
-    paths = [os.path.join(path, package) for path in sys.modules[__package__].__path__]
+    wanted = tuple(f"{__package__}.{name}" for name in names)
     digests = {}
-    for module in pkgutil.iter_modules(paths, f"{name}."):
-        if not module.ispkg:
-            loader = module.module_finder.find_spec(module.name).loader
-            digests[module.name] = _digest_of_module(loader, module.name)
+
+    def visit(paths, prefix):
+        for module in pkgutil.iter_modules(paths, prefix):
+            is_wanted = any(f"{module.name}.".startswith(f"{name}.") for name in wanted)
+            is_around = any(name.startswith(f"{module.name}.") for name in wanted)
+            if module.ispkg and (is_wanted or is_around):
+                leaf = module.name.rpartition(".")[2]
+                visit([os.path.join(path, leaf) for path in paths], f"{module.name}.")
+            elif is_wanted and not module.ispkg:
+                loader = module.module_finder.find_spec(module.name).loader
+                digests[module.name] = _digest_of_module(loader, module.name)
+
+    visit(list(sys.modules[__package__].__path__), f"{__package__}.")
     return dict(sorted(digests.items()))
 
 

@@ -7,21 +7,32 @@ import numbers
 import os
 import threading
 import time
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_trim.inference import files, forks
-from keras_trim.inference.choices import Choices
-from keras_trim.inference.dtypes import WIDE, as_numpy
-from keras_trim.inference.execution import ProgramRunner, states_kept
-from keras_trim.inference.fusion import fuse
-from keras_trim.inference.inputs import flatten_inputs, restore_structure
-from keras_trim.inference.lowering import make_program
-from keras_trim.inference.prediction import batches_of, is_array, progress
-from keras_trim.inference.summary import BenchmarkResult, summarize
-from keras_trim.inference.tuning import Tuner
+from keras_trim.arguments import takes_named
+from keras_trim.inference.frontend.inputs import flatten_inputs, restore_structure
+from keras_trim.inference.frontend.prediction import batches_of, is_array, progress
+from keras_trim.inference.ir import serialization as files
+from keras_trim.inference.ir.dtypes import WIDE, as_numpy
+from keras_trim.inference.ir.rewrites import rewrite
+from keras_trim.inference.lowering.lower import lower_graph
+from keras_trim.inference.lowering.tuner import Tuner
+from keras_trim.inference.lowering.tuning_cache import TuningCache
+from keras_trim.inference.program.listing import ProgramListing, list_program
+from keras_trim.inference.runtime import forking as forks
+from keras_trim.inference.runtime.compiling import watched
+from keras_trim.inference.runtime.executor import ProgramRunner, states_kept
+from keras_trim.inference.runtime.summary import BenchmarkResult, summarize
+from keras_trim.progress import check_verbose
 from keras_trim.storage import FormatError
 from keras_trim.storage.container import FREE_BYTES, FREE_FACTOR
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_trim.inference.runtime.summary import EngineSummary
 
 _SMALL = 1e-3  # seconds that a network may take for which one thread may be enough
 _SMALL_BYTES = 1 << 25  # what it may take of memory
@@ -35,7 +46,7 @@ class Engine:
 
     The model need not have been pruned by this library. Its weights are read once: what is trained
     later does not reach the engine. Batch normalization is folded into weights; activations, sums
-    and padding are fused with the layer before or behind them; for each layer several kernels,
+    and padding are fused with the layer before or after them; for each layer several kernels,
     sparse and dense, are measured on this machine and the fastest is kept. A layer without a kernel
     runs as the Keras layer that it is.
 
@@ -49,6 +60,10 @@ class Engine:
         model: Keras model, built.
         num_threads: Integer. Threads per call, the processor's cores by default. A network that
             takes less than a millisecond runs on one of them if that is measured to be faster.
+        verbose: `"auto"`, `True` or `False`. Whether to say what it does where that takes longer
+            than two seconds; `"auto"`: on a terminal and in a notebook.
+        tuner: `keras_trim.inference.ForcedTuner`, which names the kernels to take. By default the
+            fastest are measured.
 
     Raises:
         ValueError: if `model` is not a built Keras model, or `num_threads` is not positive.
@@ -62,10 +77,22 @@ class Engine:
     ```
     """
 
-    def __init__(self, model, num_threads=None):
-        from keras_trim.inference.reading import optional_inputs, read  # need Keras
+    verbose: str | bool = "auto"
 
-        self._set_up(fuse(read(model)), num_threads)
+    @takes_named
+    def __init__(
+        self,
+        model: "keras.Model",
+        num_threads: int | None = None,
+        verbose: str | bool = "auto",
+        tuner: Any = None,
+    ) -> None:
+        check_verbose(verbose)
+        # These need Keras.
+        from keras_trim.inference.frontend.importer import import_model, optional_inputs
+
+        self._set_up(rewrite(import_model(model)), num_threads, tuner=tuner)
+        self.verbose = verbose
         optional = optional_inputs(model)
         if len(optional) > _MOST_OPTIONAL:
             raise ValueError(
@@ -77,17 +104,21 @@ class Engine:
         for count in range(1, len(optional) + 1):
             for absent in itertools.combinations(optional, count):
                 with contextlib.suppress(Exception):  # of layers that cannot do without these
-                    graph = fuse(read(model, absent))
-                    self._without[absent] = _remade(graph, self.num_threads, None, None)
+                    graph = rewrite(import_model(model, absent))
+                    self._without[absent] = _remade(
+                        graph, self.num_threads, None, None, None, tuner
+                    )
 
     @classmethod
     def _of(cls, model, owners):
         """An engine, and in `owners` the layer that each name in its graph stands for."""
-        from keras_trim.inference.reading import read
+        from keras_trim.inference.frontend.importer import import_model
 
-        return _remade(fuse(read(model, owners=owners)), None, None, None)
+        return _remade(rewrite(import_model(model, owners=owners)), None, None, None)
 
-    def _set_up(self, graph, num_threads, source=None, max_bytes=None, without=None):
+    def _set_up(
+        self, graph, num_threads, source=None, max_bytes=None, without=None, tuner=None
+    ):  # fmt: skip
         if num_threads is None:
             num_threads = _available_cores()
         num_threads = _positive(num_threads, "num_threads")
@@ -97,11 +128,11 @@ class Engine:
         self.num_threads = num_threads
         self._runners = {}  # the least recently planned first
         self._direct = {}  # shape -> runner for an array that it can take as it is
-        self._tuner = Tuner(Choices.of_this_machine())
+        self._tuner = tuner or Tuner(TuningCache.of_this_machine())
         self._lock = threading.Lock()
         forks.protect(self)
 
-    def __call__(self, x):
+    def __call__(self, x: Any) -> Any:
         """Runs the model.
 
         Args:
@@ -130,7 +161,21 @@ class Engine:
         settings = self.num_threads, self._source, self._max_bytes, self._without
         return _remade, (self._graph, *settings)
 
-    def predict(self, x, batch_size=None, verbose=0, steps=None):
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"{s['name']} {_sizes(s['shape'])}" for s in self._graph.input_specs)
+        return (
+            f"<Engine of {len(self._graph.nodes)} operations on {inputs}; "
+            f"num_threads={self.num_threads}>"
+        )
+
+    @takes_named
+    def predict(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: int | str = 0,
+        steps: int | None = None,
+    ) -> Any:
         """Runs the model on batches of `x`; returns what `model.predict` returns.
 
         Args:
@@ -165,7 +210,7 @@ class Engine:
         outputs = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
         return restore_structure(self._graph.output_structure, outputs)
 
-    def summary(self, x=None):
+    def summary(self, x: Any = None) -> "EngineSummary":
         """What runs how, and how long it takes: a run by itself, without the checks of a call.
 
         Layers with a state are left as they were.
@@ -194,7 +239,25 @@ class Engine:
             profile = execution.profile(repeats=5)
         return summarize(self._graph, runner, times, profile)
 
-    def benchmark(self, x=None, seconds=1.0):
+    def program(self, x: Any = None) -> ProgramListing:
+        """Lists the instructions that inputs of such shapes run, one a line: for debugging.
+
+        Args:
+            x: Arrays, as for a call; random ones, one example, by default.
+
+        Returns:
+            `ProgramListing`, a list with the `layer`, `instruction` and `operands` of each line;
+            `print` it for text.
+
+        Raises:
+            ValueError: if `x` is not given and the model leaves sizes other than the batch's free.
+        """
+        inputs = self._example() if x is None else self._inputs(x)
+        engine, inputs = self._for(inputs)
+        runner = engine._runner(inputs, _are_finite(inputs))
+        return list_program(runner.program, [node.name for node in engine._graph.nodes])
+
+    def benchmark(self, x: Any = None, seconds: float = 1.0) -> BenchmarkResult:
         """Measures calls, `engine(x)`, from the arrays that are handed in to those that come out.
 
         Layers with a state, such as that of a random generator, are left as they were.
@@ -214,7 +277,7 @@ class Engine:
         runner = engine._runner(inputs, _are_finite(inputs))
         return BenchmarkResult(times, len(inputs[0]), runner.num_threads)
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Saves the engine, without its choices of kernels.
 
         The file loads without Keras: NumPy, Numba and this library are all that it needs.
@@ -235,7 +298,14 @@ class Engine:
         files.save_graph(self._graph, path)
 
     @classmethod
-    def load(cls, path, num_threads=None, max_bytes=None):
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        num_threads: int | None = None,
+        max_bytes: int | None = None,
+        verbose: str | bool = "auto",
+        tuner: Any = None,
+    ) -> "Engine":
         """Loads an engine; safe for a file from anyone.
 
         Whether the operations of a file fit one another is known when the sizes of inputs are: a
@@ -243,16 +313,20 @@ class Engine:
 
         Args:
             path: Path of a file that `save` wrote.
-            num_threads: Integer, as of `Engine`.
+            num_threads, tuner: As of `Engine`.
             max_bytes: Integer. How much memory the file may decode to, and how much a run may take.
                 By default 1 GiB, or 1000 times the size of the file, or of the weights and inputs,
                 if that is more.
+            verbose: As of `Engine`.
 
         Raises:
             keras_trim.storage.FormatError: if the file is damaged or was not written by `save`.
         """
         engine = cls.__new__(cls)
-        engine._set_up(files.load_graph(path, max_bytes), num_threads, path, max_bytes)
+        check_verbose(verbose)
+        graph = files.load_graph(path, max_bytes)
+        engine._set_up(graph, num_threads, path, max_bytes, tuner=tuner)
+        engine.verbose = verbose
         return engine
 
     def _inputs(self, x):
@@ -322,8 +396,9 @@ class Engine:
         if runner is None:
             with self._lock:
                 if key not in self._runners:
-                    self._runners[key] = self._plan_fastest(shapes, skip_zeros)
-                    self._tuner.choices.save()
+                    with watched(self.verbose):
+                        self._runners[key] = self._plan_fastest(shapes, skip_zeros)
+                    self._tuner.cache.save()
                     if len(self._runners) > _MOST_PROGRAMS:
                         del self._runners[next(iter(self._runners))]
                         self._direct = {}
@@ -346,7 +421,7 @@ class Engine:
         most_floats = self._most_floats(sum(map(math.prod, shapes)))
         self._tuner.most_floats = most_floats
         try:
-            program = make_program(
+            program = lower_graph(
                 self._graph, shapes, num_threads, self._tuner, skip_zeros, most_floats
             )
         except ValueError as error:
@@ -377,6 +452,11 @@ def _remade(graph, *settings):
     engine = Engine.__new__(Engine)
     engine._set_up(graph, *settings)
     return engine
+
+
+def _sizes(shape):
+    """`(any, 28, 28, 1)`."""
+    return f"({', '.join('any' if size is None else str(size) for size in shape)})"
 
 
 def _length(x):

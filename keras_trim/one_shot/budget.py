@@ -1,13 +1,26 @@
 """Sparsities for each weight that keep a budget and hurt as little as can be told."""
 
 import math
+import numbers
+from collections.abc import Mapping
 
 import numpy as np
 
+from keras_trim.arguments import described, takes_named
 from keras_trim.distributions import Allocation
+from keras_trim.one_shot.sensitivity import Sensitivity
+from keras_trim.schedules import validate_sparsity
 
 
-def budget(sensitivity, *, zeros=None, bytes=None, milliseconds=None, times=None):
+@takes_named
+def budget(
+    sensitivity: Sensitivity,
+    *,
+    zeros: float | None = None,
+    bytes: float | None = None,
+    milliseconds: float | None = None,
+    times: Mapping[str, Mapping[float, float]] | None = None,
+) -> Allocation:
     """Finds sparsities that keep a budget, from how much each weight matters.
 
     Damages are taken to add up. Each weight's damage is made to rise with its sparsity, and its
@@ -20,8 +33,11 @@ def budget(sensitivity, *, zeros=None, bytes=None, milliseconds=None, times=None
         zeros: Float in `[0, 1)`: zeros over the size of all weights in it.
         bytes: Number: the size of those weights in a `.ktrim` file, by the entropy of where their
             zeros are, with 4 bytes for each other weight.
-        milliseconds: Number: the time that the layers with `times` take in the engine.
-        times: Dict: path of a weight -> dict of sparsity (0 too) -> milliseconds, as measured.
+        milliseconds: Number: the time that the weights with `times` take in the engine. What does
+            not depend on them (activations, other layers) comes on top.
+        times: What `keras_trim.inference.weight_times(model)` returns: a dict: path of a weight ->
+            dict of sparsity (0 too) -> milliseconds. Times in between are interpolated; weights
+            without times stay dense.
 
     Returns:
         `Allocation`, for the argument `distribution` of `keras_trim.prune`.
@@ -29,19 +45,34 @@ def budget(sensitivity, *, zeros=None, bytes=None, milliseconds=None, times=None
     Raises:
         ValueError: unless just one budget is given; if it cannot be kept.
     """
+    if not isinstance(sensitivity, Sensitivity):
+        raise ValueError(
+            "`sensitivity` must be what `keras_trim.sensitivity(model, x)` returned, or "
+            "`keras_trim.Sensitivity.load(path)`. "
+            f"Received: sensitivity={described(sensitivity)}"
+        )
+    if zeros is not None:
+        validate_sparsity(zeros, "zeros")
     given = {"zeros": zeros, "bytes": bytes, "milliseconds": milliseconds}
     given = {name: value for name, value in given.items() if value is not None}
     if len(given) != 1:
         raise ValueError(
-            f"Give one of `zeros`, `bytes` and `milliseconds`. Received: {given or 'none of them'}"
+            "Give one of `zeros`, `bytes` and `milliseconds`, such as `zeros=0.9`. "
+            f"Received: {given or 'none of them'}"
         )
-    if milliseconds is not None and not times:
+    if not isinstance(sensitivity, Sensitivity):
         raise ValueError(
-            "A budget of `milliseconds` needs `times`, measured in the engine at some sparsities. "
-            f"Received: times={times!r}"
+            "`sensitivity` must be what `keras_trim.sensitivity` or `keras_trim.Sensitivity.load` "
+            f"returns. Received: sensitivity={sensitivity!r}"
         )
     ((name, goal),) = given.items()
+    if name == "zeros":
+        validate_sparsity(goal, "zeros")
+    elif not isinstance(goal, numbers.Real) or not goal > 0:
+        raise ValueError(f"`{name}` must be a positive number. Received: {name}={goal!r}")
     weights = sensitivity.by_weight()
+    if name == "milliseconds":
+        _check_times(times, weights)
     sign = -1.0 if sensitivity.metric != "output error" and _falls(sensitivity) else 1.0
     total = sum(rows[0].size for rows in weights.values())
 
@@ -79,6 +110,24 @@ def budget(sensitivity, *, zeros=None, bytes=None, milliseconds=None, times=None
     return Allocation(
         sparsities, f"{name} {given[name]:g}: {overall:.2%} zeros, expected change {damage:+.4f}"
     )
+
+
+def _check_times(times, weights):
+    cure = "`times` must be what `keras_trim.inference.weight_times(model)` returns"
+    if not isinstance(times, dict) or not times:
+        raise ValueError(f"A budget of `milliseconds` needs `times`; {cure}. Received: {times!r}")
+    unknown = sorted(set(times) - set(weights))
+    if unknown:
+        raise ValueError(
+            f"`times` are of another model than `sensitivity`; {cure}. Received: "
+            f"{', '.join(unknown[:4])}, for weights {', '.join(list(weights)[:4])}"
+        )
+    incomplete = [path for path, own in times.items() if 0.0 not in map(float, own)]
+    if incomplete:
+        raise ValueError(
+            f"`times` must have the dense weights' (sparsity 0); {cure}. Received: none of "
+            f"{', '.join(incomplete[:4])}"
+        )
 
 
 class _Path:

@@ -6,8 +6,10 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_trim.one_shot.masks import all_padding
 from keras_trim.one_shot.moments import Moments
-from keras_trim.one_shot.products import products_of, to_numpy
+from keras_trim.one_shot.product import to_numpy
+from keras_trim.one_shot.products import products_of
 from keras_trim.one_shot.reconstruct import reconstruct
 from keras_trim.one_shot.replay import Replay, is_readable
 from keras_trim.one_shot.sparsegpt import sparsegpt
@@ -73,12 +75,13 @@ class Calibration:
                 f"Received: batches of shape {shapes}"
             ) from error
         givers, readers = {}, {}
-        for layer, x, output in recorded:
-            self._calls[id(layer)] = self._calls.get(id(layer), 0) + 1
-            if not is_readable(x):
-                self._unreadable.add(id(layer))
-            readers.setdefault(id(givers.get(id(x))), []).append(layer)
-            givers[id(output)] = layer
+        for call in recorded:
+            key = id(call.layer)
+            self._calls[key] = self._calls.get(key, 0) + 1
+            if not is_readable(call.x):
+                self._unreadable.add(key)
+            readers.setdefault(id(givers.get(id(call.x))), []).append(call.layer)
+            givers[id(call.output)] = call.layer
         normalizations = {id(layer) for layer in self._normalizations}
         for giver in givers.values():
             own = readers.get(id(giver), [])
@@ -126,12 +129,15 @@ class Calibration:
         moments = Moments(product, self.method == "reconstruct")
         calls = self._calls[id(product.layer)]
         for sparse, dense in self._replay.inputs(product.layer, calls, self.values.values()):
-            for x, target in zip(sparse, dense or [None] * len(sparse), strict=True):
-                moments.add(x, target)
+            for own, other in zip(sparse, dense or [None] * len(sparse), strict=True):
+                moments.add(own.x, None if other is None else other.x, own.mask)
+        if not moments.count:
+            raise all_padding(product.layer)
         if not moments.is_finite:
             raise ValueError(
-                "The model makes NaN or infinity of `calibration_data`. Leave out the examples "
-                f"that it does so for. Received: no finite inputs of '{product.layer.name}'"
+                "The model makes NaN or infinity of `calibration_data`. Its weights must be "
+                "finite; if they are, leave out the examples that it does so for. "
+                f"Received: no finite inputs of '{product.layer.name}'"
             )
         return moments
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from keras_trim.one_shot.masks import spread, to_bool
+
 # Bytes of unfolded inputs that are held at a time.
 _SLICE = 64 * 2**20
 
@@ -25,22 +27,30 @@ class Moments:
             self._y = np.zeros((systems, outputs))
             self._xy = np.zeros((systems, inputs, outputs))
 
-    def add(self, x, target=None):
+    def add(self, x, target=None, mask=None):
         """Adds what the layer was called with once.
 
         Args:
             x: Tensor. What reaches it in the pruned network.
             target: Tensor of the same shape. What reaches it in the dense network.
+            mask: Tensor of the leading axes of `x`, false where a step is padding, which does not
+                count. A window of a convolution counts if any of its steps does.
         """
+        mask = None if mask is None else to_bool(mask)
         step = max(1, _SLICE // max(self.product.row_bytes(x), 1))
         for start in range(0, x.shape[0], step):
-            rows = self.product.rows(x[start : start + step])
+            part = slice(start, start + step)
+            counted = slice(None)
+            if mask is not None:
+                ones = spread(mask[part], tuple(x[part].shape))
+                counted = self.product.rows(ones).any(axis=(0, 2))
+            rows = self.product.rows(x[part])[:, counted]
             self.count += rows.shape[1]
             self._x += rows.sum(1)
             for own, total in zip(rows, self._xx, strict=True):
                 total += own.T @ own
             if target is not None:
-                y = self.product.outputs(target[start : start + step], self.product.variable)
+                y = self.product.outputs(target[part], self.product.variable)[:, counted]
                 self._y += y.sum(1)
                 self._xy += rows.swapaxes(1, 2) @ y
 

@@ -1,43 +1,44 @@
 """The entry point: prune a trained model at once."""
 
-import contextlib
-import sys
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from keras_trim import batches
-from keras_trim.distributions import distribute
+from keras_trim.annotations import decide
+from keras_trim.arguments import check_model, takes_named
+from keras_trim.distributions import Allocation, distribute
 from keras_trim.left_out import warn_of_left_out
-from keras_trim.marks import decide
 from keras_trim.one_shot.calibration import Calibration, Job
 from keras_trim.one_shot.steps import functional_of
-from keras_trim.patterns import validate_pattern_arguments
-from keras_trim.policies import candidates
+from keras_trim.pattern_arguments import BlockSize, ZerosOfGroup, validate_pattern_arguments
+from keras_trim.policies import PruningPolicy, candidates
+from keras_trim.progress import Progress, check_verbose, progress
 from keras_trim.pruning import make_request, nothing_to_prune
 from keras_trim.schedules import ConstantSparsity, validate_sparsity
 
 METHODS = ("reconstruct", "sparsegpt", "wanda", "magnitude")
 
 
+@takes_named
 def prune(
-    model,
-    sparsity=None,
-    block_size=(1, 1),
-    block_pooling_type="AVG",
-    pruning_policy=None,
-    sparsity_m_by_n=None,
+    model: keras.layers.Layer,
+    sparsity: float | None = None,
+    block_size: BlockSize = (1, 1),
+    block_pooling_type: str = "AVG",
+    pruning_policy: PruningPolicy | None = None,
+    sparsity_m_by_n: ZerosOfGroup = None,
     *,
-    calibration_data=None,
-    method=None,
-    distribution="uniform",
-    update_statistics=True,
-    batch_size=32,
-    verbose="auto",
-):
+    calibration_data: Any = None,
+    method: str | None = None,
+    distribution: str | Mapping[str, float] | Allocation = "uniform",
+    update_statistics: bool = True,
+    batch_size: int = 32,
+    verbose: str | bool = "auto",
+) -> Any:
     """Prunes a trained model in one shot, without training and without labels.
 
     Give it a few hundred examples as `calibration_data`: then each layer is made to give what it
@@ -71,7 +72,8 @@ def prune(
         update_statistics: Boolean. Whether the means and variances of batch normalization are
             estimated anew on `calibration_data`, at the end.
         batch_size: Integer. Examples that run at a time, of data that are arrays.
-        verbose: `"auto"` (a progress bar on a terminal), `True` or `False`.
+        verbose: `"auto"` (on a terminal and in a notebook, says how far it is if it takes longer
+            than two seconds), `True` or `False`.
 
     Returns:
         `model`.
@@ -80,12 +82,9 @@ def prune(
         ValueError: if the model is not built, or nothing in it can be pruned; for data that the
             model does not take, that have NaN, or that do not reach a weight.
     """
-    if not isinstance(model, keras.layers.Layer) or not model.variables or not model.built:
-        raise ValueError(
-            "`model` must be a Keras model or layer that is built: call it on a batch first. "
-            f"Received: model={model!r}"
-        )
-    method = _checked_method(method, calibration_data)
+    check_model(model, takes_layers=True)
+    check_verbose(verbose)
+    method = check_method(method, calibration_data)
     jobs = make_jobs(
         model,
         sparsity,
@@ -93,13 +92,14 @@ def prune(
         distribution,
     )
     data = [] if calibration_data is None else read_examples(model, calibration_data, batch_size)
-    with progress_bar(verbose if data else False) as bar:
-        calibration = run(model, jobs, method, data, update_statistics, bar)
+    with progress("pruning", verbose=verbose if data else False) as work:
+        calibration = run(model, jobs, method, data, update_statistics, work)
     calibration.assign()
     return model
 
 
-def _checked_method(method, data):
+def check_method(method, data):
+    """The name of a method that can be had with data, or without (`None`)."""
     if method is None:
         method = "magnitude" if data is None else "reconstruct"
     if method not in METHODS:
@@ -139,7 +139,7 @@ def make_jobs(model, sparsity, pattern, distribution):
         raise ValueError(nothing_to_prune(f"model={model.name}", reasons))
     marks = {id(variable): mark for variable, mark in decisions}
     found = candidates(model, policy)
-    warn_of_left_out(found, lambda variable: marks[id(variable)], stacklevel=4)
+    warn_of_left_out(found, lambda variable: marks[id(variable)], stacklevel=5)
     owners = {id(candidate.variable): candidate.layer for candidate in found}
     sparsities = distribute(distribution, sparsity, [variable for variable, _ in marked])
     return [
@@ -149,8 +149,15 @@ def make_jobs(model, sparsity, pattern, distribution):
     ]
 
 
-def read_examples(model, data, batch_size):
-    """List of batches, checked: structures of NumPy arrays without NaN."""
+def read_examples(model, data, batch_size, name="calibration_data"):
+    """List of batches, checked: structures of NumPy arrays without NaN.
+
+    Args:
+        model: Keras model or layer.
+        data: What `model.predict` takes.
+        batch_size: Integer.
+        name: String. What the caller's argument is called.
+    """
     try:
         read = list(batches.iterate(data, batch_size))
         if functional_of(model) is not None:
@@ -160,22 +167,22 @@ def read_examples(model, data, batch_size):
                 for batch in read
             ]
     except ValueError as error:
-        text = str(error).replace("`data`", "`calibration_data`")
-        if "`calibration_data`" not in text:
-            text = f"`calibration_data` is not what the model takes. {text}"
+        text = str(error).replace("`data`", f"`{name}`")
+        if not text.startswith("`"):
+            text = f"`{name}` must be inputs of the model, without labels. {text}"
         raise ValueError(text) from error
     for batch in read:
         for array in keras.tree.flatten(batch):
             if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise ValueError(
-                    "`calibration_data` has NaN or infinity: leave those examples out. "
-                    f"Received: {np.count_nonzero(~np.isfinite(array))} such numbers in a batch of "
-                    f"shape {array.shape}"
+                    f"`{name}` has NaN or infinity: leave those examples out. Received: "
+                    f"{np.count_nonzero(~np.isfinite(array))} such numbers in a batch of shape "
+                    f"{array.shape}"
                 )
     return read
 
 
-def run(model, jobs, method, data, update_statistics, bar=lambda total: lambda: None):
+def run(model, jobs, method, data, update_statistics, work=None):
     """Prunes on examples, in values that the model does not have yet.
 
     Args:
@@ -184,7 +191,7 @@ def run(model, jobs, method, data, update_statistics, bar=lambda total: lambda: 
         method: One of `METHODS`.
         data: List of batches; none for magnitudes alone.
         update_statistics: Boolean.
-        bar: Function of how many steps there are, that returns one to call after each.
+        work: `Progress` of it, or `None`.
 
     Returns:
         `Calibration`; its `assign` gives the model the values.
@@ -201,15 +208,16 @@ def run(model, jobs, method, data, update_statistics, bar=lambda total: lambda: 
     by_data = sorted((job for job in jobs if left[id(job)] is None), key=calibration.order)
     update_statistics = update_statistics and bool(data)
     num_statistics = len(calibration.statistics) if update_statistics else 0
-    advance = bar(len(by_data) + num_statistics)
+    work = work or Progress("pruning")
+    work.total = len(by_data) + num_statistics
     for job in jobs:
         if left[id(job)] is not None:
             calibration.prune_by_magnitude(job)
     for job in by_data:
         calibration.prune(job)
-        advance()
+        work.advance()
     if update_statistics:
-        calibration.update_statistics(advance)
+        calibration.update_statistics(work.advance)
     if method != "magnitude":
         _warn_of_magnitudes([(job, left[id(job)]) for job in jobs if left[id(job)] is not None])
     return calibration
@@ -222,23 +230,5 @@ def _warn_of_magnitudes(left):
             f"{len(left)} weights were pruned by magnitude, not on `calibration_data`: "
             f"{'; '.join(named[:4])}{' ...' if len(named) > 4 else ''}. Leave them out with a "
             "`pruning_policy` or a `distribution` if that costs accuracy.",
-            stacklevel=4,
+            stacklevel=5,
         )
-
-
-@contextlib.contextmanager
-def progress_bar(verbose):
-    """Yields a function of how many steps there are, that returns one to call after each."""
-    if verbose not in ("auto", True, False):
-        raise ValueError(f"`verbose` must be 'auto', True or False. Received: verbose={verbose!r}")
-    is_shown = sys.stderr.isatty() if verbose == "auto" else verbose
-    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
-    with Progress(
-        *columns, console=Console(file=sys.stderr), transient=True, disable=not is_shown
-    ) as bar:
-
-        def start(total):
-            task = bar.add_task("pruning", total=total)
-            return lambda: bar.advance(task)
-
-        yield start

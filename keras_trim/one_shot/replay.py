@@ -10,12 +10,15 @@ run from the start for each layer, which takes time that grows with the square o
 """
 
 import contextlib
+import dataclasses
+import functools
 import math
 
 import keras
 
+from keras_trim.backend import BACKEND
+from keras_trim.one_shot.masks import Masks, kept
 from keras_trim.one_shot.steps import Steps, functional_of
-from keras_trim.selection import BACKEND
 
 # Bytes of activations that are kept from one layer to the next.
 _KEPT_BYTES = 2**30
@@ -23,6 +26,23 @@ _KEPT_BYTES = 2**30
 
 class _Reached(BaseException):
     """Ends a run. Not an `Exception`, which Keras would take apart and put together anew."""
+
+
+@dataclasses.dataclass
+class Call:
+    """A call of a layer.
+
+    Args:
+        layer: The layer.
+        x: Tensor. The first argument.
+        mask: Tensor of the leading axes of `x`, false where a step is padding; or `None`.
+        output: What it gave; `None` of the call that ended the run.
+    """
+
+    layer: object
+    x: object
+    mask: object = None
+    output: object = None
 
 
 class Replay:
@@ -39,6 +59,7 @@ class Replay:
         functional = functional_of(model)
         self._steps = None if functional is None else Steps(functional)
         self._at, self._kept = 0, None
+        self._composites = [x for x in model._flatten_layers() if x._layers]
 
     def has_one_reader(self, layer):
         """Whether what a layer gives goes to one place only, as far as that is known."""
@@ -54,30 +75,41 @@ class Replay:
             calls: Integer. The run ends, ahead of the call, when so many have been seen.
 
         Returns:
-            List of tuples (layer, first argument, output), in order of the calls. The output of
-            the call that ends the run is `None`.
+            List of `Call`, in order.
         """
         return self._watch(layers, values, calls, lambda: self.model(batch, training=False))
 
     def _watch(self, layers, values, calls, run):
-        seen = []
+        seen, masks = [], Masks()
+
+        def surround(layer):
+            call = layer.call
+
+            @functools.wraps(call)
+            def surrounding(*args, **kwargs):
+                with masks.inside(call, args, kwargs):
+                    return call(*args, **kwargs)
+
+            return surrounding
 
         def watch(layer):
             call = layer.call
 
+            @functools.wraps(call)
             def watched(*args, **kwargs):
                 x = args[0] if args else next(iter(kwargs.values()))
-                index = len(seen)
-                seen.append((layer, x, None))
-                if index + 1 == calls:
+                seen.append(Call(layer, x, masks.of(call, args, kwargs, x)))
+                own = seen[-1]
+                if len(seen) == calls:
                     raise _Reached
-                output = call(*args, **kwargs)
-                seen[index] = (layer, x, output)
-                return output
+                own.output = call(*args, **kwargs)
+                return own.output
 
             return watched
 
         with contextlib.ExitStack() as stack:
+            for layer in self._composites:
+                stack.enter_context(_hidden_call(layer, surround(layer)))
             for layer in layers:
                 stack.enter_context(_hidden_call(layer, watch(layer)))
             stack.enter_context(values_of(values))
@@ -97,15 +129,14 @@ class Replay:
             values: Pairs (variable, value): weights of the pruned model that are not the model's.
 
         Yields:
-            Tuple of two lists of tensors, one for each call. The second list is `None` without
-            `has_dense`.
+            Tuple of two lists of `Call`. The second one is `None` without `has_dense`.
         """
         values = list(values)
         start = None if self._steps is None else self._steps.first_step(layer)
         if start is None:
             for batch in self.batches:
                 yield tuple(
-                    None if x is None else _arguments(self.record([layer], batch, x, calls))
+                    None if x is None else self.record([layer], batch, x, calls)
                     for x in (values, () if self.has_dense else None)
                 )
             return
@@ -129,7 +160,7 @@ class Replay:
             if keeps:
                 kept[i] = sparse, dense
             yield tuple(
-                None if x is None else _arguments(self._watch_steps(layer, calls, own, x, start))
+                None if x is None else self._watch_steps(layer, calls, own, x, start)
                 for x, own in ((sparse, values), (dense, ()))
             )
         if keeps:
@@ -138,8 +169,9 @@ class Replay:
     def _first_states(self, batch):
         """The values that all steps begin with, converted as a call of the model does."""
         functional = self._steps.functional
-        ((_, x, _),) = self.record([functional], batch, calls=1)
-        values = dict(zip(self._steps.inputs, functional._standardize_inputs(x), strict=True))
+        (call,) = self.record([functional], batch, calls=1)
+        inputs = functional._standardize_inputs(call.x)
+        values = dict(zip(self._steps.inputs, inputs, strict=True))
         return values, values if self.has_dense else None
 
     def _advance(self, state, begin, start, values):
@@ -157,11 +189,8 @@ class Replay:
             for step in self._steps.steps[start:]:
                 step.run(state)
 
-        return self._watch([layer], values, calls, run)
-
-
-def _arguments(seen):
-    return [x for _, x, _ in seen]
+        with kept([x for x in state.values() if x is not None]):
+            return self._watch([layer], values, calls, run)
 
 
 def _num_bytes(*states):

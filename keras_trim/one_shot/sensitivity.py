@@ -1,24 +1,29 @@
 """How much each weight of a model matters: one is pruned at a time, the others stay dense."""
 
-import contextlib
 import dataclasses
-import io
 import json
 import math
+import os
 import pathlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from keras.src import backend
 
+from keras_trim.arguments import check_model, takes_named
 from keras_trim.atomic import replace_path
 from keras_trim.one_shot.calibration import Calibration
-from keras_trim.one_shot.prune import make_jobs, progress_bar, read_examples
+from keras_trim.one_shot.masks import to_bool
+from keras_trim.one_shot.prune import check_method, make_jobs, read_examples
 from keras_trim.one_shot.replay import values_of
+from keras_trim.pattern_arguments import BlockSize, validate_pattern_arguments
+from keras_trim.policies import PruningPolicy
+from keras_trim.progress import progress
 from keras_trim.schedules import validate_sparsity
+from keras_trim.tables import PrintedTable, Shown
 
 SPARSITIES = (0.5, 0.75, 0.875, 0.95)
 
@@ -36,17 +41,17 @@ class SensitivityRow:
     """
 
     path: str
-    shape: tuple
+    shape: tuple[int, ...]
     sparsity: float
     change: float
 
     @property
-    def size(self):
+    def size(self) -> int:
         return math.prod(self.shape)
 
 
-@dataclasses.dataclass(frozen=True)
-class Sensitivity:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Sensitivity(Shown):
     """The rows of a sensitivity analysis; printed, a table.
 
     Args:
@@ -56,29 +61,22 @@ class Sensitivity:
         settings: Dict of what the rows depend on.
     """
 
-    rows: list
+    rows: list[SensitivityRow]
     metric: str
     dense: float
-    settings: dict = dataclasses.field(default_factory=dict)
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    def __str__(self):
+    def _table(self) -> PrintedTable:
         sparsities = sorted({row.sparsity for row in self.rows})
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column("weight", overflow="fold")
-        table.add_column("size", justify="right")
-        for sparsity in sparsities:
-            table.add_column(f"{sparsity:.1%}", justify="right")
+        rows = []
         for path, own in self.by_weight().items():
             changes = {row.sparsity: f"{row.change:+.4f}" for row in own}
-            table.add_row(path, f"{own[0].size:,}", *(changes.get(s, "") for s in sparsities))
-        buffer = io.StringIO()
-        console = Console(file=buffer, width=140, color_system=None)
-        console.print(table)
+            rows.append([path, f"{own[0].size:,}", *(changes.get(s, "") for s in sparsities)])
+        columns = ["weight", ">size", *(f">{sparsity:.1%}" for sparsity in sparsities)]
         what = self.metric if self.metric == "output error" else f"change of {self.metric}"
-        console.print(f"{what}; of the dense model: {self.dense:.4f}")
-        return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+        return PrintedTable(columns, rows, [f"{what}; of the dense model: {self.dense:.4f}"])
 
-    def by_weight(self):
+    def by_weight(self) -> dict[str, list[SensitivityRow]]:
         """Dict: path -> its rows, by sparsity."""
         found = {}
         for row in sorted(self.rows, key=lambda row: row.sparsity):
@@ -86,37 +84,38 @@ class Sensitivity:
         paths = dict.fromkeys(row.path for row in self.rows)  # in the order of the model
         return {path: found[path] for path in paths}
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Dict of JSON types."""
         return dataclasses.asdict(self)
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a JSON file."""
         with replace_path(pathlib.Path(path)) as temporary:
             pathlib.Path(temporary).write_text(json.dumps(self.to_dict(), indent=1))
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | os.PathLike[str]) -> "Sensitivity":
         """Reads a JSON file that `save` wrote."""
         data = json.loads(pathlib.Path(path).read_text())
         rows = [SensitivityRow(**(row | {"shape": tuple(row["shape"])})) for row in data["rows"]]
         return cls(rows, data["metric"], data["dense"], data["settings"])
 
 
+@takes_named
 def sensitivity(
-    model,
-    x,
-    y=None,
-    metric=None,
+    model: keras.Model,
+    x: Any,
+    y: Any = None,
+    metric: Callable[[Any, Any], float] | None = None,
     *,
-    sparsities=SPARSITIES,
-    method="reconstruct",
-    block_size=(1, 1),
-    pruning_policy=None,
-    batch_size=32,
-    path=None,
-    verbose="auto",
-):
+    sparsities: Sequence[float] = SPARSITIES,
+    method: str = "reconstruct",
+    block_size: BlockSize = (1, 1),
+    pruning_policy: PruningPolicy | None = None,
+    batch_size: int = 32,
+    path: str | os.PathLike[str] | None = None,
+    verbose: str | bool = "auto",
+) -> Sensitivity:
     """Measures how much each prunable weight of a trained model matters.
 
     Each is pruned in one shot on `x` to each of some sparsities, all other weights being dense, and
@@ -127,7 +126,7 @@ def sensitivity(
         x: Array, or nested arrays: some hundred examples.
         y: Array of labels, or `None`: then the error of the model's outputs is measured.
         metric: With `y`: a function of labels and outputs, both NumPy arrays, that returns a
-            number, such as `lambda y, p: (p.argmax(-1) == y).mean()`.
+            number, such as `lambda y, p: (p.argmax(-1) == y).mean()`; or a `keras.metrics.Metric`.
         sparsities: Floats in `[0, 1)`.
         method: As in `keras_trim.prune`, like `block_size`, `pruning_policy`, `batch_size` and
             `verbose`.
@@ -141,15 +140,17 @@ def sensitivity(
         ValueError: for `y` without `metric` or the reverse, and as `keras_trim.prune` does; if
             `path` holds results of other settings.
     """
+    check_model(model)
     if (y is None) != (metric is None) or (metric is not None and not callable(metric)):
         raise ValueError(
             "Give both `y` and `metric`, a function of labels and outputs; or neither, to measure "
             f"the error of the outputs. Received: y={type(y).__name__}, metric={metric!r}"
         )
-    for sparsity in sparsities:
-        validate_sparsity(sparsity, "sparsities")
+    sparsities = _checked_sparsities(sparsities)
+    method = check_method(method, x)
+    block_size, _ = validate_pattern_arguments(block_size, "AVG", None)
     name = "output error" if metric is None else getattr(metric, "__name__", "metric")
-    data = read_examples(model, x, batch_size)
+    data = read_examples(model, x, batch_size, "x")
     score = _Score(model, data, y, metric)
     settings = {
         "method": method,
@@ -163,16 +164,27 @@ def sensitivity(
     }
     rows, calibration = [], Calibration(model, data, method)
     prefix = f"{model.name}/"  # Keras counts names up from one model to the next
-    with progress_bar(verbose) as bar:
-        advance = bar(len(next(iter(jobs.values()))))
+    with progress("measuring weights", len(next(iter(jobs.values()))), verbose) as work:
         for own in zip(*jobs.values(), strict=True):
             found = _rows_of_weight(calibration, own, known, score, prefix)
             rows += found
             result = Sensitivity(rows, name, score.dense, settings)
             if path is not None and any((r.path, r.sparsity) not in known for r in found):
                 result.save(path)
-            advance()
+            work.advance()
     return result
+
+
+def _checked_sparsities(sparsities):
+    sparsities = tuple(sparsities) if isinstance(sparsities, Iterable) else ()
+    if not sparsities:
+        raise ValueError(
+            f"`sparsities` must be some numbers, such as {SPARSITIES}. "
+            f"Received: sparsities={sparsities!r}"
+        )
+    for sparsity in sparsities:
+        validate_sparsity(sparsity, "sparsities")
+    return sparsities
 
 
 def _read(path, metric, settings):
@@ -212,25 +224,57 @@ class _Score:
     """The metric of a model with some values of weights; or the error of its outputs."""
 
     def __init__(self, model, data, y, metric):
-        self._model, self._data, self._y, self._metric = model, data, y, metric
-        self._outputs = self._run(())
-        self.dense = float(metric(y, self._outputs)) if metric else 0.0
+        self._model, self._data, self._metric = model, data, metric
+        self._outputs, self._masks = self._run(())
+        if metric is not None and np.ndim(keras.tree.flatten(y)[0]) == 0:
+            y = np.asarray(y)  # of a list of numbers
+        self._y = y
+        counts = [
+            len(keras.tree.flatten(both)[0]) for both in (y, self._outputs) if both is not None
+        ]
+        if len(set(counts)) > 1:
+            raise ValueError(
+                "`y` must have a label for each of the examples `x`. "
+                f"Received: {counts[0]} labels for {counts[1]} examples"
+            )
+        self.dense = self._measure(self._outputs) if metric else 0.0
+
+    def _measure(self, outputs):
+        if isinstance(self._metric, keras.metrics.Metric):
+            self._metric.reset_state()  # which would average over the calls
+        value = self._metric(self._y, outputs)
+        value = ops.convert_to_numpy(value) if ops.is_tensor(value) else np.asarray(value)
+        if value.ndim or value.dtype.kind not in "fiub" or not np.isfinite(value):
+            raise ValueError(
+                "`metric` must return one number that is finite. "
+                f"Received: metric={self._metric!r}, which returned {value}"
+            )
+        return float(value)
 
     def _run(self, values):
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(values_of(values))
-            outputs = [self._model(batch, training=False) for batch in self._data]
-            flat = [[ops.convert_to_numpy(y) for y in keras.tree.flatten(o)] for o in outputs]
+        """Tuple of the outputs and, for each of them, its mask or `None`: NumPy arrays."""
+        with values_of(values):
+            runs = [self._model(batch, training=False) for batch in self._data]
+            flat = [[ops.convert_to_numpy(y) for y in keras.tree.flatten(run)] for run in runs]
+        masks = [[backend.get_keras_mask(y) for y in keras.tree.flatten(run)] for run in runs]
         joined = [np.concatenate(parts) for parts in zip(*flat, strict=True)]
-        return keras.tree.pack_sequence_as(outputs[0], joined)
+        masks = [
+            None
+            if any(part is None for part in parts)
+            else np.concatenate(list(map(to_bool, parts)))
+            for parts in zip(*masks, strict=True)
+        ]
+        return keras.tree.pack_sequence_as(runs[0], joined), masks
 
     def __call__(self, values):
-        outputs = self._run(values)
+        outputs, _ = self._run(values)
         if self._metric:
-            return float(self._metric(self._y, outputs))
-        pairs = list(
-            zip(keras.tree.flatten(outputs), keras.tree.flatten(self._outputs), strict=True)
-        )
-        error = sum(float(np.square(a - b).mean(dtype="float64")) for a, b in pairs)
-        size = sum(float(b.var(axis=0, dtype="float64").mean()) for _, b in pairs)
+            return self._measure(outputs)
+        error = size = 0.0
+        both = zip(keras.tree.flatten(outputs), keras.tree.flatten(self._outputs), strict=True)
+        for (a, b), mask in zip(both, self._masks, strict=True):
+            if mask is not None:  # padding does not count
+                a, b = a[mask], b[mask]
+            error += float(np.square(a - b).mean(dtype="float64"))
+            size += float(b.var(axis=0, dtype="float64").mean())
         return error / max(size, 1e-30)

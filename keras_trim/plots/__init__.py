@@ -1,4 +1,4 @@
-"""Pictures of pruning, made with Matplotlib, which is imported only to make them.
+"""Plots of pruning, made with Matplotlib, which is imported only when needed.
 
 Each `*_figure` returns a `matplotlib.figure.Figure`: `figure.savefig("file.png")`.
 """
@@ -6,6 +6,7 @@ Each `*_figure` returns a `matplotlib.figure.Figure`: `figure.savefig("file.png"
 from keras_trim.plots.histogram import histogram_figure
 from keras_trim.plots.layers import sparsity_figure
 from keras_trim.plots.mask import mask_figure
+from keras_trim.plots.schedule import schedule_figure
 from keras_trim.plots.sensitivity import sensitivity_figure
 from keras_trim.plots.training import make_figure, plot_schedule, plot_weight_histogram
 
@@ -15,6 +16,7 @@ __all__ = [
     "mask_figure",
     "plot_schedule",
     "plot_weight_histogram",
+    "schedule_figure",
     "sensitivity_figure",
     "sparsity_figure",
 ]

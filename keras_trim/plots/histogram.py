@@ -1,20 +1,25 @@
-"""How the values of a weight are distributed, zeros aside."""
+"""Plots the distribution of a weight's values, with zeros apart."""
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_trim.plots.style import BLUE, GREY, ORANGE, clear_spines, format_percent, new_figure
+from keras_trim.plots.style import BLUE, GRAY, ORANGE, clear_spines, format_percent, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-def histogram_figure(weights, title="", num_bins=61):
-    """Draws the share of zeros as a bar of its own, and the other values as a histogram beside it.
+def histogram_figure(weights: Any, title: str = "", num_bins: int = 61) -> "Figure":
+    """Draws the fraction of zeros as a separate bar, and the other values as a histogram.
 
-    On one scale the spike at zero would leave nothing of the others to be seen. Both panels count
-    shares of all values; the outermost bars hold what lies beyond them too.
+    On a shared scale, the spike at zero would hide the other values. Both panels show fractions of
+    all values. The outermost bars include the values beyond them.
 
     Args:
         weights: Array of numbers, any shape.
-        title: String. Written above.
-        num_bins: Integer. Bars over the range of the values that are not zero.
+        title: String. The figure's title.
+        num_bins: Integer. The number of bars over the range of nonzero values.
 
     Returns:
         `matplotlib.figure.Figure`.
@@ -45,7 +50,7 @@ def histogram_figure(weights, title="", num_bins=61):
     left.set_xticks([0], ["exactly 0"])
     left.set_yticks([0, 0.5, 1])
     left.spines["left"].set_bounds(0, 1)
-    left.text(0, zeros + 0.035, f"{zeros:.1%}", horizontalalignment="center", color=GREY)
+    left.text(0, zeros + 0.035, f"{zeros:.1%}", horizontalalignment="center", color=GRAY)
     left.set_ylabel("share of all weights")
 
     edges = _edges(others, num_bins)
@@ -58,7 +63,7 @@ def histogram_figure(weights, title="", num_bins=61):
         "value, where it is not 0" + (f" ({num_odd:,} NaN or infinite)" if num_odd else "")
     )
     if not others.size:
-        right.text(0.5, 0.5, "none", transform=right.transAxes, color=GREY, ha="center")
+        right.text(0.5, 0.5, "none", transform=right.transAxes, color=GRAY, ha="center")
     for ax in (left, right):
         format_percent(ax.yaxis)
         clear_spines(ax)
@@ -69,10 +74,10 @@ def histogram_figure(weights, title="", num_bins=61):
 
 
 def _edges(others, num_bins):
-    """Edges of equal bars, symmetric around 0 where there are both signs."""
+    """Returns the edges of bars of equal width, symmetric around 0 if both signs occur."""
     if not others.size:
         return np.linspace(-1.0, 1.0, num_bins + 1)
-    # A few large values would squeeze all the others into the middle.
+    # A few large values would squeeze the rest into the middle.
     low, high = np.quantile(others, [0.0025, 0.9975])
     if low < 0 < high:
         high = max(-low, high)

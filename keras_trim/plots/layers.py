@@ -1,18 +1,24 @@
-"""How sparse each weight of a model is, as bars."""
+"""Plots the sparsity of each weight of a model as bars."""
 
-from keras_trim.plots.style import BLUE, GREY, GRID, PALE, clear_spines, format_percent, new_figure
+from typing import TYPE_CHECKING, Any
+
+from keras_trim.plots.style import BLUE, GRAY, GRID, PALE, clear_spines, format_percent, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _MAX_LABEL = 34
 
 
-def sparsity_figure(rows, max_bars=60):
+def sparsity_figure(rows: Any, max_bars: int = 60) -> "Figure":
     """Draws a bar per weight: its zeros over its size.
 
     Args:
-        rows: List of `(name, sparsity)`, or of anything with a `path` and a `sparsity`, such as
-            `keras_trim.sparsity_report(model).rows`. They are drawn from top to bottom.
-        max_bars: Integer. Of more rows than that, the first ones are drawn, and how many were left
-            out is written below them.
+        rows: `keras_trim.sparsity_report(model)`, without the weights that are never pruned; or a
+            list of `(name, sparsity)`, or of anything with a `path` and a `sparsity`. They are
+            drawn from top to bottom.
+        max_bars: Integer. If there are more rows, only the first ones are drawn, with a note on how
+            many are left out.
 
     Returns:
         `matplotlib.figure.Figure`.
@@ -25,12 +31,17 @@ def sparsity_figure(rows, max_bars=60):
 
     ```python
     report = keras_trim.sparsity_report(model)
-    keras_trim.plots.sparsity_figure(report.pruned_rows).savefig("sparsity.png")
+    keras_trim.plots.sparsity_figure(report).savefig("sparsity.png")
     ```
     """
-    bars = [row if isinstance(row, tuple) else (row.path, row.sparsity) for row in rows]
+    rows = getattr(rows, "rows", rows)
+    drawn = [row for row in rows if not getattr(row, "is_by_design", False)]
+    bars = [row if isinstance(row, tuple) else (row.path, row.sparsity) for row in drawn]
     if not bars:
-        raise ValueError("`rows` must hold at least one weight. Received: rows=[]")
+        raise ValueError(
+            "`rows` must hold at least one weight that is pruned or could be: those of a "
+            f"`sparsity_report`. Received: {len(rows)} rows"
+        )
     left_out, bars = len(bars) - max_bars, bars[:max_bars]
     names, shares = zip(*bars, strict=True)
     places = range(len(bars))
@@ -43,12 +54,12 @@ def sparsity_figure(rows, max_bars=60):
             1.015,
             place,
             f"{share:.1%}",
-            color=GREY,
+            color=GRAY,
             verticalalignment="center_baseline",
             fontsize=9,
         )
     ax.set_yticks(places, [shorten(name) for name in names], fontsize=9)
-    ax.set_ylim(len(bars) - 0.4, -0.6)  # the first on top
+    ax.set_ylim(len(bars) - 0.4, -0.6)  # first row at the top
     ax.set_xlim(0, 1)
     format_percent(ax.xaxis)
     ax.set_xlabel(
@@ -62,7 +73,7 @@ def sparsity_figure(rows, max_bars=60):
 
 
 def shorten(name):
-    """A name to write beside a row. Long paths lose their middle: the ends tell them apart."""
+    """Shortens a name to fit beside a row. Long paths lose their middle: their ends differ."""
     if len(name) <= _MAX_LABEL:
         return name
     half = (_MAX_LABEL - 1) // 2

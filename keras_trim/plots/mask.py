@@ -1,28 +1,33 @@
-"""Where the zeros of a weight are, as an image."""
+"""Plots the positions of a weight's zeros as an image."""
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_trim.plots.style import BLUE, GREY, PALE, new_figure
+from keras_trim.plots.style import BLUE, GRAY, PALE, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-def mask_figure(weights, title="", max_pixels=256):
+def mask_figure(weights: Any, title: str = "", max_pixels: int = 256) -> "Figure":
     """Draws which values of a weight are kept and which are zero.
 
-    Rows are inputs (for a convolution: places of the window, then input channels), columns output
-    channels. A side of more than `max_pixels` is divided into that many parts of equal size, give
-    or take one, and each pixel shows the share of its values that are not zero: nothing is skipped.
+    Rows are inputs (for a convolution: window positions, then input channels) and columns are
+    output channels. A side longer than `max_pixels` is divided into that many parts, equal up to
+    one. Each pixel then shows the fraction of nonzero values in its part, so nothing is skipped.
 
     Args:
-        weights: Array of numbers of rank 1 and more. The last axis becomes the columns.
-        title: String. Written above.
-        max_pixels: Integer. Most pixels per side.
+        weights: Array of numbers of rank 1 or more. The last axis becomes the columns.
+        title: String. The figure's title.
+        max_pixels: Integer. The most pixels per side.
 
     Returns:
         `matplotlib.figure.Figure`.
 
     Raises:
         ImportError: if Matplotlib is not installed.
-        ValueError: if there are no values, or one without an axis.
+        ValueError: if there are no values, or the array has no axis.
 
     Example:
 
@@ -68,7 +73,7 @@ def mask_figure(weights, title="", max_pixels=256):
         bar.set_label("kept, per pixel")
     note = f"a pixel stands for about {part[0]} x {part[1]} weights" if averaged else ""
     heading = "\n".join(line for line in (title, note) if line)
-    ax.set_title(heading, loc="left", fontsize=10, color=GREY)
+    ax.set_title(heading, loc="left", fontsize=10, color=GRAY)
     return figure
 
 
@@ -76,12 +81,13 @@ def density_per_pixel(matrix, max_pixels=256):
     """Averages a matrix over parts of nearly equal size.
 
     Args:
-        matrix: Array of rank 2 of booleans, or of numbers to be averaged.
-        max_pixels: Integer. Most rows and most columns of the result.
+        matrix: Array of rank 2 of booleans or numbers.
+        max_pixels: Integer. The most rows and the most columns of the result.
 
     Returns:
         Tuple: array of floats, at most `(max_pixels, max_pixels)`, in which every element of
-        `matrix` counts once; and the (largest) height and width of a part.
+            `matrix`
+        counts once; and the (largest) height and width of a part.
     """
     sums, counts, part = matrix, 1, []
     for axis, size in enumerate(matrix.shape):
@@ -95,5 +101,5 @@ def density_per_pixel(matrix, max_pixels=256):
 
 
 def _height(shape):
-    """Inches: as tall as the shape asks for within what a page can show."""
+    """Returns inches: as tall as the shape asks for, within the limits of a page."""
     return float(np.clip(4.4 * shape[0] / shape[1], 1.8, 4.0)) + 0.7

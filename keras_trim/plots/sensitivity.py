@@ -1,15 +1,20 @@
-"""How much each weight of a model matters, as a heat map."""
+"""Plots how much each weight of a model matters, as a heat map."""
+
+from typing import TYPE_CHECKING, Any
 
 from keras_trim.plots.layers import shorten
-from keras_trim.plots.style import GREY, clear_spines, new_figure
+from keras_trim.plots.style import GRAY, clear_spines, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-def sensitivity_figure(sensitivity, max_rows=60):
-    """Draws a row per weight and a column per sparsity; the darker, the more is lost.
+def sensitivity_figure(sensitivity: Any, max_rows: int = 60) -> "Figure":
+    """Draws a row per weight and a column per sparsity. Darker means a larger loss.
 
     Args:
         sensitivity: `keras_trim.Sensitivity`.
-        max_rows: Integer. Of more weights than that, those that matter most are drawn.
+        max_rows: Integer. If there are more weights, only those that matter most are drawn.
 
     Returns:
         `matplotlib.figure.Figure`.
@@ -36,7 +41,7 @@ def sensitivity_figure(sensitivity, max_rows=60):
         for j, sparsity in enumerate(sparsities):
             change = changes.get((path, sparsity))
             if change is not None:
-                color = "white" if abs(change) > dark else GREY
+                color = "white" if abs(change) > dark else GRAY
                 ax.text(j, i, f"{change:+.3f}", color=color, ha="center", va="center", fontsize=8)
     ax.set_xticks(range(len(sparsities)), [f"{100 * s:.3g}%" for s in sparsities])
     ax.set_yticks(range(len(paths)), [shorten(path) for path in paths], fontsize=9)

@@ -1,19 +1,19 @@
-"""What all pictures share. Matplotlib is imported only to make one, and pyplot never."""
+"""The common style of all plots. Matplotlib is only imported when needed, and pyplot never."""
 
-# From the palette of Okabe and Ito, which colour-blind readers can tell apart.
+# The palette of Okabe and Ito, which color-blind readers can tell apart.
 BLUE = "#0072B2"
 ORANGE = "#E69F00"
-GREY = "#6B6B6B"
+GRAY = "#6B6B6B"
 GRID = "#DDDDDD"
 PALE = "#DCE6EE"
 
 
 def new_figure(size, dpi=100, layout="tight"):
-    """Makes an empty `matplotlib.figure.Figure`, to be saved: it needs no display.
+    """Makes an empty `matplotlib.figure.Figure` for saving. It needs no display.
 
     Args:
         size: Tuple of width and height in inches.
-        dpi: Integer. Pixels per inch, where it is saved as pixels.
+        dpi: Integer. Pixels per inch when saved as pixels.
         layout: String. Matplotlib's layout engine.
 
     Raises:
@@ -29,7 +29,7 @@ def new_figure(size, dpi=100, layout="tight"):
 
 
 def clear_spines(ax, *spines):
-    """Takes the lines at the top and the right off, or those that are named."""
+    """Hides the given spines, by default those at the top and on the right."""
     ax.spines[list(spines) or ["top", "right"]].set_visible(False)
 
 

@@ -1,15 +1,21 @@
-"""Pictures of a training run, drawn into Axes of a figure of several panels."""
+"""Plots of a training run, drawn into the Axes of a multi-panel figure."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_trim.plots.style import BLUE, GREY, ORANGE, clear_spines, format_percent, new_figure
+from keras_trim.plots.style import BLUE, GRAY, ORANGE, clear_spines, format_percent, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-def make_figure(num_panels):
-    """Makes a figure of panels side by side, to be saved: it needs no display.
+def make_figure(num_panels: int) -> tuple["Figure", Any]:
+    """Makes a figure of panels side by side for saving. It needs no display.
 
     Args:
-        num_panels: Integer. How many Axes.
+        num_panels: Integer. The number of Axes.
 
     Returns:
         Tuple of the `matplotlib.figure.Figure` and an array of its Axes.
@@ -21,8 +27,10 @@ def make_figure(num_panels):
     return figure, figure.subplots(1, num_panels, squeeze=False)[0]
 
 
-def plot_schedule(ax, steps, asked, reached):
-    """Plots the sparsity that a schedule asks for, and that which was counted in the weights.
+def plot_schedule(
+    ax: Any, steps: Sequence[int], asked: Sequence[float], reached: Sequence[float]
+) -> None:
+    """Plots the sparsity that a schedule asks for, and the sparsity counted in the weights.
 
     Args:
         ax: `matplotlib.axes.Axes` to draw into.
@@ -40,30 +48,30 @@ def plot_schedule(ax, steps, asked, reached):
     _label(ax, "Sparsity while training", "optimizer step", "zeros among the pruned weights")
 
 
-def plot_weight_histogram(ax, before, after, num_bins=60):
-    """Plots how the weights are distributed before and after pruning.
+def plot_weight_histogram(ax: Any, before: Any, after: Any, num_bins: int = 60) -> None:
+    """Plots the distribution of weights before and after pruning.
 
-    Zeros would be one bar that dwarfs the others. So bars count the other weights only, as a share
-    of all, and the share of zeros is written at 0. The outermost bars hold what lies beyond them
-    too.
+    Zeros would make one bar that dwarfs the others. So bars only count nonzero weights, as
+    fractions of all weights, and the fraction of zeros is written at 0. The outermost bars include
+    the weights beyond them.
 
     Args:
         ax: `matplotlib.axes.Axes` to draw into.
         before: Array of floats, any shape: the weights before pruning.
-        after: Array of floats: the same weights after it.
-        num_bins: Integer. Bars over the whole range.
+        after: Array of floats: the same weights after pruning.
+        num_bins: Integer. The number of bars over the whole range.
     """
     before, after = np.ravel(before), np.ravel(after)
     nonzero = [weights[weights != 0] for weights in (before, after)]
-    # A few large weights would squeeze all the others into the middle.
+    # A few large weights would squeeze the rest into the middle.
     limit = max(np.quantile(np.abs(weights), 0.995) for weights in nonzero if weights.size)
     edges = np.linspace(-limit, limit, num_bins + 1)
     shares = [
         np.histogram(np.clip(weights, -limit, limit), edges)[0] / before.size for weights in nonzero
     ]
-    ax.stairs(shares[0], edges, color=GREY, linewidth=1.2, label="before pruning")
+    ax.stairs(shares[0], edges, color=GRAY, linewidth=1.2, label="before pruning")
     ax.stairs(shares[1], edges, color=BLUE, fill=True, alpha=0.85, label="after pruning")
-    top = 1.35 * np.max(shares)  # room for the legend and for what is written at zero
+    top = 1.35 * np.max(shares)  # room for the legend and the note at zero
     ax.set_xlim(-limit, limit)
     ax.set_ylim(0, top)
     ax.axvline(0, color=BLUE, linewidth=1, linestyle=":")

@@ -1,3 +1,3 @@
-"""So that `keras_trim.sparsity.keras` reads as `tfmot.sparsity.keras` does."""
+"""Makes `keras_trim.sparsity.keras` mirror `tfmot.sparsity.keras`."""
 
 from keras_trim.sparsity import keras as keras

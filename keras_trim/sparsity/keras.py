@@ -1,4 +1,4 @@
-"""The names of `tfmot.sparsity.keras`: with `import keras_trim as tfmot` its code runs."""
+"""The names of `tfmot.sparsity.keras`. TFMOT code runs with `import keras_trim as tfmot`."""
 
 from keras_trim.callbacks import PruningSummaries, UpdatePruningStep
 from keras_trim.policies import PrunableLayer, PruningPolicy

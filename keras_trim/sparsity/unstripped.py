@@ -1,10 +1,10 @@
-"""An error for files of models that TFMOT wraps still: Keras would call the layer unknown."""
+"""Raises a helpful error for model files with TFMOT's wrappers, which Keras does not know."""
 
 import keras
 
 
 class PruneLowMagnitude(keras.layers.Layer):
-    """Stands for TFMOT's wrapper in files; it cannot be made."""
+    """Stands in for TFMOT's wrapper when a file is loaded; creating one raises `ValueError`."""
 
     def __init__(self, *args, **kwargs):
         name = kwargs.get("name", "a layer")
@@ -21,5 +21,5 @@ class PruneLowMagnitude(keras.layers.Layer):
         return cls(**config)
 
 
-# By the bare name that TFMOT's files have.
+# TFMOT's files store the class under its bare name.
 keras.saving.get_custom_objects().setdefault("PruneLowMagnitude", PruneLowMagnitude)

@@ -1,46 +1,63 @@
-"""A dict of arrays as a file, and back."""
+"""Saves a dict of arrays to a file and loads it back."""
 
 import os
 import pathlib
+from collections.abc import Mapping
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from keras_trim._version import __version__
+from keras_trim.arguments import described, takes_named
 from keras_trim.atomic import replace_file
 from keras_trim.storage.container import Reader, Writer
 
+_WRITERS = {
+    **dict.fromkeys((".keras", ".h5"), "`model.save(path)` writes files of Keras"),
+    **dict.fromkeys(
+        (".tflite", ".onnx", ".xml", ".safetensors"),
+        "`keras_trim.export(model, path)` writes files of other runtimes",
+    ),
+    ".engine": "`keras_trim.inference.Engine(model).save(path)` writes engines",
+}
+
 
 def check_suffix(path):
-    """Returns the path as `pathlib.Path` if it ends as our files do.
+    """Returns the path as a `pathlib.Path`.
 
     Raises:
-        ValueError: if it does not.
+        ValueError: if the path does not end in `.ktrim`.
     """
     if not isinstance(path, (str, os.PathLike)):
-        raise ValueError(f"`path` must be a path. Received: path={path!r}")
+        raise ValueError(
+            "`path` must be the path of a file: the model comes first, the path second. "
+            f"Received: path={described(path)}"
+        )
     path = pathlib.Path(path)
     if path.suffix != ".ktrim":
-        raise ValueError(f"`path` must end in `.ktrim`. Received: path={path}")
+        cure = _WRITERS.get(path.suffix.lower(), f"write {str(path.with_suffix('.ktrim'))!r}")
+        raise ValueError(f"`path` must end in `.ktrim`: {cure}. Received: path={path}")
     return path
 
 
 def metadata():
-    """Dict of strings: what every file says of its origin."""
+    """Dict of strings that every file carries: which program wrote it."""
     return {"writer": f"keras-trim {__version__}"}
 
 
-def save_arrays(arrays, path):
-    """Saves a dict of arrays, bit for bit.
+@takes_named
+def save_arrays(arrays: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Saves a dict of arrays losslessly, bit for bit.
 
     Args:
-        arrays: Dict: name -> array. Anything that `numpy.asarray` takes: numbers of any dtype,
-            bfloat16 and float8 too, and text.
-        path: Path. It must end in `.ktrim`. A file that is there is replaced, all at once.
+        arrays: Dict: name -> array. An array is anything `numpy.asarray` accepts: numbers of any
+            dtype, including bfloat16 and float8, and text.
+        path: Path. It must end in `.ktrim`. An existing file is replaced atomically.
 
     Raises:
-        ValueError: if a name is no string, or too long, or an array is of Python objects or has
-            more than 32 axes.
-        OSError: if the file cannot be written; what was there is as it was.
+        ValueError: if a name is not a string or is too long, or if an array holds Python objects
+            or has more than 32 axes.
+        OSError: if the file cannot be written. An existing file is left unchanged.
 
     Example:
 
@@ -51,7 +68,10 @@ def save_arrays(arrays, path):
     """
     path = check_suffix(path)
     if not isinstance(arrays, dict) or not all(isinstance(k, str) and k for k in arrays):
-        raise ValueError(f"`arrays` must be a dict with strings as keys. Received: {arrays!r:.200}")
+        raise ValueError(
+            "`arrays` must be a dict with strings as keys, `{'kernel': array}`. "
+            f"Received: arrays={described(arrays)}"
+        )
     with replace_file(path) as file:
         writer = Writer(file)
         for name, values in arrays.items():
@@ -60,9 +80,9 @@ def save_arrays(arrays, path):
 
 
 def as_array(values):
-    """A NumPy array of what Keras or a user gives; text as NumPy's own."""
+    """Converts a value from Keras or the user to a NumPy array. Text becomes NumPy text."""
     array = np.asarray(values)
-    if array.dtype.kind == "T":  # strings of any width, which NumPy 2 has
+    if array.dtype.kind == "T":  # NumPy 2's variable-width strings
         array = array.astype(object)
     if array.dtype == object and all(isinstance(item, str) for item in array.flat):
         return array.astype(str)
@@ -71,18 +91,21 @@ def as_array(values):
     return array
 
 
-def load_arrays(path, max_bytes=None):
-    """Loads the arrays of a file, that of `save_arrays` or of `save`.
+@takes_named
+def load_arrays(
+    path: str | os.PathLike[str] | BinaryIO, max_bytes: int | None = None
+) -> dict[str, np.ndarray]:
+    """Loads the arrays of a file written by `save_arrays` or `save`.
 
     Args:
         path: Path.
-        max_bytes: Integer. How much the file may decode to, see `load`.
+        max_bytes: Integer. The most bytes the file may decode to; see `load`.
 
     Returns:
         Dict: name -> `numpy.ndarray`.
 
     Raises:
-        keras_trim.FormatError: if the file is not a `.ktrim` file, or damaged.
+        keras_trim.FormatError: if the file is not a `.ktrim` file or is damaged.
     """
     with Reader(path, max_bytes) as reader:
         return {name: reader.read_array(name) for name in reader.arrays}

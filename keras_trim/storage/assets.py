@@ -1,4 +1,4 @@
-"""The files that layers keep beside their weights, vocabularies for instance."""
+"""Files that layers save next to their weights, such as vocabularies."""
 
 import contextlib
 import pathlib
@@ -11,7 +11,7 @@ PREFIX = "assets/"
 
 @contextlib.contextmanager
 def collecting():
-    """Gives a store for a model's assets, and a function that yields their names and bytes."""
+    """Yields a store for a model's assets, and a function that yields their names and bytes."""
     store = DiskIOStore("assets", mode="w")
     folder = pathlib.Path(store.working_dir)
 
@@ -28,10 +28,10 @@ def collecting():
 
 @contextlib.contextmanager
 def providing(reader):
-    """Gives a store with the assets in a file, or `None` if there are none.
+    """Yields a store of a file's assets, or `None` if it has none.
 
     Args:
-        reader: `Reader`. It has checked that no name leads out of a folder.
+        reader: `Reader`. It has already checked that no name leads out of its folder.
     """
     names = [name for name in reader.files if name.startswith(PREFIX)]
     if not names:

@@ -1,4 +1,4 @@
-"""A model from its configuration, without allocating more than its weights are said to take."""
+"""Builds a model from its configuration, allocating no more than its weights claim to need."""
 
 import copy
 import json
@@ -15,14 +15,14 @@ from keras_trim.storage.container import FREE_BYTES
 from keras_trim.storage.errors import FormatError
 from keras_trim.storage.zeros import initialize
 
-# Bytes of variables that Keras does not save: states of random number generators.
+# Bytes allowed for variables that Keras does not save: states of random number generators.
 _UNSAVED_BYTES = 1 << 20
 
-_UNINITIALIZED = "uninitialized_variables"  # Keras's list of variables to be initialized later
+_UNINITIALIZED = "uninitialized_variables"  # Keras's list of variables to initialize later
 
 
-# Layers take time to build, in Sequential models one that grows with the square of their number.
-# Few layers are without weights: what has many more than arrays is no model that was saved.
+# Building layers takes time; in a Sequential model it grows with the square of their number. Few
+# layers have no weights, so a file with many more layers than arrays is not a saved model.
 _FREE_LAYERS, _FREE_SEQUENTIAL = 2000, 100
 _LAYERS_PER_ARRAY = 8
 
@@ -32,17 +32,18 @@ def build(text, num_bytes, num_arrays, custom_objects, compile, safe_mode):
 
     Args:
         text: Bytes. The model's configuration, as JSON.
-        num_bytes: Integer. How much the weights may take.
-        num_arrays: Integer. How many arrays hold them.
+        num_bytes: Integer. The most bytes the weights may take.
+        num_arrays: Integer. The number of arrays that hold them.
         custom_objects: Dict: name -> class or function, or `None`.
-        compile: Boolean. Whether to compile it, too.
-        safe_mode: Boolean. Whether to refuse code, which a `Lambda` layer has.
+        compile: Boolean. Whether to compile the model as well.
+        safe_mode: Boolean. Whether to refuse the code in `Lambda` layers.
 
     Returns:
-        Tuple of the model and a function: weights may be zeros until, after loading, it is called.
+        Tuple of the model and a function to call after loading. Until that call, weights that the
+        file does not set may be zeros.
 
     Raises:
-        FormatError: if it cannot be built, or is larger.
+        FormatError: if the model cannot be built or is too large.
     """
     try:
         config = json.loads(text)
@@ -60,15 +61,15 @@ def build(text, num_bytes, num_arrays, custom_objects, compile, safe_mode):
         return model, initialize_the_rest
     except FormatError:
         raise
-    except Exception as error:  # Keras raises whatever a layer does
+    except Exception as error:  # Keras passes on whatever a layer raises
         raise FormatError(f"The file's model cannot be built: {shorten(error)}") from error
 
 
 def _build(config, num_bytes, custom_objects, safe_mode):
-    """Builds first without memory for the weights: their shapes may be lies."""
+    """Builds the model without memory for its weights first: their shapes may be lies."""
 
     def deserialize(config):
-        # Keras takes configurations apart.
+        # Keras modifies the configuration that it deserializes.
         return saving.deserialize_keras_object(
             copy.deepcopy(config), custom_objects, safe_mode=safe_mode
         )
@@ -87,7 +88,7 @@ def _build(config, num_bytes, custom_objects, safe_mode):
             _register_parameters(model)
             return model, initialize_the_rest
     except Exception as error:
-        # Layers of the user's own may make variables of values. Keras's do not.
+        # Only custom layers create variables from values; Keras's own never do.
         if "stateless scope" not in str(error) or not _has_custom_classes(config):
             raise
     finally:
@@ -96,15 +97,15 @@ def _build(config, num_bytes, custom_objects, safe_mode):
 
 
 def _register_parameters(model):
-    """Does for PyTorch what the layers have left out, as they had no values."""
+    """Registers the parameters with PyTorch, which layers skip while variables have no values."""
     for layer in model._flatten_layers():
         layer._post_build()
 
 
 def _stateless(config):
-    """The configuration, recurrent layers without a state that outlives a call.
+    """Returns the configuration with `stateful=False` in all recurrent layers.
 
-    They make it of zeros that are there already, however large it is.
+    Stateful layers allocate their state as zeros right away, however large it is.
     """
     if isinstance(config, dict):
         return {
@@ -115,7 +116,7 @@ def _stateless(config):
 
 
 def _check_states(model):
-    """Raises `FormatError` if states of recurrent layers, which no file holds, are too large."""
+    """Raises `FormatError` if the unsaved states of recurrent layers are too large."""
     total = 0
     for layer in model._flatten_layers():
         shapes = getattr(layer, "_build_shapes_dict", None)
@@ -157,7 +158,7 @@ def _check_layers(config, num_arrays):
 
 
 def _count_layers(config, of_class=None):
-    """Integer: the layers of models, or of those of one class."""
+    """Integer: the number of layers in models, or in models of one class."""
     if isinstance(config, list):
         return sum(_count_layers(item, of_class) for item in config)
     if not isinstance(config, dict):
@@ -170,7 +171,7 @@ def _count_layers(config, of_class=None):
 
 
 def _without_compile_configs(config):
-    """The configuration of the same model, it and the models in it not compiled."""
+    """Returns the configuration of the same model, with nothing in it compiled."""
     if isinstance(config, dict):
         return {
             key: _without_compile_configs(value)
@@ -182,14 +183,14 @@ def _without_compile_configs(config):
 
 def _has_custom_classes(config):
     if isinstance(config, dict):
-        # Those that are not registered, but given by `custom_objects`, have a name as well.
+        # Unregistered classes from `custom_objects` have a registered name, too.
         is_custom = isinstance(config.get("registered_name"), str)
         return is_custom or _has_custom_classes([*config.values()])
     return isinstance(config, list) and any(map(_has_custom_classes, config))
 
 
 def shorten(error):
-    """The cause in an error's text, without what Keras puts around it: configurations, values."""
+    """Returns the cause in an error's text, without the configurations and values Keras adds."""
     text = " ".join(str(error).split()).rsplit("Exception encountered:", maxsplit=1)[-1]
     for end in ("Full object config:", "config={", "Received config=", "Target variable:"):
         text = text.split(end)[0]

@@ -1,4 +1,4 @@
-"""One run of an array's values, encoded and decoded: positions and values, streams and a record."""
+"""Encodes and decodes one chunk of an array: positions and values as streams, plus a record."""
 
 import dataclasses
 import sys
@@ -10,14 +10,14 @@ from keras_trim.storage import values as val
 from keras_trim.storage.dtypes import FLOATS, dtype_name
 from keras_trim.storage.errors import FormatError
 
-# Values per chunk: what encoding and decoding need beside the array itself is a few times this.
+# Values per chunk. Encoding and decoding need a few times this much memory beside the array.
 CHUNK_SIZE = 1 << 18
 
-MAX_PLANES = 16  # bytes of a value that is split into planes
+MAX_SHUFFLED = 16  # largest value, in bytes, whose bytes are shuffled
 
-_SMALL = 4096  # values: below, trying every way costs nothing
+_SMALL = 4096  # values: below this, trying every encoding costs nothing
 _STREAM_COST = 4  # bytes that a stream takes in the header
-_GAPS_BELOW = 0.4  # density: above, a bitmask is smaller
+_DELTAS_BELOW = 0.4  # density: above this, a bitmask is smaller
 
 POSITIONS = ("all", "none", "mask", "gaps")
 VALUES = ("bytes", "planes", "split")
@@ -25,17 +25,17 @@ VALUES = ("bytes", "planes", "split")
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-    """What a header says of a chunk.
+    """A chunk's record in the header.
 
     Args:
         positions: String. One of `POSITIONS`.
         values: String. One of `VALUES`.
-        count: Integer. How many values are stored: all, or those that are not zero.
-        gaps: Integer. Bytes of gaps.
-        base: Integer. Of `split`.
-        escapes: Integer. Of `split`.
+        count: Integer. The number of stored values: all of them, or only the nonzero ones.
+        gaps: Integer. Bytes of delta-coded positions, for `"gaps"`.
+        base: Integer. The largest exponent in reach, for `"split"`.
+        escapes: Integer. The number of exponents out of reach, for `"split"`.
         stored: Tuple of integers. Bytes of each stream in the file.
-        crc32: Integer. Of these bytes.
+        crc32: Integer. Checksum of those bytes.
     """
 
     positions: str
@@ -64,38 +64,40 @@ def stream_sizes(chunk, size, dtype, name):
 
 
 def encode_chunk(values, encoder):
-    """Encodes values the smallest way.
+    """Encodes values with whichever encoding is smallest.
 
     Args:
         values: Array of rank 1, little-endian and not empty.
         encoder: `StreamEncoder`.
 
     Returns:
-        Tuple of a `Chunk` (its checksum 0) and the list of bytes to store.
+        Tuple of a `Chunk` (with checksum 0) and the list of streams to store, as bytes.
     """
     mask = pos.nonzero_mask(values)
     positions = np.flatnonzero(mask)
     count = len(positions)
     if count == 0:
         return Chunk("none", "bytes", 0, 0, 0, 0, (), 0), []
-    ways = [("all", 0, [])]
+    encodings = [("all", 0, [])]
     if count < len(values):
         small = len(values) <= _SMALL
         if not small and count < 0.9 * len(values):
-            ways = []
-        ways.append(("mask", 0, [encoder.encode(pos.encode_mask(mask))]))
-        if small or count < _GAPS_BELOW * len(values):
-            gaps = pos.encode_gaps(positions)
-            ways.append(("gaps", len(gaps), [encoder.encode(gaps)]))
+            encodings = []
+        encodings.append(("mask", 0, [encoder.encode(pos.encode_mask(mask))]))
+        if small or count < _DELTAS_BELOW * len(values):
+            deltas = pos.encode_deltas(positions)
+            encodings.append(("gaps", len(deltas), [encoder.encode(deltas)]))
     candidates = []
-    best_positions = min(ways, key=lambda way: _cost(way[2]) if way[0] != "all" else np.inf)
-    for way in {way[0]: way for way in ways if way[0] == "all" or way is best_positions}.values():
-        kind, num_gaps, streams = way
+    best_positions = min(encodings, key=lambda each: _cost(each[2]) if each[0] != "all" else np.inf)
+    for encoding in encodings:
+        if encoding[0] != "all" and encoding is not best_positions:
+            continue
+        kind, num_deltas, streams = encoding
         kept = values if kind == "all" else values[positions]
         for value_kind, base, escapes, parts in _encode_values(kept, encoder):
             stored = streams + parts
             chunk = Chunk(
-                kind, value_kind, len(kept), num_gaps, base, escapes, tuple(map(len, stored)), 0
+                kind, value_kind, len(kept), num_deltas, base, escapes, tuple(map(len, stored)), 0
             )
             candidates.append((_cost(stored), chunk, stored))
     _, chunk, stored = min(candidates, key=lambda candidate: candidate[0])
@@ -107,14 +109,14 @@ def _cost(streams):
 
 
 def _encode_values(values, encoder):
-    """Yields kind, base, escapes and streams for each way that may be the smallest."""
+    """Yields kind, base, escapes and streams of each encoding that might be the smallest."""
     name = dtype_name(values.dtype)
     if name in FLOATS:
         base, escapes, parts = val.split_floats(values, name)
         yield "split", base, escapes, [encoder.encode(part) for part in parts]
-    elif 1 < values.itemsize <= MAX_PLANES:
-        yield "planes", 0, 0, [encoder.encode(part) for part in val.split_planes(values)]
-    if len(values) <= _SMALL or not 1 < values.itemsize <= MAX_PLANES:
+    elif 1 < values.itemsize <= MAX_SHUFFLED:
+        yield "planes", 0, 0, [encoder.encode(part) for part in val.shuffle_bytes(values)]
+    if len(values) <= _SMALL or not 1 < values.itemsize <= MAX_SHUFFLED:
         yield "bytes", 0, 0, [encoder.encode(values.view(np.uint8))]
 
 
@@ -122,9 +124,9 @@ def decode_chunk(chunk, streams, out, name):
     """Decodes a chunk into `out`, an array of rank 1 that holds zeros.
 
     Args:
-        chunk: `Chunk`, checked.
+        chunk: `Chunk`, already checked.
         streams: List of decoded streams, of the sizes that `stream_sizes` gives.
-        out: Array of rank 1 and of the chunk's size.
+        out: Array of rank 1, as long as the chunk.
         name: String. The name of the dtype of `out`.
 
     Raises:
@@ -136,17 +138,17 @@ def decode_chunk(chunk, streams, out, name):
     if chunk.positions == "mask":
         where = pos.decode_mask(streams[0], len(out), chunk.count)
     elif chunk.positions == "gaps":
-        where = pos.decode_gaps(streams[0], len(out), chunk.count)
+        where = pos.decode_deltas(streams[0], len(out), chunk.count)
     if chunk.positions != "all":
         streams = streams[1:]
     if chunk.values == "bytes":
         values = np.frombuffer(streams[0], out.dtype)
     elif chunk.values == "planes":
-        values = val.join_planes(streams, out.dtype)
+        values = val.unshuffle_bytes(streams, out.dtype)
     else:
         values = val.join_floats(streams, name, out.dtype, chunk.base)
     if name == "bool" and values.view(np.uint8).max() > 1:
-        raise FormatError("A truth value is neither 0 nor 1.")
+        raise FormatError("A boolean is neither 0 nor 1.")
     if name[0] == "U" and values.view("<u4").max() > sys.maxunicode:
-        raise FormatError("A text has characters that there are not.")
+        raise FormatError("A string contains characters that do not exist.")
     out[where] = values

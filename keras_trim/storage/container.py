@@ -1,4 +1,4 @@
-"""The file: a prefix, streams, the header and a trailer; written in one go, read at will."""
+"""The file: prefix, streams, header, trailer. Written in one pass; read in any order."""
 
 import dataclasses
 import io
@@ -23,21 +23,21 @@ from keras_trim.storage.header import (
     parse_header,
     shape_problem,
 )
-from keras_trim.storage.lossy import widen
 from keras_trim.storage.order import storage_order
+from keras_trim.storage.quantization import dequantize
 from keras_trim.storage.streams import StreamDecoder, StreamEncoder
 
-# Like PNG's: the first byte is no text, and a transfer that changes line ends changes it.
+# As in PNG: the first byte is not text, and a transfer that changes line endings damages the rest.
 MAGIC = b"\x89KTRIM\r\n"
 VERSION = 1
 PREFIX = struct.Struct("<8sII")  # magic, version, zero
-# Offset, stored and decoded size and checksum of the header; version, magic.
+# Header: offset, stored size, decoded size, checksum. Then version, zero, magic.
 TRAILER = struct.Struct("<QIIIII8s")
 
 _PIECE_SIZE = 1 << 20
 
-# Zeros take next to nothing, so a tiny file may truly hold a large model. What is larger than
-# this and than so many times the file has to be asked for.
+# Zeros take almost no space, so a tiny file may really hold a large model. Contents that exceed
+# both of these limits (bytes; multiples of the file's size) need the caller's consent.
 FREE_BYTES = 1 << 30
 FREE_FACTOR = 1000
 
@@ -58,7 +58,7 @@ class Writer:
 
     @property
     def arrays(self):
-        """List of `ArrayEntry`: what has been written so far."""
+        """List of `ArrayEntry`: the arrays written so far."""
         return self._arrays
 
     def write_array(self, name, values, decoded_dtype=None, scales=None, scale_axis=None):
@@ -67,12 +67,12 @@ class Writer:
         Args:
             name: String.
             values: `numpy.ndarray`.
-            decoded_dtype: String. The dtype to read the values as; by default theirs.
-            scales: `numpy.ndarray` of rank 1 to multiply the values by when read, or `None`.
-            scale_axis: Integer. The axis of `values` that the scales belong to.
+            decoded_dtype: String. The dtype that a reader returns. Default: the dtype of `values`.
+            scales: `numpy.ndarray` of rank 1, by which a reader multiplies the values, or `None`.
+            scale_axis: Integer. The axis of `values` that the scales run along.
 
         Raises:
-            ValueError: if its name, dtype or shape cannot be stored.
+            ValueError: if the name, dtype or shape cannot be stored.
         """
         entry = self._write_values(name, values)
         if decoded_dtype is not None:
@@ -86,7 +86,7 @@ class Writer:
         dtype = dtypes.dtype_name(values.dtype)
         if dtype is None:
             raise ValueError(
-                f"An array of this dtype cannot be stored: convert it first. Received: {name} of "
+                f"This dtype cannot be stored. Convert the array first. Received: {name} of "
                 f"dtype {values.dtype}"
             )
         problem = name_problem(name) or shape_problem(values.shape, values.itemsize)
@@ -96,7 +96,7 @@ class Writer:
                 f"{values.shape}"
             )
         axes = storage_order(values)
-        # A copy only if the order or the byte order is another one.
+        # This copies only if the axes or the bytes need reordering.
         flat = np.asarray(values.transpose(axes), dtypes.parse_dtype(dtype), order="C").reshape(-1)
         chunks = []
         for start in range(0, len(flat), CHUNK_SIZE):
@@ -110,10 +110,10 @@ class Writer:
         return ArrayEntry(name, dtype, values.shape, axes, size, chunks, dtype)
 
     def write_file(self, name, data):
-        """Writes a file.
+        """Writes a file into this one.
 
         Args:
-            name: String. A relative path, its parts joined by "/".
+            name: String. A relative path with `/` between its parts.
             data: Bytes.
 
         Raises:
@@ -137,7 +137,7 @@ class Writer:
         """
         header = dump_header(Header(self._arrays, self._files, metadata))
         if len(header) > MAX_HEADER:
-            raise ValueError(f"The header is larger than a file may have. Received: {len(header)}")
+            raise ValueError(f"The header exceeds {MAX_HEADER} bytes. Received: {len(header)}")
         offset, stored = self._offset, self._encoder.encode(header, is_text=True)
         self._write(stored)
         checksum = zlib.crc32(stored)
@@ -148,21 +148,30 @@ class Writer:
         self._offset += len(data)
 
 
+def _other_kind(magic):
+    """What a file is instead, by how it begins, and what reads it."""
+    if magic.startswith(b"PK"):
+        return "; a `.keras` archive is read by `keras.models.load_model`"
+    if magic.startswith(b"\x89HDF"):
+        return "; an HDF5 file (`.h5`) is read by `keras.models.load_model`"
+    return ""
+
+
 class Reader:
-    """Reads a file. Opening checks all that can be checked without decoding the data.
+    """Reads a file. Opening it checks everything that can be checked without decoding data.
 
     Args:
         path: Path of the file, or a binary file object, which `close` closes.
-        max_bytes: Integer. How many bytes all that is in it may decode to. By default 1 GiB, or
-            1000 times the file if that is more.
+        max_bytes: Integer. The most bytes that the contents may decode to. Default: 1 GiB or 1000
+            times the size of the file, whichever is larger.
 
     Raises:
-        FormatError: if it is not a file of this format, or damaged.
-        ValueError: if `path` is neither.
+        FormatError: if the file is not of this format or is damaged.
+        ValueError: if `path` is neither a path nor a binary file.
     """
 
     def __init__(self, path, max_bytes=None):
-        # An integer would open a file descriptor.
+        # `open` would take an integer as a file descriptor.
         is_file = hasattr(path, "read") and isinstance(path.read(0), bytes)
         if not is_file and not isinstance(path, (str, os.PathLike)):
             raise ValueError(f"`path` must be a path or a binary file. Received: path={path!r}")
@@ -172,6 +181,9 @@ class Reader:
             self.file_size = self._file.seek(0, io.SEEK_END)
             self.header = self._read_header()
             self._limit(max_bytes)
+        except FormatError as error:
+            self.close()
+            raise FormatError(f"{error} Received: path={path}") from error.__cause__
         except BaseException:
             self._file.close()
             raise
@@ -205,14 +217,14 @@ class Reader:
         return self._files
 
     def read_array(self, name):
-        """Returns the `numpy.ndarray` of that name."""
+        """Returns the array of that name as a `numpy.ndarray`."""
         entry = self._arrays[name]
         offset = self._offsets[id(entry)]
         values = self._read_values(entry, offset)
         if entry.decoded_dtype == entry.dtype and entry.scales is None:
             return values
         scales = entry.scales and self._read_values(entry.scales, offset + entry.own_bytes)
-        return widen(values, dtypes.DTYPES[entry.decoded_dtype], scales, entry.scale_axis)
+        return dequantize(values, dtypes.DTYPES[entry.decoded_dtype], scales, entry.scale_axis)
 
     def _read_values(self, entry, offset):
         dtype = dtypes.parse_dtype(entry.dtype)
@@ -239,7 +251,7 @@ class Reader:
         return ordered
 
     def read_file(self, name):
-        """Returns the bytes of the file of that name."""
+        """Returns the file of that name as bytes."""
         entry = self._files[name]
         offset, pieces = self._offsets[id(entry)], []
         for (length, checksum), size in zip(entry.pieces, entry.piece_lengths(), strict=True):
@@ -261,11 +273,11 @@ class Reader:
         self._file.seek(0)
         magic, version, reserved = PREFIX.unpack(self._file.read(PREFIX.size))
         if magic != MAGIC:
-            raise FormatError("This is not a .ktrim file.")
+            raise FormatError(f"This is not a .ktrim file{_other_kind(magic)}.")
         if version != VERSION:
             raise FormatError(
-                f"The file is of version {version} of the format; this reads version {VERSION}. "
-                "Install a newer keras-trim."
+                f"The file uses version {version} of the format, and this release reads version "
+                f"{VERSION}. Install a newer keras-trim."
             )
         end = self.file_size - TRAILER.size
         self._file.seek(end)
@@ -273,9 +285,9 @@ class Reader:
             self._file.read(TRAILER.size)
         )
         if magic != MAGIC or again != version or zero or reserved or offset + stored != end:
-            raise FormatError("The file is cut off or damaged: it does not end as it must.")
+            raise FormatError("The file is cut off or damaged: it does not end with a trailer.")
         if not PREFIX.size <= offset <= end or not stored <= size <= MAX_HEADER:
-            raise FormatError("The file is damaged: its header is of an impossible size.")
+            raise FormatError("The file is damaged: its header has an impossible size.")
         text = self._decoder.decode(self._read_at(offset, stored, checksum), size, is_text=True)
         header = parse_header(text)
         total = sum(entry.stored_bytes for entry in (*header.arrays, *header.files))
@@ -291,5 +303,5 @@ class Reader:
         if total > max_bytes:
             raise FormatError(
                 f"The file of {self.file_size:,} bytes claims to hold {total:,} bytes, more than "
-                f"the {max_bytes:,} that are allowed. If you trust it, raise `max_bytes`."
+                f"the {max_bytes:,} allowed. If you trust it, raise `max_bytes`."
             )

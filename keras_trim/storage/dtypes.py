@@ -1,4 +1,4 @@
-"""The data types that a file may hold, by name, and how their bits are laid out."""
+"""The data types that a file may hold: their names and the layout of their bits."""
 
 import functools
 import typing
@@ -38,7 +38,7 @@ _MAX_TEXT_WIDTH = 1 << 20
 
 
 def dtype_name(dtype):
-    """String: the name by which a file knows a NumPy dtype, or `None` if it does not."""
+    """String: a file's name for a NumPy dtype, or `None` if files cannot hold that dtype."""
     dtype = np.dtype(dtype)
     if dtype.kind in "SU":
         width = dtype.itemsize // (4 if dtype.kind == "U" else 1)
@@ -48,7 +48,7 @@ def dtype_name(dtype):
 
 @functools.lru_cache(maxsize=256)
 def parse_dtype(name):
-    """`numpy.dtype` of a name, little-endian, or `None` if there is no such."""
+    """The `numpy.dtype` of a name, little-endian, or `None` if the name is unknown."""
     if name in DTYPES:
         return little_endian(DTYPES[name])
     if name[:1] in ("S", "U") and name[1:].isascii() and name[1:].isdigit() and len(name) < 9:
@@ -59,10 +59,10 @@ def parse_dtype(name):
 
 
 def little_endian(dtype):
-    """The dtype as its bytes are stored; those of ml_dtypes know no byte order."""
+    """The dtype in the byte order of files. Dtypes of ml_dtypes have no byte order to set."""
     return dtype.newbyteorder("<") if dtype.isbuiltin == 1 or dtype.kind in "SU" else dtype
 
 
 def native_dtype(name):
-    """`numpy.dtype` of a name that is known, in this machine's byte order."""
+    """The `numpy.dtype` of a known name, in this machine's byte order."""
     return DTYPES.get(name) or np.dtype(f"={name}")

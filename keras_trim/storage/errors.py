@@ -1,5 +1,5 @@
-"""The one exception for files that cannot be trusted."""
+"""The exception for files that are damaged or not trustworthy."""
 
 
 class FormatError(ValueError):
-    """A file is not a `.ktrim` file, is damaged, or says something that cannot be true."""
+    """The file is not a `.ktrim` file, is damaged, or contradicts itself."""

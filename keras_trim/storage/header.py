@@ -1,15 +1,15 @@
-"""The header of a file: what it holds and where, as JSON that is checked field by field."""
+"""The header of a file: its contents and their place, as JSON that is checked field by field."""
 
 import dataclasses
 import json
 import math
 
 from keras_trim.storage import dtypes
-from keras_trim.storage.chunks import MAX_PLANES, POSITIONS, VALUES, Chunk, stream_sizes
+from keras_trim.storage.chunks import MAX_SHUFFLED, POSITIONS, VALUES, Chunk, stream_sizes
 from keras_trim.storage.errors import FormatError
 from keras_trim.storage.values import FLOATS
 
-# What a reader accepts at most.
+# Limits that a reader enforces.
 MAX_HEADER = 1 << 26  # bytes of JSON
 MAX_CHUNK = 1 << 22  # values per chunk
 MAX_PIECE = 1 << 24  # bytes per piece of a file
@@ -21,18 +21,18 @@ _CHUNK_DEFAULTS = {"values": "bytes", "count": 0, "gaps": 0, "base": 0, "escapes
 
 @dataclasses.dataclass(frozen=True)
 class ArrayEntry:
-    """What a header says of an array.
+    """An array's record in the header.
 
     Args:
         name: String.
-        dtype: String. How the values are stored.
+        dtype: String. The dtype of the stored values.
         shape: Tuple of integers.
         axes: Tuple of integers. The order of axes, outermost first, in which values are stored.
-        chunk_size: Integer. Values per chunk; the last one may have fewer.
+        chunk_size: Integer. Values per chunk. The last chunk may have fewer.
         chunks: List of `Chunk`.
-        decoded_dtype: String. What the values become when they are read: `dtype` if lossless.
-        scales: `ArrayEntry` of rank 1, or `None`. What the values are multiplied by.
-        scale_axis: Integer. The axis of `shape` along which `scales` lie, or `None`.
+        decoded_dtype: String. The dtype that a reader returns; equal to `dtype` if lossless.
+        scales: `ArrayEntry` of rank 1 that a reader multiplies the values by, or `None`.
+        scale_axis: Integer. The axis of `shape` that `scales` run along, or `None`.
     """
 
     name: str
@@ -55,29 +55,29 @@ class ArrayEntry:
 
     @property
     def own_bytes(self):
-        """Integer: bytes of the file that hold the values."""
+        """Integer: the number of the file's bytes that hold the values."""
         return sum(sum(chunk.stored) for chunk in self.chunks)
 
     @property
     def stored_bytes(self):
-        """Integer: bytes of the file that hold the values and their scales."""
+        """Integer: the number of the file's bytes that hold the values and their scales."""
         return self.own_bytes + (self.scales.stored_bytes if self.scales else 0)
 
     def chunk_lengths(self):
-        """List of integers: the values in each chunk."""
+        """List of integers: the number of values in each chunk."""
         starts = range(0, self.size, self.chunk_size)
         return [min(self.chunk_size, self.size - start) for start in starts]
 
 
 @dataclasses.dataclass(frozen=True)
 class FileEntry:
-    """What a header says of a file inside the file.
+    """An embedded file's record in the header.
 
     Args:
-        name: String. A relative path, its parts joined by "/".
+        name: String. A relative path with `/` between its parts.
         size: Integer. Bytes.
-        piece_size: Integer. Bytes per piece; the last one may have fewer.
-        pieces: List of tuples of integers: bytes stored, and their CRC-32.
+        piece_size: Integer. Bytes per piece. The last piece may have fewer.
+        pieces: List of tuples of integers: the stored bytes and their CRC-32.
     """
 
     name: str
@@ -96,11 +96,11 @@ class FileEntry:
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """All that a header says.
+    """The header.
 
     Args:
         arrays: List of `ArrayEntry`, in the order in which they are stored.
-        files: List of `FileEntry`, stored behind the arrays.
+        files: List of `FileEntry`, stored after the arrays.
         metadata: Dict of strings.
     """
 
@@ -110,7 +110,7 @@ class Header:
 
 
 def name_problem(name, is_path=False):
-    """What is wrong with the name of an array, or of a file if `is_path`; `None` if nothing is."""
+    """Returns what is wrong with the name of an array (a file if `is_path`), or `None`."""
     if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME:
         return f"has no name of 1 to {MAX_NAME} characters"
     if any("\ud800" <= char <= "\udfff" for char in name):
@@ -125,16 +125,16 @@ def name_problem(name, is_path=False):
 
 
 def shape_problem(shape, itemsize):
-    """What is wrong with the shape of an array; `None` if nothing is."""
+    """Returns what is wrong with the shape of an array, or `None`."""
     if len(shape) > MAX_RANK:
         return f"has more than {MAX_RANK} axes"
-    # NumPy counts empty axes so, too.
+    # NumPy counts empty axes as 1 in this limit, too.
     extent = math.prod(max(length, 1) for length in shape)
     return "is larger than any memory" if extent * itemsize >= 1 << 62 else None
 
 
 def dump_header(header):
-    """Bytes: the header as JSON."""
+    """Returns the header as bytes of JSON."""
     content = {
         "arrays": [_dump_array(entry) for entry in header.arrays],
         "files": [
@@ -177,10 +177,10 @@ def parse_header(data):
         data: Bytes of JSON.
 
     Returns:
-        `Header`, in which everything that can be known without the data fits together.
+        `Header`. Everything in it that can be checked without the data is consistent.
 
     Raises:
-        FormatError: if anything does not.
+        FormatError: if anything is not.
     """
     try:
         content = json.loads(bytes(data).decode(), parse_constant=_refuse_constant)
@@ -255,7 +255,7 @@ def _parse_chunk(record, length, dtype, what):
     _require(
         values == "bytes"
         or (values == "split" and dtype in FLOATS)
-        or (values == "planes" and dtypes.parse_dtype(dtype).itemsize <= MAX_PLANES),
+        or (values == "planes" and dtypes.parse_dtype(dtype).itemsize <= MAX_SHUFFLED),
         f"{what} has values that cannot be split so.",
     )
     numbers = {

@@ -1,4 +1,4 @@
-"""A `.keras` archive made smaller, such that Keras reads it as before."""
+"""Compresses a `.keras` archive in a way that Keras still reads."""
 
 import dataclasses
 import os
@@ -7,57 +7,64 @@ import shutil
 import zipfile
 import zlib
 
+from keras_trim.arguments import takes_named
 from keras_trim.atomic import replace_file
 from keras_trim.storage.result import compared
 
 _BLOCK = 1 << 20
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class CompressResult:
-    """An archive that was compressed; printed, a summary.
+    """A compressed archive. It prints as a summary.
 
     Args:
         path: `pathlib.Path` of the compressed archive.
-        old_bytes: Integer. Size of the archive before.
-        new_bytes: Integer. Size of it now.
+        old_bytes: Integer. Its size before.
+        new_bytes: Integer. Its size after.
     """
 
     path: pathlib.Path
     old_bytes: int
     new_bytes: int
 
-    def __str__(self):
+    def __repr__(self) -> str:
         return (
             f"{self.path}: {self.new_bytes:,} bytes instead of {self.old_bytes:,}, "
             f"{compared(self.new_bytes, self.old_bytes)}"
         )
 
 
-def compress_keras(path, output=None):
+@takes_named
+def compress_keras(
+    path: str | os.PathLike[str], output: str | os.PathLike[str] | None = None
+) -> CompressResult:
     """Compresses a `.keras` archive; `keras.models.load_model` reads it without keras-trim.
 
-    A `.keras` file is a zip archive in which Keras compresses nothing. Each file in it is stored
-    the smallest way that Python's `zipfile` reads: deflated, by bzip2, or as it is. The files
-    themselves stay as they are. A `.ktrim` file is smaller still.
+    A `.keras` file is an uncompressed zip archive. This stores each file in it in the smallest way
+    that Python's `zipfile` reads: deflate, bzip2 or uncompressed. The contents of the files do not
+    change. A `.ktrim` file is smaller still.
 
     Args:
         path: Path of a `.keras` file.
-        output: Path to write to, ending in `.keras`. By default `path` itself is replaced, once the
-            new archive is complete and verified.
+        output: Path to write to, ending in `.keras`. By default this replaces `path` itself, once
+            the new archive is complete and verified.
 
     Returns:
         `CompressResult`. `print` it for the sizes.
 
     Raises:
         ValueError: if `path` is not a `.keras` archive.
-        OSError: if a file cannot be read or written; `path` is as it was.
+        OSError: if a file cannot be read or written. `path` is left unchanged.
     """
     path = pathlib.Path(path)
     output = path if output is None else pathlib.Path(output)
     for name, each in (("path", path), ("output", output)):
         if each.suffix != ".keras":
-            raise ValueError(f"`{name}` must end in `.keras`. Received: {name}={each}")
+            raise ValueError(
+                f"`{name}` must end in `.keras`: load the model, and save it as such. "
+                f"Received: {name}={each}"
+            )
     old_bytes = path.stat().st_size
     try:
         with zipfile.ZipFile(path) as source:
@@ -69,7 +76,7 @@ def compress_keras(path, output=None):
                         _copy(source, member, target)
                 _verify(source, file)
                 new_bytes = file.seek(0, os.SEEK_END)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # such as encrypted
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # e.g. encrypted
         raise ValueError(f"This is not a `.keras` archive ({error}). Received: {path}") from error
     return CompressResult(output, old_bytes, new_bytes)
 
@@ -87,7 +94,7 @@ def _smallest_method(source, member):
     compressors = {zipfile.ZIP_DEFLATED: zlib.compressobj(9, wbits=-15)}
     try:
         import bz2
-    except ImportError:  # a Python that was built without
+    except ImportError:  # Python was built without bz2
         pass
     else:
         compressors[zipfile.ZIP_BZIP2] = bz2.BZ2Compressor()
@@ -103,7 +110,7 @@ def _smallest_method(source, member):
 
 
 def _verify(source, file):
-    """Reads the new archive, which checks it, and compares what it holds."""
+    """Reads the new archive back, which checks its checksums, and compares the contents."""
     with zipfile.ZipFile(file) as target:
         broken = target.testzip()
         pairs = zip(source.infolist(), target.infolist(), strict=True)
@@ -111,4 +118,4 @@ def _verify(source, file):
             (a.filename, a.CRC, a.file_size) == (b.filename, b.CRC, b.file_size) for a, b in pairs
         )
         if broken or not same:
-            raise OSError(f"The compressed archive is not what was written: {broken}")
+            raise OSError(f"The compressed archive failed verification: {broken}")

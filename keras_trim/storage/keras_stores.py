@@ -1,7 +1,7 @@
-"""What Keras saves a model's state into, and loads it from: our files instead of HDF5.
+"""Keras's stores of a model's state, backed by our files instead of HDF5.
 
-Keras walks over a model and hands each layer, optimizer and metric a store that works as a dict. It
-accepts stores of its own classes only, so ours derive from one and replace all of it.
+Keras walks a model and hands each layer, optimizer and metric a store that acts as a dict. It only
+accepts its own store classes, so ours subclass one and override all of it.
 """
 
 import posixpath
@@ -14,9 +14,9 @@ from keras_trim.storage.arrays import as_array
 
 
 class _Store(H5IOStore):
-    """Arrays by path: that of the object and the name it gives, as in a `.keras` file."""
+    """Arrays by path: the object's path plus its name for the array, as in a `.keras` file."""
 
-    def __init__(self):  # the parent's would open a file
+    def __init__(self):  # the parent's `__init__` would open a file
         self._folder = ""
 
     def __bool__(self):
@@ -30,7 +30,7 @@ class _Store(H5IOStore):
 
 
 class WriteStore(_Store):
-    """Takes what a model saves.
+    """Receives the arrays that a model saves.
 
     Args:
         write: Function of a name and a `numpy.ndarray`.
@@ -49,7 +49,7 @@ class WriteStore(_Store):
 
     def __setitem__(self, key, value):
         name = self._path(key)
-        # A sum, such as a kernel with its LoRA, is a tensor that PyTorch may still differentiate.
+        # A kernel plus its LoRA is a tensor that still has gradients on PyTorch.
         is_tensor = ops.is_tensor(value) or is_shared(value)
         self._write(name, as_array(to_numpy(value) if is_tensor else value))
         self._names.setdefault(self._folder, []).append(str(key))
@@ -68,10 +68,10 @@ class WriteStore(_Store):
 
 
 class ReadStore(_Store):
-    """Gives a model what it loads; each array is decoded when it is asked for.
+    """Serves the arrays that a model loads. Each array is decoded on request.
 
     Args:
-        names: Iterable of strings: the arrays that there are.
+        names: Iterable of strings: the names of the arrays in the file.
         read: Function of a name that returns a `numpy.ndarray`.
     """
 

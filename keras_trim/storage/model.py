@@ -1,8 +1,11 @@
-"""A Keras model as a file, and back."""
+"""Saves a Keras model to a file and loads it back."""
 
 import contextlib
 import json
+import os
 import warnings
+from collections.abc import Mapping
+from typing import Any, BinaryIO
 
 import keras
 import numpy as np
@@ -11,7 +14,8 @@ from keras.src.saving import saving_lib
 from keras.src.saving.serialization_lib import ObjectSharingScope
 
 from keras_trim import hosts
-from keras_trim.storage import assets, lossy
+from keras_trim.arguments import check_model, takes_named
+from keras_trim.storage import assets, quantization
 from keras_trim.storage.arrays import check_suffix, metadata
 from keras_trim.storage.building import build, shorten
 from keras_trim.storage.container import Reader, Writer
@@ -25,32 +29,38 @@ _SEEDS = "seeds/"
 _HAS_OPTIMIZER = "optimizer_state"
 
 
-def save(model, path, values=None, include_optimizer=False):
+@takes_named
+def save(
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    values: str | None = None,
+    include_optimizer: bool = False,
+) -> SaveResult:
     """Saves a model as a small file: weights, structure and how it was compiled.
 
-    Zeros cost next to nothing, wherever they are, and the other values are compressed. By default
-    nothing is lost: `load` gives back every weight bit for bit. Layers save what they save in a
-    `.keras` file: one with LoRA its kernel with LoRA added.
+    Zeros cost almost nothing, wherever they are, and the other values are compressed. By default
+    nothing is lost: `load` restores every weight bit for bit. Each layer saves what it saves in a
+    `.keras` file. For example, a layer with LoRA saves its kernel with LoRA added.
 
     Args:
-        model: Keras model that is built.
-        path: Path. It must end in `.ktrim`. A file that is there is replaced once the new one is
+        model: Built Keras model.
+        path: Path. It must end in `.ktrim`. An existing file is replaced once the new one is
             complete.
         values: String or `None`. `None` keeps all values as they are. `"float16"`, `"bfloat16"` and
-            `"int8"` round those of kernels and embeddings (floats of rank two or more); `"int8"`
-            scales each output channel. Zeros stay zeros; biases, statistics and the like stay
-            exact, as do weights with values that are too large or not finite.
-        include_optimizer: Boolean. Whether to keep the optimizer's state (steps, momenta), which
-            takes one or two dense weights per weight. Without it, the optimizer is loaded as it was
-            configured and starts afresh.
+            `"int8"` round kernels and embeddings (floats of rank two or more); `"int8"` scales each
+            output channel. Zeros stay zero. Biases, statistics and the like stay exact, as do
+            weights with values that are not finite or out of range.
+        include_optimizer: Boolean. Whether to save the optimizer's state (steps, momenta), which
+            takes as much as one or two dense copies of the weights. Without it, the loaded
+            optimizer has its configuration but starts afresh.
 
     Returns:
-        `SaveResult`. `print` it for the size and, if `values` is given, the largest error;
-        `.arrays` has them per weight.
+        `SaveResult`. `print` it for the size and, if `values` is given, the largest error.
+        `.arrays` lists both per weight.
 
     Raises:
-        ValueError: if an argument is wrong, or the model is not built.
-        OSError: if the file cannot be written; what was there is as it was.
+        ValueError: if an argument is invalid or the model is not built.
+        OSError: if the file cannot be written. An existing file is left unchanged.
         ImportError: if `zstandard` is not installed.
 
     Example:
@@ -62,7 +72,7 @@ def save(model, path, values=None, include_optimizer=False):
     ```
     """
     path = check_suffix(path)
-    lossy.check_kind(values)
+    quantization.check_kind(values)
     check_model(model)
     if not include_optimizer:
         _warn_of_lost_masks(model)
@@ -70,7 +80,7 @@ def save(model, path, values=None, include_optimizer=False):
 
 
 def write(model, path, values, include_optimizer):
-    """Does what `save` does, with arguments that have been checked."""
+    """Implements `save` for arguments that have been checked."""
     config = _structure(model)
     rows = []
     shared = any(hosts.is_shared(variable.value) for variable in model.variables)
@@ -96,20 +106,28 @@ def write(model, path, values, include_optimizer):
     return SaveResult(path, file_bytes, rows)
 
 
-def load(path, model=None, custom_objects=None, compile=True, safe_mode=True, max_bytes=None):
-    """Loads a model, on whatever backend is active.
+@takes_named
+def load(
+    path: str | os.PathLike[str] | BinaryIO,
+    model: keras.Model | None = None,
+    custom_objects: Mapping[str, Any] | None = None,
+    compile: bool = True,
+    safe_mode: bool = True,
+    max_bytes: int | None = None,
+) -> keras.Model:
+    """Loads a model on the active backend.
 
     Args:
         path: Path of a file made by `save`.
-        model: Keras model to load the weights into, of the same structure. By default the model is
-            built as the file says.
-        custom_objects: Dict: name -> class or function, as `keras.models.load_model` takes it.
-        compile: Boolean. Whether to compile the model as it was; with its optimizer's state, if
-            that was saved.
-        safe_mode: Boolean. Whether to refuse `Lambda` layers that carry code. Leave it on unless
+        model: Keras model of the same structure to load the weights into. By default a new model is
+            built from the file.
+        custom_objects: Dict: name -> class or function, as in `keras.models.load_model`.
+        compile: Boolean. Whether to compile the model as it was when saved, with its optimizer's
+            state if the file has it.
+        safe_mode: Boolean. Whether to refuse `Lambda` layers that contain code. Leave it on unless
             you made the file yourself.
-        max_bytes: Integer. How many bytes the contents may take in memory. By default 1 GiB, or
-            1000 times the size of the file if that is more.
+        max_bytes: Integer. The most bytes that the contents may take in memory. Default: 1 GiB or
+            1000 times the size of the file, whichever is larger.
 
     Returns:
         The Keras model.
@@ -117,8 +135,8 @@ def load(path, model=None, custom_objects=None, compile=True, safe_mode=True, ma
     Raises:
         keras_trim.FormatError: if the file is not a `.ktrim` file, is damaged, or contradicts
             itself.
-        ValueError: if `model` is not of the same structure; its weights are as they were.
-        OSError: if there is no such file.
+        ValueError: if `model` has another structure. Its weights are left unchanged.
+        OSError: if the file does not exist or cannot be read.
     """
     if model is not None:
         check_model(model)
@@ -126,7 +144,11 @@ def load(path, model=None, custom_objects=None, compile=True, safe_mode=True, ma
         into = model
         if model is None:
             if _CONFIG not in reader.files:
-                raise FormatError("The file holds arrays but no model: read it by `load_arrays`.")
+                raise FormatError(
+                    "The file holds arrays but no model: read it by `keras_trim.load_arrays`, or "
+                    "by `keras_trim.inference.Engine.load` if it is an engine. "
+                    f"Received: path={path}"
+                )
             num_bytes = sum(entry.decoded_bytes for entry in reader.arrays.values())
             text = reader.read_file(_CONFIG)
             arguments = (text, num_bytes, len(reader.arrays), custom_objects, compile, safe_mode)
@@ -134,7 +156,7 @@ def load(path, model=None, custom_objects=None, compile=True, safe_mode=True, ma
         with contextlib.nullcontext() if into is None else _unchanged_by_errors(model):
             errors = _load_state(reader, model)
             if errors:
-                message = f"The file and the model do not fit: {errors[0]}"
+                message = f"The file and the model do not match: {errors[0]}"
                 raise FormatError(message) if into is None else ValueError(message)
         if into is None:
             initialize_the_rest()
@@ -143,7 +165,7 @@ def load(path, model=None, custom_objects=None, compile=True, safe_mode=True, ma
 
 @contextlib.contextmanager
 def _unchanged_by_errors(model):
-    """Gives a model the values back that it had, should there be an error."""
+    """Restores a model's values if the block raises."""
     variables = [*model.variables]
     for optimizer in _optimizers(model):
         variables += optimizer.variables
@@ -156,25 +178,14 @@ def _unchanged_by_errors(model):
         raise
 
 
-def check_model(model):
-    """Raises `ValueError` unless `model` is a Keras model that is built."""
-    if not isinstance(model, keras.Model):
-        raise ValueError(f"`model` must be a Keras model. Received: model={model!r}")
-    if not model.built:
-        raise ValueError(
-            "The model has no weights yet: build it first, by `model.build(input_shape)` or by "
-            f"calling it on a batch. Received: model={model.name}"
-        )
-
-
 def _structure(model):
-    """String: the structure of a model as JSON, the same for the same model."""
+    """String: the structure of a model as JSON. Equal models give equal strings."""
     with ObjectSharingScope():
         config = saving.serialize_keras_object(model)
     numbers = {}
 
     def number(value):
-        """Counts shared objects, which Keras tells apart by their addresses."""
+        """Renumbers shared objects in place, which Keras identifies by address."""
         if isinstance(value, dict):
             if "shared_object_id" in value:
                 identity = value["shared_object_id"]
@@ -189,24 +200,24 @@ def _structure(model):
 
 
 def _write(writer, name, array, values):
-    """Writes an array, rounded if that is asked for."""
-    narrowed = None
+    """Writes an array, quantized if `values` asks for it."""
+    quantized = None
     if values and array.ndim >= 2 and not _is_of_optimizer(name):
-        narrowed = lossy.narrow(array, values)
+        quantized = quantization.quantize(array, values)
     errors = ()
-    if narrowed is None:
+    if quantized is None:
         writer.write_array(name, array)
     else:
-        rounded, scales, axis = narrowed
+        rounded, scales, axis = quantized
         writer.write_array(name, rounded, array.dtype.name, scales, axis)
-        restored = lossy.widen(rounded, array.dtype, scales, axis)
-        errors = (lossy.largest_error(array, restored), float(abs(array).max()))
+        restored = quantization.dequantize(rounded, array.dtype, scales, axis)
+        errors = (quantization.largest_error(array, restored), float(abs(array).max()))
     stored = writer.arrays[-1].stored_bytes
     return SavedArray(name, array.shape, array.dtype.name, array.nbytes, stored, *errors)
 
 
 def _load_state(reader, model):
-    """Loads what the file holds into the model; returns a list of what does not fit."""
+    """Loads a file's contents into the model. Returns a list of mismatches, as strings."""
     names = [name for name in reader.arrays if not name.startswith(_SEEDS)]
     store = ReadStore(names, reader.read_array)
     visited = optimizer_ids(model)
@@ -256,12 +267,12 @@ def _optimizers(model):
 
 
 def optimizer_ids(model):
-    """Set of integers: the identities of the optimizers of a model and of models in it."""
+    """Set of integers: the ids of the optimizers of a model and of the models inside it."""
     return {id(optimizer) for optimizer in _optimizers(model)}
 
 
 def _seeds(model):
-    """The states of the model's random number generators, which Keras does not save."""
+    """Lists the states of the model's random number generators, which Keras does not save."""
     saved = {id(variable) for variable in (*model.weights, *model.metrics_variables)}
     return [variable for variable in model.variables if id(variable) not in saved]
 
@@ -271,11 +282,11 @@ def _warn_of_lost_masks(model):
         while optimizer is not None:
             if getattr(optimizer, "pruned_weights", None):
                 warnings.warn(
-                    "The model is still being pruned, and its masks are the optimizer's state, "
-                    "which is left out: training the loaded model would start to prune anew. Call "
-                    "`strip_pruning(model)` first if training is over, or pass "
+                    "The model is still being pruned. Its masks are optimizer state, which this "
+                    "file leaves out: training the loaded model would prune it from scratch. If "
+                    "training is over, call `strip_pruning(model)` first; otherwise pass "
                     f"`include_optimizer=True`. Received: model={model.name}",
-                    stacklevel=3,
+                    stacklevel=4,
                 )
                 return
             optimizer = getattr(optimizer, "inner_optimizer", None)

@@ -3,16 +3,20 @@
 import numpy as np
 
 _GROUPS = (4, 8)
-_SAMPLE = 16  # indices of every other axis that are looked at
+_SAMPLE = 16  # indices of every other axis to look at
 _MIN_GROUPS = 64
-_MIN_DENSITY = 0.2  # with fewer values, groups are half empty by chance
+_MIN_DENSITY = 0.2  # below this density, groups are half empty by chance
 
 
 def storage_order(values):
-    """Tuple of integers: the axes of an array, outermost first, as to store it.
+    """Chooses the order of axes in which to store an array.
 
-    Where zeros have an N:M pattern along an axis (half of every group at most), that axis goes
-    last: groups then lie within bytes of the bitmask, and few bytes occur (36 of 256 at 2:4).
+    If zeros have an N:M pattern along an axis (at most half of every group is nonzero), that axis
+    goes last. Groups then align with bytes of the bitmask, so only a few byte values occur (36 of
+    256 at 2:4).
+
+    Returns:
+        Tuple of integers: axes, outermost first.
     """
     axes = tuple(range(values.ndim))
     for axis in reversed(axes[:-1]):

@@ -1,7 +1,7 @@
-"""Byte streams: stored as they are, or through Zstandard where that is smaller.
+"""Byte streams: stored as they are, or Zstandard-compressed if that is smaller.
 
-Texts, which are a model's structure and the file's own header, are compressed with a dictionary of
-what such texts look like: otherwise they are a tenth of a small model's file.
+Texts (a model's configuration and the header) are compressed with a dictionary of typical texts.
+Without it they would take a tenth of a small model's file.
 """
 
 import functools
@@ -11,11 +11,11 @@ import zlib
 
 from keras_trim.storage.errors import FormatError
 
-# Part of the format, made by tools/make_storage_dictionary.py.
+# Part of the format. tools/make_storage_dictionary.py made it.
 DICTIONARY = pathlib.Path(__file__).with_name("dictionary.txt")
 DICTIONARY_CRC32 = 0xF8BA87CB
 
-# Bytes: trying harder than this takes longer than it is worth.
+# Bytes. Above this size, the slowest compression level is not worth its time.
 _THOROUGH_BELOW = 1 << 12
 
 
@@ -39,11 +39,11 @@ def _dictionary():
     zstd = import_zstandard()
     if DICTIONARY.exists():
         text = DICTIONARY.read_bytes()
-    else:  # in an archive
+    else:  # the package is inside an archive
         text = pkgutil.get_data(__package__, DICTIONARY.name)
-    if zlib.crc32(text) != DICTIONARY_CRC32:  # by git, for instance, which may change ends of lines
+    if zlib.crc32(text) != DICTIONARY_CRC32:  # git, for instance, may change line endings
         raise ImportError(
-            "keras-trim is damaged: a file of it is not what was released. Install it anew. "
+            "keras-trim is damaged: one of its files differs from the release. Reinstall it. "
             f"Received: {DICTIONARY}"
         )
     return zstd.ZstdCompressionDict(text, dict_type=zstd.DICT_TYPE_RAWCONTENT)
@@ -52,9 +52,9 @@ def _dictionary():
 class StreamEncoder:
     """Compresses streams, each on its own.
 
-    Planes of weights are noise with uneven bytes: an entropy coder is all that pays, and matches
-    that are found by chance cost. So one compressor looks for almost none. The other one is for
-    streams that do repeat. Each stream takes the smallest of both and itself.
+    The shuffled bytes of weights are noise with a skewed distribution: entropy coding is all that
+    helps, and chance matches cost bytes. So one compressor looks for almost no matches. Another is
+    for streams that do repeat. Each stream keeps the smallest of both results and the raw data.
     """
 
     def __init__(self):
@@ -78,10 +78,10 @@ class StreamEncoder:
 
         Args:
             data: Bytes-like.
-            is_text: Boolean. Whether the data are no values but a text.
+            is_text: Boolean. Whether the data is text (compressed with the dictionary).
 
         Returns:
-            Bytes: either the data themselves or, if it is smaller, one Zstandard frame.
+            Bytes: one Zstandard frame if that is smaller, otherwise the data itself.
         """
         data = memoryview(data).cast("B")
         if not data:
@@ -92,14 +92,14 @@ class StreamEncoder:
             best = self._thorough.compress(data)
         else:
             best = self._entropy.compress(data)
-            # Noise stays noise: no need to find that out twice.
+            # If entropy coding saved nothing, the data is noise: matches will not help either.
             if len(best) < 0.97 * len(data):
                 best = min(best, self._general.compress(data), key=len)
         return best if len(best) < len(data) else bytes(data)
 
 
 class StreamDecoder:
-    """Decodes streams of known size; never allocates more than that."""
+    """Decodes streams of known size and never allocates more than that."""
 
     def __init__(self):
         self._zstd = import_zstandard()
@@ -111,8 +111,8 @@ class StreamDecoder:
 
         Args:
             stored: Bytes-like.
-            size: Integer. If `stored` is as long, it is the data itself.
-            is_text: Boolean. What `StreamEncoder.encode` was told.
+            size: Integer. A `stored` of this length is the data itself.
+            is_text: Boolean. The value that was passed to `StreamEncoder.encode`.
 
         Raises:
             FormatError: if `stored` does not decode to exactly `size` bytes.
@@ -120,7 +120,7 @@ class StreamDecoder:
         if len(stored) == size:
             return stored
         try:
-            # The library allocates what a frame claims to hold, so look at that first.
+            # Check the claimed size first: the library allocates it.
             claimed = self._zstd.get_frame_parameters(stored).content_size
             if claimed != size:
                 raise FormatError(f"A compressed stream claims {claimed} bytes instead of {size}.")

@@ -1,14 +1,15 @@
-"""Values that are not zero, as streams of bytes that compress well, and back.
+"""Encodes nonzero values as byte streams that compress well, and decodes them.
 
-Three ways to split them:
+There are three encodings, named as in the file format:
 
-- `bytes`: one stream, the values one after the other.
-- `planes`: one stream per byte of a value, the lowest first.
-- `split`, floats only: three bits of the exponent, counted down from a base, and the five highest
-  bits of the mantissa as one byte; then the rest of the mantissa and the sign, byte by byte. What
-  can be compressed in weights is in that first byte, and an entropy coder of bytes gets it all: an
-  exponent alone takes less than a bit, which such a coder cannot give. Exponents out of reach are
-  escapes, in a last stream.
+- `bytes`: one stream, value after value.
+- `planes`: a byte shuffle. One stream per byte of a value, lowest byte first.
+- `split`, floats only. The first stream has one byte per value: three bits for the exponent,
+  counted down from a base, and the five highest bits of the mantissa. The next streams have the
+  rest of the mantissa and the sign. Exponents out of reach are escapes, in the last stream. All
+  the compressible information in weights is in that first byte, where a bytewise entropy coder
+  gets all of it. Coded alone, an exponent would need less than one bit, which such a coder cannot
+  give.
 """
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from keras_trim.storage.dtypes import FLOATS
 from keras_trim.storage.errors import FormatError
 
-ESCAPE = 7  # the code of an exponent that is out of reach; 0 to 6 are base - 0 to base - 6
+ESCAPE = 7  # code of an exponent out of reach; codes 0 to 6 mean base - 0 to base - 6
 _HEAD_MANTISSA = 5
 
 
@@ -30,10 +31,10 @@ def value_stream_sizes(kind, dtype, dtype_name, count, escapes):
         return [count * dtype.itemsize]
     if kind == "planes":
         return [count] * dtype.itemsize
-    return [count] * (1 + _tail_planes(dtype_name)) + [escapes * _escape_bytes(dtype_name)]
+    return [count] * (1 + _tail_bytes(dtype_name)) + [escapes * _escape_bytes(dtype_name)]
 
 
-def _tail_planes(dtype_name):
+def _tail_bytes(dtype_name):
     tail_bits = FLOATS[dtype_name].mantissa_bits - _HEAD_MANTISSA + 1
     return -(-tail_bits // 8)
 
@@ -42,14 +43,14 @@ def _escape_bytes(dtype_name):
     return 1 if FLOATS[dtype_name].exponent_bits <= 8 else 2
 
 
-def split_planes(values):
-    """Returns the byte planes of an array, lowest byte first."""
+def shuffle_bytes(values):
+    """Shuffles bytes: returns an array for each byte of a value, lowest byte first."""
     table = values.view(np.uint8).reshape(len(values), -1)
     return [np.ascontiguousarray(table[:, plane]) for plane in range(table.shape[1])]
 
 
-def join_planes(planes, dtype):
-    """Inverts `split_planes`."""
+def unshuffle_bytes(planes, dtype):
+    """Inverts `shuffle_bytes`."""
     table = np.empty((len(planes[0]), dtype.itemsize), np.uint8)
     for plane, data in enumerate(planes):
         table[:, plane] = np.frombuffer(data, np.uint8)
@@ -57,10 +58,10 @@ def join_planes(planes, dtype):
 
 
 def split_floats(values, dtype_name):
-    """Splits floats.
+    """Splits floats into the streams of `split`.
 
     Args:
-        values: Array of rank 1 and of the float dtype, little-endian.
+        values: Array of rank 1 and of a float dtype, little-endian.
         dtype_name: String. One of `FLOATS`.
 
     Returns:
@@ -74,17 +75,21 @@ def split_floats(values, dtype_name):
     head = head.astype(np.uint16)
     base, table = _head_table(head >> _HEAD_MANTISSA, exponent_bits)
     first = table.take(head)
-    # The sign comes last: it is noise, as the low bits of the mantissa are.
+    # The sign goes last: it is noise, like the low bits of the mantissa.
     tail = (bits & word.type((1 << tail_bits) - 1)) << word.type(1)
     tail |= bits >> word.type(8 * values.itemsize - 1)
-    planes = split_planes(tail)[: _tail_planes(dtype_name)]
+    planes = shuffle_bytes(tail)[: _tail_bytes(dtype_name)]
     escaped = np.flatnonzero(first >= ESCAPE << _HEAD_MANTISSA)
     escapes = (head[escaped] >> _HEAD_MANTISSA).astype(_unsigned(_escape_bytes(dtype_name)))
     return base, len(escaped), [first, *planes, escapes]
 
 
 def _head_table(exponents, exponent_bits):
-    """Base whose reach holds most exponents; and exponent, mantissa -> first byte as a table."""
+    """Finds the base that keeps most exponents in reach.
+
+    Returns:
+        Tuple of the base and a table from (exponent, mantissa) to the first byte.
+    """
     counts = np.bincount(exponents, minlength=1 << exponent_bits)
     sums = np.concatenate([[0], np.cumsum(counts)])
     tops = np.arange(1 << exponent_bits)
@@ -108,7 +113,7 @@ def join_floats(streams, dtype_name, dtype, base):
     planes = streams[1:-1]
     top = np.frombuffer(planes[-1], np.uint8)
     if top.size and int(top.max()) >> ((tail_bits + 1) - 8 * (len(planes) - 1)):
-        raise FormatError("Bits of values are set that no value has.")
+        raise FormatError("Values have bits set beyond their width.")
     tail = np.empty((len(first), dtype.itemsize), np.uint8)
     tail[:, len(planes) :] = 0
     for plane, data in enumerate(planes):

@@ -1,9 +1,8 @@
-"""Variables that begin as zeros, as a file's values soon take their place.
+"""Initializes variables as zeros, because values from a file soon replace them.
 
-To draw the values that weights begin with, JAX compiles a program for every shape, which takes more
-time and memory than all the rest of loading does, and TensorFlow holds them while the file's are
-decoded. Zeros that nothing touches take no memory. PyTorch copies the file's values into the memory
-that it has.
+To draw initial values, JAX compiles a program per shape, which takes more time and memory than the
+rest of loading, and TensorFlow keeps them while it decodes the file. Untouched zeros take no
+memory. PyTorch needs none of this: it copies the file's values into memory that it already has.
 """
 
 import weakref
@@ -15,11 +14,11 @@ from keras_trim.alignment import aligned_zeros
 
 
 def initialize(variables):
-    """Initializes the variables that Keras has put off, those given as zeros if that helps.
+    """Initializes the variables that Keras has deferred, as zeros where that helps.
 
     Returns:
-        Function to call when values have been loaded: variables that got none get what they would
-        have begun with.
+        Function to call once values are loaded. Variables that received no value then get the
+        initial value they would have had.
     """
     zeros_class = {"jax": _JaxZeros, "tensorflow": _TensorFlowZeros}.get(keras.backend.backend())
     begun = []
@@ -29,7 +28,7 @@ def initialize(variables):
             variable._initializer = zeros
             begun.append((variable, zeros))
     with keras.StatelessScope():
-        pass  # leaving it initializes
+        pass  # leaving the scope initializes
     for variable, zeros in begun:
         zeros.find(variable)
 
@@ -46,7 +45,7 @@ def _draw(variable, initializer):
 
 
 class _JaxZeros:
-    """The zeros of one variable: its initializer, in place of the one given."""
+    """An initializer that stands in for a variable's own and recognizes its zeros."""
 
     def __init__(self, initializer):
         self.initializer = initializer
@@ -54,11 +53,11 @@ class _JaxZeros:
     def __call__(self, shape, dtype=None):
         import jax.numpy as jnp
 
-        # With the dtype, as JAX compiles a program that copies an array it is given without.
+        # Pass the dtype: without it, JAX compiles a program to copy the array.
         return jnp.asarray(aligned_zeros(shape, dtype), dtype)
 
     def find(self, variable):
-        # Weakly: they are freed as soon as another value takes their place.
+        # A weak reference frees the zeros as soon as another value replaces them.
         self._value = weakref.ref(variable.value)
 
     def are_in(self, variable):
@@ -66,7 +65,7 @@ class _JaxZeros:
 
 
 class _TensorFlowZeros:
-    """The same for TensorFlow, whose variables are known by the memory they use."""
+    """The same for TensorFlow, where a variable is recognized by its memory."""
 
     def __init__(self, initializer):
         self.initializer = initializer
@@ -76,9 +75,9 @@ class _TensorFlowZeros:
         import tensorflow as tf
 
         zeros = aligned_zeros(shape, dtype)
-        try:  # any other way copies them
+        try:  # any other way would copy them
             tensor = tf.experimental.dlpack.from_dlpack(zeros.__dlpack__())
-        except (BufferError, ValueError):  # bfloat16, for one, is unknown to NumPy
+        except (BufferError, ValueError):  # NumPy does not know bfloat16, for example
             return self.initializer(shape, dtype=dtype)
         self._zeros = zeros
         return tensor
@@ -91,6 +90,6 @@ class _TensorFlowZeros:
         if self._zeros is None:
             return False
         value = variable.value.read_value()
-        if "CPU" not in value.device or self._zeros.any():  # or changed in place
+        if "CPU" not in value.device or self._zeros.any():  # moved, or changed in place
             return False
         return np.may_share_memory(memoryview(value), self._zeros)

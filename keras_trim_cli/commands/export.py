@@ -82,7 +82,7 @@ def export(
         loaded = models.load(model, imports, compile=False)
         import keras_trim
 
-        with streams.progress(f"writing {output.name}"), files.writing(output):
+        with files.writing(output):
             try:
                 result = keras_trim.export(
                     loaded,

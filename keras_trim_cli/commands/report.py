@@ -66,8 +66,7 @@ def _measure(model):
     """The `keras_trim.SizeTable` of a model."""
     import keras_trim
 
-    with streams.progress("measuring sizes"):
-        return keras_trim.size_table(model)
+    return keras_trim.size_table(model)
 
 
 def _to_dict(counted, measured, html):
@@ -105,6 +104,8 @@ def _print(counted, measured, each_weight, html):
     else:
         table = text.table("layer", "type", "kernel", ">weights", ">zeros", ">sparsity", "")
         for layer in counted.layers:
+            if not layer.prunable:
+                continue
             table.add_row(
                 layer.name,
                 layer.kind,
@@ -114,7 +115,11 @@ def _print(counted, measured, each_weight, html):
                 text.percent(layer.sparsity),
                 text.bar(layer.sparsity),
             )
-    console.print(table)
+    if table.row_count:
+        console.print(table)
+    folded = [layer for layer in counted.layers if not layer.prunable]
+    if folded and not each_weight:
+        console.print(f"not pruned: {_named(folded)}", soft_wrap=True)
     total, prunable = summary.count(counted.weights), summary.count(counted.prunable)
     in_memory = sum(weight.num_bytes for weight in counted.weights)
     console.print(
@@ -128,3 +133,15 @@ def _print(counted, measured, each_weight, html):
         console.print(str(measured))
     if html is not None:
         console.print(f"page:             {html}", soft_wrap=True)
+
+
+def _named(layers):
+    """`"26 BatchNormalization layers (4,160 weights), 13 DepthwiseConv2D layers (...)"`."""
+    kinds = {}
+    for layer in layers:
+        kinds.setdefault(layer.kind, []).append(layer)
+    told = []
+    for kind, own in kinds.items():
+        size = sum(layer.size for layer in own)
+        told.append(f"{len(own)} {kind} layer{'s' * (len(own) > 1)} ({size:,} weights)")
+    return ", ".join(told)

@@ -51,13 +51,12 @@ def sensitivity(
         loaded = models.load(model, imports, compile=False)
         import keras_trim
 
-        with streams.progress("measuring"):
-            try:
-                result = keras_trim.sensitivity(
-                    loaded, data, sparsities=tried, method=method, path=output, verbose=False
-                )
-            except ValueError as error:
-                raise CommandError(f"cannot measure {model}: {error}") from error
+        try:
+            result = keras_trim.sensitivity(
+                loaded, data, sparsities=tried, method=method, path=output
+            )
+        except ValueError as error:
+            raise CommandError(f"cannot measure {model}: {error}") from error
         if plot is not None:
             with files.replacing(plot) as temporary:
                 keras_trim.plots.sensitivity_figure(result).savefig(temporary, format="png")

@@ -11,7 +11,7 @@ from keras_trim.plots import style
 _COLOURS = {
     style.BLUE: "--accent",
     style.ORANGE: "--accent-2",
-    style.GREY: "--muted",
+    style.GRAY: "--muted",
     style.GRID: "--line",
     style.PALE: "--track",
     "#000000": "--ink",

@@ -1,4 +1,4 @@
-"""Helpers of the tests of the command line."""
+"""Helpers for tests of the command line."""
 
 import functools
 import json
@@ -19,19 +19,19 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def run(*arguments, code=0):
-    """Runs a command in this process, and checks its exit code."""
+    """Runs a command in this process and checks its exit code."""
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == code, (result.output, result.exception)
     return result
 
 
 def run_json(*arguments, code=0):
-    """Runs a command with --json; standard output must hold that alone."""
+    """Runs a command with --json. Standard output must contain nothing else."""
     return json.loads(run(*arguments, "--json", code=code).stdout)
 
 
 def error_of(*arguments, code=1):
-    """The one line that a command fails with."""
+    """Returns the single line that a command fails with."""
     result = run(*arguments, code=code)
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
@@ -39,7 +39,7 @@ def error_of(*arguments, code=1):
 
 
 def start(*arguments, module="keras_trim_cli", before=(), **kwargs):
-    """Starts a command as a process of its own, by the words `before` it."""
+    """Starts a command as a separate process, prefixed by the words in `before`."""
     environment = {
         **os.environ,
         "KERAS_BACKEND": keras.backend.backend(),
@@ -57,13 +57,13 @@ def start(*arguments, module="keras_trim_cli", before=(), **kwargs):
 
 
 def finish(process):
-    """Waits for it; returns exit code, standard output and standard error."""
+    """Waits for a process. Returns exit code, standard output and standard error."""
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err
 
 
 def fill(folder):
-    """Puts model files into a folder: `dense`, `pruned` to 75 %, and `pruned.ktrim`."""
+    """Writes model files to a folder: `dense`, `pruned` to 75 %, and `pruned.ktrim`."""
     for path in _made().iterdir():
         shutil.copy(path, folder)
     return folder
@@ -88,6 +88,6 @@ def _made():
     keras_trim.prune(model, 0.75)
     model.save(folder / "pruned.keras")
     keras_trim.save(model, folder / "pruned.ktrim")
-    # Last: saving as .h5 makes Keras forget the optimizer that the model was compiled with.
+    # This comes last: saving as .h5 makes Keras forget the optimizer of the compiled model.
     keras.models.load_model(folder / "dense.keras").save(folder / "dense.h5")
     return folder

@@ -20,14 +20,14 @@ def folder(tmp_path, monkeypatch):
     fill(tmp_path)
     (tmp_path / "dense.keras").rename(tmp_path / "model.keras")
     for name in ("pruned.keras", "pruned.ktrim"):
-        (tmp_path / name).unlink()  # the examples make them
+        (tmp_path / name).unlink()  # the examples create them
     np.save(tmp_path / "x.npy", np.random.default_rng(0).random((16, 8, 8, 3), "float32"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def test_examples(folder, force_kernels):
-    force_kernels("sparse")  # what the check of the examples then finds
+    force_kernels("sparse")  # so the check in the examples finds sparse kernels
     (folder / "my_layers.py").write_text("import keras\nclass Mine(keras.layers.Dense):\n  pass\n")
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     model.save("custom.keras")
@@ -35,7 +35,7 @@ def test_examples(folder, force_kernels):
     assert len(commands) > 10
     for command in commands:
         if "--sizes" in command:
-            continue  # converts to LiteRT in another process: a minute
+            continue  # it converts to LiteRT in another process, which takes a minute
         run(*shlex.split(command))
     assert (folder / "report.html").exists()
 
@@ -56,7 +56,7 @@ def test_every_command_and_key_is_documented(folder):
         run_json("check", "pruned.keras", "--target", "nvidia-2:4", code=1),
         run_json("export", "pruned.keras", "z.safetensors"),
     ]
-    benchmark = run_json("bench", "pruned.keras", "--seconds", 0)
+    benchmark = run_json("bench", "pruned.keras", "--seconds", 0, "--against", "none")
     documents += [benchmark, benchmark["layers"][0]]
     difference = run_json("diff", "model.keras", "pruned.keras")
     for document in (*documents, difference, difference["a"], difference["weights"][0]):
@@ -65,7 +65,7 @@ def test_every_command_and_key_is_documented(folder):
 
 
 def test_python(folder, monkeypatch):
-    monkeypatch.delattr(keras_trim, "plots", raising=False)  # imported by another test
+    monkeypatch.delattr(keras_trim, "plots", raising=False)  # another test may have imported it
     model = keras.models.load_model("model.keras")
     (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     exec(code, {"keras": keras, "keras_trim": keras_trim, "model": model})

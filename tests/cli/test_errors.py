@@ -1,4 +1,4 @@
-"""Careless input: one line, and the user's files as they were."""
+"""Careless input: a one-line error, and the user's files unchanged."""
 
 import sys
 import textwrap
@@ -19,7 +19,7 @@ def folder(tmp_path):
 @pytest.mark.parametrize("name", ["bad.keras", "bad.h5", "bad.ktrim"])
 @pytest.mark.parametrize("content", [b"", b"hello" * 99, None])
 def test_files_that_are_no_models(folder, name, content):
-    if content is None:  # cut short
+    if content is None:  # truncated
         source = {"bad.keras": "dense.keras", "bad.h5": "dense.h5", "bad.ktrim": "pruned.ktrim"}
         content = (folder / source[name]).read_bytes()[:700]
     (folder / name).write_bytes(content)
@@ -61,7 +61,7 @@ def test_custom_layers(folder, monkeypatch):
         assert "--import" in line
         run("report", folder / name, "--import", folder / "twice_layers.py")
         run("report", folder / name, "--import", "twice_layers")
-    # Where another process finds the module, too.
+    # Put the module where another process finds it, too.
     (folder / "sub").mkdir()
     (folder / "sub" / "more_layers.py").write_text("class More: pass")
     run("report", folder / "dense.keras", "--import", folder / "sub" / "more_layers.py")

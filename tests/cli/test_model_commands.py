@@ -1,4 +1,4 @@
-"""The commands that write or judge models."""
+"""The commands that write or evaluate models."""
 
 import keras
 import numpy as np
@@ -59,7 +59,7 @@ def test_prune_on_examples(folder):
     result = run_json("prune", folder / "dense.keras", path, "-s", 0.5, "-c", folder / "x.npy")
     assert result["pruned"]["zeros"] == 252
     for kernel, dense in zip(_kernels(path), _kernels(folder / "dense.keras"), strict=True):
-        assert (kernel != dense)[kernel != 0].any()  # weights that stay make up for the others
+        assert (kernel != dense)[kernel != 0].any()  # the remaining weights compensate
     arguments = ("-c", folder / "x.npz", "--examples", 32, "-o", folder / "s.json")
     options = ("--plot", folder / "heat.png", "--sparsities", "0.5,0.9", "--method", "magnitude")
     result = run_json("sensitivity", folder / "dense.keras", *arguments, *options)
@@ -69,6 +69,9 @@ def test_prune_on_examples(folder):
     arguments = ("--budget", "zeros=0.75", "--sensitivity", folder / "s.json")
     result = run_json("prune", folder / "dense.keras", folder / "b.keras", *arguments)
     assert abs(result["pruned"]["zeros"] - 0.75 * 504) <= 1
+    arguments = ("--budget", "milliseconds=1e9", "--sensitivity", folder / "s.json")
+    result = run_json("prune", folder / "dense.keras", folder / "t.keras", *arguments)
+    assert result["pruned"]["zeros"] == 0
     (folder / "bad.npy").write_bytes(b"no array")
     line = error_of(
         "prune", folder / "dense.keras", folder / "c.keras", "-s", 0.5, "-c", folder / "bad.npy"
@@ -81,6 +84,8 @@ def test_prune_on_examples(folder):
     [
         ([], "give --sparsity, or --pattern"),
         (["--budget", "zeros=0.5"], "--budget and --sensitivity go together"),
+        (["--budget", "zeros:0.5", "--sensitivity", "s"], "like zeros=0.9, bytes=200000 or"),
+        (["--budget", "zeros=1", "--sensitivity", "s", "-s", "0.5"], "drop the others"),
         (["-s", "80"], "below 1; 80 % is 0.8"),
         (["-s", "nan"], "at least 0 and below 1"),
         (["-s", "0.5", "--block", "4"], "--block must be like 2x4, not '4'"),
@@ -248,10 +253,26 @@ def test_export_in_int8(folder):
 
 
 def test_bench(folder):
-    result = run_json("bench", folder / "pruned.keras", "--seconds", 0, "--batch", 2)
-    assert result["milliseconds"]["keras-trim"] > 0
+    arguments = ("--seconds", 0, "--against", "none")
+    result = run_json("bench", folder / "pruned.keras", *arguments, "--batch", 2)
+    assert list(result["milliseconds"]) == [
+        "model.predict",
+        "model.predict_on_batch",
+        "keras-trim",
+    ]
+    assert max(result["largest_difference"].values()) < 1e-5
+    assert result["batch"] == 2
+    assert result["sparsity"] == 0.75
+    assert result["processor"]
     assert [row["operation"] for row in result["layers"] if row["kept"]] == ["Convolution", "Dense"]
-    assert "times the engine's" in run("bench", folder / "pruned.keras", "--seconds", 0).stdout
+    printed = run("bench", folder / "pruned.keras", *arguments, "--layers").stdout
+    assert "times as fast as model.predict" in printed
+    assert result["layers"][0]["layer"] in printed
+    model = keras.models.load_model(folder / "pruned.keras")
+    keras_trim.inference.Engine(model).save(folder / "m.engine")
+    alone = run_json("bench", folder / "m.engine", "--seconds", 0)
+    assert list(alone["milliseconds"]) == ["keras-trim"]
+    assert "which `keras-trim bench` runs" in error_of("report", folder / "m.engine")
     text = keras.Input((1,), dtype="string", name="words")
     keras.Model(text, keras.layers.Flatten()(text)).save(folder / "text.keras")
     assert "Received: input 'words' of dtype string" in error_of("bench", folder / "text.keras")
@@ -266,13 +287,16 @@ def test_export_warns_of_the_file_that_the_user_named(folder, monkeypatch):
     assert result.stderr == "keras-trim: warning: model.safetensors: it is odd.\n"
 
 
-def test_check_exits_with_what_it_says(folder):
+def test_check_exits_with_what_it_says(folder, force_kernels):
     run("prune", folder / "dense.keras", folder / "nm.keras", "--pattern", "2:4")
     report = run_json("check", folder / "pruned.keras", "--target", "nvidia-2:4", code=1)
     assert report["ok"] is False
     paths = [row["path"].removeprefix("small/") for row in report["rows"]]
     assert paths == ["conv/kernel", "out/kernel"]
-    assert "run sparsely by xnnpack" in run("check", folder / "pruned.keras", code=1).stdout
+    printed = run("check", folder / "pruned.keras", "--target", "xnnpack", code=1).stdout
+    assert "run sparsely by xnnpack" in printed
+    force_kernels("sparse")
+    assert "run sparsely by engine" in run("check", folder / "pruned.keras").stdout
     model = keras.Sequential([keras.Input((32,)), keras.layers.Dense(32)])
     keras_trim.prune(model, None, sparsity_m_by_n=(2, 4)).save(folder / "good.keras")
     assert run_json("check", folder / "good.keras", "--target", "nvidia-2:4")["ok"] is True

@@ -47,7 +47,7 @@ def test_sizes(folder, monkeypatch):
     def export(model, path, format):
         path.write_bytes(b"x" * 1000)
 
-    monkeypatch.setattr(keras_trim, "export", export)  # a minute, in another process
+    monkeypatch.setattr(keras_trim, "export", export)  # the real one takes a minute
     sizes = run_json("report", folder / "pruned.keras", "--sizes")["sizes"]
     assert sizes["litert"] == 1000
     assert sizes["raw"] == 4 * 548
@@ -57,6 +57,7 @@ def test_sizes(folder, monkeypatch):
 
 def test_table(folder):
     text = run("report", folder / "pruned.keras").stdout
+    assert "not pruned: 1 BatchNormalization layer (32 weights)" in text
     assert "3x3x3x8" in text
     assert "prunable weights: 504, of which 75.00% are zero" in text
     assert "\x1b" not in text
@@ -119,12 +120,12 @@ def test_chromium_draws_the_page_and_complains_of_nothing(folder):
         check=True,
         timeout=120,
     )  # fmt: skip
-    assert "CONSOLE" not in done.stderr  # where it says what the page's policy refuses
+    assert "CONSOLE" not in done.stderr  # the browser would log what the page's policy blocks
     pixels = matplotlib.image.imread(picture)[..., :3].reshape(-1, 3)
     drawn = np.any(np.abs(pixels - pixels[0]) > 0.1, axis=1)  # not the background
     assert drawn.mean() > 0.05
-    is_coloured = np.ptp(pixels, axis=1) > 0.3  # text and lines are grey, bars are not
-    assert is_coloured.mean() > 0.01
+    is_colored = np.ptp(pixels, axis=1) > 0.3  # text and lines are gray, bars are not
+    assert is_colored.mean() > 0.01
 
 
 def test_page_draws_the_largest_weights_only(folder):
@@ -151,7 +152,7 @@ def test_model_without_anything_to_prune(tmp_path):
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dropout(0.5)])
     model.save(tmp_path / "empty.keras")
     report = run_json("report", tmp_path / "empty.keras", "--html", tmp_path / "report.html")
-    assert report["parameters"] == 0  # the state of the random generator is no weight
+    assert report["parameters"] == 0  # a random generator's state is not a weight
     assert report["sparsity"] == 0.0
     assert (tmp_path / "report.html").exists()
 

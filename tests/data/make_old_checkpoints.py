@@ -1,12 +1,13 @@
-"""Makes the folder old_checkpoints: what versions before 0.2 saved of a model that is being pruned.
+"""Makes the folder old_checkpoints: files that versions before 0.2 saved during pruning.
 
 It ran with commit bf96c70, Keras 3.15.1 and JAX:
 
     KERAS_BACKEND=jax python tests/data/make_old_checkpoints.py
 
-The model is in the middle of its schedule, with Adam's momenta: as `.keras`, as `.weights.h5` (with
-the optimizer, as Keras saves it) and as `.ktrim` with `include_optimizer`. `expected.npz` has each
-weight and mask in order, the step, and the weights after one more epoch (`later_i`).
+The model is in the middle of its schedule and has Adam's momenta. It is saved as `.keras`, as
+`.weights.h5` (with the optimizer, as Keras saves it) and as `.ktrim` with `include_optimizer`.
+`expected.npz` has each weight and mask in order, the step, and the weights after one more epoch
+(`later_i`).
 """
 
 import pathlib

@@ -40,7 +40,7 @@ def cases():
                 arguments = {"block_size": block_size, "block_pooling_type": pooling}
                 yield "dense_16x12", sparsity, arguments
     for zeros, group in ((2, 4), (1, 4), (5, 8)):
-        # Of these, 10 and 6 inputs leave a last group that is shorter.
+        # With 10 and 6 inputs, the last group is shorter.
         for weights in ("dense_16x12", "dense_10x6", "conv_3x3x8x4", "conv_3x3x6x4"):
             yield weights, zeros / group, {"sparsity_m_by_n": (zeros, group)}
     yield "dense_3x3", 0.5, {}  # half of 9

@@ -1,4 +1,4 @@
-"""Starts the processes that the tests in this folder look into."""
+"""Starts the processes that the tests in this folder check."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WORKERS = pathlib.Path(__file__).parent / "workers"
-SECONDS = 400  # for a machine that is busy; a process that waits for another one is stopped then
+SECONDS = 400  # allows for a busy machine; a process that waits for another is stopped then
 
 
 def free_port():
@@ -24,13 +24,13 @@ def start(script, *arguments, processes=1, backend, **environment):
 
     Args:
         script: Path.
-        *arguments: Strings that all get; `{rank}` and `{port}` in them are filled in.
-        processes: Integer. How many.
+        *arguments: Strings passed to all; `{rank}` and `{port}` in them are filled in.
+        processes: Integer. The number of processes.
         backend: String. Value of `KERAS_BACKEND`.
-        **environment: Further variables, filled in likewise.
+        **environment: More variables, filled in likewise.
 
     Returns:
-        List of strings: what each printed.
+        List of strings: the output of each process.
     """
     port = free_port()
     running = []

@@ -1,4 +1,4 @@
-"""Runs the examples of several devices and processes as their users do."""
+"""Runs the examples for several devices and processes the way users do."""
 
 import re
 

@@ -30,10 +30,10 @@ def test_code(name, tmp_path):
     assert {backend for backend, _ in blocks} >= {"jax", "tensorflow"}
     mine = [code for backend, code in blocks if backend == BACKEND]
     if not mine:
-        assert (BACKEND, name) == ("torch", "distributed.md")  # which points to an example
+        assert (BACKEND, name) == ("torch", "distributed.md")  # that page points to an example
         return
     script = tmp_path / "document.py"
     script.write_text("\n".join(mine), encoding="utf-8")
     flags = "--xla_force_host_platform_device_count=2"
     (output,) = start(script, backend=BACKEND, XLA_FLAGS=flags)
-    assert "of which 80.0" in output or "of which 79.9" in output  # rounded weight by weight
+    assert "of which 80.0" in output or "of which 79.9" in output  # rounding is per weight

@@ -48,6 +48,7 @@ def test_eight_devices(eight_devices, name):
         "by_optimizer",
         "own_schedule",
         "files",
+        "checkpoints",
         "files_that_cannot_be_written",
         "files_of_keras",
     ],

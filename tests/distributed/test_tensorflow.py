@@ -31,6 +31,7 @@ def two_processes():
         "two_replicas_outside_of_the_scope",
         "four_replicas_by_optimizer",
         "four_replicas_eagerly",
+        "checkpoints",
         "unbuilt_model",
         "masks_are_those_of_one_device",
         "custom_loop",

@@ -1,4 +1,4 @@
-"""Small models of every kind that is exported, four fifths of their weights zero."""
+"""Small models of every exported kind, with four fifths of their weights zero."""
 
 import keras
 import numpy as np
@@ -48,7 +48,7 @@ MODELS = {"cnn": cnn, "mlp": mlp, "lstm": lstm, "branches": branches}
 
 
 def make(name, **pruning):
-    """A model of `MODELS`, pruned to 80 % if nothing else is said."""
+    """Returns a model of `MODELS`, by default pruned to 80 %."""
     keras.utils.set_random_seed(1)
     model = MODELS[name]()
     randomize(model)
@@ -56,7 +56,7 @@ def make(name, **pruning):
 
 
 def randomize(model):
-    """Gives every weight, biases too, a value that a converter may not forget."""
+    """Sets every weight, including biases, to a value that a converter must not lose."""
     rng = np.random.default_rng(2)
     for variable in model.weights:
         scale = 0.3 if len(variable.shape) > 1 else 0.1

@@ -1,4 +1,4 @@
-"""What a file is judged by: inputs of many sizes, and what the user's model returns for them."""
+"""Test cases for a file: inputs of many sizes, and the outputs of the user's model for them."""
 
 import keras
 import numpy as np
@@ -116,7 +116,8 @@ def test_a_model_that_is_random():
 
     x = keras.Input((200,))
     model = keras.Model(x, MonteCarlo()(x))
-    with pytest.raises(ValueError, match=r"something else each time.*Received: model=functional"):
+    message = "something different each time.*Received: model=functional"
+    with pytest.raises(ValueError, match=message):
         make_cases(prepare(model))
 
 
@@ -140,7 +141,7 @@ def test_a_model_that_takes_special_inputs():
 def test_optional_inputs_that_are_not_given():
     a, b = keras.Input((2,), name="a"), keras.Input((2,), name="b", optional=True)
     model = keras.Model([a, b], [layers.Dense(1)(a), layers.Dense(1)(b)])
-    with pytest.raises(ValueError, match="pass arrays for them. Received: None for 'b'"):
+    with pytest.raises(ValueError, match="Pass arrays for them. Received: None for 'b'"):
         make_cases(prepare(model), [np.ones((1, 2)), None])
 
 

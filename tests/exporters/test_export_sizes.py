@@ -1,4 +1,4 @@
-"""Files at sizes that nobody traced, of low precision, of any names; and what they refuse."""
+"""Files at sizes that were not traced, in low precision, with any names; and their errors."""
 
 import keras
 import numpy as np
@@ -20,12 +20,12 @@ import keras_trim
 BACKEND = keras.backend.backend()
 CONVERTER = {".tflite": "tensorflow", ".onnx": "torch", ".xml": "torch"}
 RUN = {".tflite": run_litert, ".onnx": run_onnx, ".xml": run_openvino}
-# A converter in another process is the same; that it gets what it needs is seen in one format.
+# In another process the converter is the same. One format shows that it receives what it needs.
 HERE = [ending for ending, backend in CONVERTER.items() if backend == BACKEND] or [".onnx"]
 
 
 def padded_alike():
-    """Padding "same" by windows and strides of all kinds, on images of any size."""
+    """Padding "same" with windows and strides of all kinds, on images of any size."""
     x = keras.Input((None, None, 3), name="image")
     outputs = [
         layers.MaxPooling2D(2, padding="same")(x),
@@ -79,7 +79,7 @@ def test_mixed_precision_and_names_in_any_script(ending, tmp_path):
 
 
 def odd_one(is_nested):
-    """Backends average the padding at the edges or leave it out."""
+    """A layer for which backends differ: they average the padding at edges or leave it out."""
     odd = layers.AveragePooling2D(3, strides=2, padding="same", name="odd_one")
     x = keras.Input((16, 16, 3))
     hidden = layers.Conv2D(8, 3, padding="same", activation="relu")(x)
@@ -90,12 +90,12 @@ def odd_one(is_nested):
 
 
 def test_what_another_backend_computes_otherwise(tmp_path):
-    """The file would be right for the backend that converts, and wrong for the user's."""
+    """The file would be right for the converting backend and wrong for the user's."""
     ending = ".tflite" if BACKEND == "torch" else ".onnx"
     (tmp_path / f"model{ending}").write_bytes(b"old")
     message = (
         rf"on the {BACKEND} backend: for batches of \d they differ by 0.\d+ of the largest; the "
-        r"first layer with other outputs is 'odd_one' \(AveragePooling2D\)"
+        r"first layer whose outputs differ is 'odd_one' \(AveragePooling2D\)"
     )
     with pytest.raises(ValueError, match=message):
         keras_trim.export(odd_one(BACKEND == "tensorflow"), tmp_path / f"model{ending}")
@@ -149,4 +149,4 @@ def test_representative_data(tmp_path):
     interpreter = Interpreter(model_path=str(path))
     interpreter.allocate_tensors()
     dtypes = [each["dtype"] for each in interpreter.get_tensor_details()]
-    assert dtypes.count(np.float32) == 2  # the input and the output; all else is in integers
+    assert dtypes.count(np.float32) == 2  # the input and the output; everything else is integer

@@ -1,4 +1,4 @@
-"""What goes wrong: one clear error, and the user's old file is as it was."""
+"""Failures: one clear error, and the user's old file unchanged."""
 
 import importlib
 import io
@@ -22,7 +22,7 @@ NEEDS = {"litert": "tensorflow", "onnx": "torch"}
 
 @pytest.fixture
 def old_file(tmp_path):
-    """A file that is in the place of the new one; still there, and alone, after the test."""
+    """An existing file at the target path. After the test it is unchanged and the only file."""
     path = tmp_path / "out" / "model"
     path.parent.mkdir()
     path.write_bytes(b"old")
@@ -37,8 +37,11 @@ def old_file(tmp_path):
         ({"format": "tflite"}, r"`format` must be one of 'litert'.*Received: format='tflite'"),
         ({"weights": "int4"}, r"`weights` must be one of None.*Received: weights='int4'"),
         ({"format": "onnx", "weights": "int8"}, r"in float32 or float16.*weights='int8'"),
-        ({"format": "openvino"}, r"`path` must end in.*For openvino files: .xml. Received: path="),
-        ({"format": None}, r"must end in what the format is called by: .tflite.*format=None"),
+        (
+            {"format": "openvino"},
+            r"`path` must have the ending.*For openvino files: .xml. Received: path=",
+        ),
+        ({"format": None}, r"must have the ending of its format: .tflite.*format=None"),
         ({"format": "onnx", "representative_data": np.ones((1, 64))}, "for LiteRT files"),
         (
             {"weights": "float16", "representative_data": np.ones((1, 64))},
@@ -60,7 +63,7 @@ def test_arguments(arguments, message, old_file):
 @pytest.mark.parametrize("format", NEEDS)
 def test_inputs_of_text(format, old_file):
     text = keras.Input((1,), dtype="string", name="words")
-    with pytest.raises(ValueError, match="behind those.*Received: input 'words' of dtype string"):
+    with pytest.raises(ValueError, match="after those.*Received: input 'words' of dtype string"):
         keras_trim.export(keras.Model(text, text), old_file, format=format)
 
 
@@ -73,7 +76,7 @@ def test_quantized_layers(old_file):
 
 
 def test_any_error_of_a_converter(monkeypatch, tmp_path):
-    """In the process that converts, too: its type, and what it says."""
+    """Errors in the converting process keep their type and message."""
     job = {"folder": str(tmp_path), "classes": [], "name": "m", "converter": "math"}
     job.update({"task": "convert", "options": {}})
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(job)))
@@ -134,14 +137,20 @@ def test_an_old_file_is_replaced(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("format", "package"),
-    [("litert", "ai_edge_litert"), ("onnx", "onnxscript"), ("safetensors", "safetensors")],
+    ("format", "package", "extras"),
+    [
+        ("litert", "ai_edge_litert", "litert"),
+        ("litert", "tensorflow", "litert,tensorflow"),
+        ("onnx", "onnxscript", "onnx"),
+        ("safetensors", "safetensors", "safetensors"),
+    ],
 )
-def test_a_missing_extra(format, package, old_file, monkeypatch):
-    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
-    message = rf'pip install "keras-trim\[{format}\]". Not found: {package}. Received: format='
+def test_a_missing_extra(format, package, extras, old_file, monkeypatch):
+    model = make("mlp")
+    monkeypatch.setitem(sys.modules, package, None)  # as if not installed
+    message = rf'pip install "keras-trim\[{extras}\]". Not found: {package}. Received: format='
     with pytest.raises(ImportError, match=message):
-        keras_trim.export(make("mlp"), old_file, format=format)
+        keras_trim.export(model, old_file, format=format)
 
 
 def test_a_package_that_is_broken_where_the_model_is_converted(old_file, tmp_path, monkeypatch):
@@ -154,7 +163,7 @@ def test_a_package_that_is_broken_where_the_model_is_converted(old_file, tmp_pat
 
 
 class Shift(layers.Layer):
-    """A layer of a module that other processes cannot import."""
+    """A layer from a module that other processes cannot import."""
 
     def call(self, x):
         return x + 1
@@ -164,10 +173,10 @@ class Shift(layers.Layer):
 def test_classes_that_another_process_cannot_know(format, old_file, monkeypatch):
     monkeypatch.setattr(Shift, "__module__", "__main__")
     model = keras.Sequential([keras.Input((2,)), Shift()])
-    if NEEDS[format] == BACKEND:  # in this process, which knows them
+    if NEEDS[format] == BACKEND:  # this process converts, and it knows the class
         keras_trim.export(model, old_file.parent.parent / "model", format=format)
         return
-    message = f"'Shift'.*own classes into a module.*KERAS_BACKEND={NEEDS[format]}"
+    message = f"'Shift'.*custom classes to a module.*KERAS_BACKEND={NEEDS[format]}"
     with pytest.raises(ValueError, match=message):
         keras_trim.export(model, old_file, format=format)
 
@@ -188,7 +197,7 @@ def test_classes_of_a_module(tmp_path, monkeypatch):
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="no other process is needed")
 def test_a_process_that_dies(old_file, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(ValueError, match=r"ended early, with exit code 1.*Received: model="):
+    with pytest.raises(ValueError, match=r"ended early with exit code 1.*Received: model="):
         keras_trim.export(make("mlp"), old_file, format="litert")
 
 

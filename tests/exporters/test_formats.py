@@ -1,4 +1,4 @@
-"""The format follows the file's ending; a contradiction is an error, and nothing is written."""
+"""The file's ending selects the format. A contradiction is an error, and nothing is written."""
 
 import pathlib
 
@@ -18,7 +18,9 @@ def test_endings(ending, format):
     assert format_of(f"model{ending}", format) == format
     for other in ENDINGS:
         if other != format:
-            message = f"ends as {format} files do.*Received: path=model{ending}, format='{other}'"
+            message = (
+                f"has the ending of {format} files.*Received: path=model{ending}, format='{other}'"
+            )
             with pytest.raises(ValueError, match=message):
                 format_of(f"model{ending}", other)
 
@@ -38,7 +40,7 @@ def test_a_name_that_says_nothing():
 
 
 def test_nothing_is_written(tmp_path):
-    with pytest.raises(ValueError, match="ends as onnx files do"):
+    with pytest.raises(ValueError, match="has the ending of onnx files"):
         keras_trim.export(make("mlp"), tmp_path / "a.onnx", format="safetensors")
     assert list(tmp_path.iterdir()) == []
     keras_trim.export(make("mlp"), tmp_path / "a.safetensors")

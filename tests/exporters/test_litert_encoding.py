@@ -1,6 +1,6 @@
-"""Which zeros LiteRT's file leaves out, and which combinations are refused.
+"""Which zeros LiteRT's file omits, and which combinations are rejected.
 
-The converter is the same under every backend; here it runs in this process.
+The converter is the same under every backend, so it runs in this process.
 """
 
 import warnings

@@ -1,4 +1,4 @@
-"""Models that are converted as copies: in float32, without states, with names in ASCII."""
+"""Models that are converted as copies: in float32, stateless, with names in ASCII."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ from keras_trim.exporters.preparation import prepare
 
 
 class Block(layers.Layer):
-    """Makes its own layers, under the policy that is set when it is made."""
+    """Creates its own layers, under the policy that is set at that time."""
 
     def __init__(self, units, **kwargs):
         super().__init__(**kwargs)
@@ -58,14 +58,14 @@ def test_low_precision(policy):
     (ours,), (theirs,) = call(prepared.model, [x]), call(model, [x])
     assert ours.dtype == "float32"
     np.testing.assert_allclose(ours, theirs.astype("float32"), atol=0.1 * np.abs(ours).max())
-    assert (ours != theirs).any()  # it is not rounded
+    assert (ours != theirs).any()  # ours is not rounded
 
 
 def test_values_that_overflow_in_low_precision():
     keras.config.set_dtype_policy("mixed_float16")
     model = keras.Sequential([keras.Input((2,)), layers.Dense(1, use_bias=False)])
     model.layers[0].kernel.assign([[6e4], [6e4]])
-    message = "float32 does not give the outputs of this one, which computes in float16"
+    message = "In float32, the model does not give the outputs that it gives in float16"
     with pytest.raises(ValueError, match=message):
         make_cases(prepare(model), np.full((3, 2), 2.0))
 
@@ -81,7 +81,7 @@ def test_states_are_reset_and_come_back():
     prepared = prepare(model)
     assert not prepared.model.layers[1].stateful
     assert prepared.notes == [
-        "the file keeps no states: each run begins as after `reset_state()`, in 'memory'"
+        "the file keeps no states: each run starts as after `reset_state()`, in 'memory'"
     ]
     made = make_cases(prepared, once)
     np.testing.assert_allclose(made[0].outputs[0], fresh, rtol=1e-5)
@@ -125,7 +125,7 @@ def test_names_in_any_script():
     assert [prepared.name_of(layer) for layer in prepared.model.layers] == [
         layer.name for layer in model.layers
     ]
-    make_cases(prepared)  # and it computes the same
+    make_cases(prepared)  # checks that it computes the same
 
 
 def test_a_configuration_that_does_not_make_the_model():

@@ -1,6 +1,6 @@
-"""Recurrent layers of all kinds, after masks, at any number of steps, in files of each runtime.
+"""Recurrent layers of all kinds, with masks, at any number of steps, in files of each runtime.
 
-One model has them all, as each conversion takes seconds.
+One model has them all, because each conversion takes seconds.
 """
 
 import keras
@@ -47,10 +47,10 @@ def padded(steps, place):
     return words
 
 
-# Elsewhere the converter is the same; of what differs, another process, a little is enough.
+# On other backends the converter is the same and runs in another process, so a few cases suffice.
 STEPS = (6,) if BACKEND == "jax" else (1, 6, 31, 32, 50)
 INPUTS = [padded(steps, place) for steps in STEPS for place in ("", "behind", "before")]
-INPUTS.append(padded(6, "behind") * np.array([[0], [1], [1]], "int32"))  # a row of nothing
+INPUTS.append(padded(6, "behind") * np.array([[0], [1], [1]], "int32"))  # one row is all padding
 
 
 def exported(folder, ending):
@@ -68,7 +68,7 @@ def test_onnx(tmp_path):
     for words in INPUTS:
         assert_close(run_onnx(path, [words]), outputs_of(model, [words]))
     loops = [node.op_type for node in onnx.load(path).graph.node]
-    assert loops.count("LSTM") >= 3  # ONNX's own, not steps
+    assert loops.count("LSTM") >= 3  # ONNX's own operation, not unrolled steps
     assert loops.count("Scan") == (2 if BACKEND == "torch" else 0)
 
 

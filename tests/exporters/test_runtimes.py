@@ -1,4 +1,4 @@
-"""Exported files, read and run by the runtimes that they are for, on every backend."""
+"""Exported files, read and run by their runtimes, on every backend."""
 
 import contextlib
 
@@ -9,13 +9,15 @@ from models import MODELS, assert_close, inputs_of, make, outputs_of, run_litert
 
 import keras_trim
 
-# The bytes of a model's weights in float32.
+# The size of a model's float32 weights, in bytes.
 BYTES = {name: sum(4 * np.prod(v.shape) for v in build().weights) for name, build in MODELS.items()}
 
 
 def models(backend):
-    """What is exported by `backend`. Any other has a process of it read the model from a file: that
-    takes seconds, and the rest is the same.
+    """Selects the models that `backend` exports.
+
+    The other backends read the model from a file in another process. That takes seconds, and the
+    rest is the same.
     """
     return MODELS if keras.backend.backend() == backend else ("branches",)
 

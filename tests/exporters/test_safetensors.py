@@ -29,7 +29,7 @@ def test_weights_by_path(tmp_path):
 
 
 def test_a_path_that_occurs_twice(tmp_path):
-    # Functional models do not put their name into the paths of their layers' weights.
+    # Functional models do not add their name to the paths of their layers' weights.
     x = keras.Input((2,))
     inner = [keras.Model(i := keras.Input((2,)), layers.Dense(2, name="same")(i)) for _ in range(2)]
     model = keras.Model(x, [inner[0](x), inner[1](x)])

@@ -19,8 +19,9 @@ from numba.core import config
 from numba.core.compiler_lock import global_compiler_lock
 
 import keras_trim
-from keras_trim.inference import Engine, cache_dir, cache_info, caches, forks
+from keras_trim.inference import Engine, cache_dir, cache_info, caches
 from keras_trim.inference.kernels.compiled import compiled
+from keras_trim.inference.runtime import forking as forks
 
 HAS_USERS = hasattr(os, "geteuid")
 
@@ -180,7 +181,7 @@ def test_versions_and_processors_have_folders_of_their_own(folder, monkeypatch):
     for target, attribute, value in (
         (config, "OPT", 0),
         (caches, "__version__", "0.0.0"),
-        (caches, "sources", lambda package: {"a": "module"}),
+        (caches, "sources", lambda *names: {"a": "module"}),
         (
             type(caches.cpu_target.target_context.codegen()),
             "magic_tuple",
@@ -194,12 +195,13 @@ def test_versions_and_processors_have_folders_of_their_own(folder, monkeypatch):
 
 
 def test_all_that_is_compiled_is_in_the_key():
-    package = os.path.dirname(caches.__file__)
-    names = {path.stem for path in caches.pathlib.Path(package, "kernels").glob("*.py")}
-    found = {name.rpartition(".")[2] for name in caches.sources("kernels")}
-    assert found == names - {"__init__"}
-    assert "keras_trim.inference.operations.dense" in caches.sources("operations")
-    assert "keras_trim.inference.tuning" in caches.sources("")
+    package = caches.pathlib.Path(caches.__file__).parent
+    found = caches.sources(*caches._COMPILED)
+    for path in package.rglob("*.py"):
+        name = ".".join((caches.__package__, *path.relative_to(package).with_suffix("").parts))
+        assert name in found or "njit" not in path.read_text()
+    assert f"{caches.__package__}.kernels.spmm.micro_kernel" in found
+    assert f"{caches.__package__}.lowering.tuner" in caches.sources("lowering")
 
 
 def test_code_without_source_has_a_digest_too():

@@ -6,7 +6,8 @@ import pytest
 from conftest import values
 from keras import layers
 
-from keras_trim.one_shot.products import products_of, to_numpy
+from keras_trim.one_shot.product import to_numpy
+from keras_trim.one_shot.products import products_of
 
 LAYERS = {
     "dense": (lambda: layers.Dense(5), (7,)),

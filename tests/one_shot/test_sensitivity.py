@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 from conftest import make_mlp, values
@@ -58,6 +59,53 @@ def test_a_metric(mlp, data):
         measure(mlp, x, y=y)
 
 
+def test_a_metric_of_keras_starts_anew_for_each_weight(mlp, data):
+    x, y = data
+    result = measure(mlp, x, y=y, metric=keras.metrics.MeanAbsoluteError())
+    np.testing.assert_allclose(result.dense, np.abs(y - values(mlp(x))).mean(), rtol=1e-5)
+    keras_trim.prune(mlp, distribution={"out": 0.9})
+    change = np.abs(y - values(mlp(x))).mean() - result.dense
+    np.testing.assert_allclose(result.rows[-1].change, change, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"sparsities": ()}, r"`sparsities` must be some numbers.*Received"),
+        ({"sparsities": 0.5}, r"`sparsities` must be some numbers.*Received"),
+        ({"sparsities": (50,)}, "0.8 for 80 %.*Received: sparsities=50"),
+        ({"method": "best"}, "`method` must be one of.*Received: method='best'"),
+        ({"y": np.zeros(3), "metric": lambda y, p: 0.0}, "`y` must have a label.*3 labels for"),
+        ({"y": "same", "metric": lambda y, p: y == 0}, "must return one number.*Received"),
+        ({"y": "same", "metric": lambda y, p: np.nan}, "that is finite.*which returned nan"),
+    ],
+)
+def test_arguments_that_are_wrong(mlp, data, arguments, message):
+    if isinstance(arguments.get("y"), str):
+        arguments = arguments | {"y": data[1]}
+    with pytest.raises(ValueError, match=message):
+        measure(mlp, data[0], **arguments)
+
+
+def test_inputs_with_labels_are_told(mlp, data):
+    with pytest.raises(ValueError, match="`x` must be inputs of the model, without labels"):
+        measure(mlp, data)
+    with pytest.raises(ValueError, match="`calibration_data` must be inputs.*without labels"):
+        keras_trim.prune(mlp, 0.5, calibration_data=data)
+
+
+def test_padding_does_not_count_in_the_error(rng):
+    words = keras.Input((None,), dtype="int32")
+    x = keras.layers.Embedding(20, 8, mask_zero=True)(words)
+    model = keras.Model(words, keras.layers.Dense(3, name="out")(x))
+    x = rng.integers(1, 20, (16, 5)).astype("int32")
+    errors = [
+        [row.change for row in measure(model, np.pad(x, ((0, 0), (0, more)))).rows]
+        for more in (0, 4)
+    ]
+    np.testing.assert_allclose(errors[0], errors[1], rtol=1e-4)
+
+
 def test_it_resumes(mlp, data, tmp_path, monkeypatch):
     path = tmp_path / "sensitivity.json"
     whole = measure(mlp, data[0])
@@ -107,6 +155,12 @@ def test_a_budget_of_zeros_by_hand():
         keras_trim.budget(sensitivity, zeros=0.95)
     with pytest.raises(ValueError, match="Give one of `zeros`.*Received"):
         keras_trim.budget(sensitivity)
+    with pytest.raises(ValueError, match="0.8 for 80 %.*Received: zeros=80"):
+        keras_trim.budget(sensitivity, zeros=80)
+    with pytest.raises(ValueError, match="must be a positive number.*Received: bytes=-1"):
+        keras_trim.budget(sensitivity, bytes=-1)
+    with pytest.raises(ValueError, match="`sensitivity` must be what.*Received"):
+        keras_trim.budget("sensitivity.json", zeros=0.5)
 
 
 def test_a_budget_in_bytes_is_kept():
@@ -125,7 +179,7 @@ def test_a_budget_of_milliseconds():
     allocation = keras_trim.budget(sensitivity, milliseconds=3.0, times=times)
     # Zeros in b save no time; 2 ms of a are needed.
     assert allocation.sparsities == pytest.approx({"a": 0.5, "b": 0.0})
-    with pytest.raises(ValueError, match="needs `times`.*Received: times=None"):
+    with pytest.raises(ValueError, match="needs `times`.*Received: None"):
         keras_trim.budget(sensitivity, milliseconds=3.0)
 
 
@@ -137,3 +191,15 @@ def test_prune_takes_a_budget(data):
     keras_trim.prune(model, distribution=allocation)
     zeros = sum(np.count_nonzero(values(layer.kernel) == 0) for layer in model.layers)
     assert abs(zeros - 0.6 * 144) <= 1
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ({"c": {0: 1.0}}, "`times` are of another model.*Received: c, for weights a, b"),
+        ({"a": {0.5: 1.0}}, "must have the dense weights'.*Received: none of a"),
+    ],
+)
+def test_times_that_do_not_fit(times, message):
+    with pytest.raises(ValueError, match=message):
+        keras_trim.budget(made(a=(1.0, 9.0), b=(1.5, 13.5)), milliseconds=3.0, times=times)

@@ -1,4 +1,4 @@
-"""What `.keras` loads, `.ktrim` loads: random models, states, files of older versions."""
+"""Whatever loads as `.keras` loads as `.ktrim`: random models, states, files of older versions."""
 
 import pathlib
 
@@ -34,7 +34,7 @@ STEPS = (4, 6, 3)
 
 
 class Plain(layers.Layer):
-    """Not registered: the user gives it."""
+    """Not registered: the user passes it."""
 
     def build(self, shape):
         start = np.arange(shape[-1], dtype="float32")
@@ -86,7 +86,7 @@ def test_what_keras_loads(make, tmp_path):
 
 
 def with_batches(config, size):
-    """The configuration of a layer that is built for so many examples, as are layers in it."""
+    """Returns a layer's configuration with this batch size, also for layers inside it."""
     if isinstance(config, dict):
         config = {key: with_batches(value, size) for key, value in config.items()}
         if config.get("build_config"):
@@ -96,7 +96,7 @@ def with_batches(config, size):
 
 
 def without_builds(config, _):
-    """The same, of layers that are built once they are called."""
+    """The same for layers that are built on their first call."""
     if isinstance(config, dict):
         items = config.items()
         return {key: without_builds(value, _) for key, value in items if key != "build_config"}
@@ -113,7 +113,7 @@ def without_builds(config, _):
 )
 @pytest.mark.parametrize("change_builds", [with_batches, without_builds])
 def test_states_that_are_too_large(make, change_builds, tmp_path):
-    """A tiny file that says its batch is huge."""
+    """A tiny file that claims a huge batch size."""
     from test_hostile import layer_config, with_config
 
     x = keras.Input(batch_shape=STEPS)

@@ -1,4 +1,4 @@
-"""Arrays as files: nothing may change, whatever they are."""
+"""Arrays as files: no array may change."""
 
 import io
 
@@ -38,7 +38,7 @@ def assert_identical(arrays, others):
 
 
 def random_bits(rng, dtype, shape, density=1.0):
-    """Every bit pattern there is, NaNs and -0.0 among them, and zeros."""
+    """Returns all bit patterns, including NaNs and -0.0, and zeros."""
     if dtype.name in ("bool", "int4", "uint4"):
         array = rng.integers(0, 2, shape).astype(dtype)
     else:
@@ -107,7 +107,7 @@ def test_text_and_byte_order_and_views(tmp_path):
     assert loaded["big endian"].dtype == np.int32
     assert loaded["objects"].dtype == np.dtype("U2")
     assert loaded["transposed"].flags.c_contiguous
-    loaded["transposed"][0] = 1  # it is an array of its own
+    loaded["transposed"][0] = 1  # it owns its memory
 
 
 @pytest.mark.parametrize(("low", "high", "kind"), [(0.3, 0.6, "mask"), (0.9, 0.999, "gaps")])
@@ -164,20 +164,20 @@ def test_more_than_the_file_can_be_trusted_with(tmp_path):
 
 
 @pytest.mark.parametrize("count", [1, 254, 255, 256, 509, 510, 511, 1021])
-def test_gaps_of_every_length(count):
-    from keras_trim.storage.positions import decode_gaps, encode_gaps
+def test_deltas_of_every_length(count):
+    from keras_trim.storage.positions import decode_deltas, encode_deltas
 
     mask = np.zeros(count + 3, bool)
     mask[[0, count, count + 2]] = True
-    data = encode_gaps(np.flatnonzero(mask))
-    np.testing.assert_array_equal(decode_gaps(data, len(mask), 3), [0, count, count + 2])
+    data = encode_deltas(np.flatnonzero(mask))
+    np.testing.assert_array_equal(decode_deltas(data, len(mask), 3), [0, count, count + 2])
 
 
 def test_wrong_arguments(tmp_path):
     path = tmp_path / "w.ktrim"
     with pytest.raises(ValueError, match="must end in `.ktrim`.*Received: path=.*w.npz"):
         keras_trim.save_arrays({}, tmp_path / "w.npz")
-    with pytest.raises(ValueError, match="must be a path. Received: path=3"):
+    with pytest.raises(ValueError, match="must be the path of a file.*Received: path=3"):
         keras_trim.save_arrays({}, 3)
     with pytest.raises(ValueError, match="dict with strings as keys.*Received: "):
         keras_trim.save_arrays({1: np.ones(3)}, path)

@@ -1,4 +1,4 @@
-"""A reader made from docs/format.md alone: what the page says must be enough."""
+"""A reader written only from docs/format.md: what the page says must be enough."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ FLOATS = {"float16": (5, 10), "bfloat16": (8, 7), "float32": (8, 23), "float64":
 
 
 def read(data):
-    """Arrays and files, by the page. `bfloat16` arrays come as their bits."""
+    """Reads arrays and files by the page. `bfloat16` arrays are returned as their bits."""
     assert data[:8] == MAGIC
     assert struct.unpack("<II", data[8:16]) == (1, 0)
     offset, stored, size, crc, version, zero = struct.unpack("<QIIIII", data[-36:-8])
@@ -207,7 +207,7 @@ def test_the_page_states_the_constants():
 
 
 def test_the_dictionary_is_the_one_of_this_version():
-    """Another one could not read what has been written: it takes a new version of the format."""
+    """Another dictionary could not read existing files, so it needs a new version of the format."""
     digest = hashlib.sha256(DICTIONARY).hexdigest()
     assert digest == re.search(r"SHA-256\s`([0-9a-f]+)`", PAGE)[1]
     assert digest == "e25c8a67ea040fcf5731044c40e9aa9c57a738dfd952bf3c40ccbf5320746afb"
@@ -218,5 +218,5 @@ def test_a_dictionary_that_was_changed(tmp_path, monkeypatch):
 
     (tmp_path / "dictionary.txt").write_bytes(DICTIONARY + b"\n")
     monkeypatch.setattr(streams, "DICTIONARY", tmp_path / "dictionary.txt")
-    with pytest.raises(ImportError, match="damaged.*Install it anew. Received: .*dictionary.txt"):
+    with pytest.raises(ImportError, match="damaged.*Reinstall it. Received: .*dictionary.txt"):
         streams._dictionary.__wrapped__()

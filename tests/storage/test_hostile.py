@@ -1,4 +1,4 @@
-"""Files that lie: one exception, nothing else, whatever is in them."""
+"""Files that lie: whatever they contain, they raise one exception and nothing else."""
 
 import io
 import json
@@ -48,7 +48,7 @@ def test_every_prefix_is_refused(data):
 
 
 def test_every_byte_is_covered_by_a_check():
-    """Flips each bit of some bytes: none goes unnoticed."""
+    """Flips each bit of some bytes. No flip goes unnoticed."""
     data = FILES[1]
     for at in range(0, len(data), 11):
         changed = bytearray(data)
@@ -58,7 +58,7 @@ def test_every_byte_is_covered_by_a_check():
 
 
 def change(function):
-    """A file whose header is changed by a function."""
+    """Returns a file whose header a function has changed."""
     parts = _mutations.Parts(FILES[0])
     function(parts.header)
     return parts.join()
@@ -143,7 +143,7 @@ def test_other_files(tmp_path):
 
 
 def test_bombs_are_not_decompressed():
-    """A few bytes that decompress to a gigabyte, in a stream and as the header."""
+    """A few bytes that decompress to a gigabyte, in a stream and in the header."""
     bomb = zstandard.ZstdCompressor().compress(bytes(1 << 30))
     parts = _mutations.Parts(FILES[0])
     chunk = parts.header["arrays"][0]["chunks"][0]
@@ -210,13 +210,13 @@ def layer_config(config, index=1):
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        # 2 TB of weights that the file does not have.
+        # 2 TB of weights that are not in the file.
         (
             lambda c: layer_config(c, 2)["config"].update(units=1 << 36),
             "weights for a model that takes",
         ),
-        (lambda c: layer_config(c, 2)["config"].update(units=17), "do not fit"),
-        (lambda c: c["config"]["layers"].pop(), "do not fit: the model has no layers/dense_1"),
+        (lambda c: layer_config(c, 2)["config"].update(units=17), "do not match"),
+        (lambda c: c["config"]["layers"].pop(), "do not match: the model has no layers/dense_1"),
         (lambda c: c["config"].update(layers=3), "cannot be built"),
         (lambda c: c.update(module="os", class_name="system"), "cannot be built"),
         (lambda c: c.update(module="builtins", class_name="eval", config="1"), "cannot be built"),
@@ -226,7 +226,7 @@ def layer_config(config, index=1):
             "built",
         ),
         (lambda c: c.clear(), "cannot be built"),
-        # Would take minutes.
+        # This would take minutes.
         (lambda c: c["config"].update(layers=[layer_config(c)] * 999), "999 layers, too many for"),
         (lambda c: c.update(class_name="X", config={"layers": [{}] * 9999}), "9,999 layers"),
     ],
@@ -235,7 +235,7 @@ def test_lies_in_the_model(model_file, function, message):
     with_config(model_file, function)
     with pytest.raises(keras_trim.FormatError, match=message):
         keras_trim.load(model_file)
-    # Nothing stays behind that Keras would do later.
+    # Nothing is left for Keras to do later.
     keras.Sequential([keras.Input((2,)), layers.Dense(1)]).predict(np.zeros((1, 2)), verbose=0)
 
 
@@ -294,7 +294,7 @@ def test_a_process_that_is_killed_leaves_the_file_as_it_was(model_file):
     assert model_file.read_bytes() == before
     keras_trim.load(model_file)
     (rest,) = model_file.parent.glob(".keras-trim-*.tmp/model.ktrim")
-    assert rest.stat().st_size > 1 << 23  # it was in the middle of it
+    assert rest.stat().st_size > 1 << 23  # it was killed in the middle
     with pytest.raises(keras_trim.FormatError):
         keras_trim.load_arrays(rest)
 

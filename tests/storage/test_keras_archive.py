@@ -47,7 +47,7 @@ def test_keras_reads_it_without_keras_trim(path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["7"]
-    assert keras_trim.compress_keras(path).new_bytes == result.new_bytes  # once is enough
+    assert keras_trim.compress_keras(path).new_bytes == result.new_bytes  # nothing left to gain
 
 
 def test_the_files_in_it_are_the_same(path, tmp_path):

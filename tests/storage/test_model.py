@@ -1,4 +1,4 @@
-"""Models as files, on the active backend: what a `.keras` file holds, ours does too."""
+"""Models as files on the active backend: our files hold what a `.keras` file holds."""
 
 import json
 import pathlib
@@ -27,7 +27,7 @@ def assert_same_variables(variables, others):
 
 @keras.saving.register_keras_serializable(package="tests.storage")
 class Block(layers.Layer):
-    """Sublayers in containers, weights of its own, and a variable made of a value."""
+    """Sublayers in containers, its own weights, and a variable made from a value."""
 
     def __init__(self, units, **kwargs):
         super().__init__(**kwargs)
@@ -128,7 +128,7 @@ def batch_for(model, count=8):
 
 
 def config_text(model):
-    """A model's configuration; what Keras numbers anew in every model is left out."""
+    """Returns a model's configuration without what Keras renumbers in every model."""
     text = json.dumps(keras.saving.serialize_keras_object(model), sort_keys=True)
     return re.sub(r'("shared_object_id": )\d+', r"\1", text)
 
@@ -149,7 +149,7 @@ def test_models_come_back_bit_for_bit(make, tmp_path):
     assert result.file_bytes == (tmp_path / "model.ktrim").stat().st_size
     assert "lossless" in str(result)
 
-    # Into a model that is there.
+    # Load into an existing model.
     for variable in loaded.variables:
         variable.assign(keras.ops.ones_like(variable.value))
     assert keras_trim.load(tmp_path / "model.ktrim", loaded) is loaded
@@ -166,11 +166,11 @@ def test_a_small_model_is_not_all_description(tmp_path):
 
 
 def test_the_same_model_gives_the_same_file(tmp_path):
-    """Though Keras numbers what layers share, policies for instance, by its address in memory."""
+    """Keras identifies shared objects, such as policies, by their address in memory."""
     config = json.dumps(keras.saving.serialize_keras_object(make_text()))
     models, files = [], []
     for _ in range(2):
-        keras.config.set_dtype_policy(keras.DTypePolicy("float32"))  # at an address of its own
+        keras.config.set_dtype_policy(keras.DTypePolicy("float32"))  # at a new address
         models.append(keras.saving.deserialize_keras_object(json.loads(config)))
         for variable in models[-1].variables:
             variable.assign(keras.ops.ones_like(variable.value))
@@ -181,7 +181,7 @@ def test_the_same_model_gives_the_same_file(tmp_path):
 
 def compiled(optimizer="adam"):
     model = make_cnn()
-    model.layers[3].rate = 0.0  # PyTorch's dropout keeps a generator of its own
+    model.layers[3].rate = 0.0  # PyTorch's dropout has its own generator
     keras_trim.prune(model, KERNELS_AT)
     model.compile(
         keras.optimizers.get(optimizer),
@@ -226,7 +226,7 @@ def test_training_resumes_with_the_optimizers_state(tmp_path):
     assert_same_variables(model.weights, loaded.weights)
 
 
-@pytest.mark.filterwarnings("ignore:Training ended")
+@pytest.mark.filterwarnings("ignore:(Training ended|The pruning schedule ends) at step")
 def test_a_model_that_is_being_pruned(data, mlp, tmp_path):
     keras_trim.prune_low_magnitude(mlp, keras_trim.PolynomialDecay(0.2, 0.8, 0, 100, frequency=2))
     mlp.compile("adam", "mse")
@@ -267,7 +267,7 @@ def test_rounded_values(kind, error, tmp_path):
     assert f"values changed by {seen:.3g} at most" in str(result)
     worst = max(result.arrays, key=lambda array: array.largest_error)
     assert worst.name in str(result)
-    # Saved again, nothing changes any more.
+    # Saving it again changes nothing.
     keras_trim.save(loaded, tmp_path / "again.ktrim", values=kind if kind != "int8" else None)
     assert_same_variables(loaded.weights, keras_trim.load(tmp_path / "again.ktrim").weights)
 
@@ -326,17 +326,17 @@ def test_classes_that_are_not_registered(tmp_path):
 def test_a_model_of_another_structure(mlp, tmp_path):
     keras_trim.save(mlp, tmp_path / "model.ktrim")
     smaller = keras.Sequential([keras.Input((8,)), layers.Dense(16)])
-    with pytest.raises(ValueError, match="do not fit: the model has no layers/dense_1/vars/0"):
+    with pytest.raises(ValueError, match="do not match: the model has no layers/dense_1/vars/0"):
         keras_trim.load(tmp_path / "model.ktrim", smaller)
     wider = keras.Sequential([keras.Input((8,)), layers.Dense(16), layers.Dense(2)])
     before = [values(variable) for variable in wider.variables]
-    with pytest.raises(ValueError, match="do not fit: dense.*shape") as caught:
+    with pytest.raises(ValueError, match="do not match: dense.*shape") as caught:
         keras_trim.load(tmp_path / "model.ktrim", wider)
-    for variable, value in zip(wider.variables, before, strict=True):  # not half loaded
+    for variable, value in zip(wider.variables, before, strict=True):  # not partly loaded
         np.testing.assert_array_equal(values(variable), value)
-    assert "[[" not in str(caught.value)  # nor are the values in the message
+    assert "[[" not in str(caught.value)  # the message does not include the values
     deeper = keras.Sequential([keras.Input((8,)), *(layers.Dense(n) for n in (16, 1, 1))])
-    with pytest.raises(ValueError, match="do not fit: dense.*received 0 variables"):
+    with pytest.raises(ValueError, match="do not match: dense.*received 0 variables"):
         keras_trim.load(tmp_path / "model.ktrim", deeper)
 
 
@@ -346,7 +346,7 @@ def test_wrong_arguments(mlp, tmp_path):
         keras_trim.save(mlp, tmp_path / "model.keras")
     with pytest.raises(ValueError, match="'int8'. Received: values='int4'"):
         keras_trim.save(mlp, path, values="int4")
-    with pytest.raises(ValueError, match="must be a Keras model. Received"):
+    with pytest.raises(ValueError, match="must be a Keras model; read the file first.*Received"):
         keras_trim.save("model", path)
     with pytest.raises(ValueError, match="no weights yet.*Received: model=unbuilt"):
         keras_trim.save(keras.Sequential([layers.Dense(1)], name="unbuilt"), path)
@@ -442,7 +442,7 @@ def test_values_that_are_replaced_are_not_drawn(tmp_path):
     keras_trim.save(model, tmp_path / "model.ktrim")
     Counting.calls = 0
     loaded = keras_trim.load(tmp_path / "model.ktrim")
-    assert Counting.calls == 1  # the bias that its layer does not save
+    assert Counting.calls == 1  # for the bias, which its layer does not save
     assert_same_variables(model.variables[:3], loaded.variables[:3])
     np.testing.assert_array_equal(values(loaded.variables[3]), np.ones(4))
 

@@ -4,9 +4,10 @@ image.
 
 from numba import njit
 
-# The first operands of these kernels. Distances are in floats.
-X, X_SAMPLE, X_PLANE, Y, Y_SAMPLE, Y_PLANE, BATCH, CHANNELS, HEIGHT, WIDTH = range(1, 11)
-OPERANDS = 10
+from keras_trim.inference.kernels.instructions import PAD
+
+# They are the first operands of all instructions on planes, in the same columns.
+AT = PAD.at
 
 
 @njit(nogil=True, boundscheck=False)
@@ -21,10 +22,10 @@ def place(p, plane, multiplier):
     Returns:
         `(x, y, channel)`: two places in the arena, and the channel of the output.
     """
-    channels = p[CHANNELS] * multiplier
+    channels = p[AT.channels] * multiplier
     # A small plane takes no longer than a few divisions.
     sample = plane // channels if plane >= channels else 0
     channel = plane - sample * channels
     source = channel if multiplier == 1 else channel // multiplier
-    x = p[X] + sample * p[X_SAMPLE] + source * p[X_PLANE]
-    return x, p[Y] + sample * p[Y_SAMPLE] + channel * p[Y_PLANE], channel
+    x = p[AT.x] + sample * p[AT.x_sample] + source * p[AT.x_plane]
+    return x, p[AT.y] + sample * p[AT.y_sample] + channel * p[AT.y_plane], channel

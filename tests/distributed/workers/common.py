@@ -1,4 +1,4 @@
-"""What the workers share: a small model, its training, and how they report."""
+"""Shared by the workers: a small model, its training, and reporting."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def make_model(is_marked=True, schedule=None, **pattern):
 
 
 def fit(model, how="callback", epochs=EPOCHS, **compile_arguments):
-    """Trains a model; returns the losses of the epochs. `how`: callback, optimizer or dense."""
+    """Trains a model and returns the epochs' losses. `how`: callback, optimizer or dense."""
     optimizer = keras.optimizers.Adam(0.01)
     if how == "optimizer":
         optimizer = keras_trim.PruningOptimizer(optimizer)
@@ -47,6 +47,36 @@ def run_fit(model, how="callback", epochs=EPOCHS):
         X, Y, epochs=epochs, batch_size=BATCH, shuffle=False, verbose=0, callbacks=callbacks
     )
     return history.history["loss"]
+
+
+class KilledError(Exception):
+    """Simulates the end of a process."""
+
+
+def fit_resumed(compiled, directory):
+    """Trains a model made by `compiled` in two runs, the first of which ends mid-ramp.
+
+    Returns:
+        Tuple: the model, and the losses of all epochs.
+    """
+
+    class Kill(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if self.model.optimizer.iterations.numpy() == 5:
+                raise KilledError
+
+    def run(*callbacks):
+        checkpoint = keras_trim.Checkpoint(directory, save_freq=3)
+        callbacks = [keras_trim.UpdatePruningStep(), *callbacks, checkpoint]
+        model = compiled()
+        arguments = {"epochs": EPOCHS, "batch_size": BATCH, "shuffle": False, "verbose": 0}
+        return model, model.fit(X, Y, callbacks=callbacks, **arguments).history["loss"]
+
+    try:
+        run(Kill())
+    except KilledError:
+        return run()
+    raise AssertionError("training was not cut off")
 
 
 def kernels(model):
@@ -69,7 +99,7 @@ def assert_equal(actual, expected):
 
 
 def serve(checks):
-    """Runs the checks in order and prints, as JSON, the traceback of each that failed."""
+    """Runs the checks in order and prints the traceback of each failure as JSON."""
     results = {}
     for check in checks:
         start = time.perf_counter()
@@ -81,4 +111,4 @@ def serve(checks):
         print(f"{check.__name__}: {time.perf_counter() - start:.1f} s", file=sys.stderr)
     print("\n" + json.dumps(results), flush=True)
     sys.stderr.flush()
-    os._exit(0)  # other processes may have failed, and are not waited for
+    os._exit(0)  # do not wait for other processes, which may have failed

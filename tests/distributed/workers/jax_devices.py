@@ -1,4 +1,4 @@
-"""One process of JAX with eight devices: weights on all of them, or split along either axis."""
+"""One JAX process with eight devices: weights on all of them, or split along either axis."""
 
 import collections
 import math
@@ -31,7 +31,7 @@ def distribute(kind):
 
 
 def train(kind, how="callback", **compile_arguments):
-    """Returns the model, its losses, and what is sent between devices within its step."""
+    """Returns the model, its losses, and what devices send each other within a step."""
     distribute(kind)
     before = set(FOLDER.glob("*train_step*after_optimizations.txt"))
     model = common.make_model(is_marked=how != "dense")
@@ -42,7 +42,7 @@ def train(kind, how="callback", **compile_arguments):
 
 
 def collectives(program):
-    """List of the sizes of what collective operations of a compiled program yield."""
+    """Lists the sizes of the results of collective operations in a compiled program."""
     operations = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
     sizes = []
     for shapes in re.findall(rf"= (.*?) (?:{operations})(?:-start)?\(", program):
@@ -65,14 +65,14 @@ def _check(kind, how):
         assert len(weight.mask.value.addressable_shards) == 8
         for shard in weight.mask.value.addressable_shards:  # on every device
             np.testing.assert_array_equal(shard.data, mask[shard.index])
-    # Beyond what the same step sends without pruning: counts, a few for each weight.
+    # Beyond what the same step sends without pruning: only a few counts per weight.
     _, _, dense = train(kind, "dense")
     (dense,) = {tuple(sorted(sizes)) for sizes in dense}
     for sizes in programs:
         added = collections.Counter(sizes) - collections.Counter(dense)
         assert all(size <= 3 * len(MASKS) for size in added), (sizes, dense)
         if kind != "replicated":
-            assert added  # else this did not look where it should
+            assert added  # otherwise this looked in the wrong place
     return model
 
 
@@ -164,7 +164,7 @@ def files():
                 loaded.optimizer.pruned_weights, model.optimizer.pruned_weights, strict=True
             ):
                 np.testing.assert_array_equal(weight.mask.numpy(), other.mask.numpy())
-            common.run_fit(loaded, epochs=1)  # goes on, laid out in another way
+            common.run_fit(loaded, epochs=1)  # continues with another layout
             common.assert_exact(loaded)
 
 

@@ -1,4 +1,4 @@
-"""Two processes of JAX that share each kernel: neither has all of it."""
+"""Two JAX processes that share each kernel: neither has all of it."""
 
 import contextlib
 import pathlib
@@ -30,7 +30,7 @@ def distribute(is_split=True):
 
 
 def assert_shared(model, expected):
-    """Both processes hold their half of what one process has alone."""
+    """Checks that both processes hold their half of what a single process has."""
     for layer, kernel in zip(model.layers, expected, strict=True):
         value = layer.kernel.value
         assert not value.is_fully_addressable
@@ -70,7 +70,7 @@ def by_optimizer():
 
 
 def own_schedule():
-    """Which is evaluated step by step, and read from the masks."""
+    """A schedule that is evaluated step by step and read from the masks."""
 
     class Half(keras_trim.PruningSchedule):
         def __call__(self, step):
@@ -92,7 +92,7 @@ def files():
     common.fit(model)
     path = FOLDER / "model.ktrim"
     saved = keras_trim.save(model, path, include_optimizer=True)
-    assert saved.file_bytes == path.stat().st_size  # there when either process goes on
+    assert saved.file_bytes == path.stat().st_size  # the file exists when either continues
     assert not list(FOLDER.glob("*.tmp"))
     loaded = keras_trim.load(path)
     for layer, other in zip(loaded.layers, model.layers, strict=True):
@@ -109,8 +109,38 @@ def files():
     assert [int((kernel == 0).sum()) for kernel in common.kernels(whole)] == common.ZEROS
 
 
+def checkpoints():
+    """One process writes, and both resume from its file as if nothing had happened."""
+    folder = FOLDER / "checkpoints"
+
+    def compiled():
+        keras.utils.clear_session()  # the same names as those of the run before
+        distribute()
+        model = common.make_model()
+        model.compile(keras.optimizers.Adam(0.01), "mse")
+        return model
+
+    model, losses = common.fit_resumed(compiled, folder)
+    assert int(model.optimizer.iterations) == common.STEPS
+    common.assert_close(losses, LOSSES)
+    common.assert_exact(model)
+    assert_shared(model, KERNELS)
+    uninterrupted = compiled()
+    common.run_fit(uninterrupted)
+    for mine, theirs in zip(
+        model.optimizer.variables, uninterrupted.optimizer.variables, strict=True
+    ):
+        assert mine.value.sharding == theirs.value.sharding, mine.path
+        for shard, expected in zip(
+            mine.value.addressable_shards, theirs.value.addressable_shards, strict=True
+        ):
+            np.testing.assert_array_equal(shard.data, expected.data)
+    assert len(list(folder.iterdir())) == 2
+    common.run_fit(model, epochs=1)  # it trains on
+
+
 def files_that_cannot_be_written():
-    """An error on both processes; neither waits for ever."""
+    """Both processes raise an error, and neither waits forever."""
     distribute()
     model = common.make_model(is_marked=False)
     for path in (FOLDER / "no folder" / "model.ktrim", FOLDER / "full.ktrim"):
@@ -143,10 +173,10 @@ def _full_disk(replace_file):
 
 
 def files_of_keras():
-    """`Model.save` reads weights whole, which no process can."""
+    """`Model.save` reads whole weights, which no process can."""
     distribute()
     model = common.make_model(is_marked=False)
-    with pytest.raises(RuntimeError, match="spans non-addressable"):  # else: say so in the docs
+    with pytest.raises(RuntimeError, match="spans non-addressable"):  # the docs say so
         model.save(FOLDER / f"model{RANK}.keras")
 
 
@@ -157,6 +187,7 @@ if __name__ == "__main__":
             by_optimizer,
             own_schedule,
             files,
+            checkpoints,
             files_of_keras,
             files_that_cannot_be_written,
         ]

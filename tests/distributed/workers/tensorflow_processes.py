@@ -12,7 +12,7 @@ os.environ["TF_CONFIG"] = json.dumps(
 
 import tensorflow as tf
 
-STRATEGY = tf.distribute.MultiWorkerMirroredStrategy()  # first of all: it needs a fresh runtime
+STRATEGY = tf.distribute.MultiWorkerMirroredStrategy()  # comes first: it needs a fresh runtime
 
 import common
 import keras
@@ -28,7 +28,7 @@ def per_replica(values):
 
 
 def train(is_marked, epochs=common.EPOCHS):
-    """A loop of the user's own; returns the model, the losses, the compiled step."""
+    """A custom loop. Returns the model, the losses, and the compiled step."""
     with STRATEGY.scope():
         model = common.make_model(is_marked)
         optimizer = keras.optimizers.Adam(0.01)
@@ -56,7 +56,7 @@ def train(is_marked, epochs=common.EPOCHS):
 
 
 def gathered(array):
-    """What each of the two processes has."""
+    """Returns the values of both processes."""
 
     @tf.function
     def gather():

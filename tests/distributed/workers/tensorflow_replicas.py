@@ -1,9 +1,10 @@
-"""One process of TensorFlow with four devices, under strategies that replicate a model on them."""
+"""One TensorFlow process with four devices, under strategies that replicate a model on them."""
 
 import collections
 import contextlib
 import inspect
 import sys
+import tempfile
 
 import tensorflow as tf
 
@@ -26,7 +27,7 @@ FOUR = tf.distribute.MirroredStrategy(DEVICES)
 
 
 def train(strategy, how="callback", fit_inside=False, model=None, **arguments):
-    """Makes and compiles a model within the scope, and trains it there or outside."""
+    """Makes and compiles a model in the scope, and trains it there or outside."""
     # Without XLA, whose programs cannot reach variables of another virtual device.
     arguments = {"jit_compile": False, **arguments}
     with contextlib.ExitStack() as stack:
@@ -90,8 +91,31 @@ def four_replicas_eagerly():
     _check(FOUR, "callback", run_eagerly=True)
 
 
+def checkpoints():
+    """An interrupted run ends like an uninterrupted one, bit for bit, on each replica."""
+
+    def compiled():
+        keras.utils.clear_session()  # the same names as those of the run before
+        with TWO.scope():
+            model = common.make_model()
+            model.compile(keras.optimizers.Adam(0.01), "mse", jit_compile=False)
+        return model
+
+    with tempfile.TemporaryDirectory() as folder:
+        model, losses = common.fit_resumed(compiled, folder)
+    uninterrupted = compiled()
+    common.assert_equal(losses, common.run_fit(uninterrupted))
+    common.assert_exact(model)
+    for mine, theirs in zip(
+        [*model.variables, *model.optimizer.variables],
+        [*uninterrupted.variables, *uninterrupted.optimizer.variables],
+        strict=True,
+    ):
+        common.assert_equal(replicas(TWO, mine), replicas(TWO, theirs))
+
+
 def unbuilt_model():
-    """Whose optimizer is built within the first step."""
+    """Its optimizer is built within the first step."""
 
     class Unbuilt(keras.Model):
         def __init__(self):
@@ -163,7 +187,7 @@ def custom_loop():
 def nothing_is_reduced_but_gradients():
     def reductions(how):
         model, _ = train(FOUR, how)
-        # Keras hands out a Python function around the compiled one.
+        # Keras returns a Python function that wraps the compiled one.
         compiled = inspect.getclosurevars(model.train_function).nonlocals["multi_step_on_iterator"]
         (function, *_) = compiled._list_all_concrete_functions()
         graph = function.graph.as_graph_def()
@@ -198,13 +222,14 @@ def what_fails_without_pruning_too():
         assert error_of("callback", **arguments) is dense, arguments
 
 
-# A process of its own for each number of replicas: TensorFlow's groups of devices have keys that
-# start at 1 in each strategy, and the first one that uses a key fixes its size.
+# Each number of replicas needs its own process: TensorFlow's groups of devices have keys that
+# start at 1 in each strategy, and the first group to use a key fixes its size.
 CHECKS = {
     "2": [
         one_device_outside_of_the_scope,
         two_replicas_inside_of_the_scope,
         two_replicas_outside_of_the_scope,
+        checkpoints,
         unbuilt_model,
         custom_loop,
         what_fails_without_pruning_too,

@@ -1,4 +1,4 @@
-"""Two processes of PyTorch that train one model through `DistributedDataParallel`."""
+"""Two PyTorch processes that train one model with `DistributedDataParallel`."""
 
 import sys
 
@@ -17,7 +17,7 @@ torch.distributed.init_process_group(
 
 
 def batches(parts):
-    """The batches of an epoch: all of each, or this process's half."""
+    """Returns the batches of an epoch: all of each, or this process's half."""
     for start in range(0, len(common.X), common.BATCH):
         rows = slice(start, start + common.BATCH)
         if parts == 2:
@@ -27,7 +27,7 @@ def batches(parts):
 
 
 def train(model, step, parts=2):
-    """A loop of the user's own; `step` moves the weights. Returns the losses of the epochs."""
+    """A custom loop. `step` moves the weights. Returns the losses of the epochs."""
     parallel = torch.nn.parallel.DistributedDataParallel(model) if parts == 2 else model
     losses = []
     for _ in range(common.EPOCHS):
@@ -78,7 +78,7 @@ def prune_by_torch(parts):
 
 
 def gathered(array):
-    """What each of the two processes has."""
+    """Returns the values of both processes."""
     mine = torch.tensor(np.array(array))
     both = [torch.empty_like(mine) for _ in range(2)]
     torch.distributed.all_gather(both, mine)

@@ -1,0 +1,131 @@
+"""The tables of one-shot pruning, from `benchmarks/results/one_shot_*.json`."""
+
+import json
+import statistics
+
+from benchmarks._common import RESULTS
+
+_NAMES = {
+    "reconstruct": "`reconstruct`",
+    "sparsegpt": "SparseGPT",
+    "wanda": "Wanda",
+    "magnitude": "magnitude",
+}
+_TRAINED = {
+    "cifar_cnn": "eight 3x3 convolutions, CIFAR-10",
+    "cifar_resnet": "ResNet-20, CIFAR-10",
+    "review_transformer": "transformer encoder, movie reviews",
+}
+
+
+def make(markdown):
+    """Markdown of all the tables that there are results for."""
+    parts = [_ds_cnn(markdown)]
+    found = {}
+    for name in ("cifar", "reviews"):
+        found |= _read(name)
+    networks = [name for name in _TRAINED if len(found.get(name, {})) > 2]
+    parts += [_trained(markdown, name, found[name]) for name in networks]
+    if "fine-tuned" in found:
+        parts.append(_fine_tuned(markdown, found["fine-tuned"]))
+    parts.append(_cost())
+    return "\n\n".join(part for part in parts if part)
+
+
+def _read(name):
+    path = RESULTS / f"one_shot_{name}.json"
+    return json.loads(path.read_text())["results"] if path.exists() else {}
+
+
+def _percent(value):
+    return f"{value:.1%}".replace("%", " %")
+
+
+def _target(name):
+    return name if ":" in name or name.startswith("(") else _percent(float(name)).replace(".0", "")
+
+
+def _ds_cnn(markdown):
+    results = _read("ds_cnn")
+    dense = {key: results[key]["test"] for key in ("dense", "dense + statistics")}
+    targets = {key: value for key, value in results.items() if key not in dense}
+    methods = dict.fromkeys(m for draws in targets.values() for d in draws.values() for m in d)
+    rows = [["dense", *[_percent(dense["dense"])] * len(targets), ""]]
+    rows.append(["dense + statistics", *[_percent(dense["dense + statistics"])] * len(targets), ""])
+    for method in sorted(methods, key=lambda m: "statistics" in m):
+        runs = {
+            t: [d[method] for d in draws.values() if method in d] for t, draws in targets.items()
+        }
+        cells = [_mean(own, "test") for own in runs.values()]
+        all_runs = [run for own in runs.values() for run in own]
+        seconds = [run["cpu_seconds"] for run in all_runs if "cpu_seconds" in run]
+        name, _, more = method.partition(" + ")
+        label = _NAMES[name] + (f" + {more}" if more else "")
+        rows.append([label, *cells, f"{statistics.median(seconds):.0f}" if seconds else ""])
+    header = ["test accuracy", *map(_target, targets), "seconds of one core"]
+    draws = max(len(draws) for draws in targets.values())
+    which = f"the mean of {draws} draws of clips" if draws > 1 else "one draw of clips"
+    return (
+        "Arm's DS-CNN-L with Arm's weights; 512 unlabelled clips of other speakers than those of "
+        "the 2,337 clips of the test (one standard error: 0.6 points); `reconstruct`: "
+        f"{which}.\n\n{markdown(header, rows)}"
+    )
+
+
+def _mean(runs, part):
+    return _percent(statistics.mean(run[part] for run in runs)) if runs else ""
+
+
+def _trained(markdown, name, results):
+    targets = [key for key in results if not key.startswith("dense")]
+    methods = dict.fromkeys(m for key in targets for m in results[key])
+    rows = []
+    for method in sorted(methods, key=lambda m: "statistics" in m):
+        base, _, more = method.partition(" + ")
+        cells = [
+            _percent(results[key][method]["test"]) if method in results[key] else ""
+            for key in targets
+        ]
+        rows.append([_NAMES[base] + (f" + {more}" if more else ""), *cells])
+    header = ["test accuracy", *(_block(key) for key in targets)]
+    dense = _percent(results["dense"]["test"])
+    estimated = results["dense + statistics"]["test"]
+    more = f"; {_percent(estimated)} with statistics estimated anew" if "cifar" in name else ""
+    if "cifar" not in name:  # no statistics
+        rows = [row for row in rows if "statistics" not in row[0]]
+    return f"{_TRAINED[name]} (dense {dense}{more}):\n\n{markdown(header, rows)}"
+
+
+def _block(key):
+    if not key.startswith("("):
+        return _target(key)
+    sparsity, rest = key.strip("()").split(",", 1)
+    height, width = rest.strip(" ()").split(",")
+    return f"{_target(sparsity)}, blocks {height.strip()}x{width.strip()}"
+
+
+def _fine_tuned(markdown, results):
+    names = ("one shot, KeepZeros", "gradual")
+    rows = [
+        [name, *(_percent(own[name]["test"]) if name in own else "" for own in results.values())]
+        for name in names
+    ]
+    header = ["test accuracy at 90 %", *(key for key in results)]
+    return (
+        "The eight convolutions trained on with labels, after one shot with `KeepZeros` or by "
+        f"gradual pruning from the dense weights:\n\n{markdown(header, rows)}"
+    )
+
+
+def _cost():
+    results, parts = _read("cost"), []
+    if "sparsegpt_4096" in results:
+        own = results["sparsegpt_4096"]
+        parts.append(f"SparseGPT of one 4096x4096 layer takes {own['seconds']:.1f} s")
+    if "mobilenet" in results:
+        own = results["mobilenet"]
+        parts.append(
+            f"`reconstruct` of MobileNetV1 224 on 512 pictures takes {own['seconds']:.0f} s and "
+            f"{own['bytes'] / 1e9:.1f} GB beyond the model"
+        )
+    return f"On two cores: {'; '.join(parts)}." if parts else ""

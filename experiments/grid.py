@@ -1,0 +1,234 @@
+"""All rows of a task: what is done is kept, and the rest goes on where it stopped."""
+
+import contextlib
+import pathlib
+import shutil
+import time
+
+import numpy as np
+
+from benchmarks._common import PEER_PACKAGES, Worker
+from experiments import shipping, training
+from experiments.library import keras
+
+
+class Grid:
+    """Runs what is missing of a task's rows.
+
+    For each seed a dense network is trained, or given. From its weights, all rows train on for the
+    same steps: dense, and each sparsity. Learning rate, and whether the first layer stays dense,
+    are chosen once for all rows, by `choose`.
+
+    Args:
+        task: `experiments.task.Task`.
+        records: `experiments.records.Records`.
+        work: `pathlib.Path` of the folder for checkpoints and exported files.
+        peer_python: Path of an interpreter that has TFMOT, or `None`.
+        data: String, what `--data` said: the peer reads it as well.
+        quick: Bool.
+    """
+
+    def __init__(self, task, records, work, peer_python=None, data=None, quick=False):
+        self._task, self._records, self._work = task, records, work
+        self._peer_python, self._data, self._quick = peer_python, data, quick
+        self._seconds = []
+        self._left = 0
+
+    def run(self, seeds, only=None):
+        """Runs what is missing for these seeds, seed by seed, so that each has all rows.
+
+        Args:
+            seeds: Sequence of integers.
+            only: List of targets, or `None` (all).
+        """
+        rows = [("keras-trim", target) for target in (None, *self._task.targets)]
+        if self._peer_python and self._task.goal.with_tfmot:
+            rows += [("TFMOT", target) for target in self._task.targets]
+        missing = [
+            (seed, *row)
+            for seed in seeds
+            for row in rows
+            if (only is None or row[1] in only) and not self._find(seed, *row)
+        ]
+        self._left = len(missing)
+        choice = self.choose(seeds[0])
+        for seed, library, target in missing:
+            self._row(seed, library, target, choice)
+            self._left -= 1
+
+    def _find(self, seed, library, target):
+        return self._records.find(
+            kind="row", seed=seed, library=library, target=target, backend=_backend(library)
+        )
+
+    def choose(self, seed):
+        """The settings of all rows of the task, chosen on validation data.
+
+        The rule: at the task's `choice_target`, with the first seed, the pair of learning rate and
+        "the first layer is pruned, or stays dense" with the best validation score; of equal ones
+        the first (higher rates come first, and pruning everything before a dense layer).
+
+        Returns:
+            Dict: `rate`, `dense_layer`.
+        """
+        done = self._records.find(kind="choice")
+        if done:
+            return {key: done[-1][key] for key in ("rate", "dense_layer")}
+        task = self._task
+        layers = [None, task.first_layer] if task.first_layer else [None]
+        pairs = [(rate, layer) for rate in task.settings.rates for layer in layers]
+        trials = self._records.find(kind="trial")
+        for rate, layer in pairs:
+            if any((t["rate"], t["dense_layer"]) == (rate, layer) for t in trials):
+                continue
+            trial = {"kind": "trial", "rate": rate, "dense_layer": layer}
+            if len(pairs) > 1:
+                label = f"choice: rate {rate}, dense layer {layer}"
+                target = task.settings.choice_target
+                model = self._train(seed, target, trial, label)
+                trial["val"] = task.score(model, "val")
+                print(f"{label}: validation {trial['val']:.2f}", flush=True)
+            trials.append(self._records.append(trial))
+        best = max(trials, key=lambda trial: trial.get("val", 0.0))
+        choice = {"rate": best["rate"], "dense_layer": best["dense_layer"]}
+        self._records.append({"kind": "choice", **choice})
+        return choice
+
+    def _start(self, seed):
+        """The weights that all rows of a seed begin with."""
+        task = self._task
+        path = self._start_path(seed)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            start = time.perf_counter()
+            if task.weights_are_given:
+                model = task.build(keras)
+                task.initial_weights(model)
+                folder = None
+            else:
+                folder = self._work / f"dense-{seed}"
+                model = training.train_dense(task, seed, folder, f"{task.name}, dense, seed {seed}")
+            found = shipping.ship(task, model, self._work / f"start-{seed}.ktrim")
+            print(f"{task.name}: dense checkpoint {found['test']:.2f}", flush=True)
+            _save(path, model.get_weights())
+            seconds = time.perf_counter() - start
+            self._records.append({"kind": "start", "seed": seed, **found, "seconds": seconds})
+            if folder:
+                shutil.rmtree(folder)
+        with np.load(path) as arrays:
+            return [arrays[name] for name in arrays.files]
+
+    def _start_path(self, seed):
+        return self._work / ("start.npz" if self._task.weights_are_given else f"start-{seed}.npz")
+
+    def _train(self, seed, target, choice, label):
+        """A trained model; checkpoints are removed with the next one."""
+        folder = self._work / "checkpoints"
+        settings = f"{choice['rate']}-{choice['dense_layer']}-{_backend('keras-trim')}"
+        name = f"{_name(target)}-{seed}-{settings}"
+        for other in folder.glob("*"):
+            if other.name != name:
+                shutil.rmtree(other)
+        return training.train_on(
+            self._task,
+            self._start(seed),
+            target,
+            seed,
+            choice["rate"],
+            choice["dense_layer"],
+            folder / name,
+            label,
+        )
+
+    def _row(self, seed, library, target, choice):
+        task = self._task
+        label = f"{task.name}, {library}, {_name(target)}, seed {seed}"
+        if self._seconds:
+            hours = self._left * np.mean(self._seconds) / 3600
+            label = f"{label} ({self._left} rows to go, {hours:.1f} hours)"
+        print(label, flush=True)
+        start, versions = time.perf_counter(), None
+        if library == "TFMOT":
+            model, versions = self._train_peer(seed, target, choice)
+        else:
+            model = self._train(seed, target, choice, label)
+        trained = time.perf_counter() - start
+        path = self._work / f"{library}-{_name(target)}-{seed}.ktrim"
+        found = shipping.ship(task, model, path, choice["dense_layer"])
+        self._seconds.append(time.perf_counter() - start)
+        self._records.append(
+            {
+                "kind": "row",
+                "library": library,
+                "backend": _backend(library),
+                "target": target,
+                "seed": seed,
+                **found,
+                "seconds": round(trained, 1),
+                "epochs": task.settings.epochs,
+                "steps": task.settings.epochs * task.num_batches(),
+                "batch_size": task.batch_size,
+                "schedule": task.settings.schedule(task.settings.epochs * task.num_batches()),
+                "weight_decay": task.settings.weight_decay,
+                **choice,
+                "data": task.about_data,
+                "versions": versions,
+            }
+        )
+        print(f"{label}: test {found['test']:.2f}", flush=True)
+        keras.backend.clear_session()
+
+    def _train_peer(self, seed, target, choice):
+        """A Keras 3 model with what TFMOT made of the same start, and its packages' versions."""
+        self._start(seed)
+        path = self._work / "peer.npz"
+        with contextlib.ExitStack() as stack:
+            worker = stack.enter_context(
+                Worker("experiments._peer", "tensorflow", self._peer_python, LIBRARY="TFMOT")
+            )
+            answer = worker.call(
+                "train",
+                module=self._task.module,
+                task=self._task.command,
+                data=self._data,
+                quick=self._quick,
+                start=str(self._start_path(seed)),
+                path=str(path),
+                target=target,
+                seed=seed,
+                **choice,
+            )
+            versions = worker.call("package_versions", names=PEER_PACKAGES)
+        model = self._task.build(keras)
+        with np.load(path) as arrays:
+            model.set_weights([arrays[name] for name in arrays.files])
+        x = self._task.examples()
+        found = model.predict(x, verbose=0)
+        np.testing.assert_allclose(found, np.array(answer), rtol=1e-3, atol=1e-4)
+        return model, versions
+
+    def measure(self):
+        """Times the exported files of the first seed that has them, those not yet timed."""
+        for row in self._records.find(kind="row", library="keras-trim"):
+            path = self._work / f"keras-trim-{_name(row['target'])}-{row['seed']}.ktrim"
+            timed = self._records.find(kind="time", target=row["target"])
+            if timed or not path.exists() or not self._task.can_be_timed:
+                continue
+            found = shipping.milliseconds(path)
+            print(f"{self._task.name}, {_name(row['target'])}: {found}", flush=True)
+            found = {"milliseconds": found, "litert_bytes": shipping.litert_bytes(path)}
+            self._records.append({"kind": "time", "target": row["target"], **found})
+
+
+def _backend(library):
+    return "tensorflow" if library == "TFMOT" else keras.backend.backend()
+
+
+def _save(path, arrays):
+    temporary = pathlib.Path(f"{path}.partly.npz")
+    np.savez(temporary, *arrays)
+    temporary.rename(path)
+
+
+def _name(target):
+    return {None: "dense", "2:4": "2-4"}.get(target, str(target))

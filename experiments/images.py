@@ -1,0 +1,128 @@
+"""Classification of pictures by the networks of `keras.applications`.
+
+    python -m experiments.images --model mobilenet_v1 --data path/to/cifar10_jpeg.npz
+    python -m experiments.images --model inception_v3 --data path/to/imagenet
+
+`--data` is `cifar10` (downloaded), a pack (README.md), or a folder in ImageNet's layout:
+`train/<class>/*.jpg`, `val/<class>/*.jpg`. From folders, networks see 224 or 299 pixels at full
+width; for small pictures they are smaller, which the tables say.
+"""
+
+import numpy as np
+
+from experiments import command, pictures
+from experiments.task import Settings, Task
+
+FIRST_LAYERS = {"mobilenet_v1": "conv1", "mobilenet_v2": "Conv1", "inception_v3": "conv2d"}
+SMALL = Settings(
+    epochs=6, rates=(1e-3, 3e-4), dense_epochs=40, dense_rate=2e-3, patience=6, weight_decay=1e-3
+)
+# As in the networks' papers, but for AdamW.
+IMAGENET = Settings(
+    epochs=20, rates=(3e-4, 1e-4), dense_epochs=100, dense_rate=1e-3, patience=10, weight_decay=1e-3
+)
+QUICK = Settings(epochs=2, dense_epochs=1)
+
+
+class Images(Task):
+    module = "experiments.images"
+    batch_size = 128
+
+    def __init__(self, model, data, size=None, width=None, parts=None, quick=False):
+        is_small = data == "cifar10" or str(data).endswith(".npz")
+        small_size = 75 if model == "inception_v3" else 32
+        self._model = model
+        self._size = size or (small_size if is_small else {"inception_v3": 299}.get(model, 224))
+        self._width = width or (0.5 if is_small and model == "mobilenet_v1" else 1.0)
+        self.name = f"images_{model}"
+        self.first_layer = None if quick else FIRST_LAYERS[model]
+        self.settings = QUICK if quick else SMALL if is_small else IMAGENET
+        self.command = {"model": model, "size": size, "width": width}
+        self.targets = (0.8,) if quick else self.goal.targets
+        self._parts = parts or pictures.load(data)
+        self._limit = 16 if quick else None
+        if quick:
+            self.batch_size = 8
+        self._quick = quick
+        self.about_data = (
+            f"{data}, {len(self._parts['train']):,} pictures of {self._size} pixels to train on, "
+            f"width {self._width}"
+        )
+        self._num_classes = 1 + max(int(part.labels.max()) for part in self._parts.values())
+
+    def build(self, keras):
+        arguments = {
+            "input_shape": (self._size, self._size, 3),
+            "weights": None,
+            "classes": self._num_classes,
+            "classifier_activation": None,
+        }
+        if self._model == "inception_v3":
+            return keras.applications.InceptionV3(**arguments)
+        make = {
+            "mobilenet_v1": keras.applications.MobileNet,
+            "mobilenet_v2": keras.applications.MobileNetV2,
+        }[self._model]
+        model = make(alpha=self._width, **arguments)
+        if self._model == "mobilenet_v1" and self._size < 96:
+            return with_strides(model, "conv1", 1)
+        return model
+
+    def loss(self, keras):
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def num_batches(self):
+        return 3 if self._quick else len(self._parts["train"]) // self.batch_size
+
+    def batch(self, seed, epoch, index):
+        part = self._parts["train"]
+        order = np.random.default_rng([seed, epoch]).permutation(len(part))
+        chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
+        rng = np.random.default_rng([seed, epoch, index])
+        return part.read(chosen, self._size, rng), part.labels[chosen]
+
+    def score(self, model, part):
+        part = self._parts[part]
+        right, size = 0, self._limit or 1000
+        for start in range(0, self._limit or len(part), size):
+            chosen = range(start, min(start + size, len(part)))
+            answers = model.predict(part.read(chosen, self._size), verbose=0).argmax(-1)
+            right += int(np.sum(answers == part.labels[chosen.start : chosen.stop]))
+        return 100 * right / (self._limit or len(part))
+
+    def examples(self):
+        return self._parts["val"].read(range(4), self._size)
+
+
+def with_strides(model, layer, strides):
+    """A model like another one, with other strides of one convolution.
+
+    Small pictures would be a single pixel after half of the network.
+    """
+    config = model.get_config()
+    for each in config["layers"]:
+        if each["config"]["name"] == layer:
+            each["config"]["strides"] = (strides, strides)
+    return type(model).from_config(config)
+
+
+def make_task(arguments):
+    return Images(
+        arguments.model,
+        arguments.data,
+        arguments.size,
+        arguments.width,
+        quick=arguments.quick,
+    )
+
+
+def parse(argv=None):
+    parser = command.parser(__doc__)
+    parser.add_argument("--model", choices=FIRST_LAYERS, required=True)
+    parser.add_argument("--size", type=int, help="pixels of a side")
+    parser.add_argument("--width", type=float, help="alpha of MobileNets")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    command.run(parse(), make_task)

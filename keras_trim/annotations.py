@@ -1,0 +1,172 @@
+"""The annotation that `prune_low_magnitude` leaves on each weight: how to prune it.
+
+A mark is an attribute of the Keras variable, so any optimizer that gets the variables finds it,
+whatever the model looks like. Layers without weights wait in a registry until they have some.
+"""
+
+import dataclasses
+import weakref
+
+import keras
+import numpy as np
+
+from keras_trim.kinds import is_table
+from keras_trim.left_out import warn_of_left_out
+from keras_trim.patterns import make_pattern
+from keras_trim.policies import PruningPolicy, candidates
+from keras_trim.schedules import PruningSchedule
+from keras_trim.specs import PruningSpec
+
+_ATTRIBUTE = "_keras_trim_mark"
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotation:
+    """An annotation on a variable: its spec, or why it has none, and the call that decided it."""
+
+    spec: PruningSpec | None
+    reason: str | None
+    root: keras.layers.Layer | None = None
+    request: "Request | None" = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """The arguments of one `prune_low_magnitude` call, applied once weights exist."""
+
+    schedule: PruningSchedule
+    block_size: tuple = (1, 1)
+    block_pooling_type: str = "AVG"
+    sparsity_m_by_n: tuple | None = None
+    policy: PruningPolicy | None = None
+
+    def spec(self, candidate):
+        """Returns the `PruningSpec` of a prunable candidate, or a string: why it gets none."""
+        variable, layer = candidate.variable, candidate.layer
+        shape, view = tuple(variable.shape), candidate.view
+        if self.sparsity_m_by_n is not None:
+            zeros, group = self.sparsity_m_by_n
+            kept = group - zeros
+            inputs = view.shape(shape)[1]
+            if is_table(layer, variable):
+                return "an N:M pattern follows the axis a product sums over; a table has none"
+            if inputs <= kept:
+                return f"{inputs} input channels: {kept}:{group} keeps them all"
+        if np.prod(shape, dtype=np.int64) >= 2**31:
+            raise ValueError(
+                "A weight that is pruned must have fewer than 2**31 elements: split it, or leave "
+                f"its layer out with a `pruning_policy`. Received: '{variable.path}' of shape "
+                f"{shape}"
+            )
+        pattern = make_pattern(
+            shape,
+            view,
+            self.block_size,
+            self.block_pooling_type,
+            self.sparsity_m_by_n,
+            path=variable.path,
+        )
+        return PruningSpec(self.schedule, pattern)
+
+
+_pending = weakref.WeakKeyDictionary()  # layer -> Request, while weights are missing
+
+
+def get_annotation(variable):
+    """The `Annotation` of a variable, or `None`."""
+    return getattr(variable, _ATTRIBUTE, None)
+
+
+def get_spec(variable):
+    """The `PruningSpec` of a variable, or `None`."""
+    mark = get_annotation(variable)
+    return None if mark is None else mark.spec
+
+
+def set_spec(variable, spec):
+    """Marks a single variable, unless it already has this spec."""
+    if get_spec(variable) is not spec:
+        setattr(variable, _ATTRIBUTE, Annotation(spec, None))
+
+
+def mark(root, request):
+    """Marks a layer or model: the weights it has now, and later ones when they are needed.
+
+    Returns:
+        List of the variables that are marked for pruning, or `None` while unbuilt.
+    """
+    _pending[root] = request
+    return _resolve(root) if root.built else None
+
+
+def is_built(root):
+    """Whether a layer or model and everything in it has its weights."""
+    return all(layer.built for layer in root._flatten_layers())
+
+
+def resolve_pending():
+    """Marks weights that were created after their layers were marked."""
+    for root in list(_pending):
+        _resolve(root, is_late=True)
+
+
+def _resolve(root, is_late=False):
+    request = _pending.pop(root)  # so an error is raised once, not at every training step
+    inside = {id(layer) for layer in root._flatten_layers(include_self=False)}
+    marked, fresh = [], set()
+    for variable, mark in decide(root, request):
+        existing = get_annotation(variable)
+        is_done = existing is not None and existing.request is request
+        if is_done or (existing is not None and id(existing.root) in inside):
+            mark = existing  # the layer was marked on its own: the innermost mark counts
+        else:
+            setattr(variable, _ATTRIBUTE, mark)
+            fresh.add(id(variable))
+        if mark.spec is not None:
+            marked.append(variable)
+    if not is_built(root):
+        _pending[root] = request
+    if is_late:  # `prune_low_magnitude` could not report these yet
+        found = candidates(root, request.policy)
+        warn_of_left_out([c for c in found if id(c.variable) in fresh], get_annotation)
+    return marked
+
+
+def decide(root, request):
+    """Decides for each weight of a layer or model which `Annotation` a request gives it.
+
+    Returns:
+        List of tuples (variable, `Annotation`).
+
+    Raises:
+        ValueError: if the pattern is impossible for a weight.
+    """
+    decisions = []
+    for candidate in candidates(root, request.policy):
+        decision = candidate.reason or request.spec(candidate)
+        spec, reason = (None, decision) if isinstance(decision, str) else (decision, None)
+        decisions.append((candidate.variable, Annotation(spec, reason, root, request)))
+    return decisions
+
+
+def marked_variables(root):
+    """Lists the variables of a layer or model that are marked for pruning."""
+    resolve_pending()
+    return [variable for variable in root.variables if get_spec(variable) is not None]
+
+
+def is_to_be_pruned(root):
+    """Whether training must prune a layer or model: it has trainable marks, or will have some."""
+    marked = marked_variables(root)
+    if any(variable.trainable for variable in marked):
+        return True
+    return not marked and any(layer in _pending for layer in root._flatten_layers())
+
+
+def unmark(root):
+    """Removes all marks from a layer or model."""
+    for layer in root._flatten_layers():
+        _pending.pop(layer, None)
+    for variable in root.variables:
+        if get_annotation(variable) is not None:
+            delattr(variable, _ATTRIBUTE)

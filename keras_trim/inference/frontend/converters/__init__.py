@@ -1,0 +1,16 @@
+"""From Keras layers to operations of the engine, one function per kind of layer."""
+
+from keras_trim.inference.frontend.converters import (  # noqa: F401
+    activation,
+    arithmetic,
+    attention,
+    convolution,
+    core,
+    indexing,
+    normalization,
+    recurrent,
+    shaping,
+)
+from keras_trim.inference.frontend.converters.registry import Unsupported, find_converter
+
+__all__ = ["Unsupported", "find_converter"]

@@ -1,0 +1,131 @@
+"""Convolutional layers."""
+
+import numpy as np
+from keras import layers
+
+from keras_trim.inference.frontend.converters.activation import activate
+from keras_trim.inference.frontend.converters.registry import array, bias_of, converts
+from keras_trim.inference.ir import operations
+
+
+def channels_last(layer, reader, x):
+    """The input with its channels last, whatever the layer's data format."""
+    return x if layer.data_format == "channels_last" else reader.move_channels_last(x)
+
+
+def as_formatted(layer, reader, y):
+    return y if layer.data_format == "channels_last" else reader.move_channels_first(y)
+
+
+def _activated(layer, reader, y):
+    # Softmax is over the last axis of Keras's layout, whatever that is.
+    return activate(layer.activation, reader, as_formatted(layer, reader, y), reader.name)
+
+
+def two(values, fill=1):
+    """A pair, (fill, n) of the settings of a 1-dimensional layer."""
+    values = tuple(values)
+    return (fill, *values) if len(values) == 1 else values
+
+
+def _paddings(layer):
+    return ("valid", layer.padding) if layer.rank == 1 else (layer.padding,) * 2
+
+
+@converts(layers.Conv1D, layers.Conv2D)
+def _convolution(layer, reader, x):
+    kernel = array(layer.kernel)
+    kernel = kernel[None] if layer.rank == 1 else kernel
+    x = channels_last(layer, reader, x)
+    y = reader.add(
+        operations.Convolution(
+            kernel,
+            bias_of(layer, layer.filters),
+            strides=two(layer.strides),
+            padding=_paddings(layer),
+            dilation=two(layer.dilation_rate),
+            groups=layer.groups,
+        ),
+        [x],
+        reader.name,
+    )
+    return _activated(layer, reader, y)
+
+
+@converts(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+def _depthwise(layer, reader, x):
+    x = channels_last(layer, reader, x)
+    y = _add_depthwise(layer, layer.kernel, bias_of(layer, _outputs(layer.kernel)), reader, x)
+    return _activated(layer, reader, y)
+
+
+def _outputs(kernel):
+    return kernel.shape[-2] * kernel.shape[-1]
+
+
+def _add_depthwise(layer, kernel, bias, reader, x):
+    kernel = array(kernel)
+    return reader.add(
+        operations.DepthwiseConvolution(
+            kernel[None] if layer.rank == 1 else kernel,
+            bias,
+            strides=two(layer.strides),
+            padding=_paddings(layer),
+            dilation=two(layer.dilation_rate),
+        ),
+        [x],
+        reader.name,
+    )
+
+
+@converts(layers.SeparableConv1D, layers.SeparableConv2D)
+def _separable(layer, reader, x):
+    x = channels_last(layer, reader, x)
+    channels = _outputs(layer.depthwise_kernel)
+    y = _add_depthwise(layer, layer.depthwise_kernel, np.zeros(channels, np.float32), reader, x)
+    kernel = array(layer.pointwise_kernel)
+    kernel = kernel[None] if layer.rank == 1 else kernel
+    y = reader.add(operations.Convolution(kernel, bias_of(layer, layer.filters)), [y], reader.name)
+    return _activated(layer, reader, y)
+
+
+@converts(layers.Conv1DTranspose, layers.Conv2DTranspose)
+def _transposed(layer, reader, x):
+    kernel = array(layer.kernel)
+    kernel = kernel[None] if layer.rank == 1 else kernel
+    # The gradient of a convolution: the kernel turned around, over an input dilated by the strides.
+    kernel = np.ascontiguousarray(kernel[::-1, ::-1].swapaxes(2, 3))
+    strides, dilation, more = layer.strides, layer.dilation_rate, layer.output_padding
+    more = (more,) * layer.rank if more is None or isinstance(more, int) else more
+    axes = zip(kernel.shape[:2], two(strides), two(dilation), two(more, None), strict=True)
+    padding = tuple(_transposed_padding(layer.padding, *axis) for axis in axes)
+    x = channels_last(layer, reader, x)
+    y = reader.add(
+        operations.Convolution(
+            kernel,
+            bias_of(layer, layer.filters),
+            padding=padding,
+            dilation=two(dilation),
+            input_dilation=two(strides),
+        ),
+        [x],
+        reader.name,
+    )
+    return _activated(layer, reader, y)
+
+
+def _transposed_padding(padding, size, stride, dilation, more):
+    """Padding before and after the dilated input, so that the output has Keras's size.
+
+    Args:
+        more: Integer, Keras's `output_padding`, or None.
+    """
+    reach = (size - 1) * dilation + 1
+    if padding == "valid":
+        # (n - 1) * stride + reach + more outputs.
+        more = max(stride - reach, 0) if more is None else more
+        return reach - 1, reach - 1 + more
+    # n * stride outputs, or (n - 1) * stride + reach % 2 + more.
+    total = stride + reach - 2 if more is None else reach + reach % 2 - 2 + more
+    before = min(-(-total // 2), reach - 1)
+    return before, total - before

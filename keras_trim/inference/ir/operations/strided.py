@@ -1,0 +1,131 @@
+"""Operations that move values between axes, or make and convert them."""
+
+import dataclasses
+
+import numpy as np
+
+from keras_trim.inference.ir.operations.base import Operation
+from keras_trim.inference.ir.validation import require, require_integers, require_number
+
+LARGEST_RANK = 5  # of the tensors that converters may hand to these operations
+_DTYPES = ("float16", "bfloat16", "float32", "float64", "bool", "int8", "int16", "int32", "int64",
+           "uint8", "uint16", "uint32", "uint64")  # fmt: skip
+
+
+@dataclasses.dataclass
+class Permute(Operation):
+    """Axes in another order.
+
+    Args:
+        axes: Tuple of integers, as NumPy's.
+    """
+
+    axes: tuple
+    takes_integers = True
+
+    def check(self):
+        require_integers(self.axes, None, 0)
+        require(sorted(self.axes) == list(range(len(self.axes))), "not an order of axes")
+
+
+@dataclasses.dataclass
+class Slice(Operation):
+    """x[start : start + step * size : step] along each axis.
+
+    Args:
+        begins, ends, steps: Tuples, an axis each: what a Python slice has. An axis of a free size
+            may have None in the first two.
+    """
+
+    begins: tuple
+    ends: tuple
+    steps: tuple
+    takes_integers = True
+
+    def check(self):
+        require(len(self.begins) == len(self.ends) == len(self.steps), "a slice of unequal axes")
+        require(0 not in self.steps, "a slice with a step of zero")
+        for part in (*self.begins, *self.ends, *self.steps):
+            require(part is None or type(part) is int, "a slice without integers")
+
+
+@dataclasses.dataclass
+class Pad(Operation):
+    """Constant values around, or parts cut off, along the axes between batch and channels.
+
+    Args:
+        amounts: Tuple of pairs of integers, one per axis; negative ones cut off.
+        value: Float.
+    """
+
+    amounts: tuple
+    value: float = 0.0
+
+    def check(self):
+        for pair in self.amounts:
+            require_integers(pair, 2, -(1 << 24))
+        require_number(self.value)
+
+
+@dataclasses.dataclass
+class Repeat(Operation):
+    """Each pixel several times along the axes between batch and channels (nearest upsampling).
+
+    Args:
+        times: Tuple of integers.
+    """
+
+    times: tuple
+    takes_integers = True
+
+    def check(self):
+        require_integers(self.times, None, 1)
+
+
+@dataclasses.dataclass
+class Tile(Operation):
+    """The whole of an axis several times.
+
+    Args:
+        axis: Integer, positive.
+        times: Integer.
+    """
+
+    axis: int
+    times: int
+    takes_integers = True
+
+    def check(self):
+        require_integers((self.axis, self.times), 2, 1)
+
+
+@dataclasses.dataclass
+class Constant(Operation):
+    """An array that does not depend on any input.
+
+    Args:
+        value: Array, float32 or int32.
+    """
+
+    arity = (0, 0)
+
+    value: np.ndarray
+
+    def check(self):
+        known = isinstance(self.value, np.ndarray) and self.value.dtype in (np.float32, np.int32)
+        require(known, "a constant must be an array of float32 or int32")
+
+
+@dataclasses.dataclass
+class Cast(Operation):
+    """To float32 or int32 (towards zero), or to the range of a narrower type.
+
+    Args:
+        dtype: String, as NumPy's.
+    """
+
+    dtype: str
+    takes_integers = True
+
+    def check(self):
+        require(self.dtype in _DTYPES, f"no dtype {self.dtype!r}")

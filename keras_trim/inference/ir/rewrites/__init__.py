@@ -1,0 +1,16 @@
+"""Rewrites of a graph that leave fewer operations."""
+
+import dataclasses
+
+from keras_trim.inference.ir.rewrites.driver import apply
+from keras_trim.inference.ir.rewrites.fusion import RULES
+from keras_trim.inference.ir.rewrites.permutations import cancel_permutations, drop_unused
+
+
+def rewrite(graph):
+    """A graph that computes the same with fewer operations; the given one stays as it is."""
+    graph = dataclasses.replace(graph, nodes=[dataclasses.replace(node) for node in graph.nodes])
+    graph = cancel_permutations(drop_unused(graph))
+    for rule in RULES:
+        graph = apply(rule, graph)
+    return graph

@@ -1,0 +1,114 @@
+"""Rules that fold what comes before a product, or after it, into the product."""
+
+import dataclasses
+
+import numpy as np
+
+from keras_trim.inference.ir.operations import (
+    Activation,
+    Binary,
+    Convolution,
+    Dense,
+    DepthwiseConvolution,
+    Pad,
+    Pool,
+    ScaleChannels,
+)
+from keras_trim.inference.ir.rewrites.driver import rule
+
+_PRODUCTS = (Convolution, Dense, DepthwiseConvolution)
+
+
+def _is_clipped(operation):
+    return operation.low > -np.inf or operation.high < np.inf
+
+
+@rule(Pad, (Pool, Convolution, DepthwiseConvolution), place="second")
+def fold_padding(pad, window, user):
+    """Padding becomes that of the convolution, or maximum, after it."""
+    if any(n < 0 for pair in pad.amounts for n in pair) or set(window.padding) != {"valid"}:
+        return None
+    changes = {"padding": ("valid", *pad.amounts) if len(pad.amounts) == 1 else tuple(pad.amounts)}
+    if isinstance(window, Pool):
+        changes["pad_value"] = pad.value
+        return dataclasses.replace(window, **changes) if window.is_max else None
+    if pad.value != 0 or getattr(window, "input_dilation", (1, 1)) != (1, 1):
+        return None
+    return dataclasses.replace(window, **changes)
+
+
+@rule(_PRODUCTS, (Activation, ScaleChannels))
+def fold_scale(product, scale, user):
+    """A scale and shift (batch normalization, or of all numbers) goes into weights before it."""
+    is_affine = isinstance(scale, Activation) and scale.function == "affine"
+    if _is_clipped(product) or not (is_affine or isinstance(scale, ScaleChannels)):
+        return None
+    if is_affine:
+        ones = np.ones_like(product.bias)
+        factor, shift = scale.a * ones, scale.b * ones
+    else:
+        factor, shift = scale.scale, scale.shift
+    of_kernel = factor
+    if isinstance(product, DepthwiseConvolution):
+        of_kernel = factor.reshape(product.kernel.shape[-2:])
+    return dataclasses.replace(
+        product,
+        kernel=(product.kernel * of_kernel).astype(np.float32),
+        bias=(product.bias * factor + shift).astype(np.float32),
+    )
+
+
+@rule((Pool, Convolution), (Pool, Convolution))
+def order_means(first, second, user):
+    """A mean over windows and a 1x1 convolution change places if that leaves less to compute."""
+    if _is_mean(first) and _is_pointwise(second):
+        *_, inputs, outputs = second.kernel.shape
+        # Of fewer channels; but a sum can go into the convolution.
+        has_strides, takes_sum = tuple(first.strides) != (1, 1), isinstance(user, Binary)
+        if not has_strides and inputs * second.groups > outputs and not takes_sum:
+            return second, first
+    elif _is_pointwise(first) and _is_mean(second) and tuple(second.strides) != (1, 1):
+        return second, first  # products of fewer pixels
+    return None
+
+
+def _is_mean(operation):
+    """Whether it is the mean of windows, each of which has a pixel."""
+    return (
+        isinstance(operation, Pool)
+        and not operation.is_max
+        and set(operation.padding) <= {"valid", "same"}
+    )
+
+
+def _is_pointwise(operation):
+    """Whether it is a linear function of each pixel for itself."""
+    return (
+        isinstance(operation, Convolution)
+        and tuple(operation.window) == (1, 1)
+        and operation.strides == operation.input_dilation == (1, 1)
+        and all(padding in ("valid", "same", "causal", (0, 0)) for padding in operation.padding)
+        and not operation.residual
+        and not _is_clipped(operation)
+    )
+
+
+@rule(Convolution, Binary)
+def fold_residual(convolution, add, user):
+    """A sum with another tensor goes into the convolution before it."""
+    if add.function != "add" or add.is_broadcast:
+        return None
+    if convolution.residual or _is_clipped(convolution):
+        return None
+    return dataclasses.replace(convolution, residual=True)
+
+
+@rule((*_PRODUCTS, Pool), Activation)
+def fold_clip(product, clip, user):
+    """A clip (ReLU) goes into the product, or the pooling, before it."""
+    if clip.function != "clip" or _is_clipped(product):
+        return None
+    return dataclasses.replace(product, low=clip.a, high=clip.b)
+
+
+RULES = (fold_padding, fold_scale, order_means, fold_residual, fold_clip)

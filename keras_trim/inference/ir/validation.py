@@ -1,0 +1,61 @@
+"""Checks of the fields of operations: a file may hold anything."""
+
+import dataclasses
+
+import numpy as np
+
+
+def require(condition, message):
+    """Raises ValueError unless a condition holds."""
+    if not condition:
+        raise ValueError(message)
+
+
+def require_types(operation):
+    """Raises ValueError unless each field of an operation is of the type that it is declared as.
+
+    Numbers with a fraction may be integers, too.
+    """
+    for field in dataclasses.fields(operation):
+        value, declared = getattr(operation, field.name), field.type
+        if declared is float:
+            require_number(value)
+        elif declared is bool:
+            require(type(value) is bool, f"{field.name} must be a boolean")
+        else:
+            require(isinstance(value, declared), f"{field.name} is of another type")
+
+
+def require_weights(array, *shape):
+    """Raises ValueError unless an array is of float32 and of a shape, in which None is any size."""
+    fits = (
+        isinstance(array, np.ndarray)
+        and array.dtype == np.float32
+        and array.ndim == len(shape)
+        and all(n is None or n == size for n, size in zip(shape, array.shape, strict=True))
+    )
+    require(fits, f"weights must be float32 of shape {shape}")
+
+
+def require_integers(values, count, least):
+    """Raises ValueError unless there are `count` integers of at least `least`, and none is huge."""
+    fits = (
+        isinstance(values, tuple)
+        and (count is None or len(values) == count)
+        and all(type(n) is int and least <= n < 1 << 24 for n in values)
+    )
+    require(fits, f"expected {count} integers of at least {least}. Received: {values!r:.100}")
+
+
+def require_padding(padding):
+    """Raises ValueError unless there is a known padding for each of two axes."""
+    require(isinstance(padding, tuple) and len(padding) == 2, "padding must have two axes")
+    for axis in padding:
+        if axis not in ("valid", "same", "causal"):
+            require_integers(axis, 2, -(1 << 24))
+
+
+def require_number(value):
+    """Raises ValueError unless a value is a float, or an integer that is no larger than those."""
+    is_number = type(value) is float or (type(value) is int and abs(value) < 1 << 63)
+    require(is_number, f"expected a number. Received: {value!r:.100}")

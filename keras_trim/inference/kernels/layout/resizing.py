@@ -1,0 +1,68 @@
+"""Images of another size: each pixel a blend of two by two others, or a copy of the nearest."""
+
+import numpy as np
+from numba import njit
+
+from keras_trim.inference.kernels.instructions import RESIZE, executes
+from keras_trim.inference.kernels.work_sharing import share
+
+AT = RESIZE.at
+
+
+@njit(nogil=True, boundscheck=False)
+def _pick(x, y, columns):
+    for i in range(y.size):
+        y[i] = x[columns[i]]
+
+
+@njit(nogil=True, boundscheck=False)
+def _blend_columns(x, y, left, right, weights):
+    for i in range(y.size):
+        y[i] = x[left[i]] * (np.float32(1) - weights[i]) + x[right[i]] * weights[i]
+
+
+@njit(nogil=True, boundscheck=False)
+def _blend_rows(x, other, y, weight):
+    for i in range(y.size):
+        y[i] = x[i] * (np.float32(1) - weight) + other[i] * weight
+
+
+@executes(RESIZE)
+@njit(nogil=True, boundscheck=False)
+def resize(p, arena, constants, index, short_index, thread, num_threads):
+    """Row i of y is `1 - w[i]` times row r[i] of x and `w[i]` times row s[i]; so are its columns.
+
+    The two rows are the same or neighbors. Each row of x is brought to its width once, into one of
+    two places of the scratch memory.
+    """
+    height, width = p[AT.out_height], p[AT.out_width]
+    begin, end = share(p[AT.planes] * height, thread, num_threads)
+    left = short_index[p[AT.columns] : p[AT.columns] + width]
+    right = short_index[p[AT.columns] + width : p[AT.columns] + 2 * width]
+    weights = constants[p[AT.column_weights] : p[AT.column_weights] + width]
+    scratch = p[AT.scratch] + thread * p[AT.scratch_size]
+    even, odd = arena[scratch : scratch + width], arena[scratch + width : scratch + 2 * width]
+    held_even = held_odd = -1  # rows of all planes that they hold
+    for item in range(begin, end):
+        plane, i = item // height, item % height
+        x = p[AT.x] + plane * p[AT.x_plane]
+        start = p[AT.y] + plane * p[AT.y_plane] + i * width
+        y = arena[start : start + width]
+        upper, lower = index[p[AT.rows] + i], index[p[AT.rows] + height + i]
+        if not p[AT.is_blend]:
+            _pick(arena[x + upper * p[AT.width] : x + (upper + 1) * p[AT.width]], y, left)
+            continue
+        for row in (upper, lower):
+            number = plane * p[AT.x_plane] + row
+            source = arena[x + row * p[AT.width] : x + (row + 1) * p[AT.width]]
+            if row % 2 and held_odd != number:
+                _blend_columns(source, odd, left, right, weights)
+                held_odd = number
+            elif row % 2 == 0 and held_even != number:
+                _blend_columns(source, even, left, right, weights)
+                held_even = number
+        weight = constants[p[AT.row_weights] + i]
+        if upper % 2:
+            _blend_rows(odd, odd if lower == upper else even, y, weight)
+        else:
+            _blend_rows(even, even if lower == upper else odd, y, weight)

@@ -1,0 +1,30 @@
+"""Pooling over all pixels of a plane."""
+
+import numpy as np
+from numba import njit
+
+from keras_trim.inference.kernels.instructions import GLOBAL_POOL, executes
+from keras_trim.inference.kernels.pooling.reductions import plane_total
+from keras_trim.inference.kernels.work_sharing import share
+
+AT = GLOBAL_POOL.at
+
+_sum_of, _maximum_of = plane_total("sum"), plane_total("maximum")
+
+
+@executes(GLOBAL_POOL)
+@njit(nogil=True, boundscheck=False)
+def global_pool(p, f, arena, thread, num_threads):
+    """Mean or maximum of each plane."""
+    begin, end = share(p[AT.batch] * p[AT.channels], thread, num_threads)
+    channels, pixels = p[AT.channels], p[AT.pixels]
+    base, scale = arena.ctypes.data, np.float32(1 / pixels)
+    for item in range(begin, end):
+        sample = item // channels if item >= channels else 0
+        x = p[AT.x] + sample * p[AT.x_sample] + (item - sample * channels) * p[AT.x_plane]
+        y = p[AT.y] + item
+        if p[AT.is_max]:
+            _maximum_of(base + 4 * x, pixels, base + 4 * y)
+        else:
+            _sum_of(base + 4 * x, pixels, base + 4 * y)
+            arena[y] *= scale

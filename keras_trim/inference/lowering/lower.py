@@ -1,0 +1,55 @@
+"""From a graph and the shapes of its inputs to a program."""
+
+import math
+
+from keras_trim.inference.ir.dtypes import stored
+from keras_trim.inference.lowering import (  # noqa: F401 (they register what lowers operations)
+    contraction,
+    convolution,
+    dense,
+    depthwise,
+    elementwise,
+    host,
+    normalization,
+    pooling,
+    recurrent,
+    resizing,
+    shaping,
+    strided,
+    time_axis,
+)
+from keras_trim.inference.lowering.branches import forks, lower_branches
+from keras_trim.inference.program.builder import Builder
+from keras_trim.inference.program.tensors import Tensor
+from keras_trim.progress import progress
+
+
+def lower_graph(graph, input_shapes, num_threads, tuner, skip_zeros=True, most_floats=math.inf):
+    """Plans a graph for inputs of the given shapes.
+
+    Args:
+        graph: `Graph`.
+        input_shapes: List of tuples of integers, batch sizes included.
+        num_threads: Integer.
+        tuner: `tuner.Tuner`.
+        skip_zeros: Boolean. As `Builder`'s.
+        most_floats: Number. As `Builder`'s.
+
+    Returns:
+        `Program`.
+
+    Raises:
+        ValueError: if an operation does not take what it is given, or it is too large.
+    """
+    builder = Builder(num_threads, tuner, skip_zeros, most_floats)
+    values = {}
+    for value, shape, spec in zip(graph.inputs, input_shapes, graph.input_specs, strict=True):
+        values[value] = Tensor(shape, "NHWC", stored(spec["dtype"]))
+    inputs = [values[value] for value in graph.inputs]
+    parts = forks(graph)
+    with progress("choosing kernels", len(parts)) as work:
+        for fork in parts:
+            lower_branches(builder, fork, graph, values)
+            work.advance()
+    builder.node = None
+    return builder.finish(inputs, [values[value] for value in graph.outputs])

@@ -1,0 +1,99 @@
+"""Which tilings of a product are worth measuring."""
+
+import dataclasses
+
+from keras_trim.inference.kernels.llvm import LANES
+from keras_trim.inference.kernels.spmm.micro_kernel import ROW_GROUPS, WIDEST_GROUP
+
+_KIB = 1024
+_DENSE_CACHE = 24 * _KIB  # bytes of first-level cache for activations
+# The same for sparse rows, by the vectors of pixels: with less of it, sums are loaded and stored
+# more often. First-level caches have 32 to 128 KiB.
+_SPARSE_CACHES = {8: (24 * _KIB, 56 * _KIB), 6: (48 * _KIB,), 4: (24 * _KIB, 48 * _KIB)}
+_FULL = 0.75  # how full blocks of rows must be to be worth measuring
+_ALWAYS_SPARSE, _ALWAYS_DENSE = 0.3, 0.8  # densities beyond which only one kind is tried
+_LEAST_WEIGHTS = 4  # of a row in a block; with fewer, blocks only store and load sums
+
+
+@dataclasses.dataclass(frozen=True)
+class SpmmTiling:
+    """How a product is computed.
+
+    Args:
+        tile: Integer. Rows that share their columns in a register tile, zeros within it
+            multiplied; 1 where each has its own.
+        blocks: Integer. The parts that the reduction is split into.
+        vectors: Integer. Vectors of pixels per pass over the weights.
+        is_packed: Boolean. Activations are first copied to one place, aligned.
+    """
+
+    tile: int
+    blocks: int
+    vectors: int
+    is_packed: bool = False
+
+    @property
+    def is_dense(self):
+        return self.tile == ROW_GROUPS[0]
+
+    def __str__(self):
+        kind = "dense" if self.is_dense else "sparse"
+        kind = kind if self.is_dense or self.tile == 1 else f"tiles of {self.tile} rows"
+        blocks = f", {self.blocks} blocks" if self.blocks > 1 else ""
+        packed = ", packed" if self.is_packed else ""
+        return f"{kind}, {self.vectors * LANES} pixels{blocks}{packed}"
+
+
+def tries_sparse(density):
+    """Whether sparse kernels are worth measuring for weights of a density."""
+    return density < _ALWAYS_DENSE
+
+
+def spmm_candidates(columns, vectors):
+    """The tilings worth measuring for a product.
+
+    Args:
+        columns: `packing.Columns`.
+        vectors: Integer. How many there are of pixels; of those of a line, if it is whole ones.
+
+    Returns:
+        List of `SpmmTiling`.
+    """
+    found, tiles, is_sparse = set(), [], tries_sparse(columns.density)
+    if is_sparse:  # zeros that come in blocks leave tiles out as a whole
+        tiles = [rows for rows in ROW_GROUPS[1:] if columns.filled(rows) >= _FULL]
+    if columns.density > _ALWAYS_SPARSE:
+        tiles.append(ROW_GROUPS[0])
+    for tile in tiles:
+        for width in {min(vectors, WIDEST_GROUP), min(vectors, 3)}:
+            found.add(SpmmTiling(tile, 1, width))
+            size = _bytes(columns, width)
+            found.add(SpmmTiling(tile, max(1, round(size / (8 * _DENSE_CACHE))), width))
+            found.add(SpmmTiling(tile, max(1, -(-size // _DENSE_CACHE)), width, True))
+    if is_sparse:
+        found |= _sparse(columns, vectors)
+    if columns.masks is not None:
+        found = {tiling for tiling in found if tiling.is_packed}
+    elif columns.is_aligned:
+        found = {tiling for tiling in found if not tiling.is_packed}
+    return sorted(found, key=dataclasses.astuple)
+
+
+def _sparse(columns, vectors):
+    """Tilings of single rows."""
+    found = set()
+    for widest, caches in _SPARSE_CACHES.items():
+        width = min(vectors, widest)
+        fitting = {-(-_bytes(columns, width) // cache) for cache in caches}
+        for blocks in {1, 2} | fitting:
+            weights = len(columns.values) / columns.num_rows / blocks
+            if blocks == 1 or weights >= _LEAST_WEIGHTS:
+                found.add(SpmmTiling(1, blocks, width))
+                if blocks in fitting or columns.masks is not None:
+                    found.add(SpmmTiling(1, blocks, width, True))
+    return found
+
+
+def _bytes(columns, width):
+    """What a pass over the weights reads of activations."""
+    return len(columns.offsets) * width * LANES * 4

@@ -1,0 +1,160 @@
+"""The values of a program: their shapes, layouts, and places in the arena."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from keras_trim.inference.kernels.llvm import LANES, LINE
+
+SLACK = 2 * LANES  # floats past each tensor that a kernel may read, and write, past its end
+_CROWDED = 16  # lines
+_MOST_AXES = 16
+_MOST_PLACES = 1 << 44  # in a tensor, empty axes not counted; products of sizes fit 64 bits
+
+
+def round_up(size, multiple=LANES):
+    return -(-size // multiple) * multiple
+
+
+def plane_size(pixels):
+    """Floats from one plane to the next, so that caches hold many planes.
+
+    Caches place lines by the lower bits of their addresses: of planes some powers of two apart only
+    a few would fit.
+    """
+    lines = -(-pixels // LINE)
+    return (lines + 1 if lines and lines % _CROWDED == 0 else lines) * LINE
+
+
+class Tensor:
+    """A value of the program.
+
+    `shape` is (N, ..., C) in both layouts. NHWC is NumPy's order, for any rank. In NCHW, for rank 3
+    and more, memory holds N x C planes of `plane` floats each, which begin with the pixels.
+    """
+
+    def __init__(self, shape, layout, dtype="float32"):
+        self.shape = tuple(int(n) for n in shape)
+        if not (
+            1 <= len(self.shape) <= _MOST_AXES
+            and min(self.shape) >= 0
+            and math.prod(max(n, 1) for n in self.shape) <= _MOST_PLACES
+        ):
+            raise ValueError(f"an impossible shape. Received: {self.shape}")
+        self.layout = layout
+        self.dtype = dtype
+        self.slack = SLACK
+        self.pixels = int(np.prod(self.shape[1:-1]))
+        self.plane = plane_size(self.pixels) if layout == "NCHW" else 0
+        self._whole, self._start = None, 0  # the tensor that it is a part of, and where there
+        self._is_continued = False
+        self.offset = None  # in the arena, in floats; known when the program is complete
+
+    def lie_in(self, whole, start):
+        """Makes this tensor a view of another one, `start` floats from its beginning."""
+        self._whole, self._start = whole, start
+        self.require_slack(self.slack)
+
+    def continue_as(self, tensor):
+        """Makes `tensor` begin where this one does and extend past it.
+
+        That is possible once, if this tensor ends where its base does; returns whether it was.
+        """
+        base = self.base
+        if base is self or base._is_continued or self.end != base.size:
+            return False
+        base._is_continued = True
+        tensor.lie_in(self, 0)
+        return True
+
+    def require_slack(self, floats):
+        """Reserves so many floats after this tensor."""
+        self.base.slack = max(self.base.slack, self.end + floats - self.base.size)
+
+    @property
+    def base(self):
+        """The tensor whose memory it is a part of, which may be itself."""
+        return self if self._whole is None else self._whole.base
+
+    @property
+    def start(self):
+        """Where it begins in `base`."""
+        return 0 if self._whole is None else self._whole.start + self._start
+
+    @property
+    def end(self):
+        """Where it ends in `base`, or past that."""
+        return self.start + self.size
+
+    @property
+    def batch(self):
+        return self.shape[0]
+
+    @property
+    def channels(self):
+        return self.shape[-1]
+
+    @property
+    def sample_size(self):
+        """Floats from one sample to the next."""
+        if self.layout == "NCHW":
+            return self.channels * self.plane
+        return int(np.prod(self.shape[1:]))
+
+    @property
+    def size(self):
+        return self.batch * self.sample_size
+
+    @property
+    def strides(self):
+        """Floats from one place to the next along each axis of `shape`."""
+        if self.layout == "NCHW":
+            spatial = _row_strides(self.shape[1:-1])
+            return (self.sample_size, *spatial, self.plane)
+        return _row_strides(self.shape)
+
+
+class Band(Tensor):
+    """Some rows of an image that is the only one in its batch.
+
+    Args:
+        tensor: `Tensor`, (1, height, width, channels).
+        first, last: Integers. The first row, and the one after the last.
+    """
+
+    def __init__(self, tensor, first, last):
+        _, _, width, channels = tensor.shape
+        super().__init__((1, last - first, width, channels), tensor.layout, tensor.dtype)
+        self.plane = tensor.plane
+        self.lie_in(tensor, first * (width if tensor.layout == "NCHW" else width * channels))
+
+    @property
+    def end(self):
+        return self._whole.end
+
+
+def view_of(x):
+    """A view of a whole tensor."""
+    y = Tensor(x.shape, x.layout, x.dtype)
+    y.lie_in(x, 0)
+    return y
+
+
+def channels_of(x, first, last):
+    """Some channels of an NCHW image, the only one in its batch: a part of its tensor."""
+    y = Tensor((*x.shape[:-1], last - first), "NCHW")
+    y.lie_in(x, first * x.plane)
+    return y
+
+
+def _row_strides(shape):
+    return tuple(int(np.prod(shape[axis + 1 :])) for axis in range(len(shape)))
+
+
+@dataclasses.dataclass
+class Place:
+    """A place within a tensor, as an operand."""
+
+    tensor: Tensor
+    offset: int

@@ -1,0 +1,48 @@
+"""What a process that was forked needs: locks that no other thread holds any more.
+
+A fork copies only the thread that calls it. Locks that other threads held stay locked in the copy.
+"""
+
+import os
+import threading
+import weakref
+
+from numba.core.compiler_lock import global_compiler_lock
+
+_engines = weakref.WeakSet()
+
+
+def protect(engine):
+    """Gives an engine a new lock after a fork, as if no other thread had begun to plan."""
+    _engines.add(engine)
+
+
+class _HeldForever:
+    """In the place of the compiler's lock if another thread held it: it was in the middle of it."""
+
+    def acquire(self, *args, **kwargs):
+        raise RuntimeError(
+            "This process was forked while another thread compiled or loaded kernels, so it cannot "
+            "do so any more. Run the engine once before you fork, or start processes by the method "
+            "'spawn' of `multiprocessing`."
+        )
+
+    def release(self):
+        pass
+
+    def _is_owned(self):
+        return False
+
+
+def _after_fork():
+    for engine in list(_engines):
+        engine._lock = threading.Lock()
+    lock = global_compiler_lock._lock
+    if lock.acquire(blocking=False):
+        lock.release()
+    else:
+        global_compiler_lock._lock = _HeldForever()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork)

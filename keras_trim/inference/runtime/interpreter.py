@@ -1,0 +1,118 @@
+"""Runs a program: a table of instructions, one row each, that one compiled function goes through.
+
+Python is called once per inference, not once per layer, and going from one instruction to the next
+costs threads less than a microsecond. Instructions name places in one buffer of activations, the
+arena, and in pools of constants by their index, so that a program can run on several arenas at a
+time.
+"""
+
+import importlib
+import inspect
+import pkgutil
+
+from numba import njit
+
+from keras_trim.inference import kernels
+from keras_trim.inference.kernels.compiled import compiled
+from keras_trim.inference.kernels.instructions import INSTRUCTIONS, TASKS, kernel_of
+from keras_trim.inference.kernels.work_sharing import (
+    control_alone,
+    end_run,
+    follow,
+    lead,
+    take,
+    wait_for_helpers,
+)
+
+for _module in pkgutil.walk_packages(kernels.__path__, f"{kernels.__name__}."):
+    importlib.import_module(_module.name)  # registers its kernels
+
+
+def _dispatch():
+    """Makes the function that runs one instruction, from the kernels of all of them.
+
+    Kernels with a parameter `control` take pieces of work of their own choice. To the others,
+    a piece is the share of a thread, whoever computes it.
+    """
+    functions, whole, shared = {"take": take}, [], []
+    for instruction in INSTRUCTIONS:
+        kernel = kernel_of(instruction)
+        if kernel is None:  # of a task, or of a processor other than this one
+            continue
+        functions[f"run_{instruction.name}"] = kernel
+        names = list(inspect.signature(kernel.py_func).parameters)
+        takes_pieces = "control" in names
+        names = [n if takes_pieces or n != "thread" else "piece" for n in names]
+        call = f"run_{instruction.name}({', '.join(names)})"
+        (whole if takes_pieces else shared).append((instruction.code, call))
+    lines = [
+        "def execute(p, f, arena, constants, index, short_index, control, thread, num_threads):",
+        "    code = p[0]",
+    ]
+    for code, call in whole:
+        lines += [f"    if code == {code}:", f"        {call}", "        return"]
+    next_piece = "piece, _ = take(control, num_threads, 1, thread, num_threads)"
+    lines += [f"    {next_piece}", "    while piece < num_threads:"]
+    for number, (code, call) in enumerate(shared):
+        lines += [f"        {'el' * (number > 0)}if code == {code}:", f"            {call}"]
+    lines += [f"        {next_piece}"]
+    exec("\n".join(lines), functions)
+    return njit(nogil=True, boundscheck=False)(functions["execute"])
+
+
+_execute, _TASKS, _TASKS_CODE = _dispatch(), TASKS.at, TASKS.code
+
+
+@njit(nogil=True, boundscheck=False)
+def _run_tasks(
+    p, program, factors, arena, constants, index, short_index, control, thread, num_threads
+):  # fmt: skip
+    """Takes part in tasks: runs all instructions of one before it takes the next."""
+    alone = control_alone(control, thread, num_threads)
+    first_row = p[_TASKS.first_row] + thread * p[_TASKS.rows_per_thread]
+    begin, end = take(control, p[_TASKS.num_tasks], 1, thread, num_threads)
+    while begin < end:
+        for i in range(first_row + p[_TASKS.begins + begin], first_row + p[_TASKS.begins + end]):
+            lead(alone, i)
+            _execute(
+                program[i], factors[i], arena, constants, index, short_index, alone,
+                p[_TASKS.one] - 1, p[_TASKS.one],
+            )  # fmt: skip
+        begin, end = take(control, p[_TASKS.num_tasks], 1, thread, num_threads)
+
+
+@compiled
+def run(
+    program, factors, arena, constants, index, short_index, control, thread, num_threads,
+    begin, end,
+):  # fmt: skip
+    """Runs the instructions from `begin` to `end`, as the first of `num_threads` threads.
+
+    The others, its helpers, take part in them until there has been nothing for a while. What
+    `begin_run` began ends here.
+    """
+    i = begin
+    while True:
+        if thread:
+            i = follow(control, thread)
+            if i < 0:
+                return
+        elif i == end:
+            end_run(control)
+            return
+        else:
+            lead(control, i)
+        p = program[i]
+        if p[0] == _TASKS_CODE:
+            _run_tasks(
+                p, program, factors, arena, constants, index, short_index, control, thread,
+                num_threads,
+            )  # fmt: skip
+        else:
+            _execute(
+                p, factors[i], arena, constants, index, short_index, control, thread,
+                num_threads,
+            )  # fmt: skip
+        if not thread:
+            wait_for_helpers(control, num_threads)
+            i += 1

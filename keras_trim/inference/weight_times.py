@@ -1,0 +1,94 @@
+"""How long the engine takes for each weight, at several sparsities."""
+
+import contextlib
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from keras_trim.inference.engine import Engine
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_trim.policies import PruningPolicy
+
+SPARSITIES = (0.0, 0.5, 0.75, 0.875, 0.95)
+
+
+def weight_times(
+    model: "keras.Model",
+    x: Any = None,
+    sparsities: Sequence[float] = SPARSITIES,
+    *,
+    pruning_policy: "PruningPolicy | None" = None,
+) -> dict[str, dict[float, float]]:
+    """Measures what each prunable weight costs in the engine, for a budget of milliseconds.
+
+    All weights are pruned by magnitude to one sparsity after the other, and the engine measures its
+    operations. The model is as it was afterwards. The time of a layer with several weights is
+    shared among them by size.
+
+    Args:
+        model: A built Keras model.
+        x: Arrays to measure with; random ones, one example, by default.
+        sparsities: Floats in `[0, 1)`, 0 among them.
+        pruning_policy: As in `keras_trim.prune`.
+
+    Returns:
+        Dict: path of a weight, without the name of the model -> dict of sparsity -> milliseconds:
+        the argument `times` of `keras_trim.budget`. Weights that the engine has no operation of
+        its own for are left out.
+
+    Raises:
+        ValueError: if 0 is not among the sparsities, or nothing in the model can be pruned.
+    """
+    from keras_trim.one_shot.prune import make_jobs, run
+
+    sparsities = sorted({float(sparsity) for sparsity in sparsities})
+    if not sparsities or sparsities[0] != 0:
+        raise ValueError(
+            "`sparsities` must have 0, the dense weights, among them. "
+            f"Received: sparsities={sparsities}"
+        )
+    times = {}
+    for sparsity in sparsities:
+        jobs = make_jobs(model, sparsity, ((1, 1), "AVG", pruning_policy, None), "uniform")
+        with _restored([job.variable for job in jobs]):
+            run(model, jobs, "magnitude", [], False).assign()
+            seconds = _seconds_of_layers(model, x)
+        for layer, own in seconds:
+            weights = {id(variable) for variable in layer.weights}
+            sizes = {
+                job.variable.path.removeprefix(f"{model.name}/"): math.prod(job.variable.shape)
+                for job in jobs
+                if id(job.variable) in weights
+            }
+            for path, size in sizes.items():
+                share = size / sum(sizes.values())
+                times.setdefault(path, {})[sparsity] = 1e3 * share * own
+    return times
+
+
+def _seconds_of_layers(model, x):
+    """List of pairs: a layer, and the seconds that its operations take."""
+    owners, seconds = {}, {}
+    summary = Engine._of(model, owners).summary(x)
+    for row in summary.rows:
+        if row.layer in owners and row.kernel != "Keras":
+            layer = owners[row.layer]
+            _, before = seconds.get(id(layer), (layer, 0.0))
+            seconds[id(layer)] = layer, before + row.seconds
+    return list(seconds.values())
+
+
+@contextlib.contextmanager
+def _restored(variables):
+    """A context after which variables have the values they had before."""
+    from keras import ops  # engines load where there is no Keras
+
+    before = [ops.convert_to_numpy(variable.value).copy() for variable in variables]
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)

@@ -1,0 +1,110 @@
+"""README.md and docs/: the quickstart runs, links work, and every public name is mentioned."""
+
+import importlib
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import keras
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "benchmarks" / "README.md"]
+)
+REPOSITORY = "https://github.com/keras-trim/keras-trim/"
+
+
+def without_code(text):
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def links(page):
+    return re.findall(r"\]\(([^)\s]+)\)", without_code(page.read_text(encoding="utf-8")))
+
+
+def anchors(page):
+    """Lists the anchors that GitHub and MkDocs make from a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", without_code(page.read_text(encoding="utf-8")), re.M)
+    texts = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in headings]
+    return {re.sub(r"[^\w\- ]", "", text).strip().replace(" ", "-") for text in texts}
+
+
+def test_the_quickstart_runs_as_it_stands(tmp_path):
+    (code,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
+    (backend,) = re.findall(r'^os.environ\["KERAS_BACKEND"\] = "(\w+)"', code, re.M)
+    if keras.backend.backend() != backend:
+        pytest.skip(f"runs on {backend}")
+    environment = {key: value for key, value in os.environ.items() if key != "KERAS_BACKEND"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-"],
+        input=code,
+        cwd=tmp_path,
+        env={**environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "sparsity: 0.8000" in done.stdout  # in the progress bar of the last epoch
+    assert (tmp_path / "model.keras").stat().st_size > (tmp_path / "model.ktrim").stat().st_size
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for link in links(page):
+        target, _, anchor = link.partition("#")
+        if target.startswith(REPOSITORY):
+            path = re.fullmatch(r"(?:blob|tree)/main/(.+)", target[len(REPOSITORY) :])
+            assert path is None or (ROOT / path[1]).exists(), link
+            continue
+        if "://" in target:
+            continue
+        path = (page.parent / target).resolve() if target else page
+        assert path.exists(), f"{page.name} links to {link}"
+        if anchor and path.suffix == ".md":
+            assert anchor in anchors(path), f"{page.name} links to {link}"
+
+
+def test_links_of_the_readme_are_absolute():
+    """The package index shows the page without the repository around it."""
+    readme = ROOT / "README.md"
+    assert all(link.startswith("https://") for link in links(readme))
+    raw = "https://raw.githubusercontent.com/keras-trim/keras-trim/main/"
+    pictures = [link[len(raw) :] for link in links(readme) if link.startswith(raw)]
+    assert pictures
+    assert all((ROOT / picture).exists() for picture in pictures)
+
+
+def test_every_public_name_is_in_the_reference(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    docs_hooks = importlib.import_module("docs_hooks")
+    assert docs_hooks.undocumented_names() == []
+    for name in docs_hooks.documented_names():
+        module, _, last = name.rpartition(".")
+        found = getattr(importlib.import_module(module), last)
+        assert (found.__doc__ or "").strip(), f"{name} has no docstring"
+
+
+def test_messages_in_the_troubleshooting_page_are_those_of_the_package():
+    sources = " ".join(
+        path.read_text(encoding="utf-8")
+        for folder in ("keras_trim", "keras_trim_cli")
+        for path in (ROOT / folder).rglob("*.py")
+    )
+    # Join strings that are written in several lines.
+    sources = re.sub(r'"\s*\n?\s*f?"', "", sources)
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    symptoms = ("The accuracy", "The file is", "The model is no", "The first", "The engine is")
+    fragments = [
+        fragment.strip(" :,")
+        for message in re.findall(r"^### (.+)|\*\*([^*]+)\*\*", page, re.M)
+        if not "".join(message).startswith((*symptoms, "A marked model"))
+        for fragment in "".join(message).split("...")
+    ]
+    assert len(fragments) > 20
+    for fragment in fragments:
+        if len(fragment) > 8:
+            assert fragment in sources, fragment
