@@ -68,7 +68,8 @@ def _change_graph(graph, arrays, choice):
 
 
 def _rewire(graph, arrays, choice):
-    node = choice.choice(graph["nodes"]) if graph.get("nodes") else None
+    nodes = graph.get("nodes")
+    node = choice.choice(nodes) if isinstance(nodes, list) and nodes else None
     if isinstance(node, list) and len(node) == 5 and isinstance(node[2], list):
         node[2] = [choice.randrange(40) for _ in range(choice.choice((len(node[2]), 1, 2, 3)))]
 
