@@ -15,25 +15,29 @@ All three define the same names:
 | `mask_initializer` | the initial value of a mask |
 """
 
+import importlib
+
 import keras
 
-BACKEND = keras.backend.backend()
+from keras_trim.backend import one_replica
 
-if BACKEND == "jax":
-    from keras_trim.backend.jax import *  # noqa: F403
-elif BACKEND == "tensorflow":
-    from keras_trim.backend.tensorflow import *  # noqa: F403
-elif BACKEND == "torch":
-    from keras_trim.backend.torch import *  # noqa: F403
+BACKEND = keras.backend.backend()
+_IS_SUPPORTED = BACKEND in ("jax", "tensorflow", "torch")
+
+if _IS_SUPPORTED:
+    _module = importlib.import_module(f"keras_trim.backend.{BACKEND}")
 else:
 
     def outside_graph(function):
         return function
 
-    def __getattr__(name):
-        if name.startswith("__"):
-            raise AttributeError(name)
+
+def __getattr__(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+    if not _IS_SUPPORTED:
         raise ValueError(
             "keras-trim prunes on the jax, tensorflow and torch backends. Set the environment "
             f"variable KERAS_BACKEND before importing keras. Received: {BACKEND}"
         )
+    return getattr(_module if hasattr(_module, name) else one_replica, name)

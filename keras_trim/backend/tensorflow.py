@@ -10,26 +10,6 @@ from keras import ops
 from keras_trim.backend import xla_selection
 from keras_trim.backend.float_bits import integer_type, is_half
 
-__all__ = [
-    "CATCHES_UP_EARLY",
-    "assign_last",
-    "current_strategy",
-    "end_step",
-    "keep_largest",
-    "loop_per_weight",
-    "magnitude_bits",
-    "mask_initializer",
-    "opaque",
-    "outside_graph",
-    "placed_like",
-    "read_step",
-    "run_if",
-    "strategy_of",
-    "strategy_scope",
-    "update",
-    "zero",
-]
-
 CATCHES_UP_EARLY = False  # weights only change after the step, where replicas are merged
 
 

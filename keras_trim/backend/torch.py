@@ -5,34 +5,6 @@ import torch
 from keras import ops
 
 from keras_trim.backend.float_bits import integer_type, is_half
-from keras_trim.backend.one_replica import (
-    assign_last,
-    current_strategy,
-    end_step,
-    placed_like,
-    strategy_of,
-    strategy_scope,
-)
-
-__all__ = [
-    "CATCHES_UP_EARLY",
-    "assign_last",
-    "current_strategy",
-    "end_step",
-    "keep_largest",
-    "loop_per_weight",
-    "magnitude_bits",
-    "mask_initializer",
-    "opaque",
-    "outside_graph",
-    "placed_like",
-    "read_step",
-    "run_if",
-    "strategy_of",
-    "strategy_scope",
-    "update",
-    "zero",
-]
 
 CATCHES_UP_EARLY = True
 
