@@ -157,7 +157,7 @@ def signature(model):
     ]
 
 
-def flatten(x, structure, specs):
+def flatten(x, structure, specs, convert=None):
     """Returns the arrays of a batch in the order and dtypes of a model's inputs.
 
     As in Keras, a dict may name inputs that the model takes as a list. A last axis of size 1 may be
@@ -168,6 +168,8 @@ def flatten(x, structure, specs):
         x: Arrays or array-likes, nested as the model expects.
         structure: As returned by `signature`.
         specs: As returned by `signature`.
+        convert: Function, array of the input's rank and its spec -> array. By default it casts to
+            the input's dtype.
 
     Returns:
         List of NumPy arrays, with `None` for an optional input that is not given.
@@ -177,7 +179,7 @@ def flatten(x, structure, specs):
     """
     found = {}
     _match(x, structure, specs, found)
-    arrays = [_convert(found.get(i), spec) for i, spec in enumerate(specs)]
+    arrays = [_convert(found.get(i), spec, convert or _cast) for i, spec in enumerate(specs)]
     sizes = {len(array) for array in arrays if array is not None and array.ndim}
     if len(sizes) > 1:
         raise ValueError(
@@ -194,9 +196,10 @@ def _match(x, structure, specs, found):
         if isinstance(x, dict) and name not in x:
             _refuse(f"one array, or a dict with the key '{name}'", x)
         x = x[name] if isinstance(x, dict) else x
-        is_list_of_one = isinstance(x, list | tuple) and len(x) == 1
-        if is_list_of_one and np.ndim(x[0]) >= len(specs[structure]["shape"]) - 1:
-            x = x[0]
+        if isinstance(x, list | tuple) and len(x) == 1:
+            # An array may lack its last axis. A list that does is one example in a list.
+            rank = len(specs[structure]["shape"]) - hasattr(x[0], "shape")
+            x = x[0] if np.ndim(x[0]) >= rank else x
         found[structure] = x
         return
     leaves = list(_leaves(structure))
@@ -236,18 +239,21 @@ def _is_optional(structure, specs):
     return all(specs[i].get("optional") for i in _leaves(structure))
 
 
-def _convert(x, spec):
+def _convert(x, spec, cast):
     """Converts to an array of the input's rank and dtype."""
     name, shape = spec["name"], tuple(spec["shape"])
     if x is None:
         if spec.get("optional"):
             return None
-        raise ValueError(f"Input '{name}' is not optional: pass an array. Received: None")
+        raise ValueError(
+            f"Input '{name}' is not optional: '{name}' must be an array of numbers. "
+            "Received: NoneType"
+        )
     array = _as_array(x, name)
     for candidate in _candidates(array, shape):
         sizes = zip(shape[1:], candidate.shape[1:], strict=True)
         if all(size in (None, given) for size, given in sizes):
-            return _cast(candidate, spec["dtype"])
+            return cast(candidate, spec)
     hint = ""
     if array.shape == shape[1:]:
         hint = " (the first axis is that of the batch: pass `x[None]` for one example)"
@@ -291,7 +297,8 @@ def _candidates(array, shape):
         yield array[..., 0]
 
 
-def _cast(array, dtype):
+def _cast(array, spec):
+    dtype = spec["dtype"]
     if array.dtype.name == dtype:
         return array
     if dtype == "bfloat16":

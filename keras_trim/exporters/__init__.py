@@ -141,24 +141,30 @@ def export(
                 made, accuracy = _convert(
                     model, format, weights, verification_data, representative_data
                 )
-        files = made.data if isinstance(made.data, dict) else {"": made.data}
-        for ending, data in files.items():
-            if ending not in ("", ".xml"):
-                _write_beside(path, ending, data)
-            else:
-                temporary.write_bytes(data)
+        num_bytes = _write(made.data, path, temporary)
     for warning in made.warnings:
         warnings.warn(f"{path}: {warning}.", stacklevel=3)
     return ExportedFile(
         path,
         format,
         weights,
-        sum(map(len, files.values())),
+        num_bytes,
         made.is_sparse,
         made.batch_size,
         None if format == "safetensors" else made.largest_error,
         accuracy,
     )
+
+
+def _write(data, path, temporary):
+    """Writes a converter's bytes, or its dict of ending -> bytes. Returns their total size."""
+    files = data if isinstance(data, dict) else {"": data}
+    for ending, content in files.items():
+        if ending in ("", ".xml"):
+            temporary.write_bytes(content)
+        else:
+            _write_beside(path, ending, content)
+    return sum(map(len, files.values()))
 
 
 def make_file(model, format):

@@ -93,6 +93,11 @@ def export(
                 )
             except ValueError as error:
                 raise CommandError(f"cannot export {model}: {error}") from error
+    _show(model, output, result, json)
+
+
+def _show(model, output, result, json):
+    """Prints the sizes before and after, and what the file has become."""
     before, after = model.stat().st_size, result.num_bytes
     if json:
         streams.print_json(
