@@ -1,5 +1,6 @@
 """What an experiment says about its task; the rest is shared."""
 
+import abc
 import dataclasses
 
 from experiments.goals import GOALS
@@ -37,7 +38,7 @@ class Settings:
         return {"begin_step": 0, "end_step": end, "frequency": frequency}
 
 
-class Task:
+class Task(abc.ABC):
     """A network, its data and its score.
 
     Attributes:
@@ -66,24 +67,26 @@ class Task:
 
     batch_size = 100
 
+    @abc.abstractmethod
     def build(self, keras):
         """The network without its training settings, in either Keras."""
-        raise NotImplementedError
 
-    def initial_weights(self, model):
+    def initial_weights(self, model):  # noqa: B027 (a hook, for tasks with given weights)
         """Gives a model the weights that dense training begins with, if they are not random."""
 
+    @abc.abstractmethod
     def loss(self, keras):
-        raise NotImplementedError
+        """The loss, in either Keras."""
 
+    @abc.abstractmethod
     def num_batches(self):
         """Integer: batches of an epoch."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def batch(self, seed, epoch, index):
         """Inputs and labels as NumPy arrays: a function of the arguments, so that runs resume."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def score(self, model, part):
         """Float, in per cent or points.
 
@@ -91,12 +94,11 @@ class Task:
             model: Keras model.
             part: `"val"` or `"test"`.
         """
-        raise NotImplementedError
 
     def report(self, model):
         """Dict of all scores of a finished model, `"val"` and `"test"` at least."""
         return {part: self.score(model, part) for part in ("val", "test")}
 
+    @abc.abstractmethod
     def examples(self):
         """A few inputs, to compare what files return with what the model did."""
-        raise NotImplementedError

@@ -6,12 +6,14 @@ an einsum shares between data, kernel and output. A convolution's inputs are its
 place by place, channels last.
 """
 
+import abc
+
 import keras
 import numpy as np
 from keras import ops
 
 
-class Product:
+class Product(abc.ABC):
     """How one kernel of a layer multiplies what the layer is called with.
 
     Args:
@@ -28,38 +30,38 @@ class Product:
         self.layer, self.variable, self.bias = layer, variable, bias
 
     @property
+    @abc.abstractmethod
     def shape(self):
         """Tuple (systems, inputs, outputs)."""
-        raise NotImplementedError
 
     @property
     def channels(self):
         """Integer: how many consecutive inputs belong to one place of a window."""
         return self.shape[1]
 
+    @abc.abstractmethod
     def to_matrices(self, kernel):
         """NumPy array in the variable's shape -> (systems, inputs, outputs)."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def from_matrices(self, matrices):
         """The reverse of `to_matrices`."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def rows(self, x):
         """What the kernel multiplies: float64 array (systems, samples, inputs).
 
         Args:
             x: Tensor that the layer was called with.
         """
-        raise NotImplementedError
 
     def outputs(self, x, kernel):
         """What the product gives, without a bias: float64 array (systems, samples, outputs)."""
         return self.rows(x) @ self.to_matrices(to_numpy(kernel))
 
+    @abc.abstractmethod
     def row_bytes(self, x):
         """Integer: bytes of the rows of one example."""
-        raise NotImplementedError
 
     def shifted_bias(self, bias, shift):
         """The bias that adds a shift of the outputs, or `None` if it cannot.
