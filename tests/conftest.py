@@ -1,4 +1,4 @@
-from collections import defaultdict
+from collections import Counter
 
 import keras
 import numpy as np
@@ -29,16 +29,27 @@ def one_backend():
         pytest.skip("does not depend on the backend, and it takes seconds to start a process")
 
 
+def _layer_names():
+    """Returns Keras's count of the layers of each automatic name."""
+    return global_state.get_global_attribute("object_name_uids", {})
+
+
+@pytest.fixture(scope="session")
+def _names_of_parameters():
+    """Counts after all test files were imported, which makes the layers that are parameters."""
+    return Counter(_layer_names())
+
+
 @pytest.fixture(autouse=True)
-def _reset_keras():
+def _reset_keras(_names_of_parameters):
     keras.config.set_dtype_policy("float32")
     keras.utils.set_random_seed(0)
-    names = dict(global_state.get_global_attribute("object_name_uids", {}))
+    # Whoever clears Keras's session, be it a fixture of a whole module, restarts the counts at 0:
+    # new layers would be named as parameters are, and a model accepts each name only once.
+    largest = Counter(_layer_names()) | _names_of_parameters
+    global_state.set_global_attribute("object_name_uids", largest)
     yield
     keras.config.set_dtype_policy("float32")
-    # Clearing Keras's session restarts its count of names at 0. Layers that are parameters of other
-    # tests were named before, and a model accepts each name only once.
-    global_state.set_global_attribute("object_name_uids", defaultdict(int, names))
 
 
 @pytest.fixture(autouse=True)
