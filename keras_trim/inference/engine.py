@@ -2,10 +2,8 @@
 
 import contextlib
 import itertools
-import math
 import numbers
 import os
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -17,28 +15,21 @@ from keras_trim.inference.frontend.prediction import batches_of, is_array, progr
 from keras_trim.inference.ir import serialization as files
 from keras_trim.inference.ir.dtypes import WIDE, as_numpy
 from keras_trim.inference.ir.rewrites import rewrite
-from keras_trim.inference.lowering.lower import lower_graph
 from keras_trim.inference.lowering.tuner import Tuner
 from keras_trim.inference.lowering.tuning_cache import TuningCache
+from keras_trim.inference.planner import Planner
 from keras_trim.inference.program.listing import ProgramListing, list_program
-from keras_trim.inference.runtime import forking as forks
-from keras_trim.inference.runtime.compiling import watched
-from keras_trim.inference.runtime.executor import ProgramRunner, states_kept
+from keras_trim.inference.runtime.executor import states_kept
 from keras_trim.inference.runtime.summary import BenchmarkResult, summarize
 from keras_trim.progress import check_verbose
-from keras_trim.storage import FormatError
-from keras_trim.storage.container import FREE_BYTES, FREE_FACTOR
 
 if TYPE_CHECKING:
     import keras
 
     from keras_trim.inference.runtime.summary import EngineSummary
 
-_SMALL = 1e-3  # seconds that a network may take for which one thread may be enough
-_SMALL_BYTES = 1 << 25  # what it may take of memory
 _FLOAT32 = np.dtype(np.float32)
 _MOST_OPTIONAL = 4  # inputs, as a graph is read for each way to leave some out
-_MOST_PROGRAMS = 32  # each holds its weights; shapes beyond these are planned again
 
 
 class Engine:
@@ -126,11 +117,8 @@ class Engine:
         self._without = without or {}  # numbers of inputs that are None -> engine of the others
         self._source, self._max_bytes = source, max_bytes  # the file of an engine that was loaded
         self.num_threads = num_threads
-        self._runners = {}  # the least recently planned first
-        self._direct = {}  # shape -> runner for an array that it can take as it is
         self._tuner = tuner or Tuner(TuningCache.of_this_machine())
-        self._lock = threading.Lock()
-        forks.protect(self)
+        self._planner = Planner(graph, num_threads, self._tuner, source, max_bytes)
 
     def __call__(self, x: Any) -> Any:
         """Runs the model.
@@ -147,7 +135,7 @@ class Engine:
         """
         # Of a small network, all of these checks would take a tenth of the time.
         if type(x) is np.ndarray and x.dtype is _FLOAT32:
-            runner = self._direct.get(x.shape)
+            runner = self._planner.direct.get(x.shape)
             outputs = runner and runner.run_directly(x)
             if outputs:
                 return restore_structure(self._graph.output_structure, outputs)
@@ -339,11 +327,7 @@ class Engine:
                 "The model leaves the size of its inputs free, so pass `x`, an example to measure "
                 f"with. Received: x=None, and the model takes {shapes}"
             )
-        if sum(map(math.prod, shapes)) > self._most_floats(0):
-            raise FormatError(
-                "This engine declares inputs that need more memory than is allowed. "
-                f"Received: path={self._source}, with inputs of shapes {shapes!r:.200}"
-            )
+        self._planner.check_memory(shapes)
         random = np.random.default_rng(0)
         return [
             random.standard_normal(shape, np.float32).astype(as_numpy(spec["dtype"]))
@@ -368,7 +352,7 @@ class Engine:
             return engine._run(inputs)
         # Zero times an infinity is NaN, which a zero that is skipped would hide.
         shapes = tuple(x.shape for x in inputs)
-        skip_zeros = (shapes, True) in self._runners or _are_finite(inputs)
+        skip_zeros = self._planner.has(shapes, skip_zeros=True) or _are_finite(inputs)
         outputs = self._runner(inputs, skip_zeros)(inputs, only_finite=skip_zeros)
         if outputs is None:
             outputs = self._runner(inputs, skip_zeros=False)(inputs)
@@ -382,70 +366,17 @@ class Engine:
         """Notes the runner of such arrays if they, and its outputs, go without changes."""
         if len(inputs) != 1 or inputs[0] is not x or x.dtype != np.float32:
             return
-        runner = self._runners.get(((x.shape,), True))
-        if runner and runner.program.is_one_step:
+        if not self._planner.has((x.shape,), skip_zeros=True):
+            return
+        runner = self._runner([x], skip_zeros=True)
+        if runner.program.is_one_step:
             dtypes = [*self._graph.output_dtypes, *(y.dtype for y in runner.program.outputs)]
             is_wide = self._graph.input_specs[0]["dtype"] in WIDE
             if set(dtypes) == {"float32"} and not is_wide:
-                self._direct[x.shape] = runner
+                self._planner.direct[x.shape] = runner
 
     def _runner(self, inputs, skip_zeros):
-        shapes = tuple(x.shape for x in inputs)
-        key = (shapes, skip_zeros)
-        runner = self._runners.get(key)
-        if runner is None:
-            with self._lock:
-                if key not in self._runners:
-                    with watched(self.verbose):
-                        self._runners[key] = self._plan_fastest(shapes, skip_zeros)
-                    self._tuner.cache.save()
-                    if len(self._runners) > _MOST_PROGRAMS:
-                        del self._runners[next(iter(self._runners))]
-                        self._direct = {}
-                runner = self._runners[key]
-        return runner
-
-    def _plan_fastest(self, shapes, skip_zeros):
-        """Plans for all threads, or for one if that is faster: a small network may be."""
-        runner = self._plan(shapes, skip_zeros, self.num_threads)
-        if (
-            self.num_threads == 1
-            or runner.program.num_bytes > _SMALL_BYTES
-            or not runner.program.is_native
-            or self._tuner.time(runner) > _SMALL
-        ):
-            return runner
-        return self._tuner.faster(self._plan(shapes, skip_zeros, 1), runner)
-
-    def _plan(self, shapes, skip_zeros, num_threads):
-        most_floats = self._most_floats(sum(map(math.prod, shapes)))
-        self._tuner.most_floats = most_floats
-        try:
-            program = lower_graph(
-                self._graph, shapes, num_threads, self._tuner, skip_zeros, most_floats
-            )
-        except ValueError as error:
-            if self._source is None:
-                raise
-            raise FormatError(
-                f"This engine cannot take inputs of shapes {list(shapes)}: {error}. "
-                f"Received: path={self._source}"
-            ) from None
-        return ProgramRunner(program, num_threads)
-
-    def _most_floats(self, inputs):
-        """The memory that a run may take, in floats: a file from anyone may ask for any amount."""
-        if self._source is None:
-            return math.inf
-        if self._max_bytes is not None:
-            return self._max_bytes // 4
-        weights = sum(
-            array.size
-            for node in self._graph.nodes
-            for array in vars(node.operation).values()
-            if isinstance(array, np.ndarray)
-        )
-        return max(FREE_BYTES // 4, FREE_FACTOR * (inputs + weights))
+        return self._planner.runner(tuple(x.shape for x in inputs), skip_zeros, self.verbose)
 
 
 def _remade(graph, *settings):

@@ -7,10 +7,9 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from keras_trim.inference import Engine
-from keras_trim.inference import engine as engine_module
+from keras_trim.inference import Engine, planner
 
-engine_module._SMALL = 0  # the small networks of the tests run on as many threads as they ask for
+planner.SMALL_SECONDS = 0  # the small networks of the tests run on as many threads as they ask for
 
 # More examples than the suite has time for: KERAS_TRIM_EXAMPLES=200 pytest tests/inference
 # Backends differ in how a model is read, hardly in what the engine then computes.

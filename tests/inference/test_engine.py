@@ -16,8 +16,7 @@ import pytest
 from helpers import numbers, randomize
 from keras import layers
 
-from keras_trim.inference import Engine
-from keras_trim.inference import engine as engine_module
+from keras_trim.inference import Engine, planner
 from keras_trim.inference.lowering.tuner import Tuner
 from keras_trim.inference.runtime import executor as execution
 from keras_trim.storage import FormatError
@@ -93,7 +92,7 @@ def test_one_way_alone_is_not_measured():
 def test_a_small_network_runs_on_one_thread_if_that_is_faster(
     model, engine, small, num_threads, monkeypatch
 ):
-    monkeypatch.setattr(engine_module, "_SMALL", small)
+    monkeypatch.setattr(planner, "SMALL_SECONDS", small)
     monkeypatch.setattr(Tuner, "faster", lambda tuner, alone, together: alone)
     x, on_three = numbers(1, 12, 12, 3), Engine(model, num_threads=3)
     np.testing.assert_allclose(on_three(x), engine(x), rtol=1e-5, atol=1e-7)

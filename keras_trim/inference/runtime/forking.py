@@ -9,12 +9,12 @@ import weakref
 
 from numba.core.compiler_lock import global_compiler_lock
 
-_engines = weakref.WeakSet()
+_planners = weakref.WeakSet()
 
 
-def protect(engine):
-    """Gives an engine a new lock after a fork, as if no other thread had begun to plan."""
-    _engines.add(engine)
+def protect(planner):
+    """Gives a planner a new lock after a fork, as if no other thread had begun to plan."""
+    _planners.add(planner)
 
 
 class _HeldForever:
@@ -35,8 +35,8 @@ class _HeldForever:
 
 
 def _after_fork():
-    for engine in list(_engines):
-        engine._lock = threading.Lock()
+    for planner in list(_planners):
+        planner.lock = threading.Lock()
     lock = global_compiler_lock._lock
     if lock.acquire(blocking=False):
         lock.release()

@@ -52,10 +52,10 @@ def test_second_engine_measures_nothing(name, monkeypatch):
 
 SCRIPT = """
 import sys
-from keras_trim.inference import Engine, engine
+from keras_trim.inference import Engine, planner
 from keras_trim.inference.lowering.tuner import Tuner
 
-engine._SMALL = 60.0  # seconds: whether it runs on one thread is always measured
+planner.SMALL_SECONDS = 60.0  # seconds: whether it runs on one thread is always measured
 race, races = Tuner.race, []
 Tuner.race = lambda *arguments, **options: races.append(1) or race(*arguments, **options)
 Engine.load(sys.argv[1], num_threads=2).summary()
