@@ -1,22 +1,18 @@
 """From a Keras model to a graph of the engine's operations."""
 
-import dataclasses
 import inspect
 
 import keras
 from keras import layers, tree
 
 from keras_trim.inference.frontend.converters import Unsupported, find_converter
-from keras_trim.inference.frontend.converters.registry import only
+from keras_trim.inference.frontend.graph_writer import GraphWriter, Symbol
 from keras_trim.inference.frontend.keras_call import (
-    FunctionCall,
     KerasCall,
-    Slot,
     output_specs,
 )
 from keras_trim.inference.frontend.mask_propagation import output_masks, with_masks
 from keras_trim.inference.frontend.model_structure import (
-    dtype_of_backend,
     fits,
     function_of,
     hides_its_calls,
@@ -24,25 +20,9 @@ from keras_trim.inference.frontend.model_structure import (
     is_of_keras,
     numbered,
     unpacked,
-    with_known_sizes,
 )
 from keras_trim.inference.frontend.tracing import Trace, Untraceable, trace
-from keras_trim.inference.ir import operations
 from keras_trim.inference.ir.dtypes import is_float, is_number
-from keras_trim.inference.ir.graph import Graph
-
-
-@dataclasses.dataclass(frozen=True)
-class Symbol:
-    """A value of the graph while it is read: its number, and what Keras says of it."""
-
-    value: int
-    shape: tuple
-    dtype: str
-    mask: object = None  # another `Symbol`
-
-    def with_mask(self, mask):
-        return dataclasses.replace(self, mask=mask)
 
 
 def import_model(model, absent=(), owners=None):
@@ -74,23 +54,19 @@ def optional_inputs(model):
     return [i for i, is_optional in layer_of.items() if is_optional]
 
 
-class _Importer:
-    symbol = Symbol
-
+class _Importer(GraphWriter):
     def __init__(self, model, absent, owners):
-        self.graph = Graph()
+        super().__init__()
         self._owners, self._owner = owners, model
-        self.name = ""  # of the layer that is being converted
         self._absent = absent
         self._specs = None  # what Keras says of its outputs
         self._prefix = ()
-        # What Keras calls the next layer with unless it is told.
-        self._training = None
-        self._is_unforeseen = False  # whether a layer changed it that hides this from a trace
+        # Whether a layer changed `training` that hides this from a trace.
+        self._is_unforeseen = False
 
     def read(self, model):
         function, inputs = function_of(model)
-        self._training = False if model._call_has_training_arg else None  # as `predict` begins
+        self.training = False if model._call_has_training_arg else None  # as `predict` begins
         symbols = []
         for number, tensor in enumerate(tree.flatten(inputs)):
             if number in self._absent:
@@ -101,7 +77,7 @@ class _Importer:
                     "The inputs of a model must be real numbers. "
                     f"Received: model={model.name}, with an input of dtype {tensor.dtype}"
                 )
-            symbols.append(self._symbol(self.graph.new_value(), tensor))
+            symbols.append(self.new_symbol(self.graph.new_value(), tensor))
             name = getattr(tensor, "name", None) or f"input_{number}"
             self.graph.input_specs.append(
                 {"name": name, "shape": tuple(tensor.shape), "dtype": symbols[-1].dtype}
@@ -120,7 +96,7 @@ class _Importer:
         return self.graph
 
     def _outputs(self, model, function, inputs):
-        training = self._training
+        training = self.training
         if function is not None:
             try:
                 if isinstance(function, Trace):
@@ -128,7 +104,7 @@ class _Importer:
                 return unpacked(self._run(function, tree.flatten(inputs)))
             except (Unsupported, Untraceable):  # such as complex numbers between two layers
                 self.graph.nodes.clear()
-        self._training = training
+        self.training = training
         try:
             return self.keras_call(model, (inputs,), {}, model.name)
         except Unsupported as error:
@@ -137,18 +113,13 @@ class _Importer:
                 f"of the batch. Received: model={model.name}, with {error}"
             ) from None
 
-    def _symbol(self, value, spec):
-        dtype = dtype_of_backend(spec.dtype)
-        only(spec.shape and is_number(dtype), f"a tensor of shape {spec.shape}, {dtype}")
-        return Symbol(value, tuple(spec.shape), dtype)
-
     def _run(self, function, symbols, training=None):
         """Reads what a `keras.Function` does.
 
         Args:
             training: Dictionary of a `Trace`; by default what Keras runs the graph of a model with.
         """
-        known = self._training
+        known = self.training
         values = dict(zip(map(id, function.inputs), symbols, strict=True))
         for depth in sorted(function._nodes_by_depth, reverse=True):
             for node in function._nodes_by_depth[depth]:
@@ -173,10 +144,10 @@ class _Importer:
             function, _ = function_of(operation)
             options = [key for key, value in kwargs.items() if value is not None]
             if len(args) == 1 and not options and fits(function, args[0]):
-                training = self._training
+                training = self.training
                 outputs = self._inlined(operation.name, function, tree.flatten(args[0]))
                 # Keras knows what a graph gives, so a trace of what is around has not called it.
-                self._is_unforeseen |= self._training != training
+                self._is_unforeseen |= self.training != training
                 return outputs
         return self.call(operation, *args, **kwargs)
 
@@ -190,9 +161,9 @@ class _Importer:
         if is_graph(layer) and len(args) == 2:
             args, kwargs["training"] = args[:1], args[1]
         if "training" in kwargs:
-            self._training = kwargs.pop("training")
-        elif self._training is None and layer._call_has_training_arg:
-            self._training = inspect.signature(layer.call).parameters["training"].default
+            self.training = kwargs.pop("training")
+        elif self.training is None and layer._call_has_training_arg:
+            self.training = inspect.signature(layer.call).parameters["training"].default
         return args, kwargs
 
     def _inlined(self, name, function, symbols):
@@ -221,19 +192,19 @@ class _Importer:
             if not (key.endswith("mask") and value is None)
         }
         kwargs = with_masks(operation, args, kwargs)
-        if getattr(operation, "_call_has_training_arg", False) and self._training:
-            kwargs["training"] = self._training
+        if getattr(operation, "_call_has_training_arg", False) and self.training:
+            kwargs["training"] = self.training
         return output_masks(self, operation, args, self._converted(operation, args, kwargs))
 
     def _converted(self, operation, args, kwargs):
-        training = self._training
+        training = self.training
         for attempt in (self._by_converter, self._by_trace):
             length = len(self.graph.nodes)
             try:
                 return self._as_specified(attempt(operation, args, kwargs), operation, args, kwargs)
             except (Unsupported, Untraceable):
                 del self.graph.nodes[length:]
-                self._training = training
+                self.training = training
         return self.keras_call(operation, args, kwargs, self.name)
 
     def _by_converter(self, operation, args, kwargs):
@@ -254,7 +225,7 @@ class _Importer:
                 raise Untraceable("a layer within decides how those behind it are called")
         finally:
             self._is_unforeseen = outer
-        self._training = traced.last_training
+        self.training = traced.last_training
         return outputs
 
     def _by_trace(self, layer, args, kwargs):
@@ -262,7 +233,7 @@ class _Importer:
         is_masked = any(x.mask for x in symbols)
         if not isinstance(layer, layers.Layer) or is_masked:
             raise Untraceable
-        training = self._training
+        training = self.training
         kwargs = {key: value for key, value in kwargs.items() if key != "training"}
         traced = trace(layer, *self._as_tensors((args, kwargs)), training)
         prefix, length = self.name.split("/")[len(self._prefix)], len(self.graph.nodes)
@@ -271,7 +242,7 @@ class _Importer:
             outputs = self._traced(traced, symbols)
         finally:
             self._prefix = self._prefix[:-1]
-        if self._training != training and hides_its_calls(layer):
+        if self.training != training and hides_its_calls(layer):
             self._is_unforeseen = True
         calls = any(isinstance(node.operation, KerasCall) for node in self.graph.nodes[length:])
         if calls and is_of_keras(layer):
@@ -289,7 +260,7 @@ class _Importer:
         ):
             raise Unsupported("its dtype")
         return tree.pack_sequence_as(
-            specs, [self._symbol(x.value, spec) for x, spec in zip(symbols, flat, strict=True)]
+            specs, [self.new_symbol(x.value, spec) for x, spec in zip(symbols, flat, strict=True)]
         )
 
     def _as_tensors(self, structure):
@@ -297,99 +268,6 @@ class _Importer:
             lambda x: keras.KerasTensor(x.shape, x.dtype) if isinstance(x, Symbol) else x, structure
         )
 
-    def add(self, operation, inputs, name):
-        """Adds an operation with one output.
-
-        Its shape is told by Keras when the layer is converted; until then it is a guess where
-        converters need none.
-        """
-        if not (operation.takes_integers and len({is_float(x.dtype) for x in inputs}) == 1):
-            inputs = [x if is_float(x.dtype) else self.cast(x, "float32") for x in inputs]
-        (value,) = self.graph.add(operation, [x.value for x in inputs], name)
-        dtype = operation.output_dtype or inputs[0].dtype
-        return Symbol(value, self._shape_after(operation, inputs), dtype)
-
-    def cast(self, x, dtype):
-        """x as another dtype; floats of any width are float32 within the engine."""
-        if is_float(x.dtype) and is_float(dtype):
-            return dataclasses.replace(x, dtype=dtype)
-        (value,) = self.graph.add(operations.Cast(dtype), [x.value], self.name)
-        return Symbol(value, x.shape, dtype)
-
-    def add_constant(self, array):
-        """Adds an array, float32 or int32."""
-        (value,) = self.graph.add(operations.Constant(array), [], self.name)
-        return Symbol(value, array.shape, str(array.dtype))
-
-    def add_all(self, operation, inputs, name, shapes):
-        """Adds an operation with several outputs, of `shapes`; returns a list of their symbols."""
-        values = self.graph.add(operation, [x.value for x in inputs], name, len(shapes))
-        return [
-            Symbol(value, shape, inputs[0].dtype)
-            for value, shape in zip(values, shapes, strict=True)
-        ]
-
     def apply(self, operation, *args):
         """Converts a layer or model within another; returns the `Symbol`s of its outputs."""
         return self._read(operation, args, {})
-
-    def _shape_after(self, operation, inputs):
-        shape = inputs[0].shape
-        if isinstance(operation, operations.Permute):
-            return tuple(shape[axis] for axis in operation.axes)
-        if isinstance(operation, operations.Reshape):
-            return (shape[0], *(None if n == -1 else n for n in operation.shape))
-        if isinstance(operation, operations.Slice):
-            parts = zip(shape, operation.begins, operation.ends, operation.steps, strict=True)
-            return tuple(n and len(range(*slice(*part).indices(n))) for n, *part in parts)
-        return shape
-
-    def keras_call(self, function, args, kwargs, name):
-        """Adds a call of Keras itself."""
-        if not isinstance(function, keras.Operation):
-            function = FunctionCall(function)
-        if not isinstance(function, layers.Layer):
-            function = with_known_sizes(function)
-        inputs = [x for x in tree.flatten((args, kwargs)) if isinstance(x, Symbol)]
-        numbers = iter(range(len(inputs)))
-        args, kwargs = tree.map_structure(
-            lambda x: Slot(next(numbers)) if isinstance(x, Symbol) else x, (args, kwargs)
-        )
-        # Attention layers look for masks on their inputs.
-        masks = {number: x.mask for number, x in enumerate(inputs) if x.mask is not None}
-        inputs += masks.values()
-        masks = dict(zip(masks, range(len(inputs) - len(masks), len(inputs)), strict=True))
-        training = self._training if isinstance(function, layers.Layer) else None
-        call = KerasCall(function, args, kwargs, tuple(x.dtype for x in inputs), masks, training)
-        specs = call.specs([x.shape for x in inputs])
-        count = sum(spec is not None for spec in tree.flatten(specs))
-        values = iter(())
-        if count:  # a layer may have no mask to give
-            values = iter(self.graph.add(call, [x.value for x in inputs], name, count))
-        return tree.map_structure(
-            lambda spec: None if spec is None else self._symbol(next(values), spec), specs
-        )
-
-    def keeps_examples_apart(self, x):
-        """Whether the first axis of a value is surely that of the batch."""
-        producers, waiting = self.graph.producers(), [x.value]
-        while waiting:
-            node = producers.get(waiting.pop())
-            if node is None:
-                continue
-            if isinstance(node.operation, KerasCall):
-                # Operations of Keras run by themselves where they mix examples, among others.
-                function = node.operation.function
-                if not (isinstance(function, layers.Layer) and is_of_keras(function)):
-                    return False
-            waiting += node.inputs
-        return True
-
-    def move_channels_last(self, x):
-        return self._moved(x, (0, *range(2, len(x.shape)), 1))
-
-    def move_channels_first(self, x):
-        return self._moved(x, (0, len(x.shape) - 1, *range(1, len(x.shape) - 1)))
-
-    def _moved(self, x, axes):
-        return self.add(operations.Permute(axes), [x], self.name)

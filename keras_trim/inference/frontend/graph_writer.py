@@ -1,0 +1,146 @@
+"""Writes the graph: appends operations to it, whose values are symbols with shapes and dtypes."""
+
+import dataclasses
+
+import keras
+from keras import layers, tree
+
+from keras_trim.inference.frontend.converters.registry import only
+from keras_trim.inference.frontend.keras_call import FunctionCall, KerasCall, Slot
+from keras_trim.inference.frontend.model_structure import (
+    dtype_of_backend,
+    is_of_keras,
+    with_known_sizes,
+)
+from keras_trim.inference.ir import operations
+from keras_trim.inference.ir.dtypes import is_float, is_number
+from keras_trim.inference.ir.graph import Graph
+
+
+@dataclasses.dataclass(frozen=True)
+class Symbol:
+    """A value of the graph while it is written: its number, and its shape and dtype in Keras."""
+
+    value: int
+    shape: tuple
+    dtype: str
+    mask: object = None  # another `Symbol`
+
+    def with_mask(self, mask):
+        return dataclasses.replace(self, mask=mask)
+
+
+class GraphWriter:
+    """What converters add operations with.
+
+    Attributes:
+        graph: `Graph` that is written.
+        name: String, that of the layer which is being converted.
+        training: Bool or `None`: what Keras calls the next layer with unless it is told.
+    """
+
+    symbol = Symbol
+
+    def __init__(self):
+        self.graph = Graph()
+        self.name = ""
+        self.training = None
+
+    def add(self, operation, inputs, name):
+        """Adds an operation with one output.
+
+        Keras gives the final shape once the layer is converted. Until then, the shape is a guess
+        where converters do not need it.
+        """
+        if not (operation.takes_integers and len({is_float(x.dtype) for x in inputs}) == 1):
+            inputs = [x if is_float(x.dtype) else self.cast(x, "float32") for x in inputs]
+        (value,) = self.graph.add(operation, [x.value for x in inputs], name)
+        dtype = operation.output_dtype or inputs[0].dtype
+        return Symbol(value, self._shape_after(operation, inputs), dtype)
+
+    def cast(self, x, dtype):
+        """Returns x as another dtype; the engine computes floats of any width in float32."""
+        if is_float(x.dtype) and is_float(dtype):
+            return dataclasses.replace(x, dtype=dtype)
+        (value,) = self.graph.add(operations.Cast(dtype), [x.value], self.name)
+        return Symbol(value, x.shape, dtype)
+
+    def add_constant(self, array):
+        """Adds an array, float32 or int32."""
+        (value,) = self.graph.add(operations.Constant(array), [], self.name)
+        return Symbol(value, array.shape, str(array.dtype))
+
+    def add_all(self, operation, inputs, name, shapes):
+        """Adds an operation with several outputs, of `shapes`; returns a list of their symbols."""
+        values = self.graph.add(operation, [x.value for x in inputs], name, len(shapes))
+        return [
+            Symbol(value, shape, inputs[0].dtype)
+            for value, shape in zip(values, shapes, strict=True)
+        ]
+
+    def keras_call(self, function, args, kwargs, name):
+        """Adds a call of Keras itself."""
+        if not isinstance(function, keras.Operation):
+            function = FunctionCall(function)
+        if not isinstance(function, layers.Layer):
+            function = with_known_sizes(function)
+        inputs = [x for x in tree.flatten((args, kwargs)) if isinstance(x, Symbol)]
+        numbers = iter(range(len(inputs)))
+        args, kwargs = tree.map_structure(
+            lambda x: Slot(next(numbers)) if isinstance(x, Symbol) else x, (args, kwargs)
+        )
+        # Attention layers look for masks on their inputs.
+        masks = {number: x.mask for number, x in enumerate(inputs) if x.mask is not None}
+        inputs += masks.values()
+        masks = dict(zip(masks, range(len(inputs) - len(masks), len(inputs)), strict=True))
+        training = self.training if isinstance(function, layers.Layer) else None
+        call = KerasCall(function, args, kwargs, tuple(x.dtype for x in inputs), masks, training)
+        specs = call.specs([x.shape for x in inputs])
+        count = sum(spec is not None for spec in tree.flatten(specs))
+        values = iter(())
+        if count:  # a layer may have no mask to give
+            values = iter(self.graph.add(call, [x.value for x in inputs], name, count))
+        return tree.map_structure(
+            lambda spec: None if spec is None else self.new_symbol(next(values), spec), specs
+        )
+
+    def keeps_examples_apart(self, x):
+        """Whether the first axis of a value is surely that of the batch."""
+        producers, waiting = self.graph.producers(), [x.value]
+        while waiting:
+            node = producers.get(waiting.pop())
+            if node is None:
+                continue
+            if isinstance(node.operation, KerasCall):
+                # Operations of Keras run by themselves where they mix examples, among others.
+                function = node.operation.function
+                if not (isinstance(function, layers.Layer) and is_of_keras(function)):
+                    return False
+            waiting += node.inputs
+        return True
+
+    def move_channels_last(self, x):
+        return self._moved(x, (0, *range(2, len(x.shape)), 1))
+
+    def move_channels_first(self, x):
+        return self._moved(x, (0, len(x.shape) - 1, *range(1, len(x.shape) - 1)))
+
+    def _moved(self, x, axes):
+        return self.add(operations.Permute(axes), [x], self.name)
+
+    def new_symbol(self, value, spec):
+        """Returns the `Symbol` of a value with the shape and dtype of a Keras tensor."""
+        dtype = dtype_of_backend(spec.dtype)
+        only(spec.shape and is_number(dtype), f"a tensor of shape {spec.shape}, {dtype}")
+        return Symbol(value, tuple(spec.shape), dtype)
+
+    def _shape_after(self, operation, inputs):
+        shape = inputs[0].shape
+        if isinstance(operation, operations.Permute):
+            return tuple(shape[axis] for axis in operation.axes)
+        if isinstance(operation, operations.Reshape):
+            return (shape[0], *(None if n == -1 else n for n in operation.shape))
+        if isinstance(operation, operations.Slice):
+            parts = zip(shape, operation.begins, operation.ends, operation.steps, strict=True)
+            return tuple(n and len(range(*slice(*part).indices(n))) for n, *part in parts)
+        return shape
