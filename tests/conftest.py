@@ -24,9 +24,9 @@ OPTIMIZED = (
 
 @pytest.fixture
 def one_backend():
-    """Runs a slow test that starts a process on one backend only: backends do not matter."""
-    if keras.backend.backend() != "torch":  # the backend with the fastest suite
-        pytest.skip("does not depend on the backend, and it takes seconds to start a process")
+    """Runs a test on one backend only, because backends do not matter to it."""
+    if keras.backend.backend() != "torch":  # it compiles nothing, so its suite is the fastest
+        pytest.skip("does not depend on the backend: runs on PyTorch only")
 
 
 def _layer_names():

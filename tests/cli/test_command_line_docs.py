@@ -26,6 +26,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.usefixtures("one_backend")
 def test_examples(folder, force_kernels):
     force_kernels("sparse")  # so the check in the examples finds sparse kernels
     (folder / "my_layers.py").write_text("import keras\nclass Mine(keras.layers.Dense):\n  pass\n")

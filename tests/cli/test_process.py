@@ -7,14 +7,10 @@ import subprocess
 import sys
 import tomllib
 
-import keras
 import pytest
 from commands import ROOT, fill, finish, start
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "jax",
-    reason="how the process behaves does not depend on the backend, and it takes seconds to start",
-)
+pytestmark = pytest.mark.usefixtures("one_backend")
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ CASES = {
 
 
 @pytest.mark.skipif(
-    keras.backend.backend() != "jax" and not RUN_ALL,
+    keras.backend.backend() != "torch" and not RUN_ALL,
     reason="takes minutes, and the graphs that are read are the same on each backend",
 )
 @pytest.mark.parametrize("name", CASES)
