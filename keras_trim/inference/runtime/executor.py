@@ -21,7 +21,7 @@ from keras_trim.inference.kernels.work_sharing import (
 from keras_trim.inference.program.memory_planner import resolve
 from keras_trim.inference.program.program import HostStep
 from keras_trim.inference.runtime.handover import are_zero, note_address
-from keras_trim.inference.runtime.interpreter import run
+from keras_trim.inference.runtime.interpreter import check_kernels, run
 
 
 @contextlib.contextmanager
@@ -48,6 +48,7 @@ class ProgramRunner:
     """
 
     def __init__(self, program, num_threads):
+        check_kernels(program.table)
         self.program, self.num_threads = program, num_threads
         self._free = []  # what a list does is atomic
 

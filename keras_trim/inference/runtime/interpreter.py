@@ -61,6 +61,18 @@ def _dispatch():
 
 
 _execute, _TASKS, _TASKS_CODE = _dispatch(), TASKS.at, TASKS.code
+_MISSING = {i.code: i.name for i in INSTRUCTIONS if i is not TASKS and kernel_of(i) is None}
+
+
+def check_kernels(table):
+    """Raises RuntimeError if a program has an instruction without a kernel: it would do nothing."""
+    names = [_MISSING[code] for code in {*table[:, 0].tolist()} if code in _MISSING]
+    if names:
+        raise RuntimeError(
+            "This installation of keras-trim has no kernels for some instructions. In a frozen "
+            'application, collect all submodules of "keras_trim.inference"; otherwise reinstall '
+            f"keras-trim. Received: a program with {sorted(names)}"
+        )
 
 
 @njit(nogil=True, boundscheck=False)
