@@ -1,4 +1,4 @@
-"""Chains of layers on images: only the next layer takes the output of each."""
+"""Chains of layers on images: the output of each layer goes to the next one only."""
 
 import dataclasses
 

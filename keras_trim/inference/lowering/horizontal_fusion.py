@@ -19,10 +19,10 @@ from keras_trim.inference.program.tensors import channels_of
 
 
 def siblings(builder, links, fork, graph):
-    """Yields lists of layers (node numbers) at the start of branches that can be fused.
+    """Yields lists of node numbers: layers at the start of branches that can be fused.
 
-    A layer whose output is concatenated is computed right in the concatenation. A fused one can be
-    only if it comes first there and last in its list, so all other such layers are left out.
+    A layer whose output is concatenated can write right into the concatenation. A fused layer can
+    do so only if it comes first there and last in its list. Other such layers are not fused.
     """
     found, chain_of = {}, {chain[0]: chain for chain in fork.chains}
     for number, *_ in fork.branches:

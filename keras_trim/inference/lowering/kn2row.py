@@ -118,7 +118,7 @@ def emit_kn2row(builder, kernel, bias, geometry, y, clip, residual):
 
 
 def _candidates(matrix, geometry, channels):
-    """Lists tilings worth measuring: with few or many sums, and blocks that fit first-level cache."""
+    """Lists tilings worth measuring: few and many sums, and blocks that fit first-level cache."""
     height, line, found = geometry.out_height, geometry.row // LANES, set()
     can_pack = geometry.is_plain and geometry.x.layout == "NCHW"
     for most in (_FEW_SUMS, MOST_SUMS):

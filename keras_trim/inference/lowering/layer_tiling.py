@@ -172,7 +172,7 @@ def _copied(builder, x, y):
 def _bands(link, count):
     """Splits the rows of the output into ranges that are as even as possible."""
     _, height, width, _ = link.out_shape
-    # Of whole cache lines, if they are even enough, so that no two threads write to the same one.
+    # Ranges of whole cache lines, if even enough, so that no two threads write to the same line.
     for unit in (LINE // math.gcd(LINE, width), 1):
         units = -(-height // unit)
         ends = [min(units * i // count * unit, height) for i in range(count + 1)]

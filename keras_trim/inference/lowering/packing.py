@@ -84,7 +84,7 @@ class Columns:
         return not np.any(self.offsets % LANES)
 
     def filled(self, tile):
-        """Returns non-zeros over weights in those tiles of `tile` x 1 that are not all zero."""
+        """Returns the density of those tiles of `tile` rows x 1 column that are not all zero."""
         if not len(self.values):
             return 0.0
         # Sorting is several times faster than `np.unique`.

@@ -45,7 +45,7 @@ def _lower_recurrent(op, builder, x, *others):
 
 
 def _emit_steps(op, builder, layout, inputs, states, mask):
-    """Emits all time steps, which repeat the instruction of each product."""
+    """Emits all time steps. After the first one, products only repeat its instructions."""
     units, first, second = op.units, op.recurrent_kernel, None
     kinds = [{"lstm": kernel.LSTM, "simple": kernel.SIMPLE}.get(op.kind, kernel.GRU)]
     sums = layout.sums(first.shape[1])

@@ -145,7 +145,7 @@ def emit_pointwise(builder, kernel, bias, x, y, clip=Clip(), residual=None):  # 
 
 
 def _emit_ring(builder, kernel, bias, x, y, clip):
-    """Emits the product for one image, of which each thread reads the channels that it made itself.
+    """Emits the product for one image. Each thread reads only the channels that it made itself.
 
     The rows of weights are split into one part per thread. A thread adds the products of its
     channels to the sums of one part, then the next thread adds its own, until all have: a ring

@@ -24,7 +24,7 @@ from keras_trim.inference.kernels.instructions import (
 from keras_trim.inference.lowering.registry import lowers
 from keras_trim.inference.program.tensors import Place, Tensor
 
-_SHORT = 8  # a shorter innermost loop costs more to start than it does
+_SHORT = 8  # a shorter innermost loop costs more to start than to run
 
 
 def merged_axes(sizes, *strides):

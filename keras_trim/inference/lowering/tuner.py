@@ -15,9 +15,9 @@ from keras_trim.inference.program.tensors import Tensor
 from keras_trim.inference.runtime.executor import Executor
 
 _TURNS, _LEAST_TURNS = 20, 2
-_MOST_TURNS = 60  # with several threads, which take less steady times
+_MOST_TURNS = 60  # with several threads, whose times vary more
 _SLOWER, _SLIGHTLY_SLOWER = 1.3, 1.1  # times the fastest, to be dropped
-_ALIKE = 1.05  # times as long is still alike, if the other one takes more threads
+_ALIKE = 1.05  # times as long still counts as alike: the other one takes more threads
 EVICTED = 1 << 20  # floats, more than a core's own caches hold
 
 
@@ -55,7 +55,7 @@ class Tuner:
     def benchmark(self, program, ends, num_threads, is_repeated=False):
         """Measures how long candidates take within a network, in seconds.
 
-        There, a core's caches hold few of the weights, and only the input that this core made.
+        There, a core's caches hold few of the weights, and only its own part of the input.
 
         Args:
             program: `Program`, with the instructions of `evict_caches`, then of each candidate.
@@ -188,8 +188,7 @@ class ForcedTuner(Tuner):
 
 
 class RepeatingTuner(Tuner):
-    """A tuner for the same layers on several bands of an image, which reuses the choices of the
-    first band for the others.
+    """Reuses the choices for the first band of an image for the same layers on the other bands.
 
     Args:
         tuner: `Tuner`.
