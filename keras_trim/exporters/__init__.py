@@ -294,7 +294,7 @@ def _require_packages(format):
     packages = _CONVERTERS[format].PACKAGES
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
-        # The extras do not include TensorFlow, so as not to replace an installed build.
+        # The extra of a format leaves TensorFlow out, so as not to replace an installed build.
         extras = f"{format},tensorflow" if "tensorflow" in missing else format
         raise ImportError(
             f"Exporting in the format '{format}' needs: pip install \"keras-trim[{extras}]\". "

@@ -113,7 +113,7 @@ class Calibration:
     def _units(self, job):
         return Units.of(job.spec, self._products[id(job.variable)], job.sparsity)
 
-    # One weight
+    # Pruning one weight
 
     def prune(self, job, moments=None):
         """Prunes a weight on its inputs in the pruned network. Call it in the order of layers."""
@@ -187,7 +187,7 @@ class Calibration:
         value = ops.where(mask, values, ops.zeros((), values.dtype))
         self.values[id(job.variable)] = job.variable, value
 
-    # The end
+    # Finishing
 
     def update_statistics(self, advance=lambda: None):
         """Re-estimates the statistics of batch normalization on the examples, in layer order."""

@@ -95,7 +95,7 @@ class EinsumProduct(Product):
         return 8 * math.prod(x.shape[1:])
 
     def _shift_to_bias(self, shift):
-        """The shift with one axis per label of the output, 1 for labels that are not its own."""
+        """The shift with one axis per label of the output, of size 1 for labels of samples."""
         sizes = dict(zip(self._kernel, self.variable.shape, strict=True))
         own = self._stack + self._outputs
         shift = shift.reshape([sizes[label] for label in own])

@@ -71,7 +71,8 @@ class Replay:
             layers: List of layers to watch.
             batch: One of the batches.
             values: List of pairs (variable, value): values of weights in this run.
-            calls: Integer. The run ends just before this many calls have run.
+            calls: Integer. The run ends once it has recorded this many calls, before the last one
+                executes. By default it does not end early.
 
         Returns:
             List of `Call`, in order.

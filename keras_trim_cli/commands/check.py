@@ -27,8 +27,8 @@ def check(
 ):
     """Report for each weight whether a runtime will skip its zeros, and if not, what to change.
 
-    The runtime is this library's engine, unless --target names another. Exits with 1 if skipping
-    the zeros of a weight with 30 % or more fails or does not pay, or if no weight runs sparsely.
+    The runtime is this library's engine, unless --target names another. Exits with 1 if a weight
+    with 30 % zeros or more gains nothing from them, or if no weight runs sparsely.
 
     \b
     Examples:

@@ -10,7 +10,7 @@ def is_float(dtype):
 
 
 def is_number(dtype):
-    """Whether programs can hold values of a dtype; complex numbers and strings they cannot."""
+    """Whether programs can hold values of a dtype: real numbers, not complex ones or strings."""
     return is_float(dtype) or "int" in dtype or dtype == "bool"
 
 

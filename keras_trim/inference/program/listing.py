@@ -1,4 +1,4 @@
-"""Prints a program, one instruction per line, for debugging."""
+"""Lists a program, one instruction per line, for debugging."""
 
 import dataclasses
 

@@ -70,7 +70,7 @@ class Program:
         return 4 * self.arena_size + sum(array.nbytes for array in arrays)
 
     def rows_alone(self, begin, end):
-        """The rows that one thread runs for `begin` to `end`, in order, with those of tasks."""
+        """The rows that run `begin` to `end` on a single thread: `TASKS` become their rows."""
         for i in range(begin, end):
             if self.table[i, 0] == TASKS.code:
                 first = self.table[i, TASKS.at.first_row]
