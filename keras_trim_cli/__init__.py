@@ -1,8 +1,8 @@
 """The command `keras-trim`.
 
-It is a package of its own because importing anything of `keras_trim` imports Keras, which takes
-seconds: `--help`, usage errors and shell completion do without. The commands import it once they
-know that there is work to do.
+This is a separate package because importing any part of `keras_trim` imports Keras, which takes
+seconds. `--help`, usage errors and shell completion do not need it. Commands import it only when
+there is work to do.
 """
 
 import codecs
@@ -17,7 +17,7 @@ def main():
     try:
         from keras_trim_cli.app import app
     except ImportError as error:
-        # Whatever of the extra is missing; an error of our own modules must not hide behind it.
+        # A missing package of the extra. Do not hide import errors of our own modules.
         if (error.name or "").partition(".")[0] not in ("typer", "rich"):
             raise
         sys.exit(
@@ -30,13 +30,13 @@ def main():
     app(prog_name="keras-trim")
 
 
-# What stands for characters that an encoding such as cp1252 lacks.
+# Replacements for characters that encodings such as cp1252 lack.
 _PLAIN = {"─": "-", "│": "|", "╭": "+", "╮": "+", "╰": "+", "╯": "+"}
 _PLAIN |= {"█": "#", "░": ".", "→": ">", "…": "~", "•": "*"}
 
 
 def _write_in_any_encoding():
-    """Names of layers are in any script, and tables are drawn by lines: no console has all."""
+    """Replaces characters that the console's encoding lacks, in layer names and table borders."""
     codecs.register_error("keras-trim", _plain)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -51,7 +51,7 @@ def _plain(error):
 
 
 def _open_closed_streams():
-    """Leads nowhere what is closed (`>&-`), else the next file that is opened gets its number."""
+    """Opens the null device for closed streams (`>&-`), whose descriptors files would reuse."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115

@@ -1,4 +1,4 @@
-"""The commands put together, and how errors end them."""
+"""The command-line app: registers the commands and handles their errors."""
 
 import importlib
 import os
@@ -12,7 +12,7 @@ import typer.core
 from keras_trim_cli import streams
 from keras_trim_cli.errors import describe
 
-# In the order of the help. A module's function has the command's name.
+# In the order of the help. Each module has a function with the command's name.
 _COMMANDS = (
     "report",
     "prune",
@@ -27,7 +27,7 @@ _COMMANDS = (
 
 
 class _Group(typer.core.TyperGroup):
-    """Ends with one line on standard error where something fails: exit code 1, for usage 2."""
+    """Reports a failure as one line on standard error: exit code 1, or 2 for wrong usage."""
 
     def main(self, args=None, prog_name=None, standalone_mode=True, **extra):
         try:
@@ -50,7 +50,7 @@ class _Group(typer.core.TyperGroup):
         if code == 130:
             _print_error("interrupted")
         if standalone_mode:
-            # What is said is said: a Ctrl-C while backends shut down would print a traceback.
+            # The output is complete, and Ctrl-C while backends shut down would print a traceback.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             sys.exit(code or 0)
         return code
@@ -60,7 +60,7 @@ def _print_usage_error(error):
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "keras-trim"
     message = " ".join(error.format_message().split()).rstrip(".")
-    if not message:  # there were no arguments: the help was shown instead
+    if not message:  # no arguments: the help was shown instead
         return
     end = "" if message.endswith("?") else "."
     print(f"{command}: {message}{end} Try: {command} --help", file=sys.stderr)
@@ -71,7 +71,7 @@ def _print_error(message):
 
 
 def _close_stdout():
-    """Drops what could not be written, else Python fails to write it again when it exits."""
+    """Drops unwritten output, which Python would try to write again, and fail, when it exits."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -102,7 +102,7 @@ def _root(
         False, "--version", callback=_print_version, is_eager=True, help="Print the version."
     ),
 ):
-    """Look into, prune, store and check sparse Keras models.
+    """Inspect, prune, store and check sparse Keras models.
 
     \b
     Examples:
@@ -112,8 +112,8 @@ def _root(
 
     \b
     Every command takes --json, for scripts.
-    Exit codes: 0 done; 1 it failed, or a check says no; 2 wrong usage.
-    KERAS_BACKEND chooses the backend, NO_COLOR turns colours off.
+    Exit codes: 0 success; 1 failure, or a check says no; 2 wrong usage.
+    KERAS_BACKEND chooses the backend; NO_COLOR turns colors off.
     """
 
 

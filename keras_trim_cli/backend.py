@@ -1,4 +1,4 @@
-"""Which backend Keras starts with, and that it starts quietly."""
+"""Chooses Keras's backend and starts it quietly."""
 
 import importlib.util
 import json
@@ -7,7 +7,7 @@ import pathlib
 
 from keras_trim_cli.errors import CommandError
 
-# Commands use no accelerator and little of the backend: the one that starts fastest first.
+# In order of startup time: commands use no accelerator and little of the backend.
 _PACKAGES = {"jax": "jax", "torch": "torch", "tensorflow": "tensorflow"}
 
 
@@ -25,11 +25,11 @@ def configured():
 def choose():
     """Chooses a backend that is installed, unless the environment names one.
 
-    Keras writes "tensorflow" into its configuration when it starts for the first time, so that
-    alone is no wish of the user.
+    Keras writes "tensorflow" into its configuration on first start, so that entry need not be the
+    user's choice.
 
     Raises:
-        CommandError: if there is none.
+        CommandError: if none is installed, or the one in the environment is not.
     """
     name = configured()
     if _is_installed(name):
@@ -48,7 +48,7 @@ def choose():
 
 
 def start():
-    """Imports Keras and keras-trim; within `silenced()`."""
+    """Imports Keras and keras-trim. Call it within `silenced()`."""
     choose()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras_trim

@@ -1,4 +1,4 @@
-"""How the weights of two models differ."""
+"""Compares the weights of two models."""
 
 import dataclasses
 
@@ -7,17 +7,17 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """A weight of model A beside the same one of model B; one of them may be missing.
+    """A weight of model A and its counterpart in model B; one of them may be missing.
 
     Args:
         a: `summary.Weight` or `None`.
         b: `summary.Weight` or `None`.
-        changed: Integer. Elements that differ; `None` if shapes differ or one is missing, as are
-            those below.
+        changed: Integer. Elements that differ. This and the fields below are `None` if shapes
+            differ or a weight is missing.
         zeroed: Integer. Elements that became zero.
-        revived: Integer. Elements that were zero and are no longer.
+        revived: Integer. Zeros that became nonzero.
         max_change: Float. The largest absolute difference (`nan` if one side is NaN).
-        relative_change: Float. Norm of the difference over the norm of A.
+        relative_change: Float. Norm of the difference divided by the norm of A.
     """
 
     a: object
@@ -69,24 +69,24 @@ class Difference:
 
 
 def _finite(number):
-    """JSON has neither NaN nor infinity."""
+    """The number, or `None` for NaN and infinity, which JSON lacks."""
     return number if number is not None and np.isfinite(number) else None
 
 
 def match(a, b):
     """Pairs the weights of two models.
 
-    Weights are paired by path. Keras counts up the names of layers that have none (`dense_3`), so
-    that a model built twice has other paths; if that leaves weights over, and both models have
-    weights of the same shapes in the same order, that order pairs them.
+    Pairs weights by path. But Keras numbers unnamed layers (`dense_3`), so a model that is built
+    twice gets different paths. If paths do not match, and both models have the same shapes in the
+    same order, pairs weights by order instead.
 
     Args:
         a: List of `summary.Weight`.
         b: List of `summary.Weight`.
 
     Returns:
-        List of pairs of `summary.Weight`, either of which may be `None`, and whether it was the
-        order that paired them.
+        List of pairs of `summary.Weight`, either of which may be `None`, and whether they were
+        paired by order.
     """
     paths_a, paths_b = [w.path for w in a], [w.path for w in b]
     unique = len(set(paths_a)) == len(a) and len(set(paths_b)) == len(b)
@@ -116,7 +116,7 @@ def compare(a, b):
     if not (np.issubdtype(x.dtype, np.number) and np.issubdtype(y.dtype, np.number)):
         changed = int(np.count_nonzero(x != y))
         return Difference(a, b, changed, 0, 0)
-    same = (x == y) | ((x != x) & (y != y))  # two NaNs are no difference
+    same = (x == y) | ((x != x) & (y != y))  # two NaNs count as equal
     if same.all():
         return Difference(a, b, 0, 0, 0, 0.0, 0.0)
     with np.errstate(invalid="ignore", over="ignore"):

@@ -1,4 +1,4 @@
-"""Errors in one line."""
+"""Errors on one line."""
 
 import errno
 import os
@@ -8,19 +8,19 @@ MAX_LENGTH = 400
 
 
 class CommandError(Exception):
-    """A failure of the work, told in a sentence: printed without a traceback, exit code 1."""
+    """A failure with a one-sentence message: printed without a traceback, exit code 1."""
 
 
 def one_line(text):
-    """The text on one line, cut where it gets long."""
+    """The text on one line, truncated to `MAX_LENGTH`."""
     text = " ".join(str(text).split())
     return text if len(text) <= MAX_LENGTH else text[: MAX_LENGTH - 4].rstrip() + " ..."
 
 
 def system_error(error):
-    """What the operating system said, such as "No space left on device", or `None`.
+    """The operating system's message, such as "No space left on device", or `None`.
 
-    HDF5 raises errors of many lines whose `errno` is not set; the number is in their text.
+    HDF5 raises long errors without `errno`, but their text contains the number.
     """
     while error is not None:
         if isinstance(error, OSError) and error.errno in errno.errorcode:
@@ -33,7 +33,7 @@ def system_error(error):
 
 
 def describe(error):
-    """An exception of any kind as a line for people."""
+    """An exception of any kind as a readable line."""
     if isinstance(error, CommandError):
         return one_line(error)
     if isinstance(error, MemoryError):
@@ -43,5 +43,5 @@ def describe(error):
         if reason:
             return f"{reason}: {error.filename}" if error.filename else reason
     if isinstance(error, (ValueError, ImportError, OSError)) and str(error):
-        return one_line(error)  # such as keras_trim raises, and names the cure
+        return one_line(error)  # keras_trim's own errors are of these types, and name the cure
     return f"{one_line(f'{type(error).__name__}: {error}')} (KERAS_TRIM_DEBUG=1 shows where)"

@@ -1,4 +1,4 @@
-"""Examples to calibrate on, read from files of NumPy."""
+"""Reads calibration examples from NumPy files."""
 
 import numpy as np
 
@@ -6,11 +6,11 @@ from keras_trim_cli.errors import CommandError
 
 
 def read(path, limit):
-    """An array of a .npy file or of a .npz file with one; a dict of arrays of one with several.
+    """The array of a .npy file, or of a .npz file with a single one; else a dict of arrays.
 
     Args:
         path: `pathlib.Path`.
-        limit: Integer. How many examples to take, the first ones.
+        limit: Integer. How many examples to read, from the start.
 
     Raises:
         CommandError: if the file holds no arrays.

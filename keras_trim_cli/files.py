@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Writes files completely or not at all."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ from keras_trim_cli.errors import CommandError, system_error
 
 
 def check_output(path, force, inputs=()):
-    """Checks what can be known of an output before the work.
+    """Checks an output path before the work.
 
     Args:
         path: `pathlib.Path` to write.
@@ -17,7 +17,7 @@ def check_output(path, force, inputs=()):
     Raises:
         CommandError: if the file cannot be written there.
     """
-    folder = pathlib.Path(os.path.realpath(path)).parent  # that of the file, if it is a link
+    folder = pathlib.Path(os.path.realpath(path)).parent  # the target's folder, for a link
     if path.is_dir() or (path.exists() and not path.is_file()):
         raise CommandError(f"cannot write {path}: it is no regular file")
     if path.exists() and not force:
@@ -30,7 +30,7 @@ def check_output(path, force, inputs=()):
 
 @contextlib.contextmanager
 def writing(path):
-    """Names the file in what the system says, should it fail while the file is written."""
+    """Adds the file's path to system errors during writing."""
     try:
         yield
     except CommandError:
@@ -44,10 +44,10 @@ def writing(path):
 
 @contextlib.contextmanager
 def replacing(path):
-    """Yields a path to write to; the file takes its place when the block ends without an error.
+    """Yields a temporary path, which replaces `path` when the block ends without an error.
 
     Args:
-        path: `pathlib.Path`. Until then, and after an error, what was there is left as it was.
+        path: `pathlib.Path`. Does not change before the end of the block, or after an error.
     """
     from keras_trim.atomic import replace_path
 
@@ -56,6 +56,6 @@ def replacing(path):
 
 
 def write(path, text):
-    """Writes a text file, whole or not at all."""
+    """Writes a text file completely or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Model files read into Keras models."""
+"""Loads and saves model files."""
 
 import importlib
 import importlib.util
@@ -12,12 +12,12 @@ from keras_trim_cli.errors import CommandError, one_line, system_error
 
 FORMATS = {".keras": "keras", ".h5": "h5", ".hdf5": "h5", ".ktrim": "ktrim"}
 
-# How Keras words it, in `.keras` and in `.h5` files.
+# Keras's error messages for unknown objects in `.keras` and `.h5` files.
 _UNKNOWN = r"(?:Could not locate (?:class|function)|Unknown [\w ]+:) '?([\w>.]+)'?"
 
 
 def format_of(path):
-    """The format that a file's name ends with.
+    """The format of a file, by its ending.
 
     Args:
         path: `pathlib.Path`.
@@ -26,7 +26,7 @@ def format_of(path):
         `"keras"`, `"h5"` or `"ktrim"`.
 
     Raises:
-        CommandError: for any other.
+        CommandError: for any other ending.
     """
     if path.name.lower().endswith(".weights.h5"):
         raise CommandError(
@@ -48,7 +48,7 @@ def format_of(path):
 
 
 def load(path, imports=(), compile=True):
-    """Loads a model; within `silenced()`.
+    """Loads a model. Call it within `silenced()`.
 
     Args:
         path: `pathlib.Path` of a .keras, .h5 or .ktrim file.
@@ -59,7 +59,7 @@ def load(path, imports=(), compile=True):
         `keras.Model`.
 
     Raises:
-        CommandError: if the file is no model, or uses what is not known.
+        CommandError: if the file does not hold a model, or uses unknown objects.
     """
     kind = format_of(path)
     with streams.progress(f"loading {path.name}"):
@@ -75,21 +75,21 @@ def load(path, imports=(), compile=True):
             if streams.debugging():
                 raise
             why = _why(path, kind, error)
-            # Reads it again only for what may be of a loss or metric.
+            # The unknown object may be a loss or metric: tries again without.
             if compile and re.search(_UNKNOWN, str(error)) and _is_read(read, path, objects):
                 why += "; or leave optimizer, loss and metrics out by --no-compile"
             raise CommandError(why) from error
 
 
 def show_progress():
-    """Has the library show its progress where this command writes, past what is silenced."""
+    """Makes the library show its progress on this command's stream, which is not silenced."""
     from keras_trim import progress
 
     progress.stream = streams.err
 
 
 def _is_read(read, path, objects):
-    """Whether a model can be read if it is not compiled."""
+    """Whether a model loads without being compiled."""
     try:
         read(path, custom_objects=objects, compile=False)
     except Exception:
@@ -114,14 +114,14 @@ def custom_objects(imports):
 
 
 def _import(name):
-    # As `python -m` does: a module that lies beside the model is found.
+    # Finds modules in the current folder, as `python -m` does.
     if "" not in sys.path and str(pathlib.Path.cwd()) not in sys.path:
         sys.path.insert(0, str(pathlib.Path.cwd()))
     try:
         if not name.endswith(".py"):
             return importlib.import_module(name)
         path = pathlib.Path(name)
-        # For the process in which `export` converts; last, as no module of Python's may be hidden.
+        # For the process in which `export` converts. Last, so as not to hide standard modules.
         sys.path.append(str(path.resolve().parent))
         spec = importlib.util.spec_from_file_location(path.stem, path)
         module = importlib.util.module_from_spec(spec)
@@ -137,7 +137,7 @@ def _import(name):
 
 
 def _why(path, kind, error):
-    """A sentence for what went wrong while loading, and what to do."""
+    """A sentence that says why loading failed, and what to do."""
     text = str(error)
     unknown = re.search(_UNKNOWN, text)
     if unknown:
@@ -159,10 +159,10 @@ def _why(path, kind, error):
 
 
 def check_saved_format(path):
-    """Checks that a model can be written to a file of this name.
+    """Checks that the file's ending is that of a model format.
 
     Raises:
-        CommandError: if not.
+        CommandError: if it is not.
     """
     if path.name.lower().endswith(".weights.h5") or path.suffix not in FORMATS:
         raise CommandError(
@@ -172,16 +172,16 @@ def check_saved_format(path):
 
 
 def save(model, path, values=None, optimizer=False):
-    """Writes a model in the format that the file's name ends with; within `silenced()`.
+    """Writes a model in the format of the file's ending. Call it within `silenced()`.
 
     Args:
         model: `keras.Model`.
-        path: `pathlib.Path`. An existing file is replaced once the new one is whole.
+        path: `pathlib.Path`. Only a complete file replaces an existing one.
         values: As in `keras_trim.save`; `.ktrim` files only.
         optimizer: Boolean. Whether a `.ktrim` file keeps the optimizer's state.
 
     Returns:
-        What `keras_trim.save` returns for a `.ktrim` file, else `None`.
+        The result of `keras_trim.save` for a `.ktrim` file, else `None`.
     """
     with streams.progress(f"writing {path.name}"):
         if format_of(path) != "ktrim":

@@ -20,7 +20,7 @@ def model_argument(*more):
 
 
 def _files_ending(endings):
-    """Completes names of files that end so, and of folders."""
+    """Completes names of folders, and of files with these endings."""
 
     def complete(incomplete):
         typed = pathlib.Path(incomplete)

@@ -1,4 +1,4 @@
-"""What `keras-trim prune` is asked for: its options checked, and as arguments of the library."""
+"""Checks the options of `keras-trim prune` and turns them into arguments of the library."""
 
 import dataclasses
 import pathlib
@@ -10,7 +10,7 @@ _BUDGETS = ("zeros", "bytes", "milliseconds")
 
 @dataclasses.dataclass(frozen=True)
 class PruneRequest:
-    """Which weights shall go, and how they are chosen.
+    """How much to prune, and how to choose the weights.
 
     Args:
         sparsity: Float, or `None` with a pattern or a budget.
@@ -20,10 +20,10 @@ class PruneRequest:
         method: String or `None`.
         distribution: String.
         budget: String such as `"zeros=0.9"`, or `None`.
-        sensitivity: Path of the file that a budget needs, or `None`.
+        sensitivity: Path of the sensitivity file for a budget, or `None`.
 
     Raises:
-        typer.BadParameter: if options contradict each other, or one is not well formed.
+        typer.BadParameter: if options contradict each other, or one is malformed.
     """
 
     sparsity: float | None
@@ -82,7 +82,7 @@ class PruneRequest:
         )
 
     def prune(self, model, data):
-        """Prunes a model on data, structures of arrays, or by magnitude without (`None`)."""
+        """Prunes a model on data (structures of arrays), or by magnitude if `data` is `None`."""
         import keras_trim
 
         n_by_m = None

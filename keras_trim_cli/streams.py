@@ -1,8 +1,8 @@
-"""Where a command writes: its result to standard output, all else to standard error.
+"""Output streams of a command: its result goes to standard output, the rest to standard error.
 
-TensorFlow, JAX and HDF5 print as they please, from C++ too, past Python's streams. While they are
-at work the file descriptors 1 and 2 lead nowhere, and what the command itself has to say goes to
-duplicates made before.
+TensorFlow, JAX and HDF5 print at will, also from C++, which bypasses Python's streams. While they
+run, file descriptors 1 and 2 point to the null device, and the command itself writes to duplicates
+of the originals.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from keras_trim_cli.errors import one_line
 
-_own = []  # the (out, err) of each `silenced` that is open
+_own = []  # the (out, err) of each active `silenced`
 
 
 def debugging():
@@ -26,40 +26,40 @@ def debugging():
 
 
 def out():
-    """The stream of the result."""
+    """The stream for the result."""
     return _own[-1][0] if _own else sys.stdout
 
 
 def err():
-    """The stream of progress, warnings and errors."""
+    """The stream for progress, warnings and errors."""
     return _own[-1][1] if _own else sys.stderr
 
 
 def print_json(data):
-    """Prints the one JSON document of a command."""
+    """Prints the JSON document of a command."""
     out().write(json.dumps(data, indent=2, allow_nan=False) + "\n")
     out().flush()
 
 
 def console():
-    """The `rich.console.Console` of the result; where it is no terminal, lines are not cut."""
+    """The `rich.console.Console` for the result; 140 columns wide if it is not a terminal."""
     stream = out()
     width = None if stream.isatty() else 140
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
 def warn(message):
-    """Prints a line of warning."""
+    """Prints a warning on one line."""
     print(f"keras-trim: warning: {one_line(message)}", file=err(), flush=True)
 
 
 @contextlib.contextmanager
 def progress(description, total=None):
-    """A progress bar on standard error, if that is a terminal; it goes when the block ends.
+    """Shows a progress bar on standard error, if that is a terminal, until the block ends.
 
     Args:
-        description: String. What is being done.
-        total: Integer. Number of steps, or `None` if it is not known.
+        description: String. The task in progress.
+        total: Integer. Number of steps, or `None` if unknown.
 
     Yields:
         Function to call after each step.
@@ -82,7 +82,7 @@ def progress(description, total=None):
 
 @contextlib.contextmanager
 def silenced():
-    """Keeps the prints of libraries out of the command's output, and their warnings to a line."""
+    """Suppresses the output of libraries, and prints their user warnings on one line each."""
     if debugging():
         yield
         return
@@ -99,7 +99,7 @@ def silenced():
         stack.callback(_own.pop)
         stack.enter_context(warnings.catch_warnings())
         warnings.showwarning = _warn_once()
-        # A crash in C++ would be silent otherwise.
+        # Otherwise a crash in C++ would be silent.
         if hasattr(own[1], "fileno") and not faulthandler.is_enabled():
             with contextlib.suppress(OSError):
                 faulthandler.enable(own[1].fileno())
@@ -108,10 +108,10 @@ def silenced():
 
 
 def _duplicate(stream, stack):
-    """A stream to where `stream` leads now, whatever happens to descriptors 1 and 2."""
+    """A duplicate of a stream, which redirecting descriptors 1 and 2 does not affect."""
     try:
         descriptor = os.dup(stream.fileno())
-    except OSError:  # in memory: it has no descriptor
+    except OSError:  # an in-memory stream without a descriptor
         return stream
     return stack.enter_context(
         open(descriptor, "w", encoding=stream.encoding, errors=stream.errors, buffering=1)
@@ -132,7 +132,7 @@ def _warn_once():
     seen = set()
 
     def show(message, category, filename, lineno, file=None, line=None):
-        # Of the others (deprecations in libraries) the user can change nothing.
+        # Users can do nothing about the others, such as deprecations in libraries.
         if category is UserWarning and str(message) not in seen:
             seen.add(str(message))
             warn(message)

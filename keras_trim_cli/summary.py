@@ -1,4 +1,4 @@
-"""What a model consists of, counted from its weights: the data behind `report` and `diff`."""
+"""Counts the weights and zeros of a model, for `report` and `diff`."""
 
 import dataclasses
 import math
@@ -15,8 +15,8 @@ class Weight:
         path: String. The variable's path without the model's name.
         shape: Tuple of integers.
         dtype: String.
-        zeros: Integer. Zeros counted.
-        reason: String. Why pruning leaves it out, or `None` if it can be pruned.
+        zeros: Integer. Number of zeros.
+        reason: String. Why it is not prunable, or `None` if it is.
         variable: `keras.Variable`.
     """
 
@@ -125,7 +125,7 @@ class Summary:
 
 
 def count(weights):
-    """Dict: how many parameters a list of weights has, and how many of them are zero."""
+    """Dict: parameters, zeros and sparsity of a list of weights."""
     size, zeros = (sum(getattr(w, field) for w in weights) for field in ("size", "zeros"))
     return {"parameters": size, "zeros": zeros, "sparsity": zeros / size if size else 0.0}
 
@@ -136,14 +136,14 @@ def summarize(model, path, advance=lambda: None):
     Args:
         model: `keras.Model`.
         path: `pathlib.Path` of its file.
-        advance: Function that is called after each weight.
+        advance: Function to call after each weight.
 
     Returns:
         `Summary`.
     """
     from keras_trim.policies import candidates
 
-    owned = {id(weight) for weight in model.weights}  # the states of random generators are none
+    owned = {id(weight) for weight in model.weights}  # excludes the states of random generators
     found = [c for c in candidates(model) if id(c.variable) in owned]
     prefix = f"{model.name}/"
     if not all(c.variable.path.startswith(prefix) for c in found):
@@ -168,7 +168,7 @@ def summarize(model, path, advance=lambda: None):
 
 
 def to_numpy(variable):
-    """The values of a variable; bfloat16, which NumPy lacks, as float32."""
+    """The values of a variable; bfloat16 becomes float32, because NumPy lacks it."""
     from keras import ops
 
     values = ops.convert_to_numpy(variable.value)

@@ -5,13 +5,13 @@ from rich.table import Table
 
 
 def percent(share):
-    """`0.805` as "80.50%"; what is not all of it never reads 100%."""
+    """`0.805` as "80.50%"; a share below 1 never rounds to 100%."""
     text = f"{share:.2%}"
     return "99.99%" if text == "100.00%" and share < 1 else text
 
 
 def size(num_bytes):
-    """Bytes with a unit of 1000s, as file managers and disks count."""
+    """Bytes with a decimal unit (kB is 1000 bytes), as file managers and disks count."""
     number = float(num_bytes)
     for unit in ("B", "kB", "MB", "GB"):
         if abs(number) < 999.5 or unit == "GB":
@@ -25,7 +25,7 @@ def shape(dimensions):
 
 
 def bar(share, width=10):
-    """A bar of text, full at 1."""
+    """A text bar, full at 1."""
     filled = round(share * width)
     if 0 < share < 1:
         filled = min(max(filled, 1), width - 1)
@@ -33,10 +33,7 @@ def bar(share, width=10):
 
 
 def table(*columns, **kwargs):
-    """A `rich.table.Table`; a column that begins with ">" is aligned to the right.
-
-    Names of layers are data: cells take no markup.
-    """
+    """A `rich.table.Table`; a heading that begins with ">" aligns its column to the right."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, **kwargs)
     for heading in columns:
         right = heading.startswith(">")

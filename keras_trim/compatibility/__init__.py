@@ -10,7 +10,7 @@ from keras_trim.compatibility.report import Obstacle as Obstacle
 from keras_trim.compatibility.report import WeightCheck as WeightCheck
 from keras_trim.progress import progress
 
-# Modules, which are imported when they are asked: a policy's rules are in this package, too.
+# Imported on demand, because policies import modules of this package, too.
 _TARGETS = {
     "xnnpack": "xnnpack",
     "litert": "litert",
@@ -32,15 +32,15 @@ def check(
             - `"xnnpack"`: LiteRT's CPU backend, the only stock one that skips single zeros
             - `"litert"`: LiteRT as a whole, and which zeros its files omit. This reads the file
               that `export` makes, so it needs the extra `litert` and takes seconds
-            - `"onnx"`: ONNX Runtime, likewise (extra `onnx`)
+            - `"onnx"`: ONNX Runtime, from the file that `export` makes (extra `onnx`)
             - `"engine"`: `keras_trim.inference`
             - `"nvidia-2:4"`: the sparse tensor cores of NVIDIA GPUs
         verbose: `"auto"` (reports progress on a terminal or in a notebook if it takes longer than
             two seconds), `True` or `False`.
 
     Returns:
-        `DeploymentReport`. `print` it for a table; `.rows` has the data. It is true if every pruned
-        weight runs sparsely.
+        `DeploymentReport`. `print` it for a table; `.rows` has the data. It is true if some weight
+        runs sparsely, and none with 30 % zeros or more breaks a rule.
 
     Raises:
         ImportError: if an extra is not installed.

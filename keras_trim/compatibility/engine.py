@@ -27,7 +27,7 @@ def check(model):
 
 
 class _Plan:
-    """What the engine does with each layer of a model, for one example."""
+    """The engine's program of a model for one example."""
 
     def __init__(self, model):
         from keras_trim.inference.engine import Engine  # needs Numba
@@ -65,7 +65,7 @@ class _Plan:
         return False, "its dense kernel was measured to be faster on this machine", None
 
     def _is_within(self, weight, node, function):
-        """Whether a weight belongs to something that runs in Keras."""
+        """Whether a weight belongs to a function that runs in Keras."""
         if hasattr(function, "_flatten_layers"):
             return any(layer is weight.layer for layer in function._flatten_layers())
         return self._owners.get(node.name) is weight.layer
@@ -94,13 +94,13 @@ class _Plan:
         if owner is weight.layer or owner is None or not alike:
             return owner is weight.layer and bool(alike)
         # The converter of a layer, such as a recurrent one, reads the weights of its inner layers.
-        # Several may have the same size. Folding and reordering keep the number of zeros.
+        # Several may have the same size, so compare zeros: folding and reordering keep their count.
         is_within = any(layer is weight.layer for layer in owner._flatten_layers())
         num_nonzero = weight.values.size - weight.zeros
         return is_within and any(np.count_nonzero(array) == num_nonzero for array in alike)
 
     def _of_joined(self, kernel):
-        """Returns what was chosen for the layer that a branch's kernel was merged into."""
+        """Returns the choice for the layer that a fused branch was merged into."""
         name = kernel.removeprefix("with ")
         for number, node in enumerate(self._nodes):
             if name != kernel and node.name == name:

@@ -5,7 +5,7 @@ import itertools
 import keras
 from keras import layers
 
-# Layers that do nothing in inference, so they leave no trace in a converted file.
+# Layers that do nothing at inference, so they leave no trace in a converted file.
 # (`SpatialDropout...` are subclasses of `Dropout`.)
 _TRACELESS = (
     layers.InputLayer,  # of a nested model

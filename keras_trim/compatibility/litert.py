@@ -1,9 +1,9 @@
 """Checks what LiteRT (TensorFlow Lite) does with zeros: which it omits in files, which it skips.
 
-The verdict is read from the file that `keras_trim.export` makes: whether a weight is stored
-sparsely, and which operation reads it, as stored or converted to dense. Zeros are skipped in two
-cases. XNNPACK skips them in 1x1 convolutions, under its rules. And LiteRT's own kernel skips them,
-on any processor, in Dense layers that read a weight as stored, in blocks of 4 inputs.
+The verdict comes from the file that `keras_trim.export` makes: whether a weight is stored sparsely,
+and which operation reads it, as stored or converted to dense. Zeros are skipped in two cases.
+XNNPACK skips them in 1x1 convolutions, under its rules. And LiteRT's own kernel skips them, on any
+processor, in Dense layers that read a weight as stored, in blocks of 4 inputs.
 """
 
 from keras import layers
@@ -19,7 +19,7 @@ _BLOCK = 4
 # 75 to 80 % zeros. A batch of one is bound by memory, and sparse is faster earlier.
 _MIN_FASTER = 0.75
 _DENSE, _CONVOLUTION = "FULLY_CONNECTED", "CONV_2D"
-# Operations that XNNPACK can run channels-first, so a cluster of sparse convolutions may have them.
+# Operations that XNNPACK can run channels-first, so a cluster may contain them.
 _CLUSTER = {
     "ADD",
     "AVERAGE_POOL_2D",
@@ -71,7 +71,7 @@ def _convert(model):
 
 
 def _obstacles(model, file):
-    """Returns what keeps XNNPACK from running sparsely, and the rules that weights break."""
+    """Returns the obstacles to XNNPACK running sparsely, and the rules that weights break."""
     if not has_graph(model):
         return [], {}
     report = xnnpack.check(model)

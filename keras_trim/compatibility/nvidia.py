@@ -1,7 +1,7 @@
-"""Checks which layers NVIDIA's sparse tensor cores run sparsely: those that are exactly 2:4.
+"""Checks which layers NVIDIA's sparse tensor cores run sparsely: those whose pattern is 2:4.
 
-Of every four consecutive inputs (weights along the axis that is summed over), at most two may be
-nonzero, and matrix sizes must be multiples of 16.
+At most two of every four consecutive inputs (weights along the reduction axis) may be nonzero, and
+matrix sizes must be multiples of 16.
 (Mishra et al., "Accelerating sparse deep neural networks", https://arxiv.org/abs/2104.08378. Sizes
 and dtypes are from the documentation of cuSPARSELt: structured matrices, float16 and bfloat16.)
 """

@@ -1,4 +1,4 @@
-"""Checks the ONNX file. ONNX Runtime multiplies by zeros; the file tells how they are stored."""
+"""Checks the ONNX file. ONNX Runtime multiplies by zeros; the file shows how they are stored."""
 
 from keras_trim.compatibility.report import DeploymentReport
 from keras_trim.compatibility.weights import kernels

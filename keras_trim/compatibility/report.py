@@ -19,7 +19,7 @@ class WeightCheck:
         layer: String. The name of the layer that owns it.
         kind: String. The layer's class.
         shape: Tuple of integers.
-        zeros: Integer. The counted zeros.
+        zeros: Integer. Number of zeros.
         is_sparse: Bool. Whether the runtime skips them.
         rule: String. The broken rule, or `None` if skipping the zeros works and pays off.
         cure: String. What to change, or `None` if there is nothing to do.
@@ -47,7 +47,7 @@ class WeightCheck:
 
     @property
     def is_wasted(self) -> bool:
-        """Bool: whether the weight is pruned (30 % zeros or more) and the runtime gains nothing."""
+        """Bool: whether the weight is pruned (30 % zeros or more) but breaks a rule."""
         return self.sparsity >= _PRUNED and self.rule is not None
 
 
@@ -68,7 +68,9 @@ class Obstacle:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class DeploymentReport(Shown):
-    """The rows of a check. It prints as a table, and is true if every pruned weight runs sparsely.
+    """The rows of a check; prints as a table.
+
+    True if some weight runs sparsely, and none with 30 % zeros or more breaks a rule.
 
     Args:
         target: String. The runtime.

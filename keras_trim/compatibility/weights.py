@@ -1,4 +1,4 @@
-"""Lists the weights that a runtime multiplies by, kernels and tables, and counts their zeros."""
+"""Lists the weights that a runtime multiplies by (kernels and tables), and counts their zeros."""
 
 import dataclasses
 import functools

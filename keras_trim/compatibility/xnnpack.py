@@ -22,7 +22,7 @@ _ELEMENTWISE = (
     layers.LeakyReLU,
     layers.ELU,
 )
-# Keras knows hard swish by its other name, including in `activation.__name__`.
+# Keras calls hard swish `hard_silu`, including in `activation.__name__`.
 _ACTIVATIONS = {"linear", "relu", "relu6", "leaky_relu", "elu", "sigmoid", "hard_silu"}
 _ACTIVATION_PROBLEM = f"its activation must be one of {sorted(_ACTIVATIONS)}"
 # `x + y` and `x * y` add operations of `keras.ops` to a functional model, not layers.
@@ -50,7 +50,7 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """The layers that XNNPACK would run channels-first, and why it cannot.
+    """The layers that XNNPACK would run channels-first, and the problems that prevent it.
 
     Args:
         layers: List of the layers after the first convolution, up to the global average pooling.
@@ -92,7 +92,7 @@ def find_cluster(graph):
 
 
 def is_1x1_convolution(layer):
-    """Whether a layer is of the only kind in which XNNPACK skips zeros."""
+    """Whether a layer is a 1x1 convolution, the only kind in which XNNPACK skips zeros."""
     return (
         isinstance(layer, layers.Conv2D)
         and not isinstance(layer, layers.DepthwiseConv2D)

@@ -68,11 +68,10 @@ def export(
 ) -> ExportedFile:
     """Writes a model to a file for another runtime, on any backend.
 
-    The file returns what `model.predict` returns here, in this process and on this backend. To
-    verify that, it is run on `verification_data` and on random inputs: batches of one and more
-    examples, several sizes where sizes are free, and with and without padding where inputs are
-    masked. A difference is an error that names the first layer that differs. Layers are called as
-    in inference.
+    The file returns the same outputs as `model.predict` in this process, on this backend. To verify
+    that, `export` runs it on `verification_data` and on random inputs: batches of one and more
+    examples, several sizes if sizes are free, and with and without padding if inputs are masked. A
+    difference is an error that names the first layer that differs. Layers run in inference mode.
 
     The file is written completely or not at all. An existing file is only replaced by a complete
     one.
@@ -80,10 +79,11 @@ def export(
     - `"litert"` (`.tflite`): a LiteRT (TensorFlow Lite) model. Weights with at least 30 % zeros are
       stored sparsely. Needs the extra `litert`. TensorFlow converts it, in a separate process if
       another backend is active.
-    - `"onnx"` (`.onnx`): an ONNX model. Needs the extra `onnx`. PyTorch converts it, likewise.
+    - `"onnx"` (`.onnx`): an ONNX model. Needs the extra `onnx`. PyTorch converts it, in the same
+      way.
     - `"openvino"` (`.xml`): OpenVINO's intermediate representation. The weights go to a second file
-      with the same name and the ending `.bin`. Needs the extra `openvino`. PyTorch converts it,
-      likewise.
+      with the same name and the ending `.bin`. Needs the extra `openvino`. PyTorch converts it, in
+      the same way.
     - `"safetensors"` (`.safetensors`): only the weights, named by their paths; for details see
       `keras_trim.exporters.safetensors`. Needs the extra `safetensors`.
 
@@ -99,9 +99,9 @@ def export(
         verification_data: Anything that `model.predict` accepts. The first 8 batches are compared,
             too.
         representative_data: Anything that `model.predict` accepts, at least a hundred examples.
-            LiteRT only. It sets the ranges of activations, which are then computed in int8, as are
-            weights; inputs and outputs stay float32. The result's `accuracy` tells how well the
-            file does on this data.
+            LiteRT only. Sets the ranges for int8 activations; weights become int8, too, but inputs
+            and outputs stay float32. The result's `accuracy` compares the file with the model on
+            this data.
         verbose: `"auto"` (reports progress on a terminal or in a notebook if it takes longer than
             two seconds), `True` or `False`.
 
@@ -111,8 +111,8 @@ def export(
     Raises:
         ImportError: if an extra is not installed.
         OSError: if the file cannot be written.
-        ValueError: if the model cannot be converted, the file does not return what the model
-            returns, or an argument is invalid.
+        ValueError: if the model cannot be converted, the file's outputs differ from the model's, or
+            an argument is invalid.
 
     Example:
 
@@ -168,7 +168,7 @@ def _write(data, path, temporary):
 
 
 def make_file(model, format):
-    """Returns what `export` would write with its defaults.
+    """Returns the file that `export` would write with its defaults.
 
     Returns:
         `Converted`.
@@ -290,11 +290,11 @@ def _validate(model, format, weights, verification_data, representative_data):
 
 
 def _require_packages(format):
-    """Checks for packages before the work: the converting process needs seconds to find out."""
+    """Checks for packages up front, because the converting process takes seconds to fail."""
     packages = _CONVERTERS[format].PACKAGES
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
-        # No extra brings a TensorFlow over the one that may be there.
+        # The extra of a format leaves TensorFlow out, so as not to replace an installed build.
         extras = f"{format},tensorflow" if "tensorflow" in missing else format
         raise ImportError(
             f"Exporting in the format '{format}' needs: pip install \"keras-trim[{extras}]\". "

@@ -18,7 +18,7 @@ def first_difference(prepared, converter, case):
         case: `Case` for which a file differs.
 
     Returns:
-        The layer. `None` if every layer alone is right, or not all layers can be converted.
+        The layer. `None` if no layer differs, or not all layers can be converted.
     """
     functional = getattr(prepared.model, "_functional", None) or prepared.model
     layers, tensors = _steps(functional)

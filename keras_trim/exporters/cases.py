@@ -1,7 +1,7 @@
 """Test inputs for a file, and the outputs of the user's model for them.
 
-The model is called in the user's own process, on the user's backend. These outputs are passed to
-whatever process converts it; nothing else counts as a reference.
+The model runs in the user's own process, on the user's backend. These outputs go to the process
+that converts the model, and are the only reference.
 """
 
 import dataclasses
@@ -18,8 +18,8 @@ from keras_trim.exporters.samples import filler, input_readers, pad, random_inpu
 # One example, a prime, and a larger number. Converters trace with 2, since they treat 1 as a
 # constant.
 _BATCHES = (1, 3, 7)
-# Likewise for sizes of images and sequences. A layer may reject the first ones, for example those
-# below its window. Converters trace with 32.
+# Sizes of images and sequences. A layer may reject the first ones, for example if they are smaller
+# than its window. Converters trace with 32.
 _SIZES = (
     (1, 2, 3, 5, 8, 12, 18, 24),
     (13, 29, 37, 61, 101, 149, 211),
@@ -32,7 +32,7 @@ _ROUNDING = {"float32": 1e-4, "float16": 0.03, "bfloat16": 0.15}
 
 
 class MismatchError(ValueError):
-    """Outputs differ from what the model returns."""
+    """Outputs differ from the model's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +61,8 @@ def make_cases(prepared, data=None):
         List of `Case`.
 
     Raises:
-        ValueError: if the model cannot be called, does not return the same twice, or does not
-            accept `data`.
+        ValueError: if the model cannot be called, does not return the same outputs twice, or does
+            not accept `data`.
     """
     model = prepared.model
     refuse_text(model.inputs)

@@ -30,7 +30,7 @@ def convert(prepared, converter, cases, **options):
         `Converted`.
 
     Raises:
-        FileDiffersError: if the file does not return what the model returned.
+        FileDiffersError: if the file's outputs differ from the model's.
         ImportError: if a package of the converter cannot be imported there.
         ValueError: if it cannot convert the model.
     """

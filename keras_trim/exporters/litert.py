@@ -1,8 +1,8 @@
 """Writes LiteRT (TensorFlow Lite) files, with zeros stored sparsely.
 
 TensorFlow's converter makes them, so this runs under the TensorFlow backend. It stores a weight of
-rank 2 or 4 sparsely if at least 30 % of it is zero, and inserts a `DENSIFY` operation after it. The
-exception is a Dense kernel with zeros in whole blocks of 4 inputs, which LiteRT multiplies
+rank 2 or 4 sparsely if at least 30 % of it is zero, and inserts a `DENSIFY` operation after it.
+Dense kernels with zeros in whole blocks of 4 inputs need no `DENSIFY`: LiteRT multiplies them
 sparsely.
 """
 
@@ -22,7 +22,7 @@ from keras_trim.exporters.verification import TOLERANCE, Converted, one_example,
 BACKEND = "tensorflow"
 RUNTIME = "LiteRT"
 PACKAGES = ("ai_edge_litert", "tensorflow")
-# Coarser weights change outputs, which is the user's choice. But nothing may overflow.
+# The user chose coarser weights, so outputs may change. But nothing may overflow.
 _ANY = 1e300
 
 
@@ -39,7 +39,7 @@ def convert(model, cases, weights=None, representative=None):
         `Converted`.
 
     Raises:
-        FileDiffersError: if the file does not return what the model returned.
+        FileDiffersError: if the file's outputs differ from the model's.
         ValueError: if the model cannot be converted.
     """
     with _saved(model) as (folder, batch_size):
@@ -50,7 +50,7 @@ def convert(model, cases, weights=None, representative=None):
                 "convert recurrent layers for batches of any size"
             )
             cases = one_example(cases)
-        # First in float32: for any weights, the file must compute what the model computes.
+        # Verifies in float32 first: a file with exact weights must match the model.
         data, names = _call_converter(folder, model), _names(model)
         error = verify(runner(data, names), cases, RUNTIME)
         if weights is not None:
@@ -106,7 +106,7 @@ def _sparsest(dense, sparse, model, cases):
 @contextlib.contextmanager
 def _saved(model):
     """Yields a folder with TensorFlow's saved model, and the file's fixed batch size or `None`."""
-    # Loops of recurrent layers need a fixed batch size, or else operations that LiteRT lacks.
+    # Without a fixed batch size, loops of recurrent layers need operations that LiteRT lacks.
     is_recurrent = any(isinstance(layer, keras.layers.RNN) for layer in model._flatten_layers())
     batch_size = 1 if is_recurrent and model.inputs[0].shape[0] is None else None
     with (

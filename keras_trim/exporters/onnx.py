@@ -40,7 +40,7 @@ def convert(model, cases, weights=None, names=None):
         `Converted`.
 
     Raises:
-        FileDiffersError: if the file does not return what the model returned.
+        FileDiffersError: if the file's outputs differ from the model's.
         ValueError: if the model cannot be converted.
     """
     data, batch_size, error = convert_any_batch(model, cases, names)
@@ -73,8 +73,7 @@ def convert_any_batch(model, cases, names=None):
 
     Returns:
         Tuple of the bytes of the file, its fixed batch size or `None`, and its largest difference
-            from
-        the model's outputs.
+        from the model's outputs.
     """
     try:
         data = _convert(model, None, names)

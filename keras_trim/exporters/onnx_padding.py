@@ -1,7 +1,7 @@
 """Supports padding "same" for images and sequences of any size when PyTorch's exporter traces.
 
-Keras's torch backend computes in Python how much to pad for the traced size, and whether both sides
-get the same padding. Here both are expressions of the size.
+Keras's torch backend computes the padding in Python, for the traced size only. Here, the padding is
+a symbolic expression of the size.
 """
 
 import contextlib

@@ -1,12 +1,12 @@
 """Recurrent layers as ONNX loops, for any number of steps.
 
 While PyTorch's exporter traces, the loop of a recurrent layer is a single operation, a placeholder
-that takes steps, states and a mask. In the file, `inline` replaces it by ONNX's LSTM, GRU or RNN,
-or by a Scan over the cell for other cells.
+that takes steps, states and a mask. Afterwards, `inline` replaces it in the file by ONNX's LSTM,
+GRU or RNN, or for other cells by a Scan.
 
-ONNX's own operations support rows that end early, but not arbitrary masks. So the steps that are
-not masked are moved to the front in their order, and the outputs are moved back. After a masked
-step, Keras repeats the previous output, or zeros.
+ONNX's own operations support rows that end early, but not arbitrary masks. So unmasked steps move
+to the front, in order, and the outputs move back. At a masked step, Keras outputs the previous
+output again, or zeros.
 """
 
 import contextlib
@@ -103,7 +103,7 @@ def _in_time(layer, sequences, mask):
 
 
 def _fused(layer, sequences, initial_state, mask, loops):
-    """Adds a loop that ONNX has an operation for."""
+    """Adds a placeholder for an LSTM, GRU or RNN of ONNX."""
     import torch
 
     steps, mask = _in_time(layer, sequences, mask)
@@ -132,7 +132,7 @@ def _fused(layer, sequences, initial_state, mask, loops):
 
 
 def _scan(layer, sequences, initial_state, mask, loops):
-    """Adds a loop over a cell of any kind."""
+    """Adds a placeholder for a Scan over any cell."""
     steps, mask = _in_time(layer, sequences, mask)
     states = keras.tree.flatten(initial_state)
     # Only the shape of this output matters. The exporter drops it, since nothing reads its values.

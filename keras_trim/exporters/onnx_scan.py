@@ -36,7 +36,7 @@ def make_node(loop, node, name):
 
 
 def _body(loop, is_masked):
-    """Exports the graph of one step: states (and the previous output), then its inputs."""
+    """Exports the graph of one step: takes states (and the previous output), then inputs."""
     import torch
 
     cell, zeros = loop.cell, loop.zeros

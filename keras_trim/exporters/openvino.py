@@ -16,7 +16,7 @@ _HALF_TOLERANCE = 0.02  # for weights in float16
 
 
 def convert(model, cases, weights=None, names=None):
-    """Converts a model under the torch backend. Arguments and errors are those of `onnx.convert`.
+    """Converts a model under the torch backend. Takes and raises the same as `onnx.convert`.
 
     Returns:
         `Converted`, with the bytes of two files, `".xml"` and `".bin"`.

@@ -1,7 +1,7 @@
-"""Prepares the model to convert: in float32, stateless, with names that converters accept.
+"""Prepares the model for conversion: in float32, stateless, with names that converters accept.
 
-Most models are converted as they are. Others are copied from their configuration, in the user's own
-process, where the user's classes are known.
+Most models need no change. Others are copied from their configuration, in the user's own process,
+where the user's classes are known.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ class Prepared:
         source: The user's model.
         names: Dict from names in `model` to names in `source`, where they differ.
         precision: String. The lowest-precision dtype that `source` computes in.
-        notes: List of strings. What the copy does differently.
+        notes: List of strings. Differences between the copy and the source.
     """
 
     model: keras.Model

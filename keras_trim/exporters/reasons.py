@@ -8,7 +8,7 @@ _WHERE = "Exception encountered when calling"  # Keras gives the reason on the n
 
 
 def reason(error):
-    """Returns the sentence of a long message that says what is wrong.
+    """Returns the sentence of a long message that states the problem.
 
     Args:
         error: Exception.

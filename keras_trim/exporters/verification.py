@@ -5,13 +5,13 @@ import dataclasses
 from keras_trim.exporters.cases import MismatchError, largest_difference
 from keras_trim.exporters.reasons import reason
 
-# Largest difference between a file's and the model's outputs, relative to the largest output. It
-# allows for sums in another order, and for GPUs that round the factors of products.
+# Largest difference between a file's and the model's outputs, relative to the largest output.
+# Allows for a different order of summation, and for GPUs that round factors (TF32).
 TOLERANCE = 1e-3
 
 
 class FileDiffersError(MismatchError):
-    """A file does not return what the model returned.
+    """A file's outputs differ from the model's.
 
     Args:
         runtime: String. The runtime of the file.

@@ -1,7 +1,7 @@
-"""Where compiled kernels and measured choices are kept, so that the next process has them.
+"""The disk cache of compiled kernels and measured choices, shared between processes.
 
-A file that is missing, damaged, of another version or processor, or that somebody else could have
-written, costs the time to make its content again, and nothing else.
+A file that is missing, damaged, from another version or processor, or writable by others is
+ignored. The only cost is the time to make its content again.
 """
 
 import dataclasses
@@ -27,19 +27,19 @@ from keras_trim.atomic import replace_file
 _VARIABLE = "KERAS_TRIM_CACHE_DIR"
 _MAGIC = b"KTCACHE1"
 _MOST_BYTES = 1 << 28
-_COMPILED = ("kernels", "runtime.interpreter", "runtime.handover")  # what Numba compiles
+_COMPILED = ("kernels", "runtime.interpreter", "runtime.handover")  # modules that Numba compiles
 _COMPILER_OPTIONS = ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT")
 
 
 @dataclasses.dataclass
 class CacheInfo:
-    """What the engine took from its cache since the process began, and what it made anew.
+    """How much the engine loaded from its cache, and how much it compiled, in this process.
 
     Args:
         folder: `pathlib.Path` of the cache, or None if there is none.
-        loaded: Integer. Compiled functions that were read.
-        compiled: Integer. Functions that were compiled.
-        problem: String. Why something could not be kept or taken, or None.
+        loaded: Integer. Compiled functions loaded from the cache.
+        compiled: Integer. Functions compiled.
+        problem: String. Why the cache could not be read or written, or None.
     """
 
     folder: pathlib.Path | None
@@ -52,9 +52,9 @@ _info = CacheInfo(None)
 
 
 def cache_info() -> CacheInfo:
-    """What the engine took from its cache in this process.
+    """How much the engine loaded from its cache, and how much it compiled, in this process.
 
-    An image of a container is complete if, in it, `compiled` stays 0.
+    If `compiled` stays 0 inside a container, its image has every kernel.
 
     Returns:
         `CacheInfo`.
@@ -63,29 +63,29 @@ def cache_info() -> CacheInfo:
 
 
 def cache_dir() -> pathlib.Path | None:
-    """The folder in which the engine keeps compiled kernels and measured choices.
+    """The folder where the engine caches compiled kernels and measured choices.
 
-    `KERAS_TRIM_CACHE_DIR` in the environment names it; by default it is in the user's folder of
-    caches (`~/.cache/keras-trim` on Linux). It can be deleted at any time.
+    The environment variable `KERAS_TRIM_CACHE_DIR` overrides the default, which is in the user's
+    cache folder (`~/.cache/keras-trim` on Linux). You can delete the folder at any time.
 
     Returns:
-        `pathlib.Path`, or None where the user has no home.
+        `pathlib.Path`, or None if the user has no home directory.
     """
     folder = os.environ.get(_VARIABLE)
     if folder:
         return pathlib.Path(folder).expanduser().absolute()
     folder = platformdirs.user_cache_path("keras-trim", appauthor=False)
-    return folder if folder.is_absolute() else None  # "~" of a user without a home
+    return folder if folder.is_absolute() else None  # "~" was not expanded: the user has no home
 
 
 def read(name):
-    """The content of a file of the cache.
+    """The content of a cache file.
 
     Args:
         name: String.
 
     Returns:
-        Bytes, or None if there is no such file that can be trusted.
+        Bytes, or None if the file is missing, damaged, or not to be trusted.
     """
     path = _path(name)
     if path is None:
@@ -112,7 +112,7 @@ def read(name):
 
 
 def write(name, content):
-    """Writes a file of the cache, or warns once that it cannot."""
+    """Writes a cache file; warns once if it cannot."""
     path = _path(name)
     if path is None:
         _warn("the user has no home")
@@ -131,15 +131,15 @@ def _path(name):
 
 
 def _head(name):
-    """What a file begins with: what it is for, should somebody have renamed it."""
+    """The header of a file. It names the environment and the file, in case of a renamed file."""
     label = f"{environment()}/{name}".encode()
     return _MAGIC + len(label).to_bytes(4, "little") + label
 
 
 def _distrust(status):
-    """Why a file is not to be trusted, or None: it is code, which anyone who wrote it could choose.
+    """Why a file must not be trusted, or None. It holds code, so its author controls the process.
 
-    Those who own the package, and the administrator, could have changed the program itself.
+    The package's owner and root are trusted: they could change the program itself.
     """
     if not hasattr(os, "geteuid"):  # Windows
         return None
@@ -159,7 +159,7 @@ def _owner_of_package():
 
 
 def _warn(cause):
-    """Warns, once, of what every process will pay for again."""
+    """Warns once that every process has to compile and measure again."""
     if _info.problem is None:
         _info.problem = cause
         warnings.warn(
@@ -172,14 +172,14 @@ def _warn(cause):
 
 
 def count(loaded=0, compiled=0):
-    """Notes functions that were loaded or compiled."""
+    """Counts functions that were loaded or compiled."""
     _info.loaded += loaded
     _info.compiled += compiled
 
 
 @functools.cache
 def environment():
-    """Names what compiled code depends on: a folder of the cache."""
+    """The name of the cache folder, made of everything that compiled code depends on."""
     triple, processor, features = cpu_target.target_context.codegen().magic_tuple()
     options = [getattr(config, name, None) for name in _COMPILER_OPTIONS]
     python = f"{sys.implementation.cache_tag}{getattr(sys, 'abiflags', '')}"
@@ -191,14 +191,14 @@ def environment():
 
 
 def sources(*names):
-    """What packages and modules below this one consist of, in a folder, an archive or a program.
+    """Digests of subpackages and modules, whether in a folder, an archive or a frozen program.
 
     Args:
-        names: Strings, such as `"kernels"`, with all packages within it, or
+        names: Strings: a package such as `"kernels"`, subpackages included, or a module such as
             `"runtime.interpreter"`.
 
     Returns:
-        Dictionary, name of a module -> digest of its code, in the order of names.
+        Dictionary, module name -> digest of its source, sorted by name.
     """
     wanted = tuple(f"{__package__}.{name}" for name in names)
     digests = {}
@@ -220,13 +220,13 @@ def sources(*names):
 
 def _digest_of_module(loader, name):
     source = loader.get_source(name)
-    if source is None:  # a program that was frozen without it
+    if source is None:  # a program frozen without its sources
         source = repr(_contents(loader.get_code(name)))
     return hashlib.blake2b(source.encode(), digest_size=16).hexdigest()
 
 
 def _contents(code):
-    """What code does, without addresses, lines and paths."""
+    """The content of a code object, without addresses, line numbers and paths."""
     constants = [
         _contents(value) if isinstance(value, types.CodeType) else _ordered(value)
         for value in code.co_consts

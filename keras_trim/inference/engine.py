@@ -1,4 +1,4 @@
-"""The engine: reads a model with zeros in it once, then runs it and skips them."""
+"""The engine: reads a model once, then runs it on the CPU and skips zero weights."""
 
 import contextlib
 import itertools
@@ -29,32 +29,32 @@ if TYPE_CHECKING:
     from keras_trim.inference.runtime.summary import EngineSummary
 
 _FLOAT32 = np.dtype(np.float32)
-_MOST_OPTIONAL = 4  # inputs, as a graph is read for each way to leave some out
+_MOST_OPTIONAL = 4  # optional inputs: each subset of them gets a graph of its own
 
 
 class Engine:
     """Runs a trained Keras model on the CPU and skips its zeros.
 
-    The model need not have been pruned by this library. Its weights are read once: what is trained
-    later does not reach the engine. Batch normalization is folded into weights; activations, sums
-    and padding are fused with the layer before or after them; for each layer several kernels,
-    sparse and dense, are measured on this machine and the fastest is kept. A layer without a kernel
-    runs as the Keras layer that it is.
+    Any tool may have pruned the model. The engine reads the weights once; later training does not
+    change it. It folds batch normalization into weights, and fuses activations, sums and padding
+    with the layer before or after them. For each layer it measures several kernels, sparse and
+    dense, on this machine and keeps the fastest. A layer without a kernel runs in Keras.
 
-    A program is made for each shape of inputs that it meets, which takes a few seconds, and about
-    one in later processes, as the choices of kernels are kept on disk; the first engine on a
-    machine compiles the kernels, which takes about a minute, once.
+    The engine makes a program for each new input shape, which takes a few seconds. Later processes
+    take about one second, because the choice of kernels is cached on disk. The first engine on a
+    machine compiles the kernels, which takes about a minute.
 
-    Calls from several Python threads run at the same time, each with `num_threads` threads.
+    Several Python threads may call an engine at the same time; each call uses `num_threads`
+    threads.
 
     Args:
         model: Keras model, built.
-        num_threads: Integer. Threads per call, the processor's cores by default. A network that
-            takes less than a millisecond runs on one of them if that is measured to be faster.
-        verbose: `"auto"`, `True` or `False`. Whether to say what it does where that takes longer
-            than two seconds; `"auto"`: on a terminal and in a notebook.
-        tuner: `keras_trim.inference.ForcedTuner`, which names the kernels to take. By default the
-            fastest are measured.
+        num_threads: Integer. Threads per call, by default one per core. A network that takes less
+            than a millisecond runs on one thread if that measures faster.
+        verbose: `"auto"`, `True` or `False`. Whether to report progress on work that takes longer
+            than two seconds. `"auto"`: on a terminal and in a notebook.
+        tuner: `keras_trim.inference.ForcedTuner`, to choose the kernels yourself. By default the
+            engine measures and takes the fastest.
 
     Raises:
         ValueError: if `model` is not a built Keras model, or `num_threads` is not positive.
@@ -79,7 +79,7 @@ class Engine:
         tuner: Any = None,
     ) -> None:
         check_verbose(verbose)
-        # These need Keras.
+        # Imported here because it needs Keras.
         from keras_trim.inference.frontend.importer import import_model, optional_inputs
 
         self._set_up(rewrite(import_model(model)), num_threads, tuner=tuner)
@@ -94,7 +94,7 @@ class Engine:
             self._graph.input_specs[number]["optional"] = True
         for count in range(1, len(optional) + 1):
             for absent in itertools.combinations(optional, count):
-                with contextlib.suppress(Exception):  # of layers that cannot do without these
+                with contextlib.suppress(Exception):  # a layer that needs these inputs
                     graph = rewrite(import_model(model, absent))
                     self._without[absent] = _remade(
                         graph, self.num_threads, None, None, None, tuner
@@ -102,7 +102,7 @@ class Engine:
 
     @classmethod
     def _of(cls, model, owners):
-        """An engine, and in `owners` the layer that each name in its graph stands for."""
+        """An engine; fills `owners`: name of a node -> its layer."""
         from keras_trim.inference.frontend.importer import import_model
 
         return _remade(rewrite(import_model(model, owners=owners)), None, None, None)
@@ -114,8 +114,8 @@ class Engine:
             num_threads = _available_cores()
         num_threads = _positive(num_threads, "num_threads")
         self._graph = graph
-        self._without = without or {}  # numbers of inputs that are None -> engine of the others
-        self._source, self._max_bytes = source, max_bytes  # the file of an engine that was loaded
+        self._without = without or {}  # indices of inputs that are None -> engine for the others
+        self._source, self._max_bytes = source, max_bytes  # of a loaded engine
         self.num_threads = num_threads
         self._tuner = tuner or Tuner(TuningCache.of_this_machine())
         self._planner = Planner(graph, num_threads, self._tuner, source, max_bytes)
@@ -124,16 +124,16 @@ class Engine:
         """Runs the model.
 
         Args:
-            x: What `model.predict` takes: an array, whose first axis is that of the batch, or a
-                list or dictionary of arrays.
+            x: The inputs as for `model.predict`: an array, batch axis first, or a list or
+                dictionary of arrays.
 
         Returns:
             Arrays in the structure of the model's outputs.
 
         Raises:
-            ValueError: if the inputs are not those of the model.
+            ValueError: if the inputs do not match the model's.
         """
-        # Of a small network, all of these checks would take a tenth of the time.
+        # A fast path: the checks below would take a tenth of a small network's time.
         if type(x) is np.ndarray and x.dtype is _FLOAT32:
             runner = self._planner.direct.get(x.shape)
             outputs = runner and runner.run_directly(x)
@@ -145,7 +145,7 @@ class Engine:
         return restore_structure(self._graph.output_structure, outputs)
 
     def __reduce__(self):
-        # Programs, their memory and threads are made anew.
+        # The copy plans its programs again and starts threads of its own.
         settings = self.num_threads, self._source, self._max_bytes, self._without
         return _remade, (self._graph, *settings)
 
@@ -164,20 +164,23 @@ class Engine:
         verbose: int | str = 0,
         steps: int | None = None,
     ) -> Any:
-        """Runs the model on batches of `x`; returns what `model.predict` returns.
+        """Runs the model on batches of `x`; returns the same as `model.predict`.
 
         Args:
-            x: What `model.predict` takes: arrays, as for a call; or a generator, `tf.data.Dataset`,
-                `keras.utils.PyDataset` or PyTorch `DataLoader`, whose targets are left out; or a
-                pandas frame. Where Keras is not installed, arrays, or any iterable of batches.
+            x: The inputs as for `model.predict`: arrays; a generator, `tf.data.Dataset`,
+                `keras.utils.PyDataset` or PyTorch `DataLoader`, whose targets are ignored; or a
+                pandas frame. Without Keras: arrays, or any iterable of batches.
             batch_size: Integer. Examples per run, 32 by default; memory grows with it. Data that
-                come in batches keep theirs.
-            verbose: Integer or `"auto"`. Whether to show a bar, as `model.predict` has it, but 0 by
-                default.
-            steps: Integer. How many batches to run at most; all by default.
+                is already batched keeps its batches.
+            verbose: Integer or `"auto"`. Whether to show a progress bar, as for `model.predict`,
+                but 0 by default.
+            steps: Integer. Maximum number of batches to run; all by default.
+
+        Returns:
+            Arrays in the structure of the model's outputs.
 
         Raises:
-            ValueError: if the inputs are not those of the model, or there are none.
+            ValueError: if the inputs do not match the model's, or there are none.
         """
         batch_size = None if batch_size is None else _positive(batch_size, "batch_size")
         steps = None if steps is None else _positive(steps, "steps")
@@ -199,18 +202,18 @@ class Engine:
         return restore_structure(self._graph.output_structure, outputs)
 
     def summary(self, x: Any = None) -> "EngineSummary":
-        """What runs how, and how long it takes: a run by itself, without the checks of a call.
+        """Reports each layer's kernel and time. Excludes the input checks of a call.
 
-        Layers with a state are left as they were.
+        Stateful layers keep their state.
 
         Args:
-            x: Arrays to measure with; random ones, one example, by default.
+            x: Arrays to measure with; by default one random example.
 
         Returns:
             `EngineSummary`: `print` it for a table; `.rows` is the data.
 
         Raises:
-            ValueError: if `x` is not given and the model leaves sizes other than the batch's free.
+            ValueError: if `x` is not given and an input size other than the batch is free.
         """
         inputs = self._example() if x is None else self._inputs(x)
         engine, inputs = self._for(inputs)
@@ -228,17 +231,17 @@ class Engine:
         return summarize(self._graph, runner, times, profile)
 
     def program(self, x: Any = None) -> ProgramListing:
-        """Lists the instructions that inputs of such shapes run, one a line: for debugging.
+        """Lists the instructions of the program for inputs of these shapes, for debugging.
 
         Args:
-            x: Arrays, as for a call; random ones, one example, by default.
+            x: Arrays, as for a call; by default one random example.
 
         Returns:
             `ProgramListing`, a list with the `layer`, `instruction` and `operands` of each line;
             `print` it for text.
 
         Raises:
-            ValueError: if `x` is not given and the model leaves sizes other than the batch's free.
+            ValueError: if `x` is not given and an input size other than the batch is free.
         """
         inputs = self._example() if x is None else self._inputs(x)
         engine, inputs = self._for(inputs)
@@ -246,16 +249,19 @@ class Engine:
         return list_program(runner.program, [node.name for node in engine._graph.nodes])
 
     def benchmark(self, x: Any = None, seconds: float = 1.0) -> BenchmarkResult:
-        """Measures calls, `engine(x)`, from the arrays that are handed in to those that come out.
+        """Times whole calls, `engine(x)`, input checks included.
 
-        Layers with a state, such as that of a random generator, are left as they were.
+        Stateful layers, such as those with a random generator, keep their state.
 
         Args:
-            x: Arrays to measure with; random ones, one example, by default.
+            x: Arrays to measure with; by default one random example.
             seconds: Float. How long to measure.
 
         Returns:
             `BenchmarkResult`.
+
+        Raises:
+            ValueError: if `x` is not given and an input size other than the batch is free.
         """
         if x is None:
             x = restore_structure(self._graph.input_structure, self._example())
@@ -266,16 +272,17 @@ class Engine:
         return BenchmarkResult(times, len(inputs[0]), runner.num_threads)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Saves the engine, without its choices of kernels.
+        """Saves the engine, without its choice of kernels.
 
-        The file loads without Keras: NumPy, Numba and this library are all that it needs.
+        The file loads without Keras; it needs only NumPy, Numba and this library.
 
         Args:
             path: Path that ends in `.engine`.
 
         Raises:
-            ValueError: if a layer runs in Keras; the message names it. Or if inputs are optional.
-            OSError: if the file cannot be written; one that was there stays as it was.
+            ValueError: if a layer runs in Keras (the message names it), an input is optional, or
+                the path does not end in `.engine`.
+            OSError: if the file cannot be written; an existing file stays unchanged.
         """
         optional = [spec["name"] for spec in self._graph.input_specs if spec.get("optional")]
         if optional:
@@ -294,18 +301,18 @@ class Engine:
         verbose: str | bool = "auto",
         tuner: Any = None,
     ) -> "Engine":
-        """Loads an engine; safe for a file from anyone.
+        """Loads an engine. Safe for untrusted files.
 
-        Whether the operations of a file fit one another is known when the sizes of inputs are: a
-        call of an engine that was loaded may raise `FormatError`, too.
+        Whether the operations fit together depends on the input shapes, so a call of a loaded
+        engine may raise `FormatError`, too.
 
         Args:
             path: Path of a file that `save` wrote.
-            num_threads, tuner: As of `Engine`.
-            max_bytes: Integer. How much memory the file may decode to, and how much a run may take.
-                By default 1 GiB, or 1000 times the size of the file, or of the weights and inputs,
-                if that is more.
-            verbose: As of `Engine`.
+            num_threads, tuner: As for `Engine`.
+            max_bytes: Integer. Limits both the decoded size of the file and the memory of a run.
+                By default 1 GiB, or, if more, 1000 times the size of the file, or of the weights
+                and inputs.
+            verbose: As for `Engine`.
 
         Raises:
             keras_trim.storage.FormatError: if the file is damaged or was not written by `save`.
@@ -335,7 +342,7 @@ class Engine:
         ]
 
     def _for(self, inputs):
-        """The engine for the inputs that are there, and these."""
+        """The engine for the inputs that are not None, and those inputs."""
         absent = tuple(i for i, x in enumerate(inputs) if x is None)
         if not absent:
             return self, inputs
@@ -350,7 +357,7 @@ class Engine:
         if any(x is None for x in inputs):
             engine, inputs = self._for(inputs)
             return engine._run(inputs)
-        # Zero times an infinity is NaN, which a zero that is skipped would hide.
+        # Zero times infinity is NaN, which skipping zeros would hide.
         shapes = tuple(x.shape for x in inputs)
         skip_zeros = self._planner.has(shapes, skip_zeros=True) or _are_finite(inputs)
         outputs = self._runner(inputs, skip_zeros)(inputs, only_finite=skip_zeros)
@@ -363,7 +370,7 @@ class Engine:
         return outputs
 
     def _note_direct(self, x, inputs):
-        """Notes the runner of such arrays if they, and its outputs, go without changes."""
+        """Enables the fast path for this shape if inputs and outputs need no conversion."""
         if len(inputs) != 1 or inputs[0] is not x or x.dtype != np.float32:
             return
         if not self._planner.has((x.shape,), skip_zeros=True):
@@ -393,12 +400,12 @@ def _sizes(shape):
 def _length(x):
     try:
         return len(x)
-    except TypeError:  # of a generator, or of data without an end
+    except TypeError:  # a generator, or endless data
         return None
 
 
 def _measure(run, seconds):
-    """Seconds that each of several runs took, after one that is not counted."""
+    """Seconds of each of several runs, after a warm-up run."""
     run()
     times, end = [], time.perf_counter() + seconds
     while len(times) < 5 or time.perf_counter() < end:
@@ -409,7 +416,7 @@ def _measure(run, seconds):
 
 
 def _positive(number, name):
-    """A positive integer of any type, as Python's."""
+    """A positive integer of any integer type, as an `int`."""
     is_integer = isinstance(number, numbers.Integral) and not isinstance(number, bool)
     if not is_integer or number < 1:
         raise ValueError(f"`{name}` must be a positive integer. Received: {name}={number!r}")

@@ -1,4 +1,4 @@
-"""Makes the program of each shape of inputs, once, and keeps it."""
+"""Plans and caches one program per input shape."""
 
 import math
 import threading
@@ -12,9 +12,9 @@ from keras_trim.inference.runtime.executor import ProgramRunner
 from keras_trim.storage import FormatError
 from keras_trim.storage.container import FREE_BYTES, FREE_FACTOR
 
-MAX_PROGRAMS = 32  # each holds its weights; shapes beyond these are planned again
+MAX_PROGRAMS = 32  # each holds a copy of the weights; the oldest is dropped
 SMALL_SECONDS = 1e-3  # a run this short may be faster on one thread
-SMALL_BYTES = 1 << 25  # ... if it does not take more memory than this
+SMALL_BYTES = 1 << 25  # ... if it takes no more memory than this
 
 
 class Planner:
@@ -24,17 +24,17 @@ class Planner:
         graph: `Graph`.
         num_threads: Integer.
         tuner: `Tuner` or `ForcedTuner`.
-        source: Path of the file that the graph is from, or `None`. Such a graph may have been made
-            by anyone, and ask for any amount of memory.
-        max_bytes: Integer. How much memory a run may take if there is a source, or `None`: 1 GiB,
-            or 1000 times the size of weights and inputs, if that is more.
+        source: Path of the file that the graph was loaded from, or `None`. Such a graph is not
+            trusted, and may ask for any amount of memory.
+        max_bytes: Integer. How much memory a run may take if there is a source. `None`: 1 GiB, or,
+            if more, 1000 times the size of weights and inputs.
     """
 
     def __init__(self, graph, num_threads, tuner, source=None, max_bytes=None):
         self._graph, self._num_threads, self._tuner = graph, num_threads, tuner
         self._source, self._max_bytes = source, max_bytes
-        self._runners = {}  # (shapes, skip_zeros) -> runner; the least recently planned first
-        self.direct = {}  # shape -> runner, those of arrays that it takes as they are
+        self._runners = {}  # (shapes, skip_zeros) -> runner; the oldest first
+        self.direct = {}  # shape -> runner, for arrays that need no conversion
         self.lock = threading.Lock()
         forking.protect(self)
 
@@ -42,16 +42,16 @@ class Planner:
         return (shapes, skip_zeros) in self._runners
 
     def runner(self, shapes, skip_zeros, verbose="auto"):
-        """The `ProgramRunner` for inputs of such shapes; plans it if there is none.
+        """The `ProgramRunner` for inputs of these shapes; plans it on first use.
 
         Args:
             shapes: Tuple of tuples of integers.
-            skip_zeros: Bool. Whether the program skips zeros among the weights, which is right for
-                finite inputs only.
-            verbose: Whether to say so where planning takes longer than two seconds.
+            skip_zeros: Bool. Whether the program skips zero weights, which is correct for finite
+                inputs only.
+            verbose: Whether to report progress if planning takes longer than two seconds.
 
         Raises:
-            ValueError: if the operations do not fit inputs of such shapes.
+            ValueError: if the operations do not fit these shapes.
             FormatError: the same, if the graph is from a file.
         """
         key = (shapes, skip_zeros)
@@ -69,7 +69,7 @@ class Planner:
         return runner
 
     def check_memory(self, shapes):
-        """Raises `FormatError` if a file declares inputs larger than a run may be."""
+        """Raises `FormatError` if a file declares inputs larger than a run's memory limit."""
         if sum(map(math.prod, shapes)) > self._max_floats(0):
             raise FormatError(
                 "This engine declares inputs that need more memory than is allowed. "
@@ -77,7 +77,7 @@ class Planner:
             )
 
     def _plan_fastest(self, shapes, skip_zeros):
-        """Plans for all threads, or for one if that is faster: a small network may be."""
+        """Plans for all threads, or for one if that is faster, as it may be for small networks."""
         runner = self._plan(shapes, skip_zeros, self._num_threads)
         if (
             self._num_threads == 1
@@ -105,7 +105,7 @@ class Planner:
         return ProgramRunner(program, num_threads)
 
     def _max_floats(self, inputs):
-        """How many floats a run may take for so many of its inputs."""
+        """How many floats a run may take, given the number of floats in its inputs."""
         if self._source is None:
             return math.inf
         if self._max_bytes is not None:

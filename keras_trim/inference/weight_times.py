@@ -1,4 +1,4 @@
-"""How long the engine takes for each weight, at several sparsities."""
+"""Measures the engine's time per weight at several sparsities."""
 
 import contextlib
 import math
@@ -22,22 +22,21 @@ def weight_times(
     *,
     pruning_policy: "PruningPolicy | None" = None,
 ) -> dict[str, dict[float, float]]:
-    """Measures what each prunable weight costs in the engine, for a budget of milliseconds.
+    """Measures the engine's time for each prunable weight, for a budget in milliseconds.
 
-    All weights are pruned by magnitude to one sparsity after the other, and the engine measures its
-    operations. The model is as it was afterwards. The time of a layer with several weights is
-    shared among them by size.
+    Prunes all weights by magnitude to each sparsity in turn, times the engine's operations, and
+    restores the model. A layer with several weights splits its time among them by size.
 
     Args:
         model: A built Keras model.
-        x: Arrays to measure with; random ones, one example, by default.
-        sparsities: Floats in `[0, 1)`, 0 among them.
+        x: Arrays to measure with; by default one random example.
+        sparsities: Floats in `[0, 1)`; must include 0.
         pruning_policy: As in `keras_trim.prune`.
 
     Returns:
-        Dict: path of a weight, without the name of the model -> dict of sparsity -> milliseconds:
-        the argument `times` of `keras_trim.budget`. Weights that the engine has no operation of
-        its own for are left out.
+        Dict: path of a weight, without the model's name -> dict of sparsity -> milliseconds. This
+        is the argument `times` of `keras_trim.budget`. Leaves out weights of layers that run in
+        Keras.
 
     Raises:
         ValueError: if 0 is not among the sparsities, or nothing in the model can be pruned.
@@ -70,7 +69,7 @@ def weight_times(
 
 
 def _seconds_of_layers(model, x):
-    """List of pairs: a layer, and the seconds that its operations take."""
+    """List of pairs: a layer, and the seconds its operations take."""
     owners, seconds = {}, {}
     summary = Engine._of(model, owners).summary(x)
     for row in summary.rows:
@@ -83,8 +82,8 @@ def _seconds_of_layers(model, x):
 
 @contextlib.contextmanager
 def _restored(variables):
-    """A context after which variables have the values they had before."""
-    from keras import ops  # engines load where there is no Keras
+    """Restores the values of variables on exit."""
+    from keras import ops  # imported here because engines load without Keras
 
     before = [ops.convert_to_numpy(variable.value).copy() for variable in variables]
     try:

@@ -1,4 +1,4 @@
-"""Pruning a trained model at once: on examples, without labels and without training."""
+"""One-shot pruning of trained models: on examples, without labels and without training."""
 
 from keras_trim.one_shot.budget import budget as budget
 from keras_trim.one_shot.prune import prune as prune

@@ -1,8 +1,8 @@
-"""ADMM: a mask for which the weights that stay can come close to a target.
+"""Chooses a mask by ADMM, so that the kept weights can come close to the targets.
 
 Meng, Behdin, Wang and Mazumder, "ALPS: Improved Optimization for Highly Sparse One-Shot Pruning for
-Large Language Models", https://arxiv.org/abs/2406.07831, section 3.1. Here the target is what the
-dense network gives, not what the dense weights make of the pruned network's activations.
+Large Language Models", https://arxiv.org/abs/2406.07831, section 3.1. Here the targets are the
+outputs in the dense network, not the dense weights applied to the pruned network's activations.
 """
 
 import numpy as np
@@ -16,16 +16,16 @@ _RHO = 0.1
 def admm_mask(weights, h, c, units, damping=0.01):
     """Bool array (systems, inputs, outputs), True where a weight is kept.
 
-    Weights and their projection on the pattern are pulled together ever more strongly, until the
-    mask no longer changes.
+    Pulls the weights and their projection onto the pattern together with an increasing penalty,
+    until the mask no longer changes.
 
     Args:
-        weights: Float64 array (systems, inputs, outputs): where to start from.
+        weights: Float64 array (systems, inputs, outputs): the starting point.
         h: Float64 array (systems, inputs, inputs): second moments of the inputs.
         c: Float64 array (systems, inputs, outputs): second moments of inputs and targets.
         units: `Units`.
-        damping: Float. How much weights are held at their dense values, as a share of the mean of
-            `h`'s diagonal.
+        damping: Float. How strongly weights are held near their dense values, as a fraction of the
+            mean of `h`'s diagonal.
     """
     held = anchor(h, damping)
     scale = np.sqrt(np.diagonal(h, axis1=1, axis2=2)[:, :, None] + held)

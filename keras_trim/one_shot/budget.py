@@ -1,4 +1,4 @@
-"""Sparsities for each weight that keep a budget and hurt as little as can be told."""
+"""Chooses a sparsity for each weight that meets a budget at the least expected damage."""
 
 import math
 import numbers
@@ -21,29 +21,29 @@ def budget(
     milliseconds: float | None = None,
     times: Mapping[str, Mapping[float, float]] | None = None,
 ) -> Allocation:
-    """Finds sparsities that keep a budget, from how much each weight matters.
+    """Finds the sparsities that meet a budget, based on how sensitive each weight is.
 
-    Damages are taken to add up. Each weight's damage is made to rise with its sparsity, and its
-    lower convex hull is followed: the exchange that costs the least damage for what it saves comes
-    first, and the last one is taken in part. (So greedy is best here: Fox, "Discrete optimization
+    Assumes that damages add up. Makes each weight's damage nondecreasing in its sparsity and
+    follows its lower convex hull: the step with the least damage per unit saved comes first, and
+    the last step is taken in part. (Greedy is optimal on convex hulls: Fox, "Discrete optimization
     via marginal analysis", Management Science 13(3), 1966.)
 
     Args:
-        sensitivity: `Sensitivity`, as `keras_trim.sensitivity` returns it.
-        zeros: Float in `[0, 1)`: zeros over the size of all weights in it.
-        bytes: Number: the size of those weights in a `.ktrim` file, by the entropy of where their
-            zeros are, with 4 bytes for each other weight.
-        milliseconds: Number: the time that the weights with `times` take in the engine. What does
-            not depend on them (activations, other layers) comes on top.
-        times: What `keras_trim.inference.weight_times(model)` returns: a dict: path of a weight ->
-            dict of sparsity (0 too) -> milliseconds. Times in between are interpolated; weights
-            without times stay dense.
+        sensitivity: `Sensitivity`, as returned by `keras_trim.sensitivity`.
+        zeros: Float in `[0, 1)`: the overall sparsity of the weights in `sensitivity`.
+        bytes: Number: the size of those weights in a `.ktrim` file, estimated as 4 bytes per
+            nonzero weight plus the entropy of the positions.
+        milliseconds: Number: the engine's time for the weights in `times`. Other work (activations,
+            other layers) is not included.
+        times: The result of `keras_trim.inference.weight_times(model)`: a dict: path of a weight ->
+            dict of sparsity (including 0) -> milliseconds. Times in between are interpolated;
+            weights without times stay dense.
 
     Returns:
         `Allocation`, for the argument `distribution` of `keras_trim.prune`.
 
     Raises:
-        ValueError: unless just one budget is given; if it cannot be kept.
+        ValueError: unless exactly one budget is given; if the budget cannot be met.
     """
     if not isinstance(sensitivity, Sensitivity):
         raise ValueError(
@@ -131,7 +131,7 @@ def _check_times(times, weights):
 
 
 class _Path:
-    """A weight's way along its hull: points (sparsity, cost, damage), the dense weight first."""
+    """A weight's position on its hull of points (sparsity, cost, damage), dense first."""
 
     def __init__(self, path, rows, sign, cost):
         self.path, self.reached, self._sign = path, 0.0, sign
@@ -142,7 +142,7 @@ class _Path:
         self.points = _hull(points)
 
     def exchanges(self):
-        """List of tuples: damage for what is saved, this path, the index of its point."""
+        """List of tuples, one per step along the hull: damage per cost saved, this path, index."""
         pairs = zip(self.points[:-1], self.points[1:], strict=True)
         return [((b[2] - a[2]) / (a[1] - b[1]), self, index) for index, (a, b) in enumerate(pairs)]
 
@@ -160,7 +160,7 @@ class _Path:
 
 
 def _hull(points):
-    """The points on the lower convex hull of damage over what is saved."""
+    """The points on the lower convex hull of damage over cost saved."""
     hull = []
     for point in points:
         if hull and point[1] >= hull[-1][1]:  # saves nothing
@@ -176,7 +176,7 @@ def _slope(a, b):
 
 
 def _falls(sensitivity):
-    """Whether a metric gets worse by falling: most changes are negative."""
+    """Whether lower values of the metric are worse: the changes sum to less than 0."""
     return sum(row.change for row in sensitivity.rows) < 0
 
 
@@ -187,7 +187,7 @@ def _interpolate(table, sparsity):
 
 
 def stored_bytes(size, sparsity):
-    """Float: bytes of float32 values that are not zero, and the entropy of where they are."""
+    """Float: bytes of the nonzero float32 values, plus the entropy of their positions."""
     entropy = 0.0
     if 0 < sparsity < 1:
         entropy = -(sparsity * math.log2(sparsity) + (1 - sparsity) * math.log2(1 - sparsity))

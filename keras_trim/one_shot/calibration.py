@@ -1,4 +1,4 @@
-"""Pruning a model layer by layer on examples: the order of things, and what each method does."""
+"""Prunes a model layer by layer on examples."""
 
 import dataclasses
 
@@ -37,13 +37,13 @@ class Job:
 
 
 class Calibration:
-    """A model, examples, and the values that its weights will have.
+    """A model, examples, and new values for its weights.
 
-    The model stays as it is until `assign`.
+    The model does not change until `assign`.
 
     Args:
         model: Keras model or layer.
-        batches: List of what it is called with, structures of arrays.
+        batches: List of inputs of the model, structures of arrays.
         method: `"reconstruct"`, `"sparsegpt"`, `"wanda"` or `"magnitude"`.
 
     Raises:
@@ -57,12 +57,12 @@ class Calibration:
         self._products = products_of(model)
         self._normalizations = normalizations(model)
         self._calls, self._unreadable = {}, set()
-        self._normalized_by = {}  # id of a layer -> the normalization of what it gives
+        self._normalized_by = {}  # id of a layer -> the normalization that alone reads its output
         if batches:
             self._discover()
 
     def _discover(self):
-        """Runs the dense model once: which layers are called, in which order, how often."""
+        """Runs the dense model once to record which layers it calls, in which order, how often."""
         watched = {id(p.layer): p.layer for p in self._products.values()}
         watched |= {id(layer): layer for layer in self._normalizations}
         try:
@@ -89,7 +89,7 @@ class Calibration:
                 self._normalized_by[id(giver)] = own[0]
 
     def why_not(self, job):
-        """Why a weight cannot be pruned on examples, and magnitudes must do: a string or `None`."""
+        """Why a weight must be pruned by magnitude instead of on examples: a string or `None`."""
         if self.method == "magnitude":
             return "asked for"
         product = self._products.get(id(job.variable))
@@ -102,21 +102,21 @@ class Calibration:
         return None
 
     def is_reached(self, variable):
-        """Whether the layer of a weight is called; true where that cannot be known."""
+        """Whether the layer of a weight is called; True if unknown."""
         product = self._products.get(id(variable))
         return product is None or id(product.layer) in self._calls
 
     def order(self, job):
-        """Integer: the place of a weight's layer among those that are called."""
+        """Integer: the position of a weight's layer in the order of calls."""
         return list(self._calls).index(id(self._products[id(job.variable)].layer))
 
     def _units(self, job):
         return Units.of(job.spec, self._products[id(job.variable)], job.sparsity)
 
-    # One weight
+    # Pruning one weight
 
     def prune(self, job, moments=None):
-        """Prunes a weight on what reaches it in the pruned network; the first layers come first."""
+        """Prunes a weight on its inputs in the pruned network. Call it in the order of layers."""
         moments = moments or self.moments(job)
         product = self._products[id(job.variable)]
         weights = product.to_matrices(to_numpy(job.variable))
@@ -124,7 +124,7 @@ class Calibration:
         self._set(job.variable, product.from_matrices(pruned))
 
     def moments(self, job):
-        """`Moments` of what reaches a weight in the pruned network, and of what it gives."""
+        """`Moments` of a weight's inputs in the pruned network, and of its dense outputs."""
         product = self._products[id(job.variable)]
         moments = Moments(product, self.method == "reconstruct")
         calls = self._calls[id(product.layer)]
@@ -142,7 +142,7 @@ class Calibration:
         return moments
 
     def _solve(self, job, weights, moments):
-        """The pruned weights (systems, inputs, outputs); takes note of the bias or mean."""
+        """The pruned weights (systems, inputs, outputs); also sets the corrected bias or mean."""
         units = self._units(job)
         if self.method == "sparsegpt":
             return sparsegpt(weights, moments.inputs(False), units)
@@ -159,7 +159,7 @@ class Calibration:
         return pruned
 
     def _normalization_of(self, product):
-        """The batch normalization that takes just what a product gives, or `None`."""
+        """The batch normalization applied directly to a product's outputs, or `None`."""
         found = self._normalized_by.get(id(product.layer))
         if found is None or product.bias is not None or not product.is_output:
             return None
@@ -172,7 +172,7 @@ class Calibration:
         return found if is_alone and is_linear and fits else None
 
     def _correct(self, product, normalization, shift):
-        """Has a bias, or a mean that is taken off, make up for a shift of the outputs."""
+        """Compensates a shift of the outputs in the bias, or in the normalization's mean."""
         if product.has_free_bias:
             bias = product.shifted_bias(self._get(product.bias), shift)
             self._set(product.bias, bias)
@@ -181,16 +181,16 @@ class Calibration:
             self._set(mean, self._get(mean) - shift.reshape(mean.shape))
 
     def prune_by_magnitude(self, job):
-        """Prunes a weight without looking at examples."""
+        """Prunes a weight by magnitude, without examples."""
         values = ops.convert_to_tensor(job.variable)
         mask = job.spec.pattern.mask(values, job.spec.count_pruned(job.sparsity))
         value = ops.where(mask, values, ops.zeros((), values.dtype))
         self.values[id(job.variable)] = job.variable, value
 
-    # The end
+    # Finishing
 
     def update_statistics(self, advance=lambda: None):
-        """Batch normalization's statistics, of the same examples, the first layers first."""
+        """Re-estimates the statistics of batch normalization on the examples, in layer order."""
         replay, order = Replay(self.model, self.batches), list(self._calls)
         for layer in sorted(self.statistics, key=lambda layer: order.index(id(layer))):
             runs = replay.inputs(layer, self._calls[id(layer)], self.values.values())
@@ -201,14 +201,15 @@ class Calibration:
 
     @property
     def statistics(self):
-        """List of the batch normalizations that examples reach."""
+        """List of the batch normalizations that the examples reach."""
         reached = set(self._calls) - self._unreadable
         return [layer for layer in self._normalizations if id(layer) in reached]
 
     def assign(self):
-        """Gives the weights of the model their new values."""
+        """Assigns the new values to the model's weights."""
         for variable, value in self.values.values():
-            variable.assign(ops.convert_to_numpy(value))  # JAX gives a step what weights hold
+            # Through NumPy: JAX donates the arrays of weights to training steps.
+            variable.assign(ops.convert_to_numpy(value))
 
     def _set(self, variable, value):
         dtype = "float64" if variable.dtype == "float64" else "float32"

@@ -1,4 +1,4 @@
-"""The products of convolutions: windows of the input are unfolded into rows."""
+"""Products of convolutions: unfolds windows of the input into rows."""
 
 import math
 
@@ -9,7 +9,7 @@ from keras_trim.one_shot.product import Product, to_numpy
 
 
 class ConvolutionProduct(Product):
-    """Convolutions of any rank, grouped and dilated ones too."""
+    """Convolutions of any rank, including grouped and dilated ones."""
 
     is_output = True
 
@@ -34,7 +34,7 @@ class ConvolutionProduct(Product):
         return matrices.swapaxes(0, 1).reshape(self.variable.shape)
 
     def _settings(self):
-        """Tuple: window, strides, dilations, padding, whether channels come first."""
+        """Tuple: window, strides, dilations, padding, whether the layout is channels first."""
         layer = self.layer
         return (
             tuple(self.variable.shape[:-2]),
@@ -62,7 +62,7 @@ class ConvolutionProduct(Product):
         return windows.transpose(2, 0, 1, 3).reshape(systems, samples, -1)
 
     def outputs(self, x, kernel):
-        """By the backend's convolution, which unfolds nothing."""
+        """Uses the backend's convolution, which needs no unfolding."""
         layer, x = self.layer, self._input(x)
         padding = layer.padding
         if padding == "causal":
@@ -95,7 +95,7 @@ class ConvolutionProduct(Product):
 
 
 class PointwiseProduct(ConvolutionProduct):
-    """The pointwise kernel of a separable convolution, on what its depthwise kernel gives."""
+    """The pointwise kernel of a separable convolution, applied to the depthwise outputs."""
 
     _groups = 1
 
@@ -122,15 +122,15 @@ class PointwiseProduct(ConvolutionProduct):
 
 
 def unfold(x, window, strides, dilations, padding):
-    """The windows that a convolution multiplies.
+    """The input windows of a convolution.
 
     Args:
         x: Array (examples, *positions, channels).
-        window, strides, dilations: Tuples of integers, one for each axis of positions.
-        padding: `"valid"`, `"same"` (as TensorFlow pads) or `"causal"`.
+        window, strides, dilations: Tuples of integers, one per axis of positions.
+        padding: `"valid"`, `"same"` (as in TensorFlow) or `"causal"`.
 
     Returns:
-        Array (examples, *positions, *window, channels), a view where it can be.
+        Array (examples, *positions, *window, channels), a view of the padded input.
     """
     axes = range(1, 1 + len(window))
     spans = [(size - 1) * dilation + 1 for size, dilation in zip(window, dilations, strict=True)]

@@ -1,4 +1,4 @@
-"""The products of dense, recurrent and einsum layers."""
+"""Products of dense, recurrent and einsum layers."""
 
 import math
 
@@ -30,7 +30,10 @@ class DenseProduct(Product):
 
 
 class RecurrentProduct(DenseProduct):
-    """The input kernel of a recurrent layer. GRU's bias may have two rows; the first one adds."""
+    """The input kernel of a recurrent layer.
+
+    A GRU bias may have two rows; the first one is added to this product.
+    """
 
     is_output = False
 
@@ -41,7 +44,7 @@ class RecurrentProduct(DenseProduct):
 
 
 class EinsumProduct(Product):
-    """`EinsumDense`: labels are stacked, summed over, of the outputs or of the samples."""
+    """`EinsumDense`: each label belongs to the systems, the inputs, the outputs or the samples."""
 
     def __init__(self, layer, variable, bias):
         super().__init__(layer, variable, bias)
@@ -92,7 +95,7 @@ class EinsumProduct(Product):
         return 8 * math.prod(x.shape[1:])
 
     def _shift_to_bias(self, shift):
-        """The shift with an axis for each label of the output that the bias has an axis for."""
+        """The shift with one axis per label of the output, of size 1 for labels of samples."""
         sizes = dict(zip(self._kernel, self.variable.shape, strict=True))
         own = self._stack + self._outputs
         shift = shift.reshape([sizes[label] for label in own])

@@ -1,7 +1,7 @@
-"""Which steps of a sequence are padding, by the masks that Keras hands from layer to layer.
+"""Finds the steps of a sequence that are padding, from the masks that Keras passes between layers.
 
-A layer's mask comes with its input or as an argument of its call. A layer inside another one, such
-as the products of an attention, takes that of the layer around it.
+A layer gets its mask with its input or as an argument. A layer inside another one, such as the
+dense layers of attention, uses the mask of the outer layer.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ _ARGUMENTS = ("mask", "query_mask", "padding_mask", "decoder_padding_mask")
 
 
 class Masks:
-    """The masks of the calls that are under way, the innermost last."""
+    """The masks of the calls on the stack, innermost last."""
 
     def __init__(self):
         self._around = []
 
     @contextlib.contextmanager
     def inside(self, call, args, kwargs):
-        """A context in which a layer's mask counts for the layers that it calls."""
+        """A context in which a layer's mask applies to the layers that it calls."""
         self._around.append(_own(call, args, kwargs))
         try:
             yield
@@ -31,11 +31,11 @@ class Masks:
             self._around.pop()
 
     def of(self, call, args, kwargs, x):
-        """The mask of a layer's first input, a tensor of its leading axes; `None` without one.
+        """The mask of a layer's first input, with the leading axes of that; or `None`.
 
         Args:
             call: The layer's bound method `call`.
-            args, kwargs: What it is called with.
+            args, kwargs: Its arguments.
             x: The first input.
         """
         masks = [_own(call, args, kwargs), *reversed(self._around)]
@@ -57,10 +57,10 @@ def _fits(mask, x):
 
 @contextlib.contextmanager
 def kept(tensors):
-    """A context after which tensors have the masks they had before.
+    """Restores the masks of tensors on exit.
 
-    Attention takes the masks off its inputs while it runs, and a run that ends within it would
-    leave them without.
+    Attention removes the masks of its inputs while it runs. Stopping a run inside it would lose
+    them.
     """
     masks = [(x, backend.get_keras_mask(x)) for x in tensors]
     try:
@@ -77,13 +77,13 @@ def to_bool(mask):
 
 
 def spread(mask, shape):
-    """Float32 array of a shape, 1 where a mask of its leading axes is true."""
+    """Float32 array of a shape, from a mask of its leading axes: 1 where that is True."""
     mask = mask.reshape(mask.shape + (1,) * (len(shape) - mask.ndim))
     return np.broadcast_to(mask, shape).astype("float32")
 
 
 def all_padding(layer):
-    """The error that says that a layer sees nothing but padding."""
+    """The error if a layer gets only padding."""
     return ValueError(
         "`calibration_data` is nothing but padding: give examples with steps that are not masked. "
         f"Received: no such input of '{layer.name}'"

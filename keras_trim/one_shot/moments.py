@@ -1,10 +1,10 @@
-"""Second moments of what reaches a layer, and of what it shall give."""
+"""Second moments of a layer's inputs and target outputs."""
 
 import numpy as np
 
 from keras_trim.one_shot.masks import spread, to_bool
 
-# Bytes of unfolded inputs that are held at a time.
+# Limit on the bytes of unfolded inputs in memory at a time.
 _SLICE = 64 * 2**20
 
 
@@ -13,7 +13,7 @@ class Moments:
 
     Args:
         product: `Product`.
-        has_targets: Whether outputs are to be summed as well.
+        has_targets: Boolean. Whether to sum target outputs as well.
     """
 
     def __init__(self, product, has_targets=True):
@@ -28,13 +28,13 @@ class Moments:
             self._xy = np.zeros((systems, inputs, outputs))
 
     def add(self, x, target=None, mask=None):
-        """Adds what the layer was called with once.
+        """Adds one call of the layer.
 
         Args:
-            x: Tensor. What reaches it in the pruned network.
-            target: Tensor of the same shape. What reaches it in the dense network.
-            mask: Tensor of the leading axes of `x`, false where a step is padding, which does not
-                count. A window of a convolution counts if any of its steps does.
+            x: Tensor. The input in the pruned network.
+            target: Tensor of the same shape. The input in the dense network.
+            mask: Tensor of the leading axes of `x`, False for padding, which is skipped. The window
+                of a convolution counts unless all of its steps are padding.
         """
         mask = None if mask is None else to_bool(mask)
         step = max(1, _SLICE // max(self.product.row_bytes(x), 1))
@@ -85,11 +85,11 @@ class Moments:
 
 
 def damped(h, damping):
-    """Second moments with a share of their mean diagonal added, so that they can be inverted."""
+    """Second moments plus a fraction of their mean diagonal, which makes them invertible."""
     return h + anchor(h, damping) * np.eye(h.shape[-1])
 
 
 def anchor(h, damping):
-    """Array (systems, 1, 1): what `damped` adds; one where all inputs are zero."""
+    """Array (systems, 1, 1): the amount `damped` adds; `damping` if all inputs are zero."""
     mean = np.trace(h, axis1=1, axis2=2) / h.shape[-1]
     return damping * np.where(mean > 0, mean, 1.0)[:, None, None]

@@ -1,9 +1,9 @@
-"""What is known of a matrix product inside a layer.
+"""The matrix product inside a layer.
 
-A product is read as `systems` independent products of (samples, inputs) and (inputs, outputs):
-one for a dense layer or a convolution, one per group of a grouped convolution, one per label that
+A product consists of `systems` independent products of (samples, inputs) and (inputs, outputs):
+one for a dense layer or a convolution, one per group of a grouped convolution, one per index that
 an einsum shares between data, kernel and output. A convolution's inputs are its unfolded windows,
-place by place, channels last.
+position by position, channels last.
 """
 
 import abc
@@ -14,7 +14,7 @@ from keras import ops
 
 
 class Product(abc.ABC):
-    """How one kernel of a layer multiplies what the layer is called with.
+    """How one kernel of a layer multiplies the layer's input.
 
     Args:
         layer: The layer whose call is watched.
@@ -22,8 +22,8 @@ class Product(abc.ABC):
         bias: The variable that is added to the product, or `None`.
     """
 
-    # Whether the product, with the bias and the activation, is all that the layer gives, its last
-    # labels being those of systems and outputs.
+    # Whether the layer's output is just the product with bias and activation, the last axes being
+    # systems and outputs.
     is_output = False
 
     def __init__(self, layer, variable, bias):
@@ -36,7 +36,7 @@ class Product(abc.ABC):
 
     @property
     def channels(self):
-        """Integer: how many consecutive inputs belong to one place of a window."""
+        """Integer: how many consecutive inputs belong to one position of a window."""
         return self.shape[1]
 
     @abc.abstractmethod
@@ -45,18 +45,18 @@ class Product(abc.ABC):
 
     @abc.abstractmethod
     def from_matrices(self, matrices):
-        """The reverse of `to_matrices`."""
+        """The inverse of `to_matrices`."""
 
     @abc.abstractmethod
     def rows(self, x):
-        """What the kernel multiplies: float64 array (systems, samples, inputs).
+        """The rows that the kernel multiplies: float64 array (systems, samples, inputs).
 
         Args:
-            x: Tensor that the layer was called with.
+            x: Tensor, the input of the layer.
         """
 
     def outputs(self, x, kernel):
-        """What the product gives, without a bias: float64 array (systems, samples, outputs)."""
+        """The product without bias: float64 array (systems, samples, outputs)."""
         return self.rows(x) @ self.to_matrices(to_numpy(kernel))
 
     @abc.abstractmethod
@@ -64,7 +64,7 @@ class Product(abc.ABC):
         """Integer: bytes of the rows of one example."""
 
     def shifted_bias(self, bias, shift):
-        """The bias that adds a shift of the outputs, or `None` if it cannot.
+        """The bias after adding a shift of the outputs.
 
         Args:
             bias: Float64 array in the bias's shape.
@@ -74,7 +74,7 @@ class Product(abc.ABC):
 
     @property
     def has_free_bias(self):
-        """Whether the bias can take any shift of the outputs."""
+        """Whether the bias can represent any shift of the outputs."""
         return self.bias is not None
 
 

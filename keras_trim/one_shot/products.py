@@ -1,4 +1,4 @@
-"""Which matrix products a layer or model has."""
+"""Finds the matrix products in a layer or model."""
 
 from keras import layers
 
@@ -11,10 +11,10 @@ _SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
 
 
 def products_of(root):
-    """The products of all layers in a layer or model whose calls can be watched.
+    """The products of all supported layers in a layer or model.
 
     Returns:
-        Dict: id of a kernel -> `Product`. Kernels that several layers share are left out.
+        Dict: id of a kernel -> `Product`. Leaves out kernels that several layers share.
     """
     found, shared = {}, set()
     for layer in root._flatten_layers():
@@ -27,7 +27,7 @@ def products_of(root):
 
 
 def _product_of(layer):
-    """The product in a layer that does what Keras's own class does, or `None`."""
+    """The product of a layer that uses Keras's own `call`, or `None`."""
     is_own = not type(layer).call.__module__.startswith("keras.src.")
     if not layer.built or is_own or layer.quantization_mode is not None:
         return None

@@ -1,4 +1,4 @@
-"""The entry point: prune a trained model at once."""
+"""The entry point of one-shot pruning."""
 
 import warnings
 from collections.abc import Mapping
@@ -41,46 +41,46 @@ def prune(
 ) -> Any:
     """Prunes a trained model in one shot, without training and without labels.
 
-    Give it a few hundred examples as `calibration_data`: then each layer is made to give what it
-    gave in the dense network, as well as the weights that stay can. Without examples the smallest
-    weights go, which costs most networks their accuracy beyond 50 %. Frozen weights are pruned
-    as well. After an error the model is as it was.
+    Pass a few hundred examples as `calibration_data`: the kept weights of each layer are then
+    fitted to reproduce its outputs in the dense network. Without examples, the smallest weights are
+    pruned, which ruins the accuracy of most networks beyond 50 % sparsity. Frozen weights are
+    pruned as well. If an error occurs, the model does not change.
 
-    With examples, dense and einsum layers, convolutions (grouped, dilated and separable ones too)
-    and the input kernels of recurrent layers are pruned on what reaches them. Recurrent kernels,
+    Examples guide the pruning of dense and einsum layers, of convolutions (including grouped,
+    dilated and separable ones) and of the input kernels of recurrent layers. Recurrent kernels,
     embedding tables, transposed convolutions and the kernels of custom layers are pruned by
     magnitude, and a warning names them.
 
     Args:
         model: A built `keras.Model` or `keras.layers.Layer`. It is changed in place.
-        sparsity: Float in `[0, 1)`. The fraction of zeros in each prunable weight. With
-            `sparsity_m_by_n` the pattern alone decides and `None` may be given; with a
-            `distribution` that has a sparsity for each weight, `None` must be.
+        sparsity: Float in `[0, 1)`. The fraction of zeros in each prunable weight. May be `None`
+            with `sparsity_m_by_n`, whose pattern alone decides. Must be `None` with a
+            `distribution` that has a sparsity for each weight.
         block_size: As in `prune_low_magnitude`, like the next three arguments.
-            (`block_pooling_type` is for magnitudes; on examples, the losses in a block add up.)
-        calibration_data: What `model.predict` takes, inputs without labels: an array, nested
-            arrays, a dataset, a generator of tuples `(inputs,)`. All of it is used and held in
-            memory: 256 to 1,024 examples are plenty.
-        method: `"reconstruct"` (the default with `calibration_data`): a mask by ADMM (ALPS, Meng et
-            al., https://arxiv.org/abs/2406.07831) and least squares for the weights that stay, both
-            for the dense network's outputs; then the bias, or the mean of the batch normalization
-            that follows, is corrected. `"sparsegpt"` (Frantar and Alistarh,
+            (`block_pooling_type` applies to magnitudes; with examples, a block's losses add up.)
+        calibration_data: Inputs as for `model.predict`, without labels: an array, nested arrays, a
+            dataset, or a generator of tuples `(inputs,)`. All of it is used and held in memory; 256
+            to 1,024 examples are plenty.
+        method: `"reconstruct"` (the default with `calibration_data`): chooses a mask by ADMM (ALPS,
+            Meng et al., https://arxiv.org/abs/2406.07831) and the kept weights by least squares,
+            both to match the dense network's outputs; then corrects the bias, or the mean of the
+            batch normalization that follows. `"sparsegpt"` (Frantar and Alistarh,
             https://arxiv.org/abs/2301.00774), `"wanda"` (Sun et al.,
-            https://arxiv.org/abs/2306.11695), or `"magnitude"` (the default without).
-        distribution: `"uniform"`, `"erk"`, `"global"`, a dict of regular expressions to sparsities
-            or what `keras_trim.budget` returns; see `docs/one_shot.md`.
-        update_statistics: Boolean. Whether the means and variances of batch normalization are
-            estimated anew on `calibration_data`, at the end.
-        batch_size: Integer. Examples that run at a time, of data that are arrays.
-        verbose: `"auto"` (on a terminal and in a notebook, says how far it is if it takes longer
-            than two seconds), `True` or `False`.
+            https://arxiv.org/abs/2306.11695), or `"magnitude"` (the default without examples).
+        distribution: `"uniform"`, `"erk"`, `"global"`, a dict of regular expressions to sparsities,
+            or the result of `keras_trim.budget`; see `docs/one_shot.md`.
+        update_statistics: Boolean. Whether to re-estimate the means and variances of batch
+            normalization on `calibration_data` at the end.
+        batch_size: Integer. Examples per run, if the data is arrays.
+        verbose: `"auto"`, `True` or `False`. Whether to show progress if pruning takes longer than
+            two seconds. `"auto"`: on a terminal and in a notebook.
 
     Returns:
         `model`.
 
     Raises:
-        ValueError: if the model is not built, or nothing in it can be pruned; for data that the
-            model does not take, that have NaN, or that do not reach a weight.
+        ValueError: if the model is not built, or nothing in it can be pruned; if the data does not
+            fit the model, contains NaN, or does not reach a weight.
     """
     check_model(model, takes_layers=True)
     check_verbose(verbose)
@@ -99,7 +99,7 @@ def prune(
 
 
 def check_method(method, data):
-    """The name of a method that can be had with data, or without (`None`)."""
+    """The method's name, checked; the default depends on whether there is data (not `None`)."""
     if method is None:
         method = "magnitude" if data is None else "reconstruct"
     if method not in METHODS:
@@ -150,13 +150,13 @@ def make_jobs(model, sparsity, pattern, distribution):
 
 
 def read_examples(model, data, batch_size, name="calibration_data"):
-    """List of batches, checked: structures of NumPy arrays without NaN.
+    """List of checked batches: structures of NumPy arrays without NaN.
 
     Args:
         model: Keras model or layer.
-        data: What `model.predict` takes.
+        data: Inputs as for `model.predict`.
         batch_size: Integer.
-        name: String. What the caller's argument is called.
+        name: String. The name of the caller's argument, for error messages.
     """
     try:
         read = list(batches.iterate(data, batch_size))
@@ -183,18 +183,18 @@ def read_examples(model, data, batch_size, name="calibration_data"):
 
 
 def run(model, jobs, method, data, update_statistics, work=None):
-    """Prunes on examples, in values that the model does not have yet.
+    """Prunes on examples, without changing the model yet.
 
     Args:
-        model: Keras model or layer; it is left as it is.
+        model: Keras model or layer.
         jobs: List of `Job`.
         method: One of `METHODS`.
-        data: List of batches; none for magnitudes alone.
+        data: List of batches; empty to prune by magnitude only.
         update_statistics: Boolean.
-        work: `Progress` of it, or `None`.
+        work: `Progress` to advance, or `None`.
 
     Returns:
-        `Calibration`; its `assign` gives the model the values.
+        `Calibration`; its `assign` changes the model.
     """
     calibration = Calibration(model, data, method)
     unreached = [job.variable.path for job in jobs if not calibration.is_reached(job.variable)]

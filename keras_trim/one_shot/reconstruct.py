@@ -1,4 +1,4 @@
-"""The method `"reconstruct"`: the weights of a pattern whose outputs are closest to targets."""
+"""The method `"reconstruct"`: sparse weights whose outputs are closest to the targets."""
 
 import numpy as np
 
@@ -7,24 +7,25 @@ from keras_trim.one_shot.moments import anchor, damped
 from keras_trim.one_shot.refit import refit
 from keras_trim.one_shot.sparsegpt import sparsegpt
 
-# From so many inputs on, eigenvectors and some hundred products of ADMM take minutes.
+# Beyond this many inputs, the eigenvectors and the hundreds of products of ADMM take minutes.
 LARGE = 2048
 _LARGE_STEPS = 20
 
 
 def reconstruct(weights, h, c, units, damping=0.01):
-    """Chooses a mask, and solves for the weights that stay.
+    """Chooses a mask and solves for the kept weights.
 
-    ADMM chooses the mask; in products of more than `LARGE` inputs SparseGPT does, applied to the
-    dense solution for the targets, and conjugate gradients take a few steps from what it gives.
+    ADMM chooses the mask, and conjugate gradients solve for the weights. In products with more than
+    `LARGE` inputs, SparseGPT prunes the dense solution for the targets, and conjugate gradients
+    refine its result in a few steps.
 
     Args:
         weights: Float64 array (systems, inputs, outputs): the dense weights.
         h: Float64 array (systems, inputs, inputs): second moments of the inputs.
         c: Float64 array (systems, inputs, outputs): second moments of inputs and targets.
         units: `Units`.
-        damping: Float. How much weights are held at their dense values, as a share of the mean of
-            `h`'s diagonal.
+        damping: Float. How strongly weights are held near their dense values, as a fraction of the
+            mean of `h`'s diagonal.
 
     Returns:
         Float64 array (systems, inputs, outputs), zero where weights are pruned.

@@ -1,4 +1,4 @@
-"""Least squares for the weights that stay."""
+"""Least squares for the kept weights."""
 
 import numpy as np
 
@@ -9,19 +9,19 @@ _TOLERANCE = 1e-8
 
 
 def refit(weights, mask, h, c, damping=0.01, start=None, steps=_STEPS):
-    """The weights under a mask whose outputs are closest to the targets.
+    """The masked weights whose outputs are closest to the targets.
 
-    Conjugate gradients for all outputs at once, preconditioned by the diagonal.
+    Runs conjugate gradients for all outputs at once, preconditioned by the diagonal.
 
     Args:
-        weights: Float64 array (systems, inputs, outputs): the dense weights, to which `damping`
-            holds the result.
+        weights: Float64 array (systems, inputs, outputs): the dense weights; `damping` keeps the
+            result near them.
         mask: Bool array of that shape, True where a weight is kept.
         h: Float64 array (systems, inputs, inputs): second moments of the inputs.
         c: Float64 array (systems, inputs, outputs): second moments of inputs and targets.
-        damping: Float. A share of the mean of `h`'s diagonal.
-        start: Array of that shape. Where to start from; `weights` by default.
-        steps: Integer. How many steps to take at most.
+        damping: Float. A fraction of the mean of `h`'s diagonal.
+        start: Array of that shape, the starting point; `weights` by default.
+        steps: Integer. Maximum number of steps.
 
     Returns:
         Float64 array (systems, inputs, outputs), zero where the mask is False.

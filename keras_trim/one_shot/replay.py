@@ -1,12 +1,11 @@
-"""Runs a model on the same batches over and over, and hands out what its layers are called with.
+"""Runs a model on the same batches repeatedly, and returns the inputs of its layers.
 
-The model is never changed: weights take other values in a `keras.StatelessScope`. A layer is
-watched by an attribute `call` on it that hides the class's, for as long as a run takes; so it does
-not matter whether the model is functional or subclassed, or how deep the layer lies. A run ends
-at the last call that is of interest.
+The model never changes: weights take other values in a `keras.StatelessScope`. To watch a layer, a
+run sets an instance attribute `call` that hides the class's. So models may be functional or
+subclassed, and layers may be nested to any depth. A run ends at the last call of interest.
 
-A functional model goes on where the last run ended, if what is alive there fits in memory. Others
-run from the start for each layer, which takes time that grows with the square of the depth.
+A functional model resumes where the last run ended, if the live values there fit in memory. Other
+models run from the start for each layer, so their time grows with the square of the depth.
 """
 
 import contextlib
@@ -20,12 +19,12 @@ from keras_trim.backend import BACKEND
 from keras_trim.one_shot.masks import Masks, kept
 from keras_trim.one_shot.steps import Steps, functional_of
 
-# Bytes of activations that are kept from one layer to the next.
+# Limit on the bytes of activations kept from one layer to the next.
 _KEPT_BYTES = 2**30
 
 
 class _Reached(BaseException):
-    """Ends a run. Not an `Exception`, which Keras would take apart and put together anew."""
+    """Ends a run. Not an `Exception`, because Keras rewrites those."""
 
 
 @dataclasses.dataclass
@@ -35,8 +34,8 @@ class Call:
     Args:
         layer: The layer.
         x: Tensor. The first argument.
-        mask: Tensor of the leading axes of `x`, false where a step is padding; or `None`.
-        output: What it gave; `None` of the call that ended the run.
+        mask: Tensor of the leading axes of `x`, False where a step is padding; or `None`.
+        output: Its output; `None` for the call that ended the run.
     """
 
     layer: object
@@ -46,12 +45,12 @@ class Call:
 
 
 class Replay:
-    """A model and the batches that it is run on.
+    """A model and the batches that it runs on.
 
     Args:
         model: Keras model or layer.
-        batches: List of what the model is called with, structures of arrays.
-        has_dense: Whether runs of the dense model are asked for as well.
+        batches: List of inputs of the model, structures of arrays.
+        has_dense: Boolean. Whether to run the dense model as well.
     """
 
     def __init__(self, model, batches, has_dense=False):
@@ -62,7 +61,7 @@ class Replay:
         self._composites = [x for x in model._flatten_layers() if x._layers]
 
     def has_one_reader(self, layer):
-        """Whether what a layer gives goes to one place only, as far as that is known."""
+        """Whether only one operation reads a layer's output; True if unknown."""
         return self._steps is None or self._steps.num_readers(layer) in (None, 1)
 
     def record(self, layers, batch, values=(), calls=None):
@@ -71,8 +70,9 @@ class Replay:
         Args:
             layers: List of layers to watch.
             batch: One of the batches.
-            values: List of pairs (variable, value): what some weights are in this run.
-            calls: Integer. The run ends, ahead of the call, when so many have been seen.
+            values: List of pairs (variable, value): values of weights in this run.
+            calls: Integer. The run ends once it has recorded this many calls, before the last one
+                executes. By default it does not end early.
 
         Returns:
             List of `Call`, in order.
@@ -118,15 +118,15 @@ class Replay:
         return seen
 
     def inputs(self, layer, calls, values=()):
-        """For each batch, what a layer is called with in the pruned and in the dense model.
+        """For each batch, the inputs of a layer in the pruned and in the dense model.
 
-        Where values change from one layer to the next, layers must be asked for in the order of
-        their first calls, and values must not change for what comes before the last one.
+        If values change between requests, request layers in the order of their first calls, and
+        do not change values of layers before the last one requested.
 
         Args:
             layer: The layer.
             calls: Integer. How often the model calls it.
-            values: Pairs (variable, value): weights of the pruned model that are not the model's.
+            values: Pairs (variable, value): weights of the pruned model that differ from the dense.
 
         Yields:
             Tuple of two lists of `Call`. The second one is `None` without `has_dense`.
@@ -143,7 +143,7 @@ class Replay:
         yield from self._inputs_by_steps(layer, calls, values, start)
 
     def _inputs_by_steps(self, layer, calls, values, start):
-        if start < self._at:  # asked for out of order
+        if start < self._at:  # requested out of order
             self._at, self._kept = 0, None
         keeps = None
         kept = self._kept or [None] * len(self.batches)
@@ -167,7 +167,7 @@ class Replay:
             self._kept, self._at = kept, start
 
     def _first_states(self, batch):
-        """The values that all steps begin with, converted as a call of the model does."""
+        """The values before the first step: the inputs, converted as a call of the model does."""
         functional = self._steps.functional
         (call,) = self.record([functional], batch, calls=1)
         inputs = functional._standardize_inputs(call.x)
@@ -194,7 +194,7 @@ class Replay:
 
 
 def _num_bytes(*states):
-    """Integer: bytes of the different tensors in some dicts of them."""
+    """Integer: bytes of the distinct tensors in some dicts of them."""
     tensors = {id(x): x for state in states if state for x in state.values() if x is not None}
     return sum(math.prod(map(int, x.shape)) * _item_size(x) for x in tensors.values())
 
@@ -205,7 +205,7 @@ def _item_size(x):
 
 @contextlib.contextmanager
 def values_of(values):
-    """A context in which some variables have other values, and nothing is kept for gradients."""
+    """A context in which some variables have other values, and no gradients are recorded."""
     with _no_gradients(), keras.StatelessScope(state_mapping=list(values)):
         yield
 
@@ -224,7 +224,7 @@ def _hidden_call(layer, function):
 
 
 def _no_gradients():
-    """A context in which PyTorch records nothing for gradients."""
+    """A context in which PyTorch records no gradients."""
     if BACKEND != "torch":
         return contextlib.nullcontext()
     import torch
@@ -233,7 +233,7 @@ def _no_gradients():
 
 
 def is_readable(x):
-    """Whether a tensor has values now, and is not a stand-in within a compiled function."""
+    """Whether a tensor has concrete values, and is not a tracer in a compiled function."""
     if BACKEND == "jax":
         import jax
 

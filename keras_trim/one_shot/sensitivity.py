@@ -1,4 +1,4 @@
-"""How much each weight of a model matters: one is pruned at a time, the others stay dense."""
+"""Sensitivity analysis: prunes one weight at a time while the others stay dense."""
 
 import dataclasses
 import json
@@ -30,14 +30,14 @@ SPARSITIES = (0.5, 0.75, 0.875, 0.95)
 
 @dataclasses.dataclass(frozen=True)
 class SensitivityRow:
-    """What pruning one weight to one sparsity does, all others being dense.
+    """The effect of pruning one weight to one sparsity while all others stay dense.
 
     Args:
         path: String. The weight's path, without the name of the model.
         shape: Tuple of integers.
-        sparsity: Float. Zeros over size.
-        change: Float. The metric's change; without a metric, the squared error of the model's
-            outputs over their variance.
+        sparsity: Float. The sparsity of the weight.
+        change: Float. The change of the metric; without a metric, the squared error of the model's
+            outputs divided by their variance.
     """
 
     path: str
@@ -52,13 +52,13 @@ class SensitivityRow:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Sensitivity(Shown):
-    """The rows of a sensitivity analysis; printed, a table.
+    """The rows of a sensitivity analysis; prints as a table.
 
     Args:
         rows: List of `SensitivityRow`.
-        metric: String. What `change` is: `"output error"`, or the name of a metric.
+        metric: String. The quantity in `change`: `"output error"`, or the name of a metric.
         dense: Float. The metric of the dense model (0 for `"output error"`).
-        settings: Dict of what the rows depend on.
+        settings: Dict of the settings that the rows depend on.
     """
 
     rows: list[SensitivityRow]
@@ -116,29 +116,29 @@ def sensitivity(
     path: str | os.PathLike[str] | None = None,
     verbose: str | bool = "auto",
 ) -> Sensitivity:
-    """Measures how much each prunable weight of a trained model matters.
+    """Measures how sensitive a trained model is to pruning each of its prunable weights.
 
-    Each is pruned in one shot on `x` to each of some sparsities, all other weights being dense, and
-    the model is run on `x`. The model stays as it is.
+    Prunes each weight in one shot on `x` to several sparsities, keeps all other weights dense, and
+    runs the model on `x`. The model does not change.
 
     Args:
         model: A built `keras.Model`.
-        x: Array, or nested arrays: some hundred examples.
-        y: Array of labels, or `None`: then the error of the model's outputs is measured.
+        x: Array, or nested arrays: a few hundred examples.
+        y: Array of labels, or `None` to measure the error of the model's outputs.
         metric: With `y`: a function of labels and outputs, both NumPy arrays, that returns a
             number, such as `lambda y, p: (p.argmax(-1) == y).mean()`; or a `keras.metrics.Metric`.
         sparsities: Floats in `[0, 1)`.
         method: As in `keras_trim.prune`, like `block_size`, `pruning_policy`, `batch_size` and
             `verbose`.
-        path: Path of a JSON file to keep results in as they come. Rows that are in it already are
-            not measured again.
+        path: Path of a JSON file for intermediate results. Rows already in it are not measured
+            again.
 
     Returns:
         `Sensitivity`. `print` it for a table; `.rows` is the data.
 
     Raises:
-        ValueError: for `y` without `metric` or the reverse, and as `keras_trim.prune` does; if
-            `path` holds results of other settings.
+        ValueError: if only one of `y` and `metric` is given; if `path` holds results of other
+            settings; and as for `keras_trim.prune`.
     """
     check_model(model)
     if (y is None) != (metric is None) or (metric is not None and not callable(metric)):
@@ -163,7 +163,7 @@ def sensitivity(
         for s in sparsities
     }
     rows, calibration = [], Calibration(model, data, method)
-    prefix = f"{model.name}/"  # Keras counts names up from one model to the next
+    prefix = f"{model.name}/"  # removed, because Keras numbers models: `model_1`, `model_2`
     with progress("measuring weights", len(next(iter(jobs.values()))), verbose) as work:
         for own in zip(*jobs.values(), strict=True):
             found = _rows_of_weight(calibration, own, known, score, prefix)
@@ -188,7 +188,7 @@ def _checked_sparsities(sparsities):
 
 
 def _read(path, metric, settings):
-    """Dict: (path, sparsity) -> the row that a file has."""
+    """Dict: (path, sparsity) -> row, from a file."""
     if path is None or not pathlib.Path(path).exists():
         return {}
     read = Sensitivity.load(path)
@@ -201,7 +201,7 @@ def _read(path, metric, settings):
 
 
 def _rows_of_weight(calibration, jobs, known, score, prefix):
-    """The rows of one weight; what reaches it is measured once for all sparsities."""
+    """The rows of one weight; measures its inputs once for all sparsities."""
     rows, moments = [], None
     for job in jobs:
         key = job.variable.path.removeprefix(prefix), job.sparsity
@@ -221,13 +221,13 @@ def _rows_of_weight(calibration, jobs, known, score, prefix):
 
 
 class _Score:
-    """The metric of a model with some values of weights; or the error of its outputs."""
+    """The metric of a model with given values of weights, or the error of its outputs."""
 
     def __init__(self, model, data, y, metric):
         self._model, self._data, self._metric = model, data, metric
         self._outputs, self._masks = self._run(())
         if metric is not None and np.ndim(keras.tree.flatten(y)[0]) == 0:
-            y = np.asarray(y)  # of a list of numbers
+            y = np.asarray(y)  # a list of numbers
         self._y = y
         counts = [
             len(keras.tree.flatten(both)[0]) for both in (y, self._outputs) if both is not None
@@ -241,7 +241,7 @@ class _Score:
 
     def _measure(self, outputs):
         if isinstance(self._metric, keras.metrics.Metric):
-            self._metric.reset_state()  # which would average over the calls
+            self._metric.reset_state()  # otherwise it would average over calls
         value = self._metric(self._y, outputs)
         value = ops.convert_to_numpy(value) if ops.is_tensor(value) else np.asarray(value)
         if value.ndim or value.dtype.kind not in "fiub" or not np.isfinite(value):
@@ -252,7 +252,7 @@ class _Score:
         return float(value)
 
     def _run(self, values):
-        """Tuple of the outputs and, for each of them, its mask or `None`: NumPy arrays."""
+        """Tuple of the outputs and, for each output, its mask or `None`: NumPy arrays."""
         with values_of(values):
             runs = [self._model(batch, training=False) for batch in self._data]
             flat = [[ops.convert_to_numpy(y) for y in keras.tree.flatten(run)] for run in runs]
@@ -273,7 +273,7 @@ class _Score:
         error = size = 0.0
         both = zip(keras.tree.flatten(outputs), keras.tree.flatten(self._outputs), strict=True)
         for (a, b), mask in zip(both, self._masks, strict=True):
-            if mask is not None:  # padding does not count
+            if mask is not None:  # skip padding
                 a, b = a[mask], b[mask]
             error += float(np.square(a - b).mean(dtype="float64"))
             size += float(b.var(axis=0, dtype="float64").mean())

@@ -1,4 +1,4 @@
-"""SparseGPT: weights that stay make up for those that go, input by input.
+"""SparseGPT: prunes input by input, and updates later weights to compensate.
 
 Frantar and Alistarh, "SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot",
 https://arxiv.org/abs/2301.00774, algorithm 1.
@@ -11,17 +11,17 @@ import numpy as np
 from keras_trim.one_shot.moments import damped
 
 _CHUNK = 128  # inputs whose mask is chosen at a time ("B_s" and "B" in the paper)
-_ROWS = 16  # inputs whose errors are gathered before they are spread within a chunk
+_ROWS = 16  # inputs per update of the rest of a chunk
 
 
 def sparsegpt(weights, h, units, damping=0.01):
-    """Prunes a product and corrects the weights that stay for the loss.
+    """Prunes a product, and corrects the kept weights for the error.
 
     Args:
         weights: Float64 array (systems, inputs, outputs).
         h: Float64 array (systems, inputs, inputs): second moments of the inputs.
         units: `Units`.
-        damping: Float. Share of the mean of `h`'s diagonal that is added to it.
+        damping: Float. Fraction of the mean of `h`'s diagonal to add to the diagonal.
 
     Returns:
         Float64 array (systems, inputs, outputs), zero where weights are pruned.
@@ -50,7 +50,7 @@ def sparsegpt(weights, h, units, damping=0.01):
 
 
 def _prune_chunk(weights, upper, kept, pruned):
-    """Prunes the inputs of a chunk in turn; fills `pruned`, returns the errors of each."""
+    """Prunes the inputs of a chunk in turn; fills `pruned` and returns the errors."""
     errors = np.empty_like(weights)
     for begin in range(0, len(weights), _ROWS):
         end = min(begin + _ROWS, len(weights))
@@ -65,7 +65,7 @@ def _prune_chunk(weights, upper, kept, pruned):
 
 
 def _chunks(units):
-    """List of integers: where chunks begin, and the end; no unit lies in two of them."""
+    """List of integers: the bounds of chunks. No unit crosses a bound."""
     starts = units.row_starts()
     bounds = [0]
     for start in starts:
@@ -75,13 +75,13 @@ def _chunks(units):
 
 
 def inverse_factor(h):
-    """The upper triangular matrix U with U'U the inverse of a positive definite matrix."""
+    """The upper triangular matrix U such that U'U is the inverse of a positive definite matrix."""
     flipped = np.linalg.cholesky(h[::-1, ::-1])
     return _inverse_of_upper(np.ascontiguousarray(flipped[::-1, ::-1]))
 
 
 def _inverse_of_upper(r):
-    """The inverse of an upper triangular matrix, by halves."""
+    """The inverse of an upper triangular matrix, by recursive halving."""
     size = len(r)
     if size <= 64:
         return np.triu(np.linalg.inv(r))

@@ -1,4 +1,4 @@
-"""Batch normalization's mean and variance, of the examples at hand."""
+"""Estimates the statistics of batch normalization on examples."""
 
 import numpy as np
 from keras import layers
@@ -8,16 +8,16 @@ from keras_trim.one_shot.product import to_numpy
 
 
 def normalizations(model):
-    """List of the layers of a model that have statistics which training moves."""
+    """List of the batch normalization layers of a model."""
     return [x for x in model._flatten_layers() if isinstance(x, layers.BatchNormalization)]
 
 
 def statistics(layer, inputs):
-    """Mean and variance of what a batch normalization is called with.
+    """Mean and variance of the inputs of a batch normalization, without padding.
 
     Args:
         layer: `keras.layers.BatchNormalization`.
-        inputs: Iterable of lists of `Call`: of each batch, each call. Padding does not count.
+        inputs: Iterable of lists of `Call`: per batch, its calls.
 
     Returns:
         Tuple of two float64 arrays (channels,).
@@ -31,7 +31,7 @@ def statistics(layer, inputs):
             x = x.reshape(-1, x.shape[-1])
             if not len(x):
                 continue
-            # Batches are put together about their means: squares of large numbers would cancel.
+            # Combines centered sums: a difference of large raw sums of squares loses precision.
             own = x.mean(0)
             delta, total = own - mean, count + len(x)
             squares = squares + ((x - own) ** 2).sum(0) + delta**2 * count * len(x) / total

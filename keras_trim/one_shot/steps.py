@@ -1,4 +1,4 @@
-"""A functional model as a list of steps, so that a run can begin where the last one ended."""
+"""Splits a functional model into steps, so that a run can resume where the last one ended."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ from keras import layers, models, tree
 
 
 def functional_of(model):
-    """The `keras.Functional` that a call of the model runs, or `None`."""
+    """The `Functional` model that a call of the model runs, or `None`."""
     if isinstance(model, models.Sequential):
         is_plain = type(model).call is models.Sequential.call
         return getattr(model, "_functional", None) if is_plain else None
@@ -25,7 +25,7 @@ class Step:
         operation: Layer or operation.
         node: The node of the graph that holds its arguments.
         inputs: Dict: id of a symbolic tensor in the arguments -> key of its value.
-        outputs: List of keys of what it gives.
+        outputs: List of keys of its outputs.
     """
 
     operation: object
@@ -34,7 +34,7 @@ class Step:
     outputs: list
 
     def run(self, values):
-        """Calls the operation, and adds what it gives to a dict of values."""
+        """Calls the operation, and adds its outputs to a dict of values."""
         args, kwargs = self.node.arguments.fill_in(
             {tensor: values[key] for tensor, key in self.inputs.items()}
         )
@@ -43,10 +43,10 @@ class Step:
 
 
 class Steps:
-    """The operations of a functional model in order, those of models inside it among them.
+    """The operations of a functional model in order, including those of nested models.
 
     Args:
-        functional: `keras.Functional`.
+        functional: `Functional` model.
     """
 
     def __init__(self, functional):
@@ -82,7 +82,7 @@ class Steps:
         self.steps.append(Step(node.operation, node, inputs, outputs))
 
     def _can_take_apart(self, inner, inputs):
-        """Whether a model in the model takes and gives one tensor, as it comes."""
+        """Whether a nested model has one input and one output, and the same dtype policy."""
         is_chain = len(inner.inputs) == len(inputs) == len(inner.outputs) == 1
         return is_chain and inner.dtype_policy == self.functional.dtype_policy
 
@@ -91,16 +91,16 @@ class Steps:
         return self._aliases.get(key, key)
 
     def first_step(self, layer):
-        """Integer: the first step that calls a layer or what contains it; `None` if none does."""
+        """Integer: the first step that calls a layer or a container of it; `None` if none does."""
         for i, step in enumerate(self.steps):
             if any(layer is x for x in _layers_of(step.operation)):
                 return i
         return None
 
     def num_readers(self, layer):
-        """Integer: how many steps, and outputs of the model, read what the step of a layer gives.
+        """Integer: how many steps and model outputs read the output of a layer.
 
-        `None` if a layer is called within a step only.
+        `None` if the layer has no step of its own.
         """
         keys = [key for step in self.steps if step.operation is layer for key in step.outputs]
         if not keys:
@@ -110,7 +110,7 @@ class Steps:
         return sum(key in keys for key in read)
 
     def drop_dead(self, values, index):
-        """The values that steps from `index` on read."""
+        """The values that steps from `index` on still read."""
         return {key: x for key, x in values.items() if self._last.get(key, -1) >= index}
 
 

@@ -1,7 +1,7 @@
-"""The units that a pattern prunes, on matrices (systems, inputs, outputs), and which to keep.
+"""Chooses the units of a pattern to keep, in matrices (systems, inputs, outputs).
 
-`keras_trim.patterns` chooses by magnitude, on the backend, within a training step. Here scores are
-any non-negative float64 numbers, rows may be chosen a few at a time, and all is NumPy.
+`keras_trim.patterns` chooses by magnitude, on the backend, in a training step. Here, scores are any
+nonnegative float64 numbers, a few rows may be chosen at a time, and the code is NumPy.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from keras_trim.patterns import BlockPattern, NMPattern
 
 
 def keep_largest(scores, num_pruned):
-    """Bool array, exactly `num_pruned` of it False: the smallest; of equal ones the later go."""
+    """Bool array: False for the `num_pruned` smallest scores; among ties, for the last ones."""
     if num_pruned <= 0:
         return np.ones(scores.shape, bool)
     flat = scores.reshape(-1)
@@ -30,14 +30,14 @@ def keep_largest(scores, num_pruned):
 
 @dataclasses.dataclass(frozen=True)
 class Units:
-    """Single weights, blocks or groups of N:M, with the number of them that shall go.
+    """Single weights, blocks or N:M groups, and how many of them to prune.
 
     Args:
         shape: Tuple (systems, inputs, outputs).
-        channels: Integer. Consecutive inputs that belong together; units do not cross them.
-        num_pruned: Integer. Units to prune; of each group for N:M.
+        channels: Integer. Consecutive inputs that belong together; no unit crosses their bounds.
+        num_pruned: Integer. Units to prune; for N:M, weights to prune per group.
         height, width: Integers. Size of a block.
-        group: Integer, or `None`. Size of a group of N:M.
+        group: Integer, or `None`. Size of an N:M group.
     """
 
     shape: tuple
@@ -57,7 +57,7 @@ class Units:
             sparsity: Float.
 
         Returns:
-            `Units`, or a string: why there is none.
+            `Units`, or a string: why the pattern does not fit.
         """
         pattern = spec.pattern
         num_pruned = pattern.count_pruned(sparsity, spec.final_sparsity)
@@ -73,18 +73,18 @@ class Units:
 
     @property
     def row_height(self):
-        """Integer: consecutive inputs that a unit takes, within its channels."""
+        """Integer: how many consecutive inputs a unit covers."""
         return self.group or self.height
 
     def row_starts(self, start=0, stop=None):
-        """Array: where units begin among the inputs from `start` to `stop`, from `start` on."""
+        """Array: where units begin among inputs `start` to `stop`, relative to `start`."""
         stop = self.shape[1] if stop is None else stop
         starts = np.arange(self.shape[1])
         starts = starts[(starts % self.channels) % self.row_height == 0]
         return starts[(starts >= start) & (starts < stop)] - start
 
     def num_units(self, start, stop):
-        """Integer: how many units (single weights, blocks) the inputs from start to stop have."""
+        """Integer: how many units (single weights, blocks) inputs `start` to `stop` have."""
         columns = -(-self.shape[2] // self.width)
         return self.shape[0] * len(self.row_starts(start, stop)) * columns
 
@@ -92,10 +92,10 @@ class Units:
         """Bool array of the scores' shape, True where a weight is kept.
 
         Args:
-            scores: Float64 array (systems, rows, outputs) of the inputs from `start` on, which
-                must be where a unit begins; the last one must be where one ends. Scores of a unit
-                add up.
-            num_pruned: Integer. Units to prune of these; by default, all that there are to prune.
+            scores: Float64 array (systems, rows, outputs) of consecutive inputs. Units must begin
+                at the first row and end at the last. The scores of a unit add up.
+            start: Integer. The first of these inputs.
+            num_pruned: Integer. How many of these units to prune; `self.num_pruned` by default.
         """
         num_pruned = self.num_pruned if num_pruned is None else num_pruned
         rows = self.row_starts(start, start + scores.shape[1])

@@ -1,14 +1,14 @@
-"""Wanda: magnitudes times the norms of what they multiply.
+"""Wanda: scores a weight by its magnitude times the norm of its input.
 
 Sun, Liu, Bair and Kolter, "A Simple and Effective Pruning Approach for Large Language Models",
-https://arxiv.org/abs/2306.11695, section 3: each output is pruned for itself.
+https://arxiv.org/abs/2306.11695, section 3: each output is pruned separately.
 """
 
 import numpy as np
 
 
 def wanda(weights, h, units):
-    """Prunes a product by weight times norm of its input; the weights that stay do not change.
+    """Prunes a product by magnitude times input norm; does not change the kept weights.
 
     Args:
         weights: Float64 array (systems, inputs, outputs).
@@ -25,7 +25,7 @@ def wanda(weights, h, units):
 
 
 def _keep_in_outputs(scores, num_pruned):
-    """Prunes as many inputs of each output, those left over from the first outputs."""
+    """Prunes equally many inputs of each output; the first outputs get the remainder."""
     systems, inputs, outputs = scores.shape
     columns = scores.swapaxes(1, 2).reshape(systems * outputs, inputs)
     each, left_over = divmod(num_pruned, systems * outputs)

@@ -1,4 +1,4 @@
-"""`keras-trim bench`: how fast a model runs in Keras, in the sparse engine and elsewhere."""
+"""`keras-trim bench`: times a model in Keras, in the sparse engine and in other runtimes."""
 
 from typing import Annotated
 
@@ -36,7 +36,7 @@ def bench(
 ):
     """Time a model in Keras, in the sparse engine and in installed runtimes, on random inputs.
 
-    An .engine file is timed alone, without Keras.
+    An .engine file is timed in the engine only, without Keras.
 
     \b
     Examples:

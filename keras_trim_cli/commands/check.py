@@ -1,4 +1,4 @@
-"""`keras-trim check`: whether a runtime will skip the zeros."""
+"""`keras-trim check`: checks whether a runtime will skip the zeros."""
 
 import enum
 from typing import Annotated
@@ -25,10 +25,10 @@ def check(
     imports: options.Import = [],  # noqa: B006 (typer copies it)
     json: options.Json = False,
 ):
-    """Say for each weight whether a runtime will skip its zeros, and if not, what to change.
+    """Report for each weight whether a runtime will skip its zeros, and if not, what to change.
 
-    The runtime is the engine of this library, unless --target names another. Exits with 1 if a
-    weight with 30 % zeros or more is run as if it were dense, or if no weight is run sparsely.
+    The runtime is this library's engine, unless --target names another. Exits with 1 if a weight
+    with 30 % zeros or more gains nothing from them, or if no weight runs sparsely.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`keras-trim compress`: a model as a small file."""
+"""`keras-trim compress`: stores a model in a small file."""
 
 import enum
 import pathlib
@@ -11,7 +11,7 @@ from keras_trim_cli.errors import CommandError
 
 
 class Values(enum.StrEnum):
-    """What values may be rounded to."""
+    """Formats to round values to."""
 
     FLOAT16 = "float16"
     BFLOAT16 = "bfloat16"
@@ -42,7 +42,7 @@ def compress(
     force: options.Force = False,
     json: options.Json = False,
 ):
-    """Store a model so that its zeros take next to no space: .ktrim, lossless unless --values.
+    """Store a model so that zeros take almost no space: .ktrim, lossless without --values.
 
     \b
     Examples:

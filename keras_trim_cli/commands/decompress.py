@@ -1,4 +1,4 @@
-"""`keras-trim decompress`: from .ktrim back to what stock Keras loads."""
+"""`keras-trim decompress`: turns .ktrim files into files that stock Keras loads."""
 
 import pathlib
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`keras-trim diff`: two models, weight by weight."""
+"""`keras-trim diff`: compares two models, weight by weight."""
 
 import math
 import pathlib
@@ -24,9 +24,9 @@ def diff(
     imports: options.Import = [],  # noqa: B006 (typer copies it)
     json: options.Json = False,
 ):
-    """Tell which weights of two models differ, and by how much: values, zeros, bytes.
+    """Show which weights of two models differ, and by how much: values, zeros, bytes.
 
-    Weights are paired by path, or by order where layers without names were counted up.
+    Weights are paired by path, or by order if Keras numbered unnamed layers differently.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`keras-trim export`: files of other runtimes."""
+"""`keras-trim export`: writes files for other runtimes."""
 
 import dataclasses
 import enum
@@ -29,7 +29,7 @@ class Format(enum.StrEnum):
 
 
 class Weights(enum.StrEnum):
-    """What weights are stored as, if not as float32."""
+    """Storage formats of weights other than float32."""
 
     FLOAT16 = "float16"
     INT8 = "int8"
@@ -61,8 +61,8 @@ def export(
 ):
     """Write a model for LiteRT (TensorFlow Lite), ONNX or OpenVINO, or its weights as safetensors.
 
-    A file is written if it returns what the model returns. LiteRT files store weights sparsely.
-    TensorFlow must be installed for them, PyTorch for ONNX and OpenVINO.
+    The file is written only if it returns the same outputs as the model. LiteRT files store weights
+    sparsely. LiteRT needs TensorFlow installed; ONNX and OpenVINO need PyTorch.
 
     \b
     Examples:
@@ -97,7 +97,7 @@ def export(
 
 
 def _show(model, output, result, json):
-    """Prints the sizes before and after, and what the file has become."""
+    """Prints the sizes before and after, and the properties of the file."""
     before, after = model.stat().st_size, result.num_bytes
     if json:
         streams.print_json(

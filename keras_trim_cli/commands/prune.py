@@ -66,10 +66,10 @@ def prune(
 ):
     """Set the smallest weights of a model to zero, without training.
 
-    Kernels and embedding tables are pruned; depthwise kernels, biases and normalisation stay.
+    Prunes kernels and embedding tables, but not depthwise kernels, biases and normalization.
 
-    With --calibration, a few hundred examples without labels, each layer is made to give what it
-    gave before, and most of the accuracy stays.
+    With --calibration (a few hundred examples without labels), the kept weights are fitted to
+    reproduce each layer's outputs, which preserves most of the accuracy.
 
     \b
     Examples:
@@ -99,7 +99,7 @@ def prune(
 
 
 def _print(model, output, before, after, as_json):
-    """Tells what was pruned; `before` and `after` are summaries of the two files."""
+    """Prints the result; `before` and `after` are summaries of the two files."""
     sizes = [path.stat().st_size for path in (model, output)]
     total, pruned = summary.count(after.weights), summary.count(after.prunable)
     if as_json:

@@ -1,4 +1,4 @@
-"""`keras-trim report`: what a model file consists of."""
+"""`keras-trim report`: the layers, zeros and sizes of a model file."""
 
 import pathlib
 from typing import Annotated
@@ -27,7 +27,7 @@ def report(
     force: options.Force = False,
     json: options.Json = False,
 ):
-    """Show the zeros and the sizes of a model, layer by layer.
+    """Show the zeros and sizes of a model, layer by layer.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`keras-trim sensitivity`: how much each weight of a model matters."""
+"""`keras-trim sensitivity`: measures how sensitive a model is to pruning each weight."""
 
 import pathlib
 from typing import Annotated
@@ -44,7 +44,7 @@ def sensitivity(
     models.format_of(model)
     if plot is not None:
         files.check_output(plot, force)
-    if output is not None:  # what is in it goes on
+    if output is not None:  # its rows are kept and extended
         files.check_output(output, force=True)
     data = examples.read(calibration, num_examples)
     with streams.silenced():

@@ -1,4 +1,4 @@
-"""Puts the page together."""
+"""Renders the page."""
 
 import jinja2
 
@@ -13,11 +13,11 @@ def render(model, sizes=None, max_plots=12, advance=lambda: None):
     Args:
         model: `summary.Summary`.
         sizes: `keras_trim.SizeTable` or `None`.
-        max_plots: Integer. Of how many weights to draw the values: the largest ones.
-        advance: Function that is called after each of them.
+        max_plots: Integer. How many weights to plot, the largest first.
+        advance: Function to call after each plotted weight.
 
     Returns:
-        String: an HTML document that asks for nothing else.
+        String: a self-contained HTML document.
     """
     drawn = sorted(model.prunable, key=lambda weight: -weight.size)[:max_plots]
     cards = []

@@ -1,4 +1,4 @@
-"""Figures as SVG inside a page: in its font and colours (light or dark), with ids of their own."""
+"""Inlines figures as SVG, with the font and colors of the page (light or dark) and unique ids."""
 
 import io
 import re
@@ -7,7 +7,7 @@ from markupsafe import Markup, escape
 
 from keras_trim.plots import style
 
-# Colours of the figures -> variables of the page's style sheet.
+# Colors of the figures -> variables of the page's style sheet.
 _COLOURS = {
     style.BLUE: "--accent",
     style.ORANGE: "--accent-2",
@@ -26,19 +26,19 @@ def inline(figure, prefix, description):
 
     Args:
         figure: `matplotlib.figure.Figure`.
-        prefix: String. Put before every id: a page holds each of them once.
-        description: String. What a reader who cannot see it is told.
+        prefix: String. Prepended to every id, because ids must be unique in a page.
+        description: String. Text for screen readers.
 
     Returns:
         `markupsafe.Markup`.
     """
     import matplotlib
 
-    # On a phone it shrinks to its width: text must be large beside the whole.
+    # Phones scale the figure down, so its text must be relatively large.
     height = figure.get_size_inches()[1]
     figure.set_size_inches(_WIDTH, height if height < _WIDTH else 0.9 * height)
     buffer = io.StringIO()
-    # Text stays text. The salt makes equal reports equal files.
+    # Keeps text as text. The salt makes output reproducible.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Writes the graph: appends operations to it, whose values are symbols with shapes and dtypes."""
+"""Writes the graph. Its values are symbols with shapes and dtypes."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ from keras_trim.inference.ir.graph import Graph
 
 @dataclasses.dataclass(frozen=True)
 class Symbol:
-    """A value of the graph while it is written: its number, and its shape and dtype in Keras."""
+    """A value of the graph during import: its number, and its shape and dtype in Keras."""
 
     value: int
     shape: tuple
@@ -31,12 +31,12 @@ class Symbol:
 
 
 class GraphWriter:
-    """What converters add operations with.
+    """Adds operations to a graph, for converters.
 
     Attributes:
-        graph: `Graph` that is written.
-        name: String, that of the layer which is being converted.
-        training: Bool or `None`: what Keras calls the next layer with unless it is told.
+        graph: The `Graph` under construction.
+        name: String, the path of the layer being converted.
+        training: Bool or `None`: the default `training` of the next layer.
     """
 
     symbol = Symbol
@@ -49,8 +49,8 @@ class GraphWriter:
     def add(self, operation, inputs, name):
         """Adds an operation with one output.
 
-        Keras gives the final shape once the layer is converted. Until then, the shape is a guess
-        where converters do not need it.
+        The symbol's shape is exact only where converters need it. The importer takes the final
+        shape from Keras after it has converted the layer.
         """
         if not (operation.takes_integers and len({is_float(x.dtype) for x in inputs}) == 1):
             inputs = [x if is_float(x.dtype) else self.cast(x, "float32") for x in inputs]
@@ -59,19 +59,19 @@ class GraphWriter:
         return Symbol(value, self._shape_after(operation, inputs), dtype)
 
     def cast(self, x, dtype):
-        """Returns x as another dtype; the engine computes floats of any width in float32."""
+        """Converts x to another dtype. Floats need no operation: all are float32 in the engine."""
         if is_float(x.dtype) and is_float(dtype):
             return dataclasses.replace(x, dtype=dtype)
         (value,) = self.graph.add(operations.Cast(dtype), [x.value], self.name)
         return Symbol(value, x.shape, dtype)
 
     def add_constant(self, array):
-        """Adds an array, float32 or int32."""
+        """Adds a constant array, float32 or int32."""
         (value,) = self.graph.add(operations.Constant(array), [], self.name)
         return Symbol(value, array.shape, str(array.dtype))
 
     def add_all(self, operation, inputs, name, shapes):
-        """Adds an operation with several outputs, of `shapes`; returns a list of their symbols."""
+        """Adds an operation with outputs of the given shapes; returns a list of symbols."""
         values = self.graph.add(operation, [x.value for x in inputs], name, len(shapes))
         return [
             Symbol(value, shape, inputs[0].dtype)
@@ -79,7 +79,7 @@ class GraphWriter:
         ]
 
     def keras_call(self, function, args, kwargs, name):
-        """Adds a call of Keras itself."""
+        """Adds a call to Keras; returns the symbols of its outputs."""
         if not isinstance(function, keras.Operation):
             function = FunctionCall(function)
         if not isinstance(function, layers.Layer):
@@ -98,21 +98,21 @@ class GraphWriter:
         specs = call.specs([x.shape for x in inputs])
         count = sum(spec is not None for spec in tree.flatten(specs))
         values = iter(())
-        if count:  # a layer may have no mask to give
+        if count:  # `compute_mask` may return only None
             values = iter(self.graph.add(call, [x.value for x in inputs], name, count))
         return tree.map_structure(
             lambda spec: None if spec is None else self.new_symbol(next(values), spec), specs
         )
 
     def keeps_examples_apart(self, x):
-        """Whether the first axis of a value is surely that of the batch."""
+        """Whether the first axis of a value is certain to be the batch."""
         producers, waiting = self.graph.producers(), [x.value]
         while waiting:
             node = producers.get(waiting.pop())
             if node is None:
                 continue
             if isinstance(node.operation, KerasCall):
-                # Operations of Keras run by themselves where they mix examples, among others.
+                # A Keras operation without a converter may mix examples.
                 function = node.operation.function
                 if not (isinstance(function, layers.Layer) and is_of_keras(function)):
                     return False
@@ -129,7 +129,7 @@ class GraphWriter:
         return self.add(operations.Permute(axes), [x], self.name)
 
     def new_symbol(self, value, spec):
-        """Returns the `Symbol` of a value with the shape and dtype of a Keras tensor."""
+        """The `Symbol` of a value, with the shape and dtype of a Keras tensor."""
         dtype = dtype_of_backend(spec.dtype)
         only(spec.shape and is_number(dtype), f"a tensor of shape {spec.shape}, {dtype}")
         return Symbol(value, tuple(spec.shape), dtype)

@@ -1,4 +1,4 @@
-"""From a Keras model to a graph of the engine's operations."""
+"""Converts a Keras model to a graph of the engine's operations."""
 
 import inspect
 
@@ -26,27 +26,27 @@ from keras_trim.inference.ir.dtypes import is_float, is_number
 
 
 def import_model(model, absent=(), owners=None):
-    """Reads a model.
+    """Converts a model.
 
     Args:
         model: Keras model, built. Sequential and Functional models, nested to any depth, become
-            operations; so do the layers that any other model calls, if `call` can be traced. What
-            cannot be converted runs in Keras.
-        absent: Numbers of the optional inputs that are None.
-        owners: Dictionary that gets, for each name of a node, the innermost layer it comes from.
+            operations. So do other models, if their `call` can be traced. Layers that cannot be
+            converted run in Keras.
+        absent: Indices of the optional inputs that are None.
+        owners: Dictionary to fill: name of a node -> the innermost layer it comes from.
 
     Returns:
-        `Graph`. Without the absent inputs, it takes a list of the others.
+        `Graph`. If inputs are absent, it takes a list of the others.
 
     Raises:
         ValueError: if the model is not built.
-        Exception: whatever layers raise that cannot do without the absent inputs.
+        Exception: whatever a layer raises that needs an absent input.
     """
     return _Importer(model, absent, {} if owners is None else owners).read(model)
 
 
 def optional_inputs(model):
-    """Numbers of the inputs of a model that may be None."""
+    """Indices of the inputs of a model that may be None."""
     if not is_graph(model):
         return []
     tensors = enumerate(tree.flatten(function_of(model)[1]))
@@ -59,14 +59,14 @@ class _Importer(GraphWriter):
         super().__init__()
         self._owners, self._owner = owners, model
         self._absent = absent
-        self._specs = None  # what Keras says of its outputs
+        self._specs = None
         self._prefix = ()
-        # Whether a layer changed `training` that hides this from a trace.
+        # Whether a layer changed `training` without a trace around it seeing that.
         self._is_unforeseen = False
 
     def read(self, model):
         function, inputs = function_of(model)
-        self.training = False if model._call_has_training_arg else None  # as `predict` begins
+        self.training = False if model._call_has_training_arg else None  # as in `predict`
         symbols = []
         for number, tensor in enumerate(tree.flatten(inputs)):
             if number in self._absent:
@@ -102,7 +102,7 @@ class _Importer(GraphWriter):
                 if isinstance(function, Trace):
                     return self._traced(function, tree.flatten(inputs))
                 return unpacked(self._run(function, tree.flatten(inputs)))
-            except (Unsupported, Untraceable):  # such as complex numbers between two layers
+            except (Unsupported, Untraceable):  # e.g. complex numbers between two layers
                 self.graph.nodes.clear()
         self.training = training
         try:
@@ -114,10 +114,10 @@ class _Importer(GraphWriter):
             ) from None
 
     def _run(self, function, symbols, training=None):
-        """Reads what a `keras.Function` does.
+        """Converts a `keras.Function`.
 
         Args:
-            training: Dictionary of a `Trace`; by default what Keras runs the graph of a model with.
+            training: `Trace.training`; by default, all layers get the model's value.
         """
         known = self.training
         values = dict(zip(map(id, function.inputs), symbols, strict=True))
@@ -146,16 +146,17 @@ class _Importer(GraphWriter):
             if len(args) == 1 and not options and fits(function, args[0]):
                 training = self.training
                 outputs = self._inlined(operation.name, function, tree.flatten(args[0]))
-                # Keras knows what a graph gives, so a trace of what is around has not called it.
+                # Keras infers a graph's outputs without calling its layers, so a trace around it
+                # has not seen this.
                 self._is_unforeseen |= self.training != training
                 return outputs
         return self.call(operation, *args, **kwargs)
 
     def _note_training(self, layer, args, kwargs):
-        """Arguments without `training`, which becomes that of all within and, as in Keras, behind.
+        """Moves `training` from the arguments to `self.training`; returns the other arguments.
 
-        A layer is called with what it is told, else as the one around or before it was, else with
-        the default of its own.
+        As in Keras, the value also applies to layers inside and after this one. It is the explicit
+        argument, else the value of the layer around or before, else the default of `call`.
         """
         kwargs = dict(kwargs)
         if is_graph(layer) and len(args) == 2:
@@ -213,7 +214,7 @@ class _Importer(GraphWriter):
             raise Unsupported("no converter")
         try:
             inspect.signature(converter).bind(operation, self, *args, **kwargs)
-        except TypeError as error:  # such as a mask
+        except TypeError as error:  # e.g. a mask
             raise Unsupported("its arguments") from error
         return converter(operation, self, *args, **kwargs)
 
@@ -246,12 +247,12 @@ class _Importer(GraphWriter):
             self._is_unforeseen = True
         calls = any(isinstance(node.operation, KerasCall) for node in self.graph.nodes[length:])
         if calls and is_of_keras(layer):
-            # Keras's own layer is faster than, and as right as, its operations one by one.
+            # One call of the Keras layer is faster than calls of its operations.
             raise Untraceable
         return outputs
 
     def _as_specified(self, outputs, operation, args, kwargs):
-        """The outputs with the shapes and dtypes that Keras gives them."""
+        """The outputs with the shapes and dtypes that Keras declares."""
         args, kwargs = self._as_tensors((args, kwargs))
         specs = output_specs(operation, args, kwargs)
         symbols, flat = tree.flatten(outputs), tree.flatten(specs)
@@ -269,5 +270,5 @@ class _Importer(GraphWriter):
         )
 
     def apply(self, operation, *args):
-        """Converts a layer or model within another; returns the `Symbol`s of its outputs."""
+        """Converts a layer or model inside another; returns the `Symbol`s of its outputs."""
         return self._read(operation, args, {})

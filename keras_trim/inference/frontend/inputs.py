@@ -1,4 +1,4 @@
-"""Puts the user's inputs into the order of the engine's graph."""
+"""Converts between the user's structures and the order of the graph's inputs and outputs."""
 
 from keras_trim.batches import flatten
 from keras_trim.inference.ir.dtypes import WIDE
@@ -9,14 +9,14 @@ def flatten_inputs(x, structure, specs):
 
     Args:
         x: An array, or a list, tuple or dictionary of arrays, as the model takes them.
-        structure: The model's, with numbers in the place of arrays.
+        structure: The model's input structure, with numbers in place of arrays.
         specs: List of dictionaries: `name`, `shape`, `dtype`.
 
     Returns:
-        List of arrays, all of one batch size, and None for optional inputs that are not given.
+        List of arrays, all with the same batch size; None for missing optional inputs.
 
     Raises:
-        ValueError: if the structure, a shape or a dtype is not the model's.
+        ValueError: if the structure, a shape or a dtype does not match the model's.
     """
     return flatten(x, structure, specs, _fits_in_32_bits)
 
@@ -35,7 +35,7 @@ def _fits_in_32_bits(array, spec):
 
 
 def restore_structure(structure, leaves):
-    """The structure with `leaves[i]` in the place of each number i."""
+    """The structure with each number i replaced by `leaves[i]`."""
     if isinstance(structure, int):
         return leaves[structure]
     if isinstance(structure, dict):

@@ -1,4 +1,4 @@
-"""What the engine has no kernel for: the Keras layer itself."""
+"""Runs Keras itself for layers without a kernel."""
 
 import contextlib
 import dataclasses
@@ -20,7 +20,7 @@ class Slot:
 
 
 class FunctionCall(keras.Operation):
-    """A Python function of tensors, such as an activation, as an operation of Keras."""
+    """Wraps a Python function of tensors, such as an activation, as a Keras operation."""
 
     def __init__(self, function):
         super().__init__()
@@ -36,11 +36,10 @@ class KerasCall(HostOperation):
 
     Args:
         function: A Keras layer or operation.
-        args, kwargs: What it is called with, with a `Slot` for each input.
-        dtypes: Tuple of strings, the inputs' dtypes in Keras.
-        masks: Dictionary, the number of an input -> the number of its mask.
-        training: Boolean or None. What the layer is called with, and those within it that are not
-            told otherwise.
+        args, kwargs: Its arguments, with a `Slot` for each input.
+        dtypes: Tuple of strings, the Keras dtypes of the inputs.
+        masks: Dictionary, index of an input -> index of the input that is its mask.
+        training: Boolean or None. The `training` argument of the layer.
     """
 
     label = "Keras"
@@ -53,9 +52,9 @@ class KerasCall(HostOperation):
     training: bool | None = None
 
     def snapshot(self):
-        """A function that gives the layer, such as a random one, the state back that it has now."""
+        """Returns a function that restores the layer's present state, such as a random seed."""
         variables = [v for v in getattr(self.function, "variables", []) if not v.trainable]
-        if isinstance(self.function, keras.Layer):  # whose variables lack the states of these
+        if isinstance(self.function, keras.Layer):  # `variables` leaves out the states of RNNs
             within = self.function._flatten_layers()
             states = [layer.states for layer in within if isinstance(layer, keras.layers.RNN)]
             variables += [v for v in tree.flatten(states) if isinstance(v, keras.Variable)]
@@ -118,11 +117,11 @@ class KerasCall(HostOperation):
 
 
 def output_specs(function, args, kwargs):
-    """`KerasTensor`s of what a layer or operation gives for `KerasTensor`s among its arguments.
+    """`KerasTensor`s of the outputs of a layer or operation called on `KerasTensor`s.
 
-    Layers declare their own dtype, which is not what they give for integers; operations declare
-    complex numbers where they give real ones; a layer that is told its output's shape once leaves
-    the batch's size free. So these are traced.
+    Declared specs can be wrong, so these cases are traced: a layer declares its own dtype even if
+    it returns integers, an operation declares complex numbers but returns real ones, and a layer
+    with an explicit output shape leaves the batch size free.
     """
     specs = function.compute_output_spec(*args, **kwargs)
     inputs = [x for x in tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
@@ -143,12 +142,12 @@ def output_specs(function, args, kwargs):
     try:
         traced = compute_output_spec(function, *args, **kwargs)
         return tree.map_structure(specify, specs, traced)
-    except Exception:  # any code of any user
+    except Exception:  # user code may raise anything
         return specs
 
 
 def _sizes(spec, traced):
-    """The declared shape, with the traced size where that is free."""
+    """The declared shape, with free sizes replaced by traced ones."""
     return [b if a is None else a for a, b in zip(spec.shape, traced.shape, strict=True)]
 
 

@@ -1,6 +1,7 @@
-"""Keras's masks while a model is read: which call they go into, and which come out of it.
+"""Propagates Keras's masks during import.
 
-Keras hangs a mask on a tensor and hands it to the layers that ask for it. Here a `Symbol` has it.
+Keras attaches a mask to a tensor and passes it to layers that accept one. Here, a `Symbol` carries
+it.
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ from keras_trim.inference.ir import operations
 
 
 def with_masks(layer, args, kwargs):
-    """`kwargs` with the masks of the arguments, where `layer.call` has a parameter for them."""
+    """`kwargs` plus the masks of the arguments, if `layer.call` has parameters for them."""
     if not isinstance(layer, layers.Layer):
         return kwargs
     signature = inspect.signature(layer.call)
@@ -32,7 +33,7 @@ def with_masks(layer, args, kwargs):
 
 
 class ComputeMask(keras.Operation):
-    """The `compute_mask` of a layer."""
+    """Wraps the `compute_mask` of a layer as a Keras operation."""
 
     def __init__(self, layer):
         super().__init__()
@@ -42,8 +43,8 @@ class ComputeMask(keras.Operation):
         return self.layer.compute_mask(inputs, masks)
 
     def compute_output_spec(self, inputs, masks):
-        # Most layers hand masks on or drop them, which works with symbolic tensors; Keras itself
-        # cannot infer that there is none on every backend.
+        # Most layers pass masks on or drop them, which works with symbolic tensors. On some
+        # backends, Keras's own inference fails if there is no mask.
         try:
             return self.layer.compute_mask(inputs, masks)
         except Exception:
@@ -51,7 +52,7 @@ class ComputeMask(keras.Operation):
 
 
 def output_masks(reader, layer, args, outputs):
-    """The outputs with the masks that the layer gives them."""
+    """The outputs with the masks that the layer assigns to them."""
     if not isinstance(layer, layers.Layer) or not layer.supports_masking or not args:
         return outputs
     masks = _masks(args[0])
@@ -73,7 +74,7 @@ def output_masks(reader, layer, args, outputs):
 
 
 def _own_mask(reader, layer, x):
-    """The mask of a layer that masks inputs which had none, or None."""
+    """The mask of a layer that creates one (`Embedding`, `Masking`), or None."""
     if type(layer) is layers.Embedding and layer.mask_zero:
         return reader.add(operations.Compare("not_equal", 0.0), [x], reader.name)
     if type(layer) is layers.Masking:

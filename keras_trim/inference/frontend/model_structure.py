@@ -1,4 +1,4 @@
-"""What Keras knows of a model: whether it is a graph, its inputs, and how it is called."""
+"""Inspects Keras models: whether they are graphs, their inputs, and their functions."""
 
 import keras
 from keras import layers, tree
@@ -10,18 +10,18 @@ from keras_trim.inference.ir.dtypes import is_number
 
 
 def numbered(structure):
-    """The structure with the position of each leaf in its place."""
+    """The structure with each leaf replaced by its position."""
     return tree.pack_sequence_as(structure, list(range(len(tree.flatten(structure)))))
 
 
 def unpacked(outputs):
-    """What a graph gives when it is called: one output in a list or tuple by itself."""
+    """The outputs as a graph model returns them: unpacks a list or tuple of one."""
     is_single = isinstance(outputs, list | tuple) and len(outputs) == 1
     return outputs[0] if is_single else outputs
 
 
 def dtype_of_backend(dtype):
-    """What the backend makes of a dtype: JAX has numbers of 64 bits only if asked for them."""
+    """The dtype that the backend uses for `dtype`: JAX disables 64-bit numbers by default."""
     if keras.backend.backend() != "jax" or not is_number(dtype):
         return dtype
     import jax
@@ -30,7 +30,7 @@ def dtype_of_backend(dtype):
 
 
 def is_graph(operation):
-    """Whether a model computes its graph: a subclass with a `call` of its own does not."""
+    """Whether a model computes its Keras graph; a subclass with its own `call` does not."""
     is_sequential = isinstance(operation, keras.Sequential)
     if is_sequential:
         return type(operation).call is keras.Sequential.call and operation._functional is not None
@@ -38,7 +38,7 @@ def is_graph(operation):
 
 
 def fits(function, inputs):
-    """Whether a nested model takes its inputs as they are, without sorting or expanding them."""
+    """Whether a nested model takes these inputs without reordering or expanding them."""
     expected = function._inputs_struct
     try:
         tree.assert_same_structure(expected, inputs)
@@ -53,10 +53,10 @@ def is_of_keras(layer):
 
 
 def with_known_sizes(operation):
-    """An operation of Keras that was traced, without the None that stands for a free size.
+    """A traced Keras operation, with the None of a free size in a reshape replaced by -1.
 
     Raises:
-        Untraceable: if there is more than one: the operation alone does not tell the sizes.
+        Untraceable: if the operation has other free sizes, which it cannot determine.
     """
     if getattr(operation, "newshape", None) is not None:
         shape = tuple(tree.flatten(operation.newshape))
@@ -69,7 +69,7 @@ def with_known_sizes(operation):
 
 
 def hides_its_calls(layer):
-    """Whether Keras knows what a layer gives without calling those within."""
+    """Whether Keras infers a layer's outputs without calling the layers inside."""
     return any(
         getattr(type(layer), name) is not getattr(layers.Layer, name)
         for name in ("compute_output_shape", "compute_output_spec")
@@ -77,7 +77,7 @@ def hides_its_calls(layer):
 
 
 def function_of(model):
-    """What computes a model, its `Function` or a `Trace` or None, and its inputs."""
+    """Returns a model's `Function`, `Trace` or None (not traceable), and its symbolic inputs."""
     check_model(model, must_be_built=False)
     if not model.built:
         raise ValueError(
@@ -87,7 +87,7 @@ def function_of(model):
     if is_graph(model):
         function = model._functional if isinstance(model, keras.Sequential) else model
         return function, function._inputs_struct
-    # Keras keeps no dtypes. Those that look up embeddings may refuse floats.
+    # Keras does not record input dtypes, and models with embeddings may refuse floats.
     for dtype in (model.input_dtype, "int32"):
         inputs = input_tensors(model, dtype)
         try:

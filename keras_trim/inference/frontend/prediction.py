@@ -1,4 +1,4 @@
-"""What `Engine.predict` is handed, batch by batch, and how far it is."""
+"""Batches and the progress bar of `Engine.predict`."""
 
 import contextlib
 import itertools
@@ -8,18 +8,18 @@ import numpy as np
 
 
 def is_array(x):
-    """Whether data are arrays, all at once, in lists and dictionaries or not."""
+    """Whether data is an array or a structure of arrays, rather than an iterable of batches."""
     return isinstance(x, np.ndarray | list | tuple | dict) or hasattr(x, "__array__")
 
 
 def batches_of(x, batch_size, steps):
-    """Yields the inputs in each batch of a data set, loader or generator.
+    """Yields the inputs of each batch of a dataset, loader or generator.
 
     Args:
-        x: What `model.predict` takes besides arrays. Where Keras is not installed, any iterable of
-            batches, each the inputs or a tuple that begins with them.
-        batch_size: Integer or None. As `model.predict` has it.
-        steps: Integer or None. How many batches at most.
+        x: Anything but arrays that `model.predict` takes. Without Keras, any iterable of batches:
+            each the inputs, or a tuple that begins with them.
+        batch_size: Integer or None, as for `model.predict`.
+        steps: Integer or None. Maximum number of batches.
 
     Raises:
         ValueError: if there is no batch.
@@ -53,11 +53,11 @@ def _iter(x):
 
 @contextlib.contextmanager
 def progress(verbose, total):
-    """Gives a function to call after each batch, which shows a bar.
+    """Shows a progress bar; yields a function to call after each batch.
 
     Args:
-        verbose: As `model.predict` has it: 0 or 1, or 2, which shows the end alone; "auto" is 1.
-        total: Integer, how many batches there will be, or None.
+        verbose: As for `model.predict`: 0, 1, or 2 for the final line only; "auto" is 1.
+        total: Integer, the number of batches, or None if unknown.
     """
     verbose = 1 if verbose == "auto" else verbose
     if verbose not in (0, 1, 2):

@@ -1,8 +1,7 @@
-"""What a layer's or model's Python `call` does, as a graph of Keras layers and operations.
+"""Traces the Python `call` of a layer or model into a graph of Keras layers and operations.
 
-Called with symbolic tensors, Keras layers and `keras.ops` record what is done to them, wherever
-they are called. So `call` of a subclassed model is traced as a functional model is built, and gives
-a `keras.Function`.
+Keras layers and `keras.ops` record their calls on symbolic tensors. So calling a subclassed model
+on symbolic tensors gives a `keras.Function`, just as building a functional model does.
 """
 
 import contextlib
@@ -18,21 +17,20 @@ from keras_trim.inference.ir.dtypes import is_float
 
 
 class Untraceable(Exception):  # noqa: N818
-    """What `call` does cannot be recorded; the layer itself must run."""
+    """`call` cannot be traced; the layer itself must run."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Trace:
-    """What `call` does.
+    """A trace of `call`.
 
     Args:
-        function: `keras.Function` from the `KerasTensor`s among the arguments, in their order, to
-            the outputs.
-        training: Dictionary, the identity of a node of `function` -> the `training` that its layer
-            was called with.
-        last_training: Boolean or None. What the last layer left for the next one: Keras keeps a
-            value that is handed to one layer for those behind it, until the outermost call ends.
-        is_bare: Boolean. Whether each layer is an outermost call, which leaves nothing for others.
+        function: `keras.Function` from the `KerasTensor`s among the arguments, in order, to the
+            outputs.
+        training: Dictionary, id of a node of `function` -> the `training` of its layer's call.
+        last_training: Boolean or None. The `training` that the next layer would get. Keras passes
+            the value of one layer on to later ones until the outermost call ends.
+        is_bare: Boolean. Whether each layer is an outermost call, so its value is not passed on.
     """
 
     function: keras.Function
@@ -42,21 +40,20 @@ class Trace:
 
 
 def trace(layer, args, kwargs, training=False, is_outermost=False):
-    """Traces `layer.call(*args, **kwargs)` as it is at inference.
+    """Traces `layer.call(*args, **kwargs)` for inference.
 
     Args:
         layer: Keras layer or model, built.
-        args, kwargs: Its arguments; those that are `KerasTensor`s become inputs.
-        training: Boolean or None. What the layers within are called with if they are not told.
-        is_outermost: Boolean. Whether it is a model that `predict` runs. On JAX, that calls `call`
-            itself, so a layer within hands its `training` on to none behind it.
+        args, kwargs: Its arguments; `KerasTensor`s become inputs.
+        training: Boolean or None. The default `training` of the layers inside.
+        is_outermost: Boolean. Whether it is a model that `predict` runs. On JAX, `predict` bypasses
+            `__call__`, so a layer inside does not pass its `training` on to later ones.
 
     Returns:
         `Trace`.
 
     Raises:
-        Untraceable: if `call` needs values, or uses something else than Keras layers and
-            operations.
+        Untraceable: if `call` needs values, or uses anything but Keras layers and operations.
     """
     if not all(part.built or _is_stateless(part) for part in layer._flatten_layers()):
         raise Untraceable(f"{layer.name} holds layers that were not built")
@@ -87,7 +84,7 @@ def trace(layer, args, kwargs, training=False, is_outermost=False):
                 raise Untraceable(f"{layer.name} changes its state")
             function = keras.Function(inputs, outputs)
             return Trace(function, noted.of_nodes(function), noted.context.training, is_bare)
-    # Any code of any user runs here, with arguments that it may not be made for.
+    # User code runs here, and may raise anything on symbolic arguments.
     except Exception as error:
         raise Untraceable(f"{layer.name}: {error}") from error
 
@@ -107,7 +104,7 @@ class _Noted:
 
     def __init__(self, context):
         self.context = context
-        self._calls = {}  # layer -> how many nodes it had, what it was called with since
+        self._calls = {}  # layer id -> its number of nodes before, `training` of each call since
 
     def add(self, layer, call_spec, training):
         arguments = tree.flatten(call_spec.arguments_dict)
@@ -127,7 +124,7 @@ class _Noted:
 
 @contextlib.contextmanager
 def _training_noted(layer, training):
-    """Calls within are as within a call of `layer`, if any; what they are called with is noted."""
+    """Runs its body as if inside a call of `layer`, if any; records `training` of each call."""
     context = CallContext(entry_layer=layer)
     context.training = training if layer is not None else None
     noted, thread = _Noted(context), threading.get_ident()
@@ -151,7 +148,7 @@ def _training_noted(layer, training):
 
 @contextlib.contextmanager
 def _nodes_restored(layer):
-    """Forgets the calls that layers record of themselves, which their user would find later."""
+    """Removes the nodes that the trace adds to layers, so users do not see them."""
     parts = list(layer._flatten_layers())
     counts = [(len(part._inbound_nodes), len(part._outbound_nodes)) for part in parts]
     try:
@@ -164,9 +161,9 @@ def _nodes_restored(layer):
 
 @contextlib.contextmanager
 def _without_dropout(layer):
-    """Sets the dropout of attention, which inference has none of, to 0.
+    """Sets the dropout of attention layers to 0, because inference does not use it.
 
-    With it, Keras goes through scores and masks in many operations instead of one.
+    With dropout, Keras computes attention in many operations instead of one.
     """
     parts = [
         (part, name, getattr(part, name))
@@ -187,12 +184,12 @@ _DROPOUTS = ((layers.MultiHeadAttention, "_dropout"), (layers.GroupQueryAttentio
 
 
 def input_tensors(model, dtype):
-    """Symbolic inputs of the shapes a subclassed model was built for.
+    """Symbolic inputs with the shapes that a subclassed model was built for.
 
-    Its batch size is left free, unless layers within keep a state for each example.
+    The batch size is free unless a layer inside is stateful.
 
     Raises:
-        ValueError: if the model does not know them.
+        ValueError: if the model does not know its input shapes.
     """
     if getattr(model, "_inputs_struct", None) is not None:
         return tree.map_structure(

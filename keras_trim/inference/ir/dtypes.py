@@ -1,4 +1,4 @@
-"""Keras's dtypes, and the two that programs compute with: float32 and int32."""
+"""Maps Keras's dtypes to the two that programs compute with: float32 and int32."""
 
 import numpy as np
 
@@ -10,17 +10,17 @@ def is_float(dtype):
 
 
 def is_number(dtype):
-    """Whether programs can hold values of a dtype; they have no complex numbers and strings."""
+    """Whether programs can hold values of a dtype: real numbers, not complex ones or strings."""
     return is_float(dtype) or "int" in dtype or dtype == "bool"
 
 
 def stored(dtype):
-    """What values of a dtype are within a program."""
+    """The dtype that represents a Keras dtype within a program."""
     return "float32" if is_float(dtype) else "int32"
 
 
 def as_numpy(dtype):
-    """NumPy's dtype of that name."""
+    """The NumPy dtype with this name."""
     if dtype != "bfloat16":
         return np.dtype(dtype)
     import ml_dtypes

@@ -1,6 +1,6 @@
-"""A network as data: operations on numbered values, with neither Keras nor shapes.
+"""A network as data: operations on numbered values, without Keras and without shapes.
 
-The importer makes a graph of a Keras model, `rewrites` rewrites it, `serialization.py` stores it,
+The importer makes a graph of a Keras model, `rewrites` simplifies it, `serialization.py` stores it,
 and `lowering` turns it into a program for inputs of given shapes.
 """
 
@@ -13,7 +13,7 @@ class Node:
 
     Args:
         operation: `keras_trim.inference.ir.operations.Operation`.
-        inputs: List of integers, the values it takes.
+        inputs: List of integers, the values it reads.
         outputs: List of integers, the values it makes.
         name: String. The path of the layer it comes from.
     """
@@ -26,17 +26,17 @@ class Node:
 
 @dataclasses.dataclass
 class Graph:
-    """Operations in an order in which they can be computed.
+    """Operations in topological order.
 
     Args:
         nodes: List of `Node`.
-        inputs: List of integers, the values given.
-        outputs: List of integers, the values asked for.
-        input_specs: List of dictionaries, one per input: `name`, `shape` (with None for what is
-            free, the batch size included), `dtype`.
+        inputs: List of integers, the input values.
+        outputs: List of integers, the output values.
+        input_specs: List of dictionaries, one per input: `name`, `shape` (None for free sizes, such
+            as the batch), `dtype`.
         output_dtypes: List of strings.
-        input_structure, output_structure: What `call` takes and gives, with indices into `inputs`
-            and `outputs` in the place of tensors.
+        input_structure, output_structure: The structures that `call` takes and returns, with
+            indices into `inputs` and `outputs` in place of tensors.
         num_values: Integer. How many values there are.
     """
 
@@ -64,7 +64,7 @@ class Graph:
         return {value: node for node in self.nodes for value in node.outputs}
 
     def uses(self):
-        """Value -> the nodes that take it, once for each time; None stands for an output."""
+        """Value -> the nodes that read it, once per use; None stands for a graph output."""
         uses = {}
         for node in self.nodes:
             for value in node.inputs:

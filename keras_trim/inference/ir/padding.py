@@ -1,11 +1,11 @@
-"""What padding makes of the size of an axis."""
+"""Output sizes and amounts of padding."""
 
 
 def padding_of(padding, size, window, stride, dilation=1):
     """(output size, padding before, padding after) of one axis.
 
-    `padding` is "valid", "same" (as TensorFlow: the odd one after), "causal", or a pair of
-    integers.
+    `padding` is "valid", "same" (as in TensorFlow: an odd amount pads more after), "causal", or a
+    pair of integers.
     """
     reach = (window - 1) * dilation + 1
     if padding == "same":

@@ -1,7 +1,7 @@
-"""Engines as files: the graph as JSON and its weights, in the format of `keras_trim.storage`.
+"""Engines as files: the graph as JSON plus its weights, in the format of `keras_trim.storage`.
 
-Nothing in a file is code, and a graph that was read is checked as strictly as one that is not
-trusted must be: kernels rely on the sizes that it states.
+Files hold no code and are not trusted. Kernels rely on the sizes in a graph, so every field is
+checked after reading.
 """
 
 import dataclasses
@@ -19,14 +19,14 @@ from keras_trim.storage.arrays import metadata
 from keras_trim.storage.container import Writer
 
 _VERSION = 1
-_MOST_JSON = 1 << 24  # bytes; the graph of a model with a thousand layers has some 300,000
+_MOST_JSON = 1 << 24  # bytes; a model with a thousand layers takes about 300,000
 _MOST_NODES = 1 << 14
 _MOST_AXES = 16
-_DEEPEST = 32  # of the structure of inputs and outputs
+_DEEPEST = 32  # nesting of inputs, outputs and fields
 _KEYS = {"version", "nodes", "inputs", "outputs", "input_specs", "output_dtypes",
          "input_structure", "output_structure", "num_values"}  # fmt: skip
 _GRAPH = "graph"
-# Fields whose names in files, which stay, are others.
+# Fields that keep their old names in files.
 _FILE_NAMES = {("Convolution", "input_dilation"): "spread", ("Pool", "pad_value"): "outside"}
 _DTYPES = ("float16", "bfloat16", "float32", "float64", "bool", "int8", "int16", "int32", "int64",
            "uint8", "uint16", "uint32", "uint64")  # fmt: skip
@@ -36,9 +36,9 @@ def save_graph(graph, path):
     """Writes a graph.
 
     Raises:
-        ValueError: if the path does not end in `.engine`, a node is a call of Keras, or the graph
-            is larger than `load_graph` takes.
-        OSError: if it cannot be written; a file that was there stays as it was.
+        ValueError: if the path does not end in `.engine`, a node calls Keras, or the graph is
+            larger than `load_graph` accepts.
+        OSError: if the file cannot be written; an existing file stays unchanged.
     """
     path = pathlib.Path(path)
     if path.suffix != ".engine":
@@ -91,7 +91,7 @@ def save_graph(graph, path):
 
 
 def _encode(value):
-    """JSON has neither tuples nor infinities."""
+    """A value as JSON, which has neither tuples nor infinities."""
     if isinstance(value, tuple):
         return {"tuple": [_encode(item) for item in value]}
     if isinstance(value, list):
@@ -127,10 +127,10 @@ def load_graph(path, max_bytes=None):
 
     Args:
         path: Path.
-        max_bytes: Integer. How many bytes the file may decode to, as `load_arrays` has it.
+        max_bytes: Integer. How many bytes the file may decode to, as for `load_arrays`.
 
     Raises:
-        FormatError: if the file is damaged, or is not an engine's.
+        FormatError: if the file is damaged, or does not hold an engine.
         OSError: if it cannot be read.
     """
     arrays = load_arrays(path, max_bytes)
@@ -158,7 +158,7 @@ def _graph(head, arrays):
     """The graph that a file describes.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if the description is not valid.
     """
     require(isinstance(head, dict) and set(head) == _KEYS, "its graph has other fields")
     require(head["version"] == _VERSION, f"its version is {head['version']!r:.20}, not {_VERSION}")
@@ -200,7 +200,7 @@ def _graph(head, arrays):
 
 
 def _node(number, node, arrays):
-    """One operation; takes its arrays out of `arrays`."""
+    """One node; removes its arrays from `arrays`."""
     require(isinstance(node, list) and len(node) == 5, f"operation {number} is of another form")
     kind, fields, inputs, outputs, name = node
     require(isinstance(kind, str) and kind in OPERATIONS, f"it has no operation {kind!r:.100}")
@@ -253,7 +253,7 @@ def _specs(specs):
 
 
 def _structure(encoded, count):
-    """The structure of inputs or outputs, which has each of the numbers below `count` once."""
+    """The structure of inputs or outputs; must have each number below `count` once."""
     leaves = []
 
     def decode(part, depth):

@@ -1,4 +1,4 @@
-"""Checks of the fields of operations: a file may hold anything."""
+"""Checks the fields of operations, because files are not trusted."""
 
 import dataclasses
 
@@ -12,9 +12,9 @@ def require(condition, message):
 
 
 def require_types(operation):
-    """Raises ValueError unless each field of an operation is of the type that it is declared as.
+    """Raises ValueError unless each field of an operation has its declared type.
 
-    Numbers with a fraction may be integers, too.
+    Float fields may hold integers, too.
     """
     for field in dataclasses.fields(operation):
         value, declared = getattr(operation, field.name), field.type
@@ -27,7 +27,7 @@ def require_types(operation):
 
 
 def require_weights(array, *shape):
-    """Raises ValueError unless an array is of float32 and of a shape, in which None is any size."""
+    """Raises ValueError unless an array is float32 and has this shape; None is any size."""
     fits = (
         isinstance(array, np.ndarray)
         and array.dtype == np.float32
@@ -38,7 +38,7 @@ def require_weights(array, *shape):
 
 
 def require_integers(values, count, least):
-    """Raises ValueError unless there are `count` integers of at least `least`, and none is huge."""
+    """Raises ValueError unless `values` has `count` integers from `least` up to 2**24 - 1."""
     fits = (
         isinstance(values, tuple)
         and (count is None or len(values) == count)
@@ -48,7 +48,7 @@ def require_integers(values, count, least):
 
 
 def require_padding(padding):
-    """Raises ValueError unless there is a known padding for each of two axes."""
+    """Raises ValueError unless `padding` has a valid padding for each of two axes."""
     require(isinstance(padding, tuple) and len(padding) == 2, "padding must have two axes")
     for axis in padding:
         if axis not in ("valid", "same", "causal"):
@@ -56,6 +56,6 @@ def require_padding(padding):
 
 
 def require_number(value):
-    """Raises ValueError unless a value is a float, or an integer that is no larger than those."""
+    """Raises ValueError unless a value is a float, or an integer of at most 63 bits."""
     is_number = type(value) is float or (type(value) is int and abs(value) < 1 << 63)
     require(is_number, f"expected a number. Received: {value!r:.100}")

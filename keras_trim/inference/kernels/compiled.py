@@ -1,7 +1,7 @@
-"""Compiled functions that Python calls, kept for the next process.
+"""Compiles functions that Python calls, and caches them for later processes.
 
-Numba's own cache is a folder beside the source or in the user's home, without which it fails. It
-looks at one source file only, and it believes what it finds.
+Numba's own cache needs a folder beside the source or in the user's home, and fails without one. It
+tracks one source file only, and trusts whatever it finds.
 """
 
 import functools
@@ -17,7 +17,7 @@ from keras_trim.inference import caches
 
 
 class KernelCache(NullCache):
-    """Keeps the compiled code of one function; Numba asks it before it compiles.
+    """Caches the compiled code of one function; Numba consults it before compiling.
 
     Args:
         function: Python function.
@@ -38,7 +38,7 @@ class KernelCache(NullCache):
             return None
         try:
             result = CompileResult._rebuild(target_context, *pickle.loads(content))
-        except Exception:  # of code that this build of Numba cannot read
+        except Exception:  # this build of Numba cannot read it
             return None
         caches.count(loaded=1)
         return result
@@ -53,13 +53,13 @@ class KernelCache(NullCache):
 
 
 def compiled(function=None, nogil=True):
-    """Compiles a function when it is first called, unless a process before has.
+    """Compiles a function on its first call, unless an earlier process has cached it.
 
-    It is for those that Python calls; what they call is compiled with them.
+    Use it for functions that Python calls; functions that these call are compiled with them.
 
     Args:
-        function: Python function, where this decorates without arguments.
-        nogil: Boolean. Whether other threads may run Python meanwhile, which takes time to allow.
+        function: Python function, when used as a decorator without arguments.
+        nogil: Boolean. Whether to release the GIL, which takes time.
     """
     if function is None:
         return functools.partial(compiled, nogil=nogil)

@@ -1,24 +1,24 @@
 """The instructions of a program: each declared once, with its operands by name.
 
-All else derives from these declarations: `Builder.emit` checks operands against them, kernels find
-the operand `x` at `INSTRUCTION.at.x`, the interpreter dispatches by `code`, and the dump of a
-program prints operands by their names.
+Everything else derives from these declarations: `Builder.emit` checks operands against them,
+kernels find the operand `x` at `INSTRUCTION.at.x`, the interpreter dispatches by `code`, and the
+dump of a program prints operands by name.
 
-An operand is one integer. `name:arena` is a place in the activations, `name:constants`,
-`name:index` and `name:short_index` are places in the pools of constants (float32, int32, uint16),
-and a bare `name` is a number. `?` marks operands that may be left out, and then are 0; `name[8]` is
-that many integers in a row. Factors are float32. Distances and sizes are in floats.
+An operand is one integer. `name:arena` is a place in the arena. `name:constants`, `name:index` and
+`name:short_index` are places in the constant pools (float32, int32, uint16). A bare `name` is a
+number. `?` marks an optional operand, 0 if left out. `name[8]` is eight integers in a row. Factors
+are float32. Distances and sizes are in floats.
 """
 
 import dataclasses
 import re
 import types
 
-OPERANDS = 40  # integers of an instruction, its code the first
-FACTORS = 4  # float32 of an instruction
+OPERANDS = 40  # integers per instruction, including its code, the first
+FACTORS = 4  # float32 per instruction
 AXES = 8  # of the instructions over strided axes
 
-INSTRUCTIONS = []  # by their codes
+INSTRUCTIONS = []  # indexed by code
 _KERNELS = {}  # name of an instruction -> compiled function
 _WORD = re.compile(r"(\w+?)(?:\[(\d+)\])?(?::(arena|constants|index|short_index))?(\?)?")
 
@@ -30,7 +30,7 @@ class Operand:
     Args:
         name: String.
         kind: String, "arena", "constants", "index", "short_index" or "number".
-        count: Integer. How many integers it is.
+        count: Integer. How many integers it has.
         is_optional: Boolean. Whether it may be left out.
     """
 
@@ -50,9 +50,9 @@ class Instruction:
         does: String. What it computes.
         operands: Tuple of `Operand`.
         factors: Tuple of strings.
-        at: Module: the column of each operand in its row, and of each factor in that of factors.
-            Numba compiles attributes of a module as numbers; of a named tuple, it would build all
-            of it for each of them.
+        at: Module. The column of each operand in its row, and of each factor in the row of factors.
+            Numba compiles a module's attributes to constants. With a named tuple, it would build
+            the whole tuple for each access.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Instruction:
     at: types.ModuleType
 
     def encode(self, values):
-        """The operands and factors of one instruction, in order.
+        """Returns the operands and factors of one instruction, in order.
 
         Args:
             values: Dictionary, name -> operand or factor.
@@ -72,7 +72,7 @@ class Instruction:
             `(operands, factors)`, lists.
 
         Raises:
-            TypeError: if a name is unknown or missing, or a list is of another length.
+            TypeError: if a name is unknown or missing, or a list has the wrong length.
         """
         values, operands = dict(values), []
         for operand in self.operands:
@@ -98,7 +98,7 @@ class Instruction:
         return operands, factors
 
     def decode(self, row, factors):
-        """Name -> value, of a row of the table and its factors: for a dump."""
+        """Maps names to values, for a row of the table and its factors; used by dumps."""
         values = {}
         for operand in self.operands:
             first = getattr(self.at, operand.name)
@@ -118,7 +118,7 @@ def executes(instruction):
 
 
 def kernel_of(instruction):
-    """The function registered for an instruction; `None` if there is none."""
+    """Returns the function registered for an instruction, or `None`."""
     return _KERNELS.get(instruction.name)
 
 
@@ -146,11 +146,11 @@ def _instruction(name, does, words, factors=""):
     return instruction
 
 
-# Operands that several instructions begin with.
+# Operands that several instructions share.
 _PLANES = """
     x:arena x_sample x_plane y:arena y_sample y_plane batch channels height width"""
-# `values` are the weights of a product, `num_values` for each output, or what sums are multiplied
-# with, one number per pixel.
+# `values` are the weights of a product, `num_values` per output channel, or the factors of a sum,
+# one per pixel.
 _WINDOWS = f"""{_PLANES}
     multiplier out_height out_width top left stride_y stride_x kind taps values:constants num_values
     bias:constants flags"""
@@ -273,10 +273,10 @@ TAKE_INPUT = _instruction(
     "y = the array whose address stands at source; checks tell whether it is finite",
     "source:arena y:arena size checks:arena",
 )
-# Lists of instructions that a thread runs alone, for one band of an image after the other, or one
-# branch of a network. Their rows come after those of the program, once for each thread, as what
-# is between them is in memory of its own. `one` is the number of threads that share a task, an
-# operand so that the compiler does not know it: it would compile all kernels once more.
+# A task is a list of instructions that one thread runs alone: for a band of an image, or for a
+# branch of a network. Their rows follow those of the program, once per thread, because each thread
+# keeps intermediate values in its own memory. `one` is the number of threads that share a task. It
+# is an operand to hide its value from the compiler, which would compile all kernels a second time.
 _MOST_TASKS = OPERANDS - 6
 TASKS = _instruction(
     "tasks",

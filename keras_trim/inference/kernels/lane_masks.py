@@ -1,7 +1,7 @@
-"""Windows that reach over the edges of an image: masks in place of padding.
+"""Lane masks in place of padding, for windows that cross the edges of an image.
 
 A mask per tap and vector leaves out the lanes that read outside of the image. So nothing has to be
-padded, and lines of the image may lie one after the other, without gaps between them.
+padded, and lines of the image can be contiguous.
 """
 
 import functools
@@ -12,17 +12,17 @@ from numba import types
 
 from keras_trim.inference.kernels.llvm import I32, I64, LANES, Body, loop, outlined
 
-MOST_MASKS = 1 << 22  # bits, of an instruction
+MOST_MASKS = 1 << 22  # bits per instruction
 _I16 = ir.IntType(16)
 
 
 def masks_of_taps(height, width, offsets, lines):
-    """Which lanes of the vectors of a plane read inside of the image, for each tap.
+    """Finds, for each tap, which lanes of the vectors of a plane read inside of the image.
 
     Args:
         height, width: Integers, of the image.
-        offsets: Array of integers, (taps, 2): how many lines and columns from a pixel a tap reads.
-        lines: Integer. How many lines the plane has.
+        offsets: Array of integers, (taps, 2). How many lines and columns from a pixel a tap reads.
+        lines: Integer. Lines of the plane.
 
     Returns:
         `(shifts, masks)`: int64, (taps,), how many pixels from a pixel of the image a tap reads;
@@ -37,7 +37,7 @@ def masks_of_taps(height, width, offsets, lines):
 
 
 def mask_at(body, masks, number):
-    """The lanes of a mask among those at an address."""
+    """Loads mask `number` of those at an address, as lanes."""
     bits = body.scalar_at(masks, number, _I16)
     if LANES < 16:
         bits = body.b.trunc(bits, ir.IntType(LANES))
@@ -46,13 +46,13 @@ def mask_at(body, masks, number):
 
 @functools.cache
 def pack_inside():
-    """Makes `kernel(target, x, starts, count, stride, vectors, masks, taps, per_tap, tap)`: copies
-    columns to one place, zeros where they are outside of the image.
+    """Makes `kernel(target, x, starts, count, stride, vectors, masks, taps, per_tap, tap)`: packs
+    columns into one place, with zeros outside of the image.
 
     Addresses: `target`, where columns of `vectors` vectors are written `stride` bytes apart; `x`,
-    float32, read only inside; `starts`, int32, (count,), where each column begins in x, in floats;
-    `masks`, uint16, `per_tap` of them for each of `taps` taps. Columns are of one tap after the
-    other, the first of `tap`.
+    float32, read only inside of the image; `starts`, int32, (count,), where each column begins in
+    x, in floats; `masks`, uint16, `per_tap` of them for each of `taps` taps. The first column is of
+    `tap`, and each further one of the next tap, cyclically.
     """
 
     def build(function):
@@ -94,12 +94,12 @@ def pack_inside():
 def pack_lines():
     """Makes `kernel(target, x, plane, channels, line, lines, above, inside, vectors, masks)`.
 
-    It copies lines of each of `channels` planes, `plane` bytes apart, one line of `vectors` vectors
-    after the other: `above` lines of zeros, `inside` lines of the image, which are `line` bytes
-    apart there, and zeros again, `lines` in all.
+    It packs lines of `channels` planes, which are `plane` bytes apart. Of each plane it writes
+    `lines` lines of `vectors` vectors: `above` lines of zeros, `inside` lines of the image, which
+    are `line` bytes apart there, then zeros again.
 
-    Addresses: `target`; `x`, float32, where the vectors of the first line of zeros would begin;
-    `masks`, uint16, (vectors,), which lanes of a line are pixels. No others are read.
+    Addresses: `target`; `x`, float32, where the first line would begin, even if it is one of zeros;
+    `masks`, uint16, (vectors,), which lanes of a line are pixels. Other lanes are not read.
     """
 
     def build(function):

@@ -1,7 +1,7 @@
-"""What Numba lacks: vectors that stay in registers. The tools that kernels write LLVM code with.
+"""Tools to write kernels in LLVM IR, with what Numba lacks: vectors that stay in registers.
 
-Kernels take addresses, integers (`array.ctypes.data`), so that they can be handed a place inside of
-one large buffer.
+Kernels take addresses as integers (`array.ctypes.data`), so callers can pass places inside of one
+large buffer.
 """
 
 import llvmlite.binding
@@ -14,13 +14,15 @@ F32, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 
 
 def _features():
-    """What Numba compiles for: this machine, unless NUMBA_CPU_FEATURES says "+avx2,+fma"."""
+    """Returns the CPU features that Numba compiles for: this machine's, unless NUMBA_CPU_FEATURES
+    names others, as in "+avx2,+fma".
+    """
     if config.CPU_FEATURES is None:
         return llvmlite.binding.get_host_cpu_features()
     asked = {name[1:]: name[0] == "+" for name in config.CPU_FEATURES.split(",") if name}
     here = llvmlite.binding.get_host_cpu_features()
     missing = [name for name, is_on in asked.items() if is_on and not here.get(name, True)]
-    if missing:  # the first such instruction would end the process
+    if missing:  # the first such instruction would crash the process
         raise ImportError(
             "This processor lacks what kernels are compiled for: unset NUMBA_CPU_FEATURES, or name "
             f"what all of your machines have. Received: {config.CPU_FEATURES}, without {missing}"
@@ -29,7 +31,7 @@ def _features():
 
 
 def _vector_shape():
-    """Floats per vector and number of vector registers."""
+    """Returns the floats per vector and the number of vector registers."""
     features = _features()
     if features.get("avx512f"):
         return 16, 32
@@ -39,16 +41,16 @@ def _vector_shape():
 
 
 LANES, REGISTERS = _vector_shape()
-LINE = 16  # floats, of a cache and, at most, of a vector
-# Bytes from the weights at hand to those that are asked for: a processor fetches ahead of a stream
-# on its own, but stops at the end of each page. Dense rows need so many lines that asking for them
-# takes longer than it saves.
+LINE = 16  # floats of a cache line and, at most, of a vector
+# How many bytes ahead of the current weights to prefetch. A processor prefetches streams on its
+# own, but stops at the end of each page. Dense rows need so many lines that prefetching them costs
+# more than it saves.
 AHEAD = 4096
 FIRST, CLIP, RESIDUAL = 1, 2, 4  # flags: start from the bias; clip the sums; add a residual
 
 
 def outlined(name, operand_types, build):
-    """An intrinsic that calls a function of its own, which is long, and called from many places."""
+    """Returns an intrinsic that calls a separate function, for long code with many callers."""
     count = len(operand_types)
 
     def codegen(context, builder, signature, arguments):
@@ -71,7 +73,7 @@ def outlined(name, operand_types, build):
 
 
 class Body:
-    """Writes the code of a kernel in LLVM's language."""
+    """Builds the LLVM IR of a kernel."""
 
     def __init__(self, function):
         self.function = function
@@ -97,7 +99,7 @@ class Body:
         return self.b.load(self.b.gep(pointer, [index]))
 
     def at(self, base, offset=0):
-        """A pointer to the vector at `base + offset` bytes."""
+        """Returns a pointer to the vector at `base + offset` bytes."""
         where = self.b.add(base, I64(offset) if isinstance(offset, int) else offset)
         return self.b.inttoptr(where, self.vector.as_pointer())
 
@@ -105,7 +107,7 @@ class Body:
         return self.b.load(self.at(base, offset), align=4)
 
     def load_where(self, lanes, base, offset=0):
-        """Zero in lanes that are not of the mask, whose memory is not touched."""
+        """Loads the lanes of a mask. Other lanes are zero, and their memory is not touched."""
         mask = ir.VectorType(ir.IntType(1), LANES)
         pointer = self.at(base, offset)
         kind = ir.FunctionType(self.vector, [pointer.type, I32, mask, self.vector])
@@ -118,11 +120,11 @@ class Body:
         self.b.store(value, self.at(base, offset), align=4)
 
     def store_first(self, value, count, base, offset=0):
-        """As the function of that name."""
+        """Like the function of the same name."""
         store_first(self.b, value, count, self.at(base, offset))
 
     def fetch(self, base, offset=0, to_write=False):
-        """Asks for a cache line that will be read, or written."""
+        """Prefetches a cache line that will be read or written."""
         kind = ir.FunctionType(ir.VoidType(), [self.vector.as_pointer(), I32, I32, I32])
         prefetch = cgutils.get_or_insert_function(self.b.module, kind, "llvm.prefetch.p0")
         all_levels, data = I32(3), I32(1)
@@ -132,7 +134,7 @@ class Body:
         return self.b.call(self._fma, [a, b, c])
 
     def joined(self, kind, total, value):
-        """The "sum" or, with NaN as the largest, "maximum" of two vectors."""
+        """Returns the "sum" or "maximum" of two vectors; NaN counts as the largest."""
         if total is None:
             return value
         if kind == "sum":
@@ -143,7 +145,7 @@ class Body:
         return self.b.select(is_nan, total, picked)
 
     def reduced(self, kind, value):
-        """The "sum" or "maximum" of the lanes of a vector."""
+        """Returns the "sum" or "maximum" of a vector's lanes."""
         half = LANES // 2
         while half:
             lanes = ir.Constant(ir.VectorType(I32, LANES), [i ^ half for i in range(LANES)])
@@ -164,7 +166,7 @@ class Body:
         return merged
 
     def plus_if(self, values, condition, load):
-        """The values, plus those of `load()` if a condition holds; opens new blocks."""
+        """Returns the values, plus those of `load()` if a condition holds; opens new blocks."""
         before = self.b.block
         add, added = self.blocks("add", "added")
         self.b.cbranch(condition, add, added)
@@ -175,7 +177,7 @@ class Body:
         return self.merge(before, values, add, totals)
 
     def clipped(self, values, flags, low, high):
-        """The values, clipped if the flag `CLIP` is set; opens new blocks."""
+        """Returns the values, clipped if the flag `CLIP` is set; opens new blocks."""
         before = self.b.block
         clip, done = self.blocks("clip", "clipped")
         self.b.cbranch(self.has(flags, CLIP), clip, done)
@@ -220,17 +222,16 @@ def splat(b, scalar, kind=F32):
 
 
 def first_lanes(b, count):
-    """A mask of the first `count` lanes; none if it is negative."""
+    """Returns a mask of the first `count` lanes, of none if `count` is negative."""
     lanes = ir.Constant(ir.VectorType(I32, LANES), list(range(LANES)))
     count = b.select(b.icmp_signed("<", count, I64(LANES)), count, I64(LANES))
     return b.icmp_signed("<", lanes, splat(b, b.trunc(count, I32), I32))
 
 
 def store_first(b, value, count, pointer):
-    """Stores the first `count` lanes: all if it is more than there are, none if it is negative.
+    """Stores the first `count` lanes: all if `count` exceeds LANES, none if it is negative.
 
-    Opens new blocks where there is no AVX-512: AVX2's masked store takes a dozen cycles on some
-    processors.
+    Opens new blocks without AVX-512: AVX2's masked store takes a dozen cycles on some processors.
     """
     if LANES == 16:
         _store_where(b, first_lanes(b, count), value, pointer)
@@ -246,7 +247,7 @@ def store_first(b, value, count, pointer):
     b.position_at_end(some)
     count = b.select(b.icmp_signed("<", count, I64(0)), I64(0), count)
     base, left, half = b.ptrtoint(pointer, I64), value, LANES // 2
-    while half:  # the lanes of each bit of the count
+    while half:  # one store per bit of the count
         is_set = b.icmp_unsigned("!=", b.and_(count, I64(half)), I64(0))
         kind, places = ir.VectorType(F32, half), ir.VectorType(I32, half)
         low, high = (

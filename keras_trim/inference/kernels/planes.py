@@ -1,29 +1,27 @@
-"""Where the planes lie that a kernel works on one after the other. A *plane* is one channel of one
-image.
-"""
+"""Locates the planes that a kernel works on. A *plane* is one channel of one image."""
 
 from numba import njit
 
 from keras_trim.inference.kernels.instructions import PAD
 
-# They are the first operands of all instructions on planes, in the same columns.
+# All instructions on planes begin with the same operands, in the same columns.
 AT = PAD.at
 
 
 @njit(nogil=True, boundscheck=False)
 def place(p, plane, multiplier):
-    """Where the plane of the output with a number lies, and the one of the input it is made of.
+    """Locates an output plane and the input plane it is computed from.
 
     Args:
-        p: The operands.
-        plane: Integer, counted through all samples.
-        multiplier: Integer. Planes of the output per plane of the input.
+        p: The instruction's operands.
+        plane: Integer. The output plane, counted through all samples.
+        multiplier: Integer. Output planes per input plane.
 
     Returns:
-        `(x, y, channel)`: two places in the arena, and the channel of the output.
+        `(x, y, channel)`: the places of both planes in the arena, and the output channel.
     """
     channels = p[AT.channels] * multiplier
-    # A small plane takes no longer than a few divisions.
+    # Avoids divisions: a few of them take as long as computing a small plane.
     sample = plane // channels if plane >= channels else 0
     channel = plane - sample * channels
     source = channel if multiplier == 1 else channel // multiplier

@@ -1,15 +1,15 @@
-"""One compiled function that calls one of several: Numba compiles no table of functions."""
+"""A compiled function that dispatches to one of several: Numba compiles no table of functions."""
 
 from numba import njit
 
 
 def switch(parameters, cases):
-    """Makes `function(key, *parameters)`, which calls the case of a key.
+    """Makes `function(key, *parameters)`, which calls the case of `key`.
 
     Args:
         parameters: String, the names of the parameters of all cases: "x, y, count".
-        cases: Dictionary, integer -> compiled function or intrinsic. The last one also runs for all
-            keys that there is no case for.
+        cases: Dictionary, integer -> compiled function or intrinsic. The last one also handles all
+            keys without a case.
     """
     functions = {f"case_{key}": function for key, function in cases.items()}
     *tested, last = cases

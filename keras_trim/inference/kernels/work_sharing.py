@@ -1,9 +1,9 @@
-"""Threads that compute one program together: who does what, and when all of it is done.
+"""Shares the work of one program among threads: who computes what, and when all of it is done.
 
-The caller's thread leads. It goes from one instruction to the next, and its helpers follow as they
-can: the work of an instruction is in pieces, which each thread takes until none are left, and the
-leader goes on when those that were taken are done. So it never waits for a helper that holds none
-because it sleeps or another process has its core.
+The caller's thread leads: it steps through the instructions, and helpers follow as they can. The
+work of an instruction is split into pieces, and threads take pieces until none are left. The leader
+moves on once all taken pieces are done. So it never waits for a helper that holds no piece because
+it sleeps or has lost its core to another process.
 """
 
 import os
@@ -21,27 +21,26 @@ _yield_processor = types.ExternalFunction(
 _sleep = types.ExternalFunction("usleep", types.int32(types.uint32))
 _CAN_SLEEP = os.name != "nt"  # where the shortest sleep may take 15 ms
 
-# How often to look for what is waited for. Then others may have the core, some 50 microseconds; and
-# then it is left to them, as a thread that has work to do may have lost its core to another process
-# and moves to one that is idle.
+# A waiting thread spins, then yields its core (for some 50 us), then sleeps. Sleep frees the core
+# for a thread that has work to do but lost its own core to another process.
 _SPINS, _YIELDS, _SLEEP = 2000, 500, 20  # the last in microseconds
-_IDLE_SPINS = 200_000  # some 100 microseconds, in which a helper sleeps not: waking takes as long
+_IDLE_SPINS = 200_000  # an idle helper spins for some 100 us before it sleeps: waking takes as long
 
-# Places in the array of int64 by which threads agree. What different threads write lies on cache
-# lines of its own, and two of them apart, as processors load these in pairs. A *turn* is the number
-# of an instruction in the order of execution; the turn that is on is in the upper bits of its
-# element, the instruction in the lower ones.
+# Places in the int64 array through which threads synchronize. Elements that different threads write
+# are at least two cache lines apart, because processors load lines in pairs. A *turn* is the number
+# of an instruction in the order of execution. `_TURN` holds the current turn in its upper bits, the
+# instruction in its lower bits.
 _TURN, _IS_RUNNING = 0, 1
 _OF_THREADS, _PER_THREAD = 16, 48  # for each thread:
-# The pieces taken of its share, in the lower bits, in the turn that is named in the upper ones, or
-# none in a later one.
+# The number of pieces taken of its share, in the lower bits, and the turn that this number is for,
+# in the upper bits. In a later turn none are taken yet.
 _TAKEN = 0
-# The pieces that it has done in all turns, for which the leader looks; it alone writes them.
+# The number of pieces it has done in all turns. Only the thread writes it; the leader reads it.
 _DONE = 16
-# What it alone has to do with, but for its sleep. The leader knows how many pieces there are in all
-# turns, and were before this one.
+# Private to the thread, except `_IS_ASLEEP`. The leader uses the last two: the number of pieces in
+# all turns so far, and before the current turn.
 _IS_ASLEEP, _MY_TURN, _HOLDS, _PIECES, _PIECES_BEFORE = range(32, 37)
-_ALONE = _OF_THREADS + _PER_THREAD  # what one thread needs
+_ALONE = _OF_THREADS + _PER_THREAD  # size of the array for a single thread
 _TURN_BITS = 32
 
 
@@ -80,7 +79,7 @@ def _atomic_store(ordering):
 
 
 atomic_store = _atomic_store("seq_cst")
-# After all that this thread wrote before, but it need not wait until others can see it.
+# Ordered after this thread's earlier writes, but does not wait until other threads can see it.
 release = _atomic_store("release")
 
 
@@ -99,16 +98,16 @@ def atomic_replace(typing_context, array, index, old, new):
 
 
 def make_control(num_threads):
-    """The array by which threads agree."""
+    """Creates the array through which threads synchronize."""
     control = aligned_zeros(_OF_THREADS + (_PER_THREAD + _ALONE) * num_threads, np.int64)
     for thread in range(num_threads):
-        control[_OF_THREADS + _PER_THREAD * thread + _IS_ASLEEP] = 1  # helpers sleep at first
+        control[_OF_THREADS + _PER_THREAD * thread + _IS_ASLEEP] = 1  # helpers start asleep
     return control
 
 
 @njit(nogil=True)
 def control_alone(control, thread, num_threads):
-    """The part of the array by which a thread agrees with itself: for work that it does alone."""
+    """Returns a thread's own control array, for work that it does alone."""
     begin = _OF_THREADS + _PER_THREAD * num_threads + _ALONE * thread
     return control[begin : begin + _ALONE]
 
@@ -129,7 +128,7 @@ def _wait(spins):
 
 @compiled
 def begin_run(control, num_threads):
-    """Lets helpers look for instructions until `end_run`; returns whether any of them sleeps."""
+    """Has helpers poll for instructions until `end_run`; returns whether any of them sleeps."""
     atomic_store(control, _IS_RUNNING, 1)
     for thread in range(1, num_threads):
         if atomic_load(control, _of_thread(thread, _IS_ASLEEP)):
@@ -139,7 +138,7 @@ def begin_run(control, num_threads):
 
 @compiled
 def end_run(control):
-    """Lets helpers sleep."""
+    """Lets helpers go to sleep."""
     atomic_store(control, _IS_RUNNING, 0)
 
 
@@ -150,13 +149,13 @@ def is_asleep(control, thread):
 
 @compiled
 def note_woken(control, thread):
-    """Keeps others from waking a helper that has been told, but may take a while to come."""
+    """Marks a signaled helper as awake: it may respond late, and must not be woken twice."""
     atomic_store(control, _of_thread(thread, _IS_ASLEEP), 0)
 
 
 @njit(nogil=True)
 def lead(control, instruction):
-    """Begins an instruction. What was taken of the one before has to be done."""
+    """Begins an instruction. All pieces taken of the previous one must be done."""
     turn = (control[_TURN] >> _TURN_BITS) + 1
     control[_of_thread(0, _MY_TURN)] = turn << _TURN_BITS
     control[_of_thread(0, _PIECES_BEFORE)] = control[_of_thread(0, _PIECES)]
@@ -165,7 +164,7 @@ def lead(control, instruction):
 
 @njit(nogil=True)
 def wait_for_helpers(control, num_threads):
-    """Returns when what helpers have taken of an instruction is done; the leader found no more."""
+    """Waits for the pieces that helpers have taken, after the leader has found no more to take."""
     spins = 0
     while True:
         done = 0
@@ -179,7 +178,7 @@ def wait_for_helpers(control, num_threads):
 
 @njit(nogil=True)
 def follow(control, thread):
-    """Returns the instruction that is next for a helper, or -1 if it should go to sleep."""
+    """Returns a helper's next instruction, or -1 if the helper should go to sleep."""
     asleep, my_turn = _of_thread(thread, _IS_ASLEEP), _of_thread(thread, _MY_TURN)
     atomic_store(control, asleep, 0)
     spins, idle_spins = 0, 0
@@ -200,32 +199,34 @@ def follow(control, thread):
                 atomic_store(control, asleep, 1)
                 if not atomic_load(control, _IS_RUNNING):
                     return -1
-                # A run began, perhaps before its leader could see that this thread sleeps.
+                # A run has begun, and its leader may not have seen that this thread was asleep.
                 atomic_store(control, asleep, 0)
                 idle_spins = 0
 
 
 @njit(nogil=True)
 def share(count, thread, num_threads):
-    """The range of `count` items that a thread computes: its first, and the next thread's first."""
+    """Returns the range `(begin, end)` of `count` items that a thread computes."""
     return count * thread // num_threads, count * (thread + 1) // num_threads
 
 
 @njit(nogil=True)
 def take(control, count, size, thread, num_threads):
-    """The next items for a thread, out of `count` that all share: up to `size` of them, or fewer if
-    there are few for all. Those it was given before are done.
+    """Marks a thread's previous range of items as done, and returns its next one.
 
-    Each thread goes through a share of its own, which often is in its cache. Then it takes from
-    those of the others, which something may have held up: half of the work for each of two threads
-    is not half of the time if another process runs.
+    The range has up to `size` of the `count` items that all threads share, fewer if there are few
+    for all.
 
-    All threads have to call it with the same `count` and `size` until it gives them nothing. A
-    thread that holds nothing may write nowhere: the leader may be past this instruction already,
-    and any memory in use for another.
+    Each thread goes through its own share first, which often is in its cache. Then it takes from
+    the shares of others, which may be delayed: half of the work for each of two threads is not half
+    of the time if another process runs.
+
+    All threads must call this with the same `count` and `size` until it returns an empty range. A
+    thread that holds no range must not write anything: the leader may be past this instruction, and
+    all memory may be in use for another one.
 
     Returns:
-        `(begin, end)`, both the same if nothing is left.
+        `(begin, end)`, equal if nothing is left.
     """
     holds = _of_thread(thread, _HOLDS)
     if control[holds]:
@@ -242,8 +243,8 @@ def take(control, count, size, thread, num_threads):
         taken = _of_thread(owner, _TAKEN)
         while True:
             before = atomic_load(control, taken)
-            # In an earlier turn, none of this one. In a later one, which a thread that is late may
-            # find, the difference is far above any number of pieces.
+            # An earlier turn: none of this turn are taken. A later turn, which a late thread may
+            # find: the difference is far above any number of pieces.
             count_taken = max(before - turn, 0)
             piece = first + count_taken
             if piece >= last:

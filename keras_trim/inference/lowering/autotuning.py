@@ -1,9 +1,9 @@
-"""Lowers the candidates for a layer, and keeps the one that a tuner finds to be the fastest."""
+"""Lowers the candidates for a layer, and keeps the one that the tuner finds fastest."""
 
 from keras_trim.inference.lowering.tuner import evict_caches
 from keras_trim.inference.program.builder import Builder
 
-_MOST_BYTES = 1 << 28  # of the weights of candidates that are measured at a time
+_MOST_BYTES = 1 << 28  # of weights of the candidates in one benchmark
 
 
 def select(builder, candidates, lower, workload, x, is_repeated=False):
@@ -11,15 +11,14 @@ def select(builder, candidates, lower, workload, x, is_repeated=False):
 
     Args:
         builder: `Builder`.
-        candidates: List of strings or other data whose `repr` tells them apart.
-        lower: Function `(candidate, builder)` that appends its instructions.
-        workload: Tuple. What layers have in common that are measured once for all of them, as
-            `Tuner.known` has it.
+        candidates: List of strings or other data with distinct `repr`.
+        lower: Function `(candidate, builder)` that appends the candidate's instructions.
+        workload: Tuple. The workload key, as for `Tuner.known`.
         x: `Tensor`, the input of the layer.
-        is_repeated: Boolean, as of `Tuner.benchmark`.
+        is_repeated: Boolean, as for `Tuner.benchmark`.
 
     Returns:
-        Pair: the candidate, and what `lower` returned for it.
+        Pair: the candidate, and the result of `lower` for it.
     """
     tuner = builder.tuner
     candidates = tuner.admit(workload, list(candidates))
@@ -29,14 +28,15 @@ def select(builder, candidates, lower, workload, x, is_repeated=False):
         try:
             fastest = _measured(builder, candidates, lower, x, is_repeated)
             tuner.note(workload, candidates, fastest)
-        except ValueError:  # not all of them fit into the memory that is allowed
+        except ValueError:  # the candidates do not all fit the memory limit
             fastest = candidates[0]
     return fastest, lower(fastest, builder)
 
 
 def _measured(builder, candidates, lower, x, is_repeated):
-    """The fastest candidate: of the first, as many as may take memory at once, then of that and the
-    others.
+    """Measures candidates and returns the fastest.
+
+    Each benchmark has the fastest so far and as many others as memory allows.
     """
     tuner, left = builder.tuner, list(candidates)
     while len(left) > 1:
@@ -45,7 +45,7 @@ def _measured(builder, candidates, lower, x, is_repeated):
         for candidate in left:
             if len(ends) > 3 and trial.num_bytes > _MOST_BYTES:
                 break
-            trial.forget_copies()  # each candidate makes its own
+            trial.forget_copies()  # each candidate makes its own copies
             lower(candidate, trial)
             ends.append(trial.num_instructions)
         program = trial.finish([], [])

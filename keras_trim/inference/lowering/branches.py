@@ -1,8 +1,8 @@
 """Branches of a network: chains of layers that take the same tensor.
 
-Threads share out the work of each layer (intra-op), whose first 1x1 convolutions are computed as
-one, or they share out the branches (inter-op). Then what lies between the layers of a branch stays
-in the caches of one core, and one core reads their weights.
+Threads share out the work of each layer (intra-op), with the first 1x1 convolutions fused, or they
+share out the branches (inter-op). With inter-op threads, tensors between the layers of a branch
+stay in the caches of one core, and only that core reads their weights.
 """
 
 import dataclasses
@@ -17,20 +17,20 @@ from keras_trim.inference.lowering.layer_tiling import lower_chain
 from keras_trim.inference.lowering.registry import lower_node
 from keras_trim.inference.program.tensors import Tensor, view_of
 
-_LEAST_WORK = 1 << 20  # products; of fewer, threads have done their parts before they could share
-_POOL = 2  # products that take as long as a pixel of a window of a pooling
-_SHARED = 1.15  # times as long, if threads have parts of a layer and not a layer
-_WORTH = 0.99  # of the time for layers that threads have parts of, to be worth measuring
-_MOST_REST = 8  # layers at the ends of branches that threads do together
+_LEAST_WORK = 1 << 20  # products; fewer are done before threads could share them out
+_POOL = 2  # products that take as long as one pixel of a pooling window
+_SHARED = 1.15  # slowdown when threads share out a layer, over each computing whole layers
+_WORTH = 0.99  # of the estimated intra-op time; inter-op must take less to be worth measuring
+_MOST_REST = 8  # layers at the ends of branches that threads compute together
 
 
 @dataclasses.dataclass
 class Fork:
-    """Chains that begin with the same value, and those that follow from them alone.
+    """Chains that take the same value, and the chains that follow from these alone.
 
     Args:
-        chains: List of lists of numbers of nodes, in an order in which they can run.
-        branches: List of lists of numbers of nodes, in an order in which they can run.
+        chains: List of lists of node numbers, in execution order.
+        branches: List of lists of node numbers, in execution order.
         users: Dictionary, value -> numbers of the nodes that take it; None stands for an output.
     """
 
@@ -40,10 +40,7 @@ class Fork:
 
 
 def forks(graph):
-    """The nodes of a graph, as `Fork`s in an order in which they can run.
-
-    Most are chains of nodes that are alone in theirs.
-    """
+    """Splits a graph into `Fork`s, in execution order. Most have a single chain."""
     found, done, heads, users, branchable = [], set(), {}, {}, set()
     for number, node in enumerate(graph.nodes):
         for value in node.inputs:
@@ -72,7 +69,7 @@ def forks(graph):
 
 
 def _branch(chain, graph, heads):
-    """A chain and all that follow from it."""
+    """Returns a chain and all chains that follow from it."""
     branch = [chain]
     for chain in branch:
         branch += heads.get(graph.nodes[chain[-1]].outputs[0], [])
@@ -86,7 +83,7 @@ def lower_branches(builder, fork, graph, values):
         builder: `Builder`.
         fork: `Fork`.
         graph: `graph.Graph`.
-        values: Dictionary, value -> `Tensor`; it gets those of the nodes.
+        values: Dictionary, value -> `Tensor`, to which the nodes' outputs are added.
     """
     links = _links(fork, graph, values) if len(fork.branches) > 1 else {}
     shares, rest = _shares(fork.branches, links, min(builder.num_threads, MOST_TASKS))
@@ -110,7 +107,7 @@ def lower_branches(builder, fork, graph, values):
 
 
 def _links(fork, graph, values):
-    """Number of a node -> its link; none if the values are not images, one by one."""
+    """Maps node numbers to their links; empty if values are not images with a batch size of 1."""
     values, links = dict(values), {}
     for chain in fork.chains:
         found = links_of([(number, graph.nodes[number]) for number in chain], values)
@@ -122,11 +119,11 @@ def _links(fork, graph, values):
 
 
 def _shares(branches, links, num_threads):
-    """Which nodes each thread computes alone, and which ones all of them compute together then.
+    """Chooses which nodes each thread computes alone, and which all threads then compute together.
 
     Returns:
-        `(shares, rest)`: for each of some threads a list of numbers, and a list of numbers; no
-        shares if they are not worth measuring.
+        `(shares, rest)`: a list of node numbers per thread that has any, and a list of node
+        numbers. There are no shares if inter-op threads are not worth measuring.
     """
     work = {number: _work(link) for number, link in links.items()}
     total = sum(work.values())
@@ -134,7 +131,7 @@ def _shares(branches, links, num_threads):
         return [], []
     branches, rest, tried = [list(branch) for branch in branches], [], []
     while any(branches) and len(rest) <= _MOST_REST:
-        # The largest first, each to the thread that has least (Graham, "Bounds on multiprocessing
+        # Largest first, each to the thread with the least load (Graham, "Bounds on multiprocessing
         # timing anomalies", 1969).
         shares, loads = [[] for _ in range(num_threads)], [0] * num_threads
         for branch in sorted(branches, key=lambda branch: -sum(work[n] for n in branch)):
@@ -143,7 +140,7 @@ def _shares(branches, links, num_threads):
             loads[least] += sum(work[n] for n in branch)
         time = max(loads) + _SHARED * sum(work[n] for n in rest) / num_threads
         tried.append((time, [share for share in shares if share], sorted(rest)))
-        # What the busiest thread does last, threads might do together.
+        # Next, try to let all threads compute the last node of the busiest one.
         busiest = set(shares[loads.index(max(loads))])
         branch = max((b for b in branches if b and b[0] in busiest), key=lambda b: work[b[-1]])
         rest.append(branch.pop())
@@ -153,14 +150,14 @@ def _shares(branches, links, num_threads):
 
 
 def _work(link):
-    """About how long a layer takes, in products with weights."""
+    """Estimates how long a layer takes, in products with weights."""
     if isinstance(link.node.operation, Pool):
         return _POOL * math.prod((*link.out_shape, *link.node.operation.window))
     return link.num_products
 
 
 def _lower_intra_op(builder, links, fork, graph, values):
-    """Appends the instructions of all chains, each of which threads share out."""
+    """Appends the instructions of all chains, whose layers threads share out."""
     joined = set()
     for numbers in siblings(builder, links, fork, graph):
         lower_fused(builder, numbers, graph, values)
@@ -172,7 +169,7 @@ def _lower_intra_op(builder, links, fork, graph, values):
 
 
 def _lower_inter_op(builder, shares, rest, fork, graph, values):
-    """Appends one instruction for the shares of threads, and those of the rest."""
+    """Appends one instruction for the shares of all threads, and the instructions of the rest."""
     source = graph.nodes[fork.chains[0][0]].inputs[0]
     threads = []
     for share in shares:
@@ -182,7 +179,7 @@ def _lower_inter_op(builder, shares, rest, fork, graph, values):
         inside = set(share)
         for number in share:
             (value,) = graph.nodes[number].outputs
-            if not inside.issuperset(fork.users.get(value, [])):  # it is made in memory of all
+            if not inside.issuperset(fork.users.get(value, [])):  # needed outside of the task
                 values[value] = Tensor(own[value].shape, own[value].layout)
                 own[value].lie_in(values[value], 0)
         threads.append(alone)

@@ -1,4 +1,4 @@
-"""Chains of layers on images: each takes the output of the one before it, and nothing else does."""
+"""Chains of layers on images: the output of each layer goes to the next one only."""
 
 import dataclasses
 
@@ -11,9 +11,9 @@ _WINDOWS = Convolution, DepthwiseConvolution, Pool
 
 
 def chains(graph):
-    """Nodes that run together: lists of their numbers, in an order in which they can run.
+    """Splits a graph into chains: lists of node numbers, in execution order.
 
-    Each takes what the one before it made, and nothing else does.
+    Each node of a chain takes the output of the previous one, which nothing else takes.
     """
     uses, chain_to, found = graph.uses(), {}, []
     for number, node in enumerate(graph.nodes):
@@ -41,12 +41,12 @@ def is_linkable(node):
 
 @dataclasses.dataclass
 class Link:
-    """A layer of a chain: what it makes, and which rows it needs for it.
+    """A layer of a chain: its output shape, and the input rows that it needs.
 
     Args:
         node: `graph.Node`.
-        number: Integer, the node's.
-        shape: Tuple of integers, of its input.
+        number: Integer. The node's number.
+        shape: Tuple of integers. The shape of its input.
     """
 
     node: object
@@ -60,7 +60,7 @@ class Link:
             strict=True,
         )  # fmt: skip
         (height, self.top, _), (width, *self.sides) = (padding_of(*axis) for axis in axes)
-        # Weights, those of them that are not zero, and products with these.
+        # All weights, non-zero weights, and products with these.
         self.num_weights = self.num_kept = self.num_products = 0
         if not isinstance(operation, Pool):
             channels = len(operation.bias)
@@ -74,7 +74,7 @@ class Link:
         return self.node.operation.window != (1, 1)
 
     def reads(self, first, last):
-        """The first and last row read for some of the output; rows of padding above, and below."""
+        """Returns the range of input rows for some output rows, and the padding above and below."""
         operation = self.node.operation
         reach = (operation.window[0] - 1) * operation.dilation[0] + 1
         begin = first * operation.strides[0] - self.top
@@ -83,14 +83,14 @@ class Link:
         return max(begin, 0), min(end, height), max(-begin, 0), max(end - height, 0)
 
     def rows(self, first, last):
-        """The operation for some rows of the output, and the rows of the input it takes."""
+        """Returns the operation for some output rows, and the range of input rows it takes."""
         begin, end, above, below = self.reads(first, last)
         padding = ((above, below), tuple(self.sides))
         return dataclasses.replace(self.node.operation, padding=padding), begin, end
 
     @property
     def workload(self):
-        """What layers that take equally long have in common."""
+        """The workload key, equal for layers that take equally long."""
         operation = self.node.operation
         return (
             type(operation), self.shape, self.out_shape, operation.window, operation.strides,
@@ -100,7 +100,7 @@ class Link:
 
 
 def links_of(nodes, values):
-    """The links of a chain; none if its values are not images, one by one."""
+    """Returns the links of a chain; none if its values are not images with a batch size of 1."""
     shape, links = values[nodes[0][1].inputs[0]].shape, []
     if len(shape) != 4 or shape[0] != 1:
         return []

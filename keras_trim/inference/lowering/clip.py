@@ -1,4 +1,4 @@
-"""The clip of an output to bounds, as kernels do it."""
+"""Clipping of outputs to bounds, as kernels do it."""
 
 import dataclasses
 

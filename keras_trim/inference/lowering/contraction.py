@@ -1,4 +1,4 @@
-"""Products of activations with activations, and sums over axes: NumPy's, which call BLAS."""
+"""Products of activations with activations, and reductions, by NumPy, which calls BLAS."""
 
 import functools
 import math
@@ -10,7 +10,7 @@ from keras_trim.inference.ir.validation import require
 from keras_trim.inference.lowering.registry import lowers
 from keras_trim.inference.program.tensors import Tensor
 
-_MASKED = np.float32(-0.7 * np.finfo(np.float32).max)  # Keras's logit of what is masked
+_MASKED = np.float32(-0.7 * np.finfo(np.float32).max)  # Keras's logit of masked positions
 
 
 @lowers(Einsum)
@@ -43,7 +43,7 @@ def _product(op, x, y, out):
 
 
 def _matrices(x, labels, batch, rows, columns):
-    """x as a batch of matrices, (batch, rows, columns)."""
+    """Returns x as a batch of matrices, (batch, rows, columns)."""
     order = [labels.index(label) for label in (*batch, *rows, *columns)]
     sizes = [
         int(np.prod([x.shape[labels.index(label)] for label in group]))

@@ -1,4 +1,4 @@
-"""Convolutions, 1 and 2-dimensional, of any kernel size, stride, padding, dilation and groups."""
+"""1-D and 2-D convolutions of any kernel size, stride, padding, dilation and number of groups."""
 
 import dataclasses
 import math
@@ -32,7 +32,7 @@ def _lower_convolution(op, builder, x, residual=None, *, out=None):
     is_product = is_pointwise and op.groups == 1
     is_free = residual is None and out is None
     if is_product and is_free and x.layout == "NHWC" and 0 < x.batch * x.pixels <= FEW_ROWS:
-        # Such as the pixel that there is after global pooling.
+        # Such as the single pixel after global pooling.
         y = Tensor((*x.shape[:-1], op.kernel.shape[3]), "NHWC")
         emit_spmv(builder, op.kernel[0, 0], op.bias, x, y, x.batch * x.pixels, clip)
         return y
@@ -52,7 +52,7 @@ def _lower_convolution(op, builder, x, residual=None, *, out=None):
         emit_pointwise(builder, op.kernel[0, 0], op.bias, x, y, clip, residual)
         return y
     candidates = {"grouped": _grouped} if is_pointwise else {"padded": _padded}
-    # What lies between two rows is computed for nothing, and left out of each output.
+    # Sums between two rows are wasted, and have to be left out of each output.
     is_gapped = geometry.row != geometry.out_width and geometry.out_width % LANES
     columns = op.kernel[..., 0].size
     if is_gapped and op.groups == 1 and columns <= op.kernel.shape[3]:
@@ -76,7 +76,7 @@ def _lower_convolution(op, builder, x, residual=None, *, out=None):
 
 
 def _grouped(op, builder, geometry, x, y, clip, residual):
-    """Emits a product of groups of channels, pixel by pixel."""
+    """Emits a pointwise product of groups of channels."""
     no_shift = np.zeros(1, np.int64)
     columns = Columns.of_kernel(op.kernel, op.groups, x.plane, no_shift, builder.skip_zeros)
     size = geometry.out_width, geometry.out_height
@@ -96,7 +96,7 @@ def _padded(op, builder, geometry, x, y, clip, residual):
 
 
 def _masked(op, builder, geometry, x, y, clip, residual):
-    """Emits a product whose columns are shifted copies of the input as it is."""
+    """Emits a product whose columns are shifted copies of the unpadded input."""
     shifts, masks = geometry.masked()
     columns = Columns.of_kernel(op.kernel, op.groups, x.plane, shifts, builder.skip_zeros, masks)
     size = geometry.out_width, geometry.out_height
@@ -110,7 +110,7 @@ def _kn2row(op, builder, geometry, x, y, clip, residual):
 
 
 def _im2col(op, builder, geometry, x, y, clip, residual):
-    """Emits the copies and a product with them, of whole planes."""
+    """Emits im2col and a product with its result, on planes without gaps."""
     padded, channel = geometry.pad(builder)
     taps, inputs, outputs = math.prod(op.kernel.shape[:2]), *op.kernel.shape[2:]
     unfolded = Tensor((*y.shape[:-1], inputs * taps), "NCHW")

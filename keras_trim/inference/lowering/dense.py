@@ -35,7 +35,7 @@ def _lower_dense(op, builder, x):
 
 
 def _on_columns(op, builder, x, shape, num_rows, clip):
-    """The product over rows as pixels: one weight serves many of them."""
+    """Emits the product with rows as pixels, so that each weight serves many rows."""
     inputs, outputs = op.kernel.shape
     transposed = Tensor((1, num_rows, inputs), "NCHW")
     sums = Tensor((1, num_rows, outputs), "NCHW")

@@ -1,4 +1,4 @@
-"""Activations, and arithmetic of two tensors."""
+"""Activations, and arithmetic on two tensors."""
 
 import math
 
@@ -56,7 +56,7 @@ def _lower_binary(op, builder, x, y):
 
 
 def _layout(shape, *inputs):
-    """In planes if an input of the output's shape lies so; the others hardly count."""
+    """Chooses NCHW if an input of the output's shape has it; the other input is smaller."""
     return "NCHW" if any(x.layout == "NCHW" and x.shape == shape for x in inputs) else "NHWC"
 
 

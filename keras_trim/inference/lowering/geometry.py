@@ -1,4 +1,4 @@
-"""How windows move over images: output sizes, padding, strides, and where each tap reads."""
+"""How windows move over images: output sizes, padding, strides, and the offsets of taps."""
 
 import dataclasses
 import math
@@ -17,11 +17,11 @@ from keras_trim.inference.program.tensors import SLACK, Tensor, plane_size, roun
 
 @dataclasses.dataclass
 class Geometry:
-    """How a window moves over planes, with padding written out and strides taken apart.
+    """How a window moves over planes that are padded and split into phases by the strides.
 
     The padded input has `phases` planes per channel, of `rows` x `row` pixels each.
 
-    `x` may be in the layout "NHWC" where `pad` takes it, `can_split`.
+    `x` may be NHWC if `can_split` says that `pad` accepts that.
     """
 
     x: Tensor
@@ -29,22 +29,22 @@ class Geometry:
     strides: tuple
     dilation: tuple
     padding: tuple  # per axis: "valid", "same", "causal" or a pair
-    input_dilation: tuple = (1, 1)  # transposed convolutions: distance of the input's pixels
-    multiple: int = 1  # of pixels, that rows are as long as
+    input_dilation: tuple = (1, 1)  # transposed convolutions: spacing of the input's pixels
+    multiple: int = 1  # row lengths are rounded up to it, in pixels
 
     def __post_init__(self):
         height, width = self.image
         sizes = [(n - 1) * s + 1 for n, s in zip((height, width), self.input_dilation, strict=True)]
         axes = zip(self.padding, sizes, self.kernel, self.strides, self.dilation, strict=True)
         (self.out_height, top, _), (self.out_width, left, _) = (padding_of(*axis) for axis in axes)
-        # The one row of a signal in time is no axis of the output.
+        # The single row of a 1-D signal is not an axis of the output.
         require(len(self.x.shape) == 4 or self.out_height == 1, "a window of several rows")
         self.top, self.left = top, left
         reach = [(k - 1) * d for k, d in zip(self.kernel, self.dilation, strict=True)]
         self.phases = tuple(min(s, r + 1) for s, r in zip(self.strides, reach, strict=True))
         self.rows = self.out_height + reach[0] // self.strides[0]
         self.row = round_up(self.out_width + reach[1] // self.strides[1], self.multiple)
-        # Room for whole vectors after the last row, which may begin `left` pixels late.
+        # Leaves room for whole vectors after the last row, which may begin `left` pixels late.
         self.plane = plane_size(self.rows * self.row + max(left, 0) + LANES)
         self.is_plain = self.strides == self.input_dilation == (1, 1)
         is_unpadded = (self.top, self.left, self.row) == (0, 0, width) and self.rows <= height
@@ -55,7 +55,7 @@ class Geometry:
             and (top, left) == (0, 0)
             and (self.out_height, self.out_width) == (height, width)
         )
-        # The copy of each row reads on to the end of its padding.
+        # The copy of a row reads past its pixels, up to the end of its padding.
         pixel = 1 if self.x.layout == "NCHW" else self.x.channels  # in floats
         overrun = round_up(self.row) * min(self.strides[1], 2) - width
         self.x.require_slack(SLACK + pixel * overrun)
@@ -66,45 +66,45 @@ class Geometry:
         return spatial(self.x)
 
     def in_vectors(self):
-        """The same with rows of whole vectors."""
+        """Returns the same geometry with rows of whole vectors."""
         return dataclasses.replace(self, multiple=LANES)
 
     def can_split(self, builder):
-        """Whether padding takes the input pixel by pixel, as images in color often come."""
+        """Whether `pad` takes the input in NHWC, as RGB images often come."""
         return self.is_copied and self.x.channels == 3 and builder.other_layout(self.x) is None
 
     def _taps(self):
-        """How far each tap of the kernel reaches, (taps,), down and to the right."""
+        """Returns how far each tap reaches down, (taps,), and to the right, (taps,)."""
         y, x = np.divmod(np.arange(self.kernel[0] * self.kernel[1]), self.kernel[1])
         return y * self.dilation[0], x * self.dilation[1]
 
     def tap_offsets(self):
-        """Where each tap of the kernel reads, (taps,), within the planes of a channel."""
+        """Returns where each tap reads within the planes of a channel, (taps,)."""
         y, x = self._taps()
         phase = y % self.strides[0] * self.phases[1] + x % self.strides[1]
         return phase * self.plane + y // self.strides[0] * self.row + x // self.strides[1]
 
     def tap_moves(self):
-        """How far to the right of the first one each tap reads, in its plane, (taps,)."""
+        """Returns how far to the right of the first tap each tap reads in its plane, (taps,)."""
         return self._taps()[1] // self.strides[1]
 
     @property
     def can_mask(self):
-        """Whether lines of the output are as long as those of the input, and masks not many."""
+        """Whether output lines are as long as input lines, and there are few enough masks."""
         bits = self.rows * round_up(self.out_width) * math.prod(self.kernel)
         return self.is_plain and self.out_width == self.image[1] and bits <= MOST_MASKS
 
     def masked(self):
-        """Where each tap reads, as `tap_offsets`, of an image that is not padded.
+        """Returns where each tap reads in an unpadded image, and the lane masks for it.
 
         Returns:
-            `(shifts, masks)`; `masks` as `packing.Columns` has them.
+            `(shifts, masks)`: as `tap_offsets`, and as for `packing.Columns`.
         """
         taps = np.stack(self._taps(), axis=1) - (self.top, self.left)
         return masks_of_taps(*self.image, taps, self.out_height)
 
     def pad(self, builder):
-        """Emits the padded copy, if there is something to do and no layer before had the same;
+        """Emits the padded copy, unless none is needed or an earlier layer made the same one;
         returns it and its floats per channel.
         """
         if not self.is_copied:
@@ -146,16 +146,16 @@ _CACHE = 16 * 1024  # bytes of first-level cache for padded channels
 
 
 def planes_together(geometry):
-    """How many channels to pad before they are computed.
+    """Returns how many channels to pad before they are computed.
 
-    A load right after a store of a part of what it loads waits for it.
+    A vector load right after a store to part of the same memory stalls.
     """
     size = 4 * geometry.phases[0] * geometry.phases[1] * geometry.plane
     return max(1, min(8, _CACHE // size))
 
 
 def spatial(x):
-    """(height, width) of a tensor of rank 3, whose height is 1, or 4."""
+    """Returns (height, width) of a tensor of rank 4, or of rank 3, whose height is 1."""
     return (1, x.shape[1]) if len(x.shape) == 3 else x.shape[1:3]
 
 

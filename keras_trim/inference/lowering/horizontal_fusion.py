@@ -1,7 +1,7 @@
-"""Horizontal fusion: 1x1 convolutions of the same tensor, computed as one.
+"""Horizontal fusion: computes 1x1 convolutions of the same tensor as one.
 
 In the modules of Inception (Szegedy et al., "Going deeper with convolutions", CVPR 2015), branches
-begin with 1x1 convolutions. As one, with the channels of all of them, they read the tensor once,
+begin with 1x1 convolutions. One convolution with the channels of all of them reads the tensor once,
 and threads wait for each other once.
 """
 
@@ -19,10 +19,10 @@ from keras_trim.inference.program.tensors import channels_of
 
 
 def siblings(builder, links, fork, graph):
-    """The layers at the beginning of branches that can be one: lists of numbers of two or more.
+    """Yields lists of node numbers: layers at the start of branches that can be fused.
 
-    What is joined with other tensors can be made where these are if it is the first of them and the
-    last of its list; what could otherwise be made there is in no list.
+    A layer whose output is concatenated can write right into the concatenation. A fused layer can
+    do so only if it comes first there and last in its list. Other such layers are not fused.
     """
     found, chain_of = {}, {chain[0]: chain for chain in fork.chains}
     for number, *_ in fork.branches:
@@ -36,7 +36,7 @@ def siblings(builder, links, fork, graph):
             continue
         if may_take_bands([links[n] for n in chain_of[number]], builder.num_threads):
             continue
-        # Of weights as dense, as there is one kernel for all of them.
+        # Only of similar density, because all of them get the same kernel.
         density = round(math.log2(max(links[number].num_kept, 1) / operation.kernel.size))
         key = (
             operation.strides, operation.padding, operation.dilation, operation.low,
@@ -52,7 +52,7 @@ def siblings(builder, links, fork, graph):
 
 
 def _places_joined(number, fork, graph):
-    """Where the output of a node stands among what is concatenated with it."""
+    """Returns the positions of a node's output in the concatenations that take it."""
     (value,) = graph.nodes[number].outputs
     users = (graph.nodes[user] for user in fork.users.get(value, []) if user is not None)
     return {
@@ -65,7 +65,7 @@ def _places_joined(number, fork, graph):
 
 
 def lower_fused(builder, numbers, graph, values):
-    """Appends the instructions of several convolutions as those of one."""
+    """Appends the instructions of several convolutions, fused into one."""
     nodes = [graph.nodes[number] for number in numbers]
     operations = [node.operation for node in nodes]
     joined = dataclasses.replace(

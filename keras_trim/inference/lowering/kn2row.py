@@ -13,20 +13,20 @@ from keras_trim.inference.lowering.autotuning import select
 from keras_trim.inference.lowering.packing import Columns
 from keras_trim.inference.program.constant_pool import fitting
 
-_LEAST_FULL = 0.6  # part of the vectors of lines that are pixels of the output
+_LEAST_FULL = 0.6  # fraction of a padded line that must be pixels of the output
 _CACHES = (24 * 1024, 40 * 1024)  # bytes of first-level cache for activations
-_LEAST_WEIGHTS = 8  # of a row in a block; with fewer, most of the time sums only move
+_LEAST_WEIGHTS = 8  # of a row in a block; with fewer, moving sums takes most of the time
 _FEW_SUMS = 10  # vectors
 
 
 @dataclasses.dataclass(frozen=True)
 class Kn2rowTiling:
-    """How a product is computed.
+    """How a kn2row convolution is computed.
 
     Args:
-        lines: Integer. Lines of the output per pass over the weights, at most.
-        blocks: Integer. The parts that the input channels are split into.
-        is_packed: Boolean. Whether lines are copied for each of these passes, or all of them ahead.
+        lines: Integer. Output lines per pass over the weights, at most.
+        blocks: Integer. The number of parts that the input channels are split into.
+        is_packed: Boolean. Whether each pass packs its lines. Otherwise the input is padded first.
     """
 
     lines: int
@@ -40,7 +40,7 @@ class Kn2rowTiling:
 
 
 def fits_kn2row(geometry):
-    """Whether the sums of a padded line fit into registers, and fill most of them.
+    """Whether the sums of a padded line fit into registers, and most of them are used.
 
     Args:
         geometry: `convolution.Geometry`, whose lines are whole vectors.
@@ -55,7 +55,7 @@ def fits_kn2row(geometry):
 
 
 def emit_kn2row(builder, kernel, bias, geometry, y, clip, residual):
-    """Emits `y = clip(convolution(x) + bias + residual)` in the fastest of its variants.
+    """Emits the fastest candidate for `y = clip(convolution(x) + bias + residual)`.
 
     Args:
         builder: `Builder`.
@@ -118,7 +118,7 @@ def emit_kn2row(builder, kernel, bias, geometry, y, clip, residual):
 
 
 def _candidates(matrix, geometry, channels):
-    """The tilings worth measuring: few and many sums, and blocks that fit the first-level cache."""
+    """Lists tilings worth measuring: few and many sums, and blocks that fit first-level cache."""
     height, line, found = geometry.out_height, geometry.row // LANES, set()
     can_pack = geometry.is_plain and geometry.x.layout == "NCHW"
     for most in (_FEW_SUMS, MOST_SUMS):
@@ -134,17 +134,17 @@ def _candidates(matrix, geometry, channels):
 
 
 def _packed(matrix, moves, blocks):
-    """The order in which weights are multiplied.
+    """Sorts the weights into the order in which the kernel multiplies them.
 
     Args:
         matrix: `packing.Columns`, one for each channel and tap.
-        moves: Array of integers, (taps,). How far the sums of each move.
+        moves: Array of integers, (taps,). How far the sums of each tap move.
         blocks: Integer.
 
     Returns:
-        `(starts, counts, order)`: int32, (blocks, rows), the first weight of each; int32, (blocks,
-        rows, sets), the weights that sums do not move between, the farthest first; the numbers of
-        the weights.
+        `(starts, counts, order)`: int32, (blocks, rows), the first weight of each row; int32,
+        (blocks, rows, sets), the number of weights between two moves of the sums, those that move
+        farthest first; the indices of the weights in that order.
     """
     sets = int(moves.max()) + 1
     channel, tap = np.divmod(matrix.columns, len(moves))

@@ -1,10 +1,10 @@
-"""Several layers at a time, on one band of the image after the other.
+"""Layer tiling: computes several layers at a time, on one band of the image after another.
 
-What lies between two layers of a large image does not fit a cache: it is written to memory and read
-again. So a chain of layers is computed for a band of the last one's rows at a time, in memory that
-the bands share and that stays in a cache; rows that two bands need are computed twice (Alwani et
-al., "Fused-layer CNN accelerators", MICRO 2016). A thread computes whole bands, so that nothing
-between the layers goes from one core to another.
+For a large image, the tensor between two layers does not fit a cache: it is written to memory and
+read again. So a chain of layers is computed for one band of the last layer's rows at a time.
+Intermediate values are in memory that the bands share and that stays in a cache. Rows that two
+bands need are computed twice (Alwani et al., "Fused-layer CNN accelerators", MICRO 2016). A thread
+computes whole bands, so intermediate values stay on one core.
 """
 
 import itertools
@@ -20,22 +20,22 @@ from keras_trim.inference.lowering.registry import lower_node, lower_operation
 from keras_trim.inference.lowering.tuner import RepeatingTuner
 from keras_trim.inference.program.tensors import Band, Tensor, round_up
 
-# What is worth measuring. Less than this between two layers stays in a cache anyway, of one thread.
-_LARGE = 400 * 1024  # bytes
-_LEAST_BYTES = 0.05  # between layers, per product with a weight that is not zero
-_BYTES_PER_WEIGHT = 8  # that is not zero: its value and its place. Each band reads all of them.
-_MOST_TWICE = 0.25  # of what is computed, for the second time
+# Limits on what is worth measuring. With one thread, less than this stays in a cache anyway.
+_LARGE = 400 * 1024  # bytes between two layers
+_LEAST_BYTES = 0.05  # between layers, per product with a non-zero weight
+_BYTES_PER_WEIGHT = 8  # value and place of a non-zero weight; each band reads all of them
+_MOST_TWICE = 0.25  # of the work may be computed twice
 _CACHES = (512 * 1024, 1024 * 1024)  # bytes that a layer of a band may read and write
-_UNEVEN = 1.2  # rows of the largest band over the mean of all, so that each is whole cache lines
+_UNEVEN = 1.2  # rows of the largest band over the mean, to make bands whole cache lines
 
 
 def lower_chain(builder, nodes, values):
-    """Appends the instructions of some nodes, each of which but the first takes the one before.
+    """Appends the instructions of a chain of nodes, each of which takes the previous one's output.
 
     Args:
         builder: `Builder`.
         nodes: List of pairs: the number of a node, the node.
-        values: Dictionary, value -> `Tensor`; it gets those of the nodes.
+        values: Dictionary, value -> `Tensor`, to which the nodes' outputs are added.
     """
     links = links_of(nodes, values) if len(nodes) > 1 else []
     if not links:
@@ -46,8 +46,10 @@ def lower_chain(builder, nodes, values):
 
 
 def _groups(links):
-    """Splits a chain where little lies between two layers, unless the second one takes the input of
-    the group once more: a band of that is in a cache.
+    """Splits a chain where the tensor between two layers is small.
+
+    It does not split if the second layer also takes the input of the group: a band of that is in a
+    cache.
     """
     groups, sizes = [], []
     for link in links:
@@ -62,7 +64,7 @@ def _groups(links):
 
 
 def may_take_bands(links, num_threads):
-    """Whether the first layer of a chain is one of those that bands are measured for."""
+    """Whether bands are measured for the first layer of a chain."""
     return bool(links) and bool(_band_counts(_groups(links)[0], num_threads))
 
 
@@ -77,7 +79,7 @@ def _parts(links):
 
 
 def _lower_group(builder, links, values):
-    """Appends the instructions of some layers, in the fastest of the ways that there are."""
+    """Appends the instructions of a group of layers, with the fastest number of bands."""
     counts = _band_counts(links, builder.num_threads)
     if not counts:
         _lower_parts(builder, links, values)
@@ -112,12 +114,12 @@ def _lower_parts(builder, links, values):
 
 
 def _lower_bands(builder, links, values, count):
-    """Appends one instruction for all layers of a group."""
+    """Appends one instruction that computes all layers of a group in `count` bands."""
     y = Tensor(links[-1].out_shape, "NCHW")
     builder.require_memory(y.size)
     ranges, bands = _bands(links[-1], count), {}
     tuner = RepeatingTuner(builder.tuner)
-    for first, last in sorted(ranges, key=lambda rows: rows[0] - rows[1]):  # the largest first
+    for first, last in sorted(ranges, key=lambda rows: rows[0] - rows[1]):  # largest first
         tuner.restart()
         bands[first] = _band(builder.alone(tuner), links, values, y, first, last)
     builder.node = links[0].number
@@ -136,7 +138,7 @@ def _band(band, links, values, y, first, last):
     ranges = [(first, last)]
     for link in links[:0:-1]:
         ranges.append(link.reads(*ranges[-1])[:2])
-    # Kernels write whole vectors, which must not reach into the next band, or plane.
+    # Kernels write whole vectors, which must not reach into the next band or plane.
     begins, ends = first * y.shape[2] % LANES == 0, last * y.shape[2] % LANES == 0
     is_whole = begins and (ends or last == y.shape[1])
     x = values[links[0].node.inputs[0]]
@@ -148,7 +150,7 @@ def _band(band, links, values, y, first, last):
         band.node = link.number
         is_direct = link is links[-1] and is_whole
         others = [Band(values[other], *rows) for other in link.node.inputs[1:]]
-        if not is_direct:  # planes of a residual lie as far apart as those of the output
+        if not is_direct:  # planes of a residual must be as far apart as those of the output
             others = [_copied(band, other, Tensor(other.shape, "NCHW")) for other in others]
         x = lower_operation(
             operation, band, x, *others, out=Band(y, first, last) if is_direct else None
@@ -159,7 +161,7 @@ def _band(band, links, values, y, first, last):
 
 
 def _copied(builder, x, y):
-    """Emits a copy of planes to where they lie differently; returns it."""
+    """Emits a copy of planes from x to y, where they are another distance apart; returns y."""
     builder.emit(
         COPY, x=x, y=y, batch=1, x_sample=0, y_sample=0, rows=x.channels, columns=x.pixels,
         x_row=x.plane, y_row=y.plane,
@@ -168,9 +170,9 @@ def _copied(builder, x, y):
 
 
 def _bands(link, count):
-    """Ranges of rows of the output, as even as they can be."""
+    """Splits the rows of the output into ranges that are as even as possible."""
     _, height, width, _ = link.out_shape
-    # Whole cache lines, if they are even enough, so that no two threads write to one.
+    # Ranges of whole cache lines, if even enough, so that no two threads write to the same line.
     for unit in (LINE // math.gcd(LINE, width), 1):
         units = -(-height // unit)
         ends = [min(units * i // count * unit, height) for i in range(count + 1)]
@@ -181,7 +183,7 @@ def _bands(link, count):
 
 
 def _band_counts(links, num_threads):
-    """How many bands are worth measuring."""
+    """Lists the numbers of bands that are worth measuring."""
     if len(links) < 2:
         return []
     between = [4 * math.prod(link.out_shape) for link in links[:-1]]
@@ -199,7 +201,7 @@ def _band_counts(links, num_threads):
 
 
 def _is_possible(links, count):
-    """Whether a group can run in so many bands, and does not compute too much twice for it."""
+    """Whether a group can run in `count` bands without computing too much twice."""
     if count > min(MOST_TASKS, links[-1].out_shape[1]):
         return False
     computed = 0
@@ -207,6 +209,6 @@ def _is_possible(links, count):
         for link in links[::-1]:
             computed += (rows[1] - rows[0]) * math.prod(link.out_shape[2:])
             rows = link.reads(*rows)[:2]
-            if rows[0] >= rows[1]:  # it sees nothing but padding
+            if rows[0] >= rows[1]:  # it reads nothing but padding
                 return False
     return computed <= (1 + _MOST_TWICE) * sum(math.prod(link.out_shape) for link in links)

@@ -1,9 +1,9 @@
-"""From a graph and the shapes of its inputs to a program."""
+"""Lowers a graph, for inputs of known shapes, to a program."""
 
 import math
 
 from keras_trim.inference.ir.dtypes import stored
-from keras_trim.inference.lowering import (  # noqa: F401 (they register what lowers operations)
+from keras_trim.inference.lowering import (  # noqa: F401 (importing them registers lowerings)
     contraction,
     convolution,
     dense,
@@ -25,21 +25,21 @@ from keras_trim.progress import progress
 
 
 def lower_graph(graph, input_shapes, num_threads, tuner, skip_zeros=True, most_floats=math.inf):
-    """Plans a graph for inputs of the given shapes.
+    """Lowers a graph for inputs of the given shapes.
 
     Args:
         graph: `Graph`.
         input_shapes: List of tuples of integers, batch sizes included.
         num_threads: Integer.
         tuner: `tuner.Tuner`.
-        skip_zeros: Boolean. As `Builder`'s.
-        most_floats: Number. As `Builder`'s.
+        skip_zeros: Boolean. As for `Builder`.
+        most_floats: Number. As for `Builder`.
 
     Returns:
         `Program`.
 
     Raises:
-        ValueError: if an operation does not take what it is given, or it is too large.
+        ValueError: if an operation does not accept its inputs, or needs too much memory.
     """
     builder = Builder(num_threads, tuner, skip_zeros, most_floats)
     values = {}

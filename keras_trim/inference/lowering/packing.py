@@ -1,4 +1,4 @@
-"""Packs sparse weights in the order in which SpMM kernels read them."""
+"""Packs sparse weights in the order that SpMM kernels read them."""
 
 import dataclasses
 
@@ -11,15 +11,15 @@ from keras_trim.inference.program.constant_pool import fitting
 
 @dataclasses.dataclass
 class Packed:
-    """Weights of a `convolution` instruction.
+    """Weights of an `spmm` instruction.
 
     Args:
-        runs: Array, int32, (runs, 4). Groups of equally many rows: the first group, the number of
-            groups, the rows in each, the first row.
-        table: Array, int32, (blocks * groups, 3). Per block of columns and group of rows the first
-            column, the number of columns, and the first value.
+        runs: Array, int32, (runs, 4). Per run of equally large groups: the first group, the number
+            of groups, the rows of each, the first row.
+        table: Array, int32, (blocks * groups, 3). Per block of columns and group of rows: the first
+            column, the number of columns, the first value.
         offsets: Array, int32, (columns,). Where each column reads, in floats.
-        values: Array, float32. Per column the weights of all rows of its group.
+        values: Array, float32. Per column, the weights of all rows of its group.
     """
 
     runs: np.ndarray
@@ -36,11 +36,9 @@ class Columns:
         values: Array, float32, (non-zeros,).
         offsets: Array of integers, (number of columns,). Where each column reads, in floats.
         num_rows: Integer.
-        row_sets: Integer. Sets of rows that differ in the columns they may have (grouped
-            convolution).
-        masks: Array, uint16, (taps of a channel, vectors), or None. Which lanes of a column's
-            vectors are inside of the image, where it is not padded. Such columns can only be read
-            from copies.
+        row_sets: Integer. Sets of rows with different columns (the groups of a convolution).
+        masks: Array, uint16, (taps of a channel, vectors), or None. For an image that is not
+            padded, which lanes of a column's vectors are inside of it. Such columns must be packed.
     """
 
     def __init__(self, rows, columns, values, offsets, num_rows, row_sets=1, masks=None):
@@ -50,15 +48,15 @@ class Columns:
 
     @classmethod
     def of_kernel(cls, kernel, groups, channel, taps, skip_zeros=True, masks=None):
-        """The columns of a convolution.
+        """Creates the columns of a convolution.
 
         Args:
             kernel: Array, (height, width, input channels / groups, output channels).
             groups: Integer.
             channel: Integer. Floats from one channel of the input to the next.
             taps: Array of integers, (height * width,). Where each tap reads within a channel.
-            skip_zeros: Boolean. Whether weights that are zero are left out.
-            masks: As of `Columns`.
+            skip_zeros: Boolean. Whether to leave out weights that are zero.
+            masks: As for `Columns`.
         """
         height, width, inputs, outputs = kernel.shape
         matrix = kernel.reshape(height * width, inputs, outputs).transpose(2, 1, 0)
@@ -71,22 +69,22 @@ class Columns:
 
     @classmethod
     def of_matrix(cls, matrix, stride, skip_zeros=True):
-        """The columns of a (inputs, outputs) matrix; inputs are `stride` floats apart."""
+        """Creates the columns of an (inputs, outputs) matrix; inputs are `stride` floats apart."""
         return cls.of_kernel(matrix[None, None], 1, stride, np.zeros(1, np.int64), skip_zeros)
 
     @property
     def density(self):
-        """Non-zeros over weights, the zeros between groups not counted."""
+        """Non-zeros over weights, not counting the zeros between groups."""
         weights = self.num_rows * len(self.offsets) // self.row_sets
         return len(self.values) / max(weights, 1)
 
     @property
     def is_aligned(self):
-        """Whether all columns begin where vectors do."""
+        """Whether the offsets of all columns are multiples of a vector."""
         return not np.any(self.offsets % LANES)
 
     def filled(self, tile):
-        """Non-zeros over weights, in tiles of rows and one column that are not all zero."""
+        """Returns the density of those tiles of `tile` rows x 1 column that are not all zero."""
         if not len(self.values):
             return 0.0
         # Sorting is several times faster than `np.unique`.
@@ -97,18 +95,18 @@ class Columns:
         """Packs the weights.
 
         Args:
-            groups: Array of integers, (groups, 2): the first row of each group, its number of rows.
+            groups: Array of integers, (groups, 2): the first row and number of rows of each group.
             blocks: Integer. The number of blocks that the columns are split into.
-            block: Array of integers, (columns,). The block of each.
-            offsets: Array of integers, (columns,). Where the kernel reads each.
+            block: Array of integers, (columns,). The block of each column.
+            offsets: Array of integers, (columns,). Where the kernel reads each column.
         """
         group_of_row = np.repeat(np.arange(len(groups)), groups[:, 1])
         group = group_of_row[self.rows]
         block = block[self.columns]
-        # One key per (block, group, column); rows of a group share it.
+        # One key per (block, group, column), which the rows of a group share.
         key = (block * len(groups) + group) * len(self.offsets) + self.columns
         if len(groups) == self.num_rows:  # single rows share nothing
-            # By block alone, as rows are in order: to sort 16 bits takes a tenth of the time.
+            # Rows are in order, so sort by block only: 16-bit keys take a tenth of the time.
             order = np.argsort(block.astype(np.uint16), kind="stable")
             keys, where = key[order], np.empty(len(key), np.int64)
             where[order] = np.arange(len(key))
@@ -136,14 +134,14 @@ def _runs(groups):
 
 
 def row_groups(columns, tile):
-    """Groups of rows: single ones, or as many together as a register tile takes.
+    """Groups rows: one by one, or as many together as a register tile takes.
 
     Args:
         columns: `Columns`.
-        tile: Integer. Rows of a group, where there are enough: 1 or one of `ROW_GROUPS`.
+        tile: Integer. Rows of a group, if there are enough: 1 or one of `ROW_GROUPS`.
 
     Returns:
-        Array of int64, (groups, 2): first row and number of rows of each.
+        Array of int64, (groups, 2): first row and number of rows of each group.
     """
     per_set = columns.num_rows // columns.row_sets
     sizes = np.array(_split(per_set, tile) * columns.row_sets, np.int64)
@@ -151,7 +149,7 @@ def row_groups(columns, tile):
 
 
 def _split(rows, tile):
-    """Splits rows into tiles, and what is left into smaller ones."""
+    """Splits rows into tiles, and the remainder into smaller tiles."""
     sizes = [tile] * (rows // tile)
     left = rows - sum(sizes)
     # 6 + 2 rows take longer than 4 + 4.

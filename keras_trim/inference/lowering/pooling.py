@@ -37,7 +37,7 @@ def _lower_pool(op, builder, x, *, out=None):
 
 
 def _inside(outputs, stride, window, before, size):
-    """How many pixels of each window are inside of the image, along one axis."""
+    """Counts the pixels of each window inside of the image along one axis, at least 1."""
     first = np.arange(outputs) * stride - before
     return np.maximum(np.minimum(first + window, size) - np.maximum(first, 0), 1)
 

@@ -45,7 +45,7 @@ def _lower_recurrent(op, builder, x, *others):
 
 
 def _emit_steps(op, builder, layout, inputs, states, mask):
-    """Emits all time steps. Their products are one instruction, repeated."""
+    """Emits all time steps. After the first one, products only repeat its instructions."""
     units, first, second = op.units, op.recurrent_kernel, None
     kinds = [{"lstm": kernel.LSTM, "simple": kernel.SIMPLE}.get(op.kind, kernel.GRU)]
     sums = layout.sums(first.shape[1])
@@ -85,7 +85,7 @@ def _emit_steps(op, builder, layout, inputs, states, mask):
 
 
 def _activations(op):
-    """The operands and factors of its two activations."""
+    """Returns the operands and factors of both activations."""
     (name, a, b), (recurrent_name, recurrent_a, recurrent_b) = (
         op.activation,
         op.recurrent_activation,

@@ -1,4 +1,4 @@
-"""Where the tensors of a recurrent layer lie, and the instructions that depend on it."""
+"""The memory layouts of a recurrent layer's tensors, and the instructions that depend on them."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from keras_trim.inference.program.tensors import Place, Tensor, round_up
 
 
 class _Layout:
-    """Where the tensors of a layer lie: which differs with the number of samples.
+    """The memory layout of a layer's tensors, which depends on the number of samples.
 
     Args:
         layer: `Recurrent`.
@@ -28,7 +28,7 @@ class _Layout:
             self.sequence = self.new_sequence()
 
     def zeros(self):
-        """The outputs for an empty input."""
+        """Returns the outputs for an empty input."""
         shape = (self.batch, self.units)
         sequence = (self.batch, self.steps, self.units)
         tensors = [Tensor(sequence if self.layer.return_sequences else shape, "NHWC")]
@@ -47,7 +47,7 @@ class _Layout:
             self.builder.emit(FILL, y=tensor, size=tensor.size, value=0.0)
 
     def states(self, given):
-        """Tensors of the state, which the steps change."""
+        """Emits the initial state; returns its tensors, which the steps change."""
         states = [self.new_state() for _ in range(self.num_states)]
         for i, state in enumerate(states):
             self.fill(state)
@@ -56,7 +56,7 @@ class _Layout:
         return states
 
     def mask_at(self, mask, time):
-        """Operands for the mask of a step; none if there is no mask."""
+        """Returns the operands for the mask of a step, if there is one."""
         if mask is None:
             return {}
         place, sample = self.mask_place(mask, time)
@@ -68,24 +68,24 @@ class _Layout:
         }
 
     def output_at(self, step):
-        """Operands for the place of a step's output; none if only the last one is kept."""
+        """Returns the operands for a step's output, unless only the last output is kept."""
         if self.sequence is None:
             return {}
         place, sample, unit = self.output_place(step)
         return {"y": place, "y_sample": sample, "y_unit": unit, "has_output": 1}
 
     def input_at(self, inputs, time):
-        """Operands for the place of a step's part of the projected input."""
+        """Returns the operands for a step's projected input."""
         place, sample, unit = self.input_place(inputs, time)
         return {"input": place, "input_sample": sample, "input_unit": unit}
 
     def sums_at(self, name, sums):
-        """Operands for the place of sums."""
+        """Returns the operands for sums."""
         return {name: sums, f"{name}_sample": self.sums_sample(sums)}
 
 
 class Rows(_Layout):
-    """Sample after sample: for few of them."""
+    """One sample after another, for few samples."""
 
     @property
     def shape(self):
@@ -146,14 +146,14 @@ class Rows(_Layout):
 
 
 def _dense_planes(pixels, channels):
-    """A tensor whose planes follow one another without gaps, as steps and gates count them."""
+    """Creates a tensor of planes without gaps, as the offsets of steps and gates assume."""
     tensor = Tensor((1, pixels, channels), "NCHW")
     tensor.plane = pixels
     return tensor
 
 
 class Lanes(_Layout):
-    """Samples in the lanes of vectors, (..., samples), their number rounded up."""
+    """Samples in the lanes of vectors, (..., samples), with their number rounded up."""
 
     @property
     def width(self):
@@ -166,7 +166,7 @@ class Lanes(_Layout):
     state_sample = 0
 
     def project(self, x):
-        """(gates * units, time, samples), the product for all steps at once."""
+        """Emits the product for all steps at once: (gates * units, time, samples)."""
         x, builder, width = self.builder.to_nhwc(x), self.builder, self.width
         inputs, outputs = self.layer.kernel.shape
         plane = self.steps * width

@@ -1,4 +1,4 @@
-"""Which function lowers which operation."""
+"""Maps operations to the functions that lower them."""
 
 from keras_trim.inference.program.tensors import Tensor
 
@@ -8,8 +8,8 @@ _LOWERINGS = {}  # class of an operation -> function
 def lowers(cls):
     """Registers a function `(operation, builder, *inputs) -> outputs` for a class of operations.
 
-    It takes `Tensor`s, appends instructions to the `Builder`, and returns the output `Tensor`, or
-    several of them.
+    The function takes `Tensor`s, appends instructions to the `Builder`, and returns the output
+    `Tensor`, or several of them.
     """
 
     def register(function):
@@ -34,10 +34,10 @@ def lower_node(builder, number, node, values):
         builder: `Builder`.
         number: Integer, of the node in its graph.
         node: `graph.Node`.
-        values: Dictionary, value -> `Tensor`; it gets those that the node makes.
+        values: Dictionary, value -> `Tensor`, to which the node's outputs are added.
 
     Raises:
-        ValueError: if the operation does not take these inputs, or an output is too large.
+        ValueError: if the operation does not accept these inputs, or an output is too large.
     """
     builder.node = number
     arguments = [values[value] for value in node.inputs]

@@ -1,4 +1,4 @@
-"""Images of another size."""
+"""Resizing of images."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from keras_trim.inference.kernels.instructions import RESIZE
 from keras_trim.inference.lowering.registry import lowers
 from keras_trim.inference.program.tensors import Tensor
 
-_LARGEST = 1 << 16  # of a width that is counted in 16 bits
+_LARGEST = 1 << 16  # columns; the kernel counts them in 16 bits
 
 
 @lowers(Resize)
@@ -37,7 +37,7 @@ def _lower_resize(op, builder, x):
 
 
 def _places(op, size, out_size):
-    """The two places along an axis that each place is a blend of, and the second's weight."""
+    """Returns the two input places that each output place blends, and the second one's weight."""
     places = np.arange(out_size)
     if not op.is_blend:
         nearest = (2 * places + 1) * size // (2 * out_size)

@@ -1,4 +1,4 @@
-"""Operations that move values and compute nothing."""
+"""Operations that only move values."""
 
 import math
 
@@ -39,9 +39,9 @@ def _lower_concatenate(op, builder, *inputs):
         y = Tensor(shape, "NCHW", inputs[0].dtype)
         start = 0
         for x in map(builder.to_nchw, inputs):
-            # Whole planes, one for each channel, follow one another. Those of a single
-            # image can be made there in the first place, if they are no part of another tensor;
-            # or y follows the other parts of that.
+            # Planes, one per channel, follow one another. Those of a single image can be computed
+            # right in y, unless they are part of another tensor. In that case, y may be able to
+            # extend the other tensor.
             if x.size and x.batch == 1 and x.base is x:
                 x.lie_in(y, start)
             elif x.size and not (x.batch == 1 and start == 0 and x.continue_as(y)):

@@ -17,22 +17,22 @@ from keras_trim.inference.lowering.spmv import FEW_ROWS, emit_spmv
 from keras_trim.inference.program.tensors import Place, Tensor, channels_of, view_of
 
 _WIDE = 2  # times as many inputs as outputs
-_MOST_TURNS = 4  # of sums in a ring; threads wait for each other after each
+_MOST_TURNS = 4  # of a ring; threads wait for each other after each turn
 
 
 def emit_spmm(
     builder, columns, bias, x, y, pixels, row, size, clip=Clip(), residual=None  # noqa: B008
 ):  # fmt: skip
-    """Emits `y = clip(weights * x + bias + residual)` in the fastest of its variants.
+    """Emits the fastest candidate for `y = clip(weights * x + bias + residual)`.
 
     Args:
         builder: `Builder`.
         columns: `packing.Columns`, the weights.
         bias: Array, (output channels,).
-        x: `Tensor`, padded where the offsets of `columns` need it.
+        x: `Tensor`, padded if the offsets of `columns` need it.
         y: `Tensor`, NCHW.
-        pixels: Integer. How many sums per channel, counted in rows of `row`.
-        row: Integer. Pixels per row of x, or 0 where those of x and y are the same.
+        pixels: Integer. Sums per channel, counted in rows of `row`.
+        row: Integer. Pixels per row of x, or 0 if rows of x and y are equally long.
         size: (width, height) of the output.
         clip: `Clip`.
         residual: `Tensor` or None. NCHW, of the shape of y.
@@ -53,7 +53,7 @@ def emit_spmm(
         packed = columns.pack(groups, blocks, number // copies, offsets)
         rows = len(bias) if blocks > 1 else CHUNK * int(groups[:, 1].max())
         if mode < GAPPED and groups[0, 1] == 1 and not tiling.is_packed:
-            most = WIDEST  # where threads share out pixels
+            most = WIDEST  # used when threads split the pixels
         has_sums = mode >= GAPPED or blocks > 1
         needed = copies * length + (rows * most * LANES if has_sums else 0)
         scratch, scratch_size = builder.scratch(needed) if needed else (0, 0)
@@ -103,12 +103,12 @@ def emit_spmm(
 def emit_pointwise(builder, kernel, bias, x, y, clip=Clip(), residual=None):  # noqa: B008
     """Emits `y = clip(x @ kernel + bias + residual)` for each pixel of planes.
 
-    Where vectors leave a few pixels over, these can be rows of a product of their own: 49 pixels
-    are three vectors and one pixel, which would take as long as a vector. So can be the few pixels
-    that there are after global pooling.
+    Pixels left over after whole vectors can be the rows of a separate product: 49 pixels are three
+    vectors and one pixel, which would take as long as a vector. So can the few pixels after global
+    pooling.
 
-    Where there are several threads and more inputs than outputs, sums can go from one to the next
-    in place of activations.
+    With several threads and more inputs than outputs, sums can go from thread to thread in place of
+    activations: a ring.
 
     Args:
         builder: `Builder`.
@@ -145,18 +145,18 @@ def emit_pointwise(builder, kernel, bias, x, y, clip=Clip(), residual=None):  # 
 
 
 def _emit_ring(builder, kernel, bias, x, y, clip):
-    """Emits the product of an image, of which each thread takes the channels that it made itself.
+    """Emits the product for one image. Each thread reads only the channels that it made itself.
 
-    The rows of weights are in as many parts as there are threads. A thread adds its channels to the
-    sums of one part, and the next thread adds its own to these, until all have: a reduction in a
-    ring. No channel of x goes from one core to another, but sums do, which are fewer.
+    The rows of weights are split into one part per thread. A thread adds the products of its
+    channels to the sums of one part, then the next thread adds its own, until all have: a ring
+    reduction. Only sums go from core to core, and they are fewer than the channels of x.
     """
     threads, (inputs, outputs) = builder.num_threads, kernel.shape
     sums = [None] * threads  # of each part
     for turn in range(threads):
         is_last, bands = turn == threads - 1, []
         for thread in range(threads):
-            part = (thread + turn + 1) % threads  # in the last turn, the one of the same number
+            part = (thread + turn + 1) % threads  # in the last turn, `thread` itself
             first, last = share(inputs, thread, threads)
             begin, end = share(outputs, part, threads)
             columns = Columns.of_matrix(kernel[first:last, begin:end], x.plane, builder.skip_zeros)

@@ -1,4 +1,4 @@
-"""Which tilings of a product are worth measuring."""
+"""Which tilings of an SpMM are worth measuring."""
 
 import dataclasses
 
@@ -7,24 +7,24 @@ from keras_trim.inference.kernels.spmm.micro_kernel import ROW_GROUPS, WIDEST_GR
 
 _KIB = 1024
 _DENSE_CACHE = 24 * _KIB  # bytes of first-level cache for activations
-# The same for sparse rows, by the vectors of pixels: with less of it, sums are loaded and stored
-# more often. First-level caches have 32 to 128 KiB.
+# The same for sparse rows, by vectors of pixels. With less cache, sums are loaded and stored more
+# often. First-level caches have 32 to 128 KiB.
 _SPARSE_CACHES = {8: (24 * _KIB, 56 * _KIB), 6: (48 * _KIB,), 4: (24 * _KIB, 48 * _KIB)}
-_FULL = 0.75  # how full blocks of rows must be to be worth measuring
-_ALWAYS_SPARSE, _ALWAYS_DENSE = 0.3, 0.8  # densities beyond which only one kind is tried
-_LEAST_WEIGHTS = 4  # of a row in a block; with fewer, blocks only store and load sums
+_FULL = 0.75  # least density within non-zero tiles of rows to be worth measuring
+_ALWAYS_SPARSE, _ALWAYS_DENSE = 0.3, 0.8  # densities beyond which only one kind is measured
+_LEAST_WEIGHTS = 4  # of a row in a block; with fewer, blocks mostly store and load sums
 
 
 @dataclasses.dataclass(frozen=True)
 class SpmmTiling:
-    """How a product is computed.
+    """How an SpMM is computed.
 
     Args:
-        tile: Integer. Rows that share their columns in a register tile, zeros within it
-            multiplied; 1 where each has its own.
-        blocks: Integer. The parts that the reduction is split into.
+        tile: Integer. Rows of a register tile. They share their columns, and zeros within the tile
+            are multiplied. With 1, each row has its own columns.
+        blocks: Integer. The number of parts that the reduction is split into.
         vectors: Integer. Vectors of pixels per pass over the weights.
-        is_packed: Boolean. Activations are first copied to one place, aligned.
+        is_packed: Boolean. Whether activations are first packed into one place, aligned.
     """
 
     tile: int
@@ -45,22 +45,22 @@ class SpmmTiling:
 
 
 def tries_sparse(density):
-    """Whether sparse kernels are worth measuring for weights of a density."""
+    """Whether sparse kernels are worth measuring at this density of weights."""
     return density < _ALWAYS_DENSE
 
 
 def spmm_candidates(columns, vectors):
-    """The tilings worth measuring for a product.
+    """Lists the tilings worth measuring for an SpMM.
 
     Args:
         columns: `packing.Columns`.
-        vectors: Integer. How many there are of pixels; of those of a line, if it is whole ones.
+        vectors: Integer. Vectors of pixels in all, or per line if lines are whole vectors.
 
     Returns:
         List of `SpmmTiling`.
     """
     found, tiles, is_sparse = set(), [], tries_sparse(columns.density)
-    if is_sparse:  # zeros that come in blocks leave tiles out as a whole
+    if is_sparse:  # block sparsity leaves out whole tiles
         tiles = [rows for rows in ROW_GROUPS[1:] if columns.filled(rows) >= _FULL]
     if columns.density > _ALWAYS_SPARSE:
         tiles.append(ROW_GROUPS[0])
@@ -80,7 +80,7 @@ def spmm_candidates(columns, vectors):
 
 
 def _sparse(columns, vectors):
-    """Tilings of single rows."""
+    """Lists tilings of single rows."""
     found = set()
     for widest, caches in _SPARSE_CACHES.items():
         width = min(vectors, widest)
@@ -95,5 +95,5 @@ def _sparse(columns, vectors):
 
 
 def _bytes(columns, width):
-    """What a pass over the weights reads of activations."""
+    """Returns how many bytes of activations a pass over the weights reads."""
     return len(columns.offsets) * width * LANES * 4

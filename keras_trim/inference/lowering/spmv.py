@@ -11,7 +11,7 @@ from keras_trim.inference.lowering.clip import Clip
 from keras_trim.inference.lowering.spmm_candidates import tries_sparse
 from keras_trim.inference.program.tensors import round_up
 
-FEW_ROWS = 3  # up to here each row is a product of its own, as reading the weights is not the limit
+FEW_ROWS = 3  # most rows to multiply one by one: reading the weights again does not limit these
 _LARGEST_SHORT = 1 << 16
 _INSTRUCTIONS = {
     "dense rows": GEMV,
@@ -21,10 +21,10 @@ _INSTRUCTIONS = {
 
 
 def csr_matrix(builder, matrix):
-    """Compressed rows of `matrix`, (rows, columns): the operands that say where it lies.
+    """Adds `matrix`, (rows, columns), to the constants in CSR; returns the operands for it.
 
     Raises:
-        ValueError: if columns cannot be counted in 16 bits.
+        ValueError: if column numbers do not fit 16 bits.
     """
     if matrix.shape[1] > _LARGEST_SHORT:
         raise ValueError(f"At most 65,536 columns. Received: matrix.shape={matrix.shape}")
@@ -38,7 +38,7 @@ def csr_matrix(builder, matrix):
 
 
 def _dense_vectors(outputs):
-    """Vectors of outputs to sum at once: few blocks, and little beyond the last output."""
+    """Chooses how many vectors of outputs to sum at once: few blocks, and little excess."""
 
     def cost(vectors):
         return -(-outputs // (vectors * LANES)) * (vectors + 1)
@@ -47,7 +47,7 @@ def _dense_vectors(outputs):
 
 
 def sell_matrix(builder, matrix):
-    """`matrix`, (rows, columns), in slots: the operands that say where it lies."""
+    """Adds `matrix`, (rows, columns), to the constants in SELL; returns the operands for it."""
     padded = round_up(matrix.shape[0], sell.ROWS)
     rows, columns = np.nonzero(matrix)
     starts = np.searchsorted(rows, np.arange(padded + 1))
@@ -65,7 +65,7 @@ def sell_matrix(builder, matrix):
 def emit_spmv(
     builder, kernel, bias, x, y, num_rows, clip=Clip(), is_repeated=False  # noqa: B008
 ):  # fmt: skip
-    """Emits `y = clip(x @ kernel + bias)` for few rows; `is_repeated` as of `Tuner.benchmark`."""
+    """Emits `y = clip(x @ kernel + bias)` for few rows; `is_repeated` as for `Tuner.benchmark`."""
     inputs, outputs = kernel.shape
     vectors = _dense_vectors(outputs)
     padding = -outputs % (vectors * LANES)

@@ -1,4 +1,4 @@
-"""Instructions over strided axes, and the operations that are nothing but one of them."""
+"""Instructions over strided axes, and the operations that need nothing else."""
 
 import numpy as np
 
@@ -24,11 +24,11 @@ from keras_trim.inference.kernels.instructions import (
 from keras_trim.inference.lowering.registry import lowers
 from keras_trim.inference.program.tensors import Place, Tensor
 
-_SHORT = 8  # an innermost loop that is not worth its beginning
+_SHORT = 8  # a shorter innermost loop costs more to start than to run
 
 
 def merged_axes(sizes, *strides):
-    """The same places in as few axes as possible, in the order of the last of the strides.
+    """Merges axes into as few as possible, in the order of the last strides.
 
     Args:
         sizes: Sequence of integers.
@@ -77,7 +77,7 @@ def emit_move(builder, x, y, sizes, x_strides, y_strides):
 
 
 def emit_broadcast(builder, code, x, y, out):
-    """Emits `out = x (+, -, *, ...) y`, with the broadcasting of NumPy, whatever the layouts."""
+    """Emits `out = x (+, -, *, ...) y` with NumPy's broadcasting, for any layouts."""
     sizes, *strides = merged_axes(
         out.shape, _broadcast_strides(x, out.shape), _broadcast_strides(y, out.shape), out.strides
     )

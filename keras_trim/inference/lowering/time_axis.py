@@ -1,4 +1,4 @@
-"""Time steps as samples, for layers that are applied to each step by itself."""
+"""Folds time steps into samples and back, for layers that apply to each step separately."""
 
 from keras_trim.inference.ir.operations.time_axis import JoinTime, SplitTime
 from keras_trim.inference.ir.validation import require

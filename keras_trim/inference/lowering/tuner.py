@@ -1,7 +1,6 @@
-"""Which of several candidates is the fastest: looked up, measured on this machine, or told.
+"""Chooses the fastest of several candidates: looked up, measured on this machine, or forced.
 
-A tuner knows programs, not how they come about: `autotuning.py` lowers candidates and hands them
-over.
+A tuner runs programs and does not know how they are made: `autotuning.py` lowers the candidates.
 """
 
 import functools
@@ -16,18 +15,18 @@ from keras_trim.inference.program.tensors import Tensor
 from keras_trim.inference.runtime.executor import Executor
 
 _TURNS, _LEAST_TURNS = 20, 2
-_MOST_TURNS = 60  # where several threads run, which is less steady
-_SLOWER, _SLIGHTLY_SLOWER = 1.3, 1.1  # times the fastest
-_ALIKE = 1.05  # times as long, where the other one takes more threads
-EVICTED = 1 << 20  # floats, more than the caches of a core hold
+_MOST_TURNS = 60  # with several threads, whose times vary more
+_SLOWER, _SLIGHTLY_SLOWER = 1.3, 1.1  # times the fastest, to be dropped
+_ALIKE = 1.05  # times as long still counts as alike: the other one takes more threads
+EVICTED = 1 << 20  # floats, more than a core's own caches hold
 
 
 class Tuner:
-    """Measures candidates, and remembers the fastest for workloads that are alike.
+    """Measures candidates, and remembers the fastest one for each workload key.
 
     Args:
-        cache: `TuningCache`, where the fastest candidates are noted, and known ones looked up.
-        seconds: Float. How long to measure, times the number of candidates.
+        cache: `TuningCache`, in which to record the fastest candidates and look them up.
+        seconds: Float. How long to measure, per candidate.
     """
 
     def __init__(self, cache=None, seconds=0.008):
@@ -36,37 +35,37 @@ class Tuner:
         self.most_floats = math.inf  # the memory that a benchmark may take
 
     def admit(self, workload, candidates):
-        """The candidates to choose from, one at least. Subclasses may leave some out."""
+        """Returns the candidates to choose from, at least one. Subclasses may leave some out."""
         return candidates
 
     def known(self, workload, candidates):
-        """The fastest candidate, or None if it has to be measured.
+        """Returns the fastest candidate, or None if it must be measured.
 
         Args:
-            workload: Tuple. What layers have in common that are measured once for all of them: of a
-                `repr` that is the same in any process. Its first item says what kind it is.
-            candidates: List, likewise.
+            workload: Tuple. The workload key: layers with the same key are measured once. Its
+                `repr` must be the same in any process. Its first item is the kind of workload.
+            candidates: List; the `repr` likewise.
         """
         return candidates[0] if len(candidates) == 1 else self.cache.find(workload, candidates)
 
     def note(self, workload, candidates, candidate):
-        """Notes the candidate that was measured to be the fastest."""
+        """Records the candidate that was measured as the fastest."""
         self.cache.add(workload, candidates, candidate)
 
     def benchmark(self, program, ends, num_threads, is_repeated=False):
-        """How long candidates take as within a network, in seconds.
+        """Measures how long candidates take within a network, in seconds.
 
-        There the caches of a core hold few of the weights, and of the input what this core made.
+        There, a core's caches hold few of the weights, and only its own part of the input.
 
         Args:
             program: `Program`, with the instructions of `evict_caches`, then of each candidate.
-            ends: List of integers. Where the instructions of each of these end.
+            ends: List of integers. Where each of these parts of the program ends.
             num_threads: Integer. Threads that share the work.
-            is_repeated: Boolean. Whether candidates run many times in a row, as the steps of a
-                recurrent layer do: then their weights are in the caches.
+            is_repeated: Boolean. Whether candidates run many times in a row, like the steps of a
+                recurrent layer, so that their weights are in the caches.
 
         Returns:
-            List of floats; of a candidate that fell behind, the time until it did.
+            List of floats. For a candidate that was dropped, its time so far.
         """
         execution = Executor(program, num_threads)
         execution.run_step((0, ends[0]))
@@ -77,7 +76,7 @@ class Tuner:
         return self.race(runs, _MOST_TURNS if num_threads > 1 else _TURNS, before, repeats)
 
     def time(self, runner):
-        """How long a run of a program takes, in seconds, with inputs of zero."""
+        """Measures how long a run of a program takes, in seconds, with inputs of zero."""
         with runner.execution() as execution:
             execution.run()
             start = time.perf_counter()
@@ -85,23 +84,23 @@ class Tuner:
             return time.perf_counter() - start
 
     def faster(self, runner, other):
-        """The `ProgramRunner` that is the faster one of two, the first one if they are alike."""
+        """Returns the faster `ProgramRunner` of two, or the first one if they are alike."""
         with runner.execution() as execution, other.execution() as other_execution:
-            # Helpers sleep while the other one runs, and wake with the first of two runs.
+            # Helpers sleep while the other program runs, and wake up in the first of two runs.
             times = self.race([execution.run, other_execution.run], _MOST_TURNS, repeats=2)
         return runner if times[0] <= _ALIKE * times[1] else other
 
     def race(self, runs, most_turns, before=None, repeats=1):
-        """How long each of some functions takes, in seconds.
+        """Measures how long each of several functions takes, in seconds.
 
-        They run in turns, so that a moment in which something else slows the machine down is one
-        for all of them. Those that fall behind leave.
+        They take turns, so that a moment in which the machine is slow affects all of them. Those
+        that fall behind are dropped.
 
         Args:
             runs: List of functions.
             most_turns: Integer.
             before: Function that runs before each of them, or None.
-            repeats: Integer. How often each runs in a turn, the last time timed.
+            repeats: Integer. How often each runs per turn; only the last run is timed.
         """
         best, left, began = [math.inf] * len(runs), range(len(runs)), time.perf_counter()
         limit = self.seconds * len(runs) * most_turns / _TURNS
@@ -113,7 +112,7 @@ class Tuner:
                     start = time.perf_counter()
                     runs[i]()
                     elapsed = time.perf_counter() - start
-                if turn:  # the first brings weights into the last cache
+                if turn:  # the first one loads weights into the last-level cache
                     best[i] = min(best[i], elapsed)
             if turn >= _LEAST_TURNS:
                 behind = _SLOWER if turn < most_turns // 2 else _SLIGHTLY_SLOWER
@@ -124,18 +123,18 @@ class Tuner:
 
 
 def evict_caches(builder, x):
-    """Emits what a network does to the caches before a layer, in two parts.
+    """Emits instructions that leave the caches as a network does before a layer, in two parts.
 
     Args:
         builder: `Builder`.
         x: `Tensor`, the layer's input.
 
     Returns:
-        List of two integers, where each part ends: of the first, which runs once, and of the
-        second, which runs before each run of the layer.
+        List of two integers, where each part ends. The first part runs once, the second before each
+        run of the layer.
     """
     threads = builder.num_threads
-    others = Tensor((1, EVICTED, threads), "NCHW")  # more than a core's own caches hold
+    others = Tensor((1, EVICTED, threads), "NCHW")  # one plane per thread
     builder.most_floats += others.size
     builder.emit(FILL, y=others, size=others.size, value=1.0)
     ends = [builder.num_instructions]
@@ -144,7 +143,7 @@ def evict_caches(builder, x):
         GLOBAL_POOL, x=others, x_sample=others.size, x_plane=others.plane, y=totals, batch=1,
         channels=threads, pixels=others.pixels, is_max=1,
     )  # fmt: skip
-    if x.layout == "NCHW":  # each thread writes as many channels
+    if x.layout == "NCHW":  # each thread writes the same number of channels
         batch, sample, rows, columns, row = (
             x.batch, x.sample_size, x.channels, x.pixels, x.plane
         )  # fmt: skip
@@ -161,14 +160,14 @@ class ForcedTuner(Tuner):
     """Takes candidates by name, without measuring them.
 
     Args:
-        default: String, or tuple of strings. The first candidate whose name contains it is taken;
-            of several strings, the first that fits any candidate decides. Where none does, it is
+        default: String, or tuple of strings. Takes the first candidate whose name contains it. Of
+            several strings, the first that matches any candidate decides. If none matches, takes
             the first candidate.
-        names: The same for workloads of a kind, as `spmm="sparse"`. The kinds are "convolution",
+        names: The same per kind of workload, as in `spmm="sparse"`. The kinds are "convolution",
             "spmm", "pointwise", "kn2row", "spmv", "depthwise", "pooling", "tiling" and "branches".
 
     Attributes:
-        taken: List of pairs, `(kind, name)`, of all candidates that were taken.
+        taken: List of `(kind, name)` pairs of all candidates taken.
     """
 
     def __init__(self, default: str | tuple[str, ...] = "", **names: str | tuple[str, ...]) -> None:
@@ -189,8 +188,7 @@ class ForcedTuner(Tuner):
 
 
 class RepeatingTuner(Tuner):
-    """A tuner for the same layers on several bands of an image: what it measures for the first band
-    holds for the others.
+    """Reuses the choices for the first band of an image for the same layers on the other bands.
 
     Args:
         tuner: `Tuner`.
@@ -203,7 +201,7 @@ class RepeatingTuner(Tuner):
         )  # fmt: skip
 
     def restart(self):
-        """Begins with the next band."""
+        """Begins the next band."""
         self._count = 0
 
     def known(self, workload, candidates):

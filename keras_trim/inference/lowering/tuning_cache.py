@@ -1,4 +1,4 @@
-"""What the fastest kernels were found to be on this machine, kept for the next process."""
+"""The fastest candidates found on this machine, cached for later processes."""
 
 import functools
 import hashlib
@@ -6,45 +6,44 @@ import json
 
 from keras_trim.inference import caches
 
-_MOST = 1 << 14  # choices in a file; a network has some hundred
+_MOST = 1 << 14  # choices in a file; a network has a few hundred
 
 
 class TuningCache:
-    """Which of several candidates was the fastest, by what is computed.
+    """The fastest of several candidates, by workload key.
 
     Args:
-        name: String. The file of the cache that keeps them, or None. One that cannot be read counts
-            as empty, and one that cannot be written is left out: all that is lost is the time to
-            measure again.
+        name: String or None. The file that stores them. An unreadable file counts as empty, and an
+            unwritable one is skipped: the only loss is the time to measure again.
     """
 
     def __init__(self, name=None):
         self._name = name
-        # Digest of what is computed and of the candidates -> number of a candidate.
+        # Digest of the workload key and the candidates -> index of the fastest.
         self._found, self._new = _read(name), {}
 
     @classmethod
     def of_this_machine(cls):
-        """Those kept beside the compiled kernels, for the code that makes programs."""
+        """Returns the cache beside the compiled kernels, for this version of the lowering code."""
         return cls(f"choices-{_environment()}")
 
     def find(self, workload, candidates):
-        """The fastest candidate, or None if that is not known.
+        """Returns the fastest candidate, or None if it is not known.
 
         Args:
-            workload: What the candidates have in common, whose `repr` is the same in any process.
-            candidates: List. As `workload`.
+            workload: Workload key. Its `repr` must be the same in any process.
+            candidates: List, likewise.
         """
         digest = _digest(workload, candidates)
         number = self._new.get(digest, self._found.get(digest, len(candidates)))
         return candidates[number] if number < len(candidates) else None
 
     def add(self, workload, candidates, candidate):
-        """Notes which candidate is the fastest."""
+        """Records the fastest candidate."""
         self._new[_digest(workload, candidates)] = candidates.index(candidate)
 
     def save(self):
-        """Adds what is new to the file."""
+        """Adds new entries to the file."""
         if not self._new or self._name is None:
             return
         self._found = _read(self._name) | self._new  # other processes may have written meanwhile
@@ -58,7 +57,7 @@ def _read(name):
     try:
         found = json.loads(content or b"{}")
         return {key: i for key, i in found.items() if type(i) is int and i >= 0}
-    except (AttributeError, RecursionError, ValueError):  # nothing of ours
+    except (AttributeError, RecursionError, ValueError):  # not written by this class
         return {}
 
 

@@ -1,4 +1,4 @@
-"""Instructions for windows that move over planes, each plane for itself."""
+"""Instructions for windows that move over each plane separately."""
 
 import dataclasses
 
@@ -18,17 +18,17 @@ from keras_trim.inference.program.tensors import SLACK, Tensor, round_up
 
 @dataclasses.dataclass
 class Windows:
-    """What is made of the windows of each plane.
+    """A reduction over the windows of each plane.
 
     Args:
         kind: String: "product", "sum" or "maximum".
         x, y: `Tensor`s, NCHW.
         geometry: `Geometry` of the windows.
-        values: Array, float32: of a product the weights, (outputs, taps); what sums are multiplied
-            with, (pixels,).
+        values: Array, float32. The weights of a product, (outputs, taps), or the factors of a sum,
+            (pixels,).
         bias: Array, float32, (outputs,), of a product.
         clip: `Clip`.
-        pad_value: Float. What is outside of the image.
+        pad_value: Float. The value outside of the image.
     """
 
     kind: str
@@ -41,7 +41,7 @@ class Windows:
     pad_value: float = 0.0
 
     def emit(self, builder):
-        """Emits the fastest of the instructions that compute them; returns its name."""
+        """Emits the fastest candidate; returns its name."""
         candidates = {}
         if self._window in ROLLING_WINDOWS and self.geometry.left <= MOST_BEFORE:
             candidates["rolling"] = self._rolling
@@ -65,7 +65,7 @@ class Windows:
 
     @property
     def _window(self):
-        """(kind, size, stride) if both axes have the same, and windows no gaps; else `None`."""
+        """(kind, size, stride) if equal on both axes and without dilation, else `None`."""
         sizes, strides = set(self.geometry.kernel), set(self.geometry.strides)
         if len(sizes) == len(strides) == 1 and tuple(self.geometry.dilation) == (1, 1):
             return (self.kind, *sizes, *strides)
@@ -73,13 +73,13 @@ class Windows:
 
     @property
     def _is_direct(self):
-        """Whether a window at each pixel of the image is what is asked for."""
+        """Whether windows move by one pixel, and output lines are as long as the image's."""
         geometry = self.geometry
         return geometry.strides == (1, 1) and geometry.out_width == spatial(self.x)[1]
 
     @property
     def _can_be_masked(self):
-        """Whether each output has its window at a pixel of the image, and masks are not many."""
+        """Whether each output's window is at a pixel of the image, and masks are few enough."""
         geometry, image = self.geometry, spatial(self.x)
         outputs = geometry.out_height, geometry.out_width
         pixels = max(np.prod(image), np.prod(outputs))
@@ -101,7 +101,7 @@ class Windows:
             out_width=geometry.out_width, top=geometry.top, left=geometry.left,
             stride_y=geometry.strides[0], stride_x=geometry.strides[1],
             kind=KINDS.index(self.kind), taps=taps,
-            # Factors are read in whole vectors.
+            # The kernel reads factors in whole vectors.
             values=builder.constant(np.append(self.values, np.zeros(LANES))),
             num_values=taps if self.kind == "product" else 0, bias=builder.constant(self.bias),
             flags=self.clip.flag, low=self.clip.low, high=self.clip.high, pad_value=self.pad_value,
@@ -109,7 +109,7 @@ class Windows:
         )  # fmt: skip
 
     def _rolling(self, builder):
-        """Emits the instruction that works line by line on the image itself."""
+        """Emits the instruction that works on the image itself, line by line."""
         x, (_, _, stride) = self.x, self._window
         reach = stride * round_up(self.geometry.out_width) + 3 * LANES  # from a line's first column
         x.require_slack(SLACK + reach - spatial(x)[1])
@@ -118,7 +118,7 @@ class Windows:
         self._emit(builder, DWCONV_ROLLING, number=number, others=others, others_size=others_size)
 
     def _padded(self, builder):
-        """Emits the instruction that works line by line on a padded copy."""
+        """Emits the instruction that works on a padded copy, line by line."""
         geometry = self.geometry
         phases = geometry.phases[0] * geometry.phases[1]
         together = planes_together(geometry)
@@ -126,7 +126,7 @@ class Windows:
             together * phases * geometry.plane + round_up(geometry.out_width)
         )
         offsets = geometry.tap_offsets()
-        # Behind them, one group of all taps.
+        # After the offsets comes the table: one group with all taps.
         index = builder.index([*offsets, 0, len(offsets), 0])
         self._emit(
             builder, DWCONV_PADDED, rows=geometry.rows, row=geometry.row, offsets=index,
@@ -135,10 +135,10 @@ class Windows:
         )  # fmt: skip
 
     def _masked(self, builder):
-        """Emits the instruction that works on whole planes with masks."""
+        """Emits the instruction that works on whole planes with lane masks."""
         geometry, image = self.geometry, spatial(self.x)
         taps = np.indices(geometry.kernel).reshape(2, -1).T * geometry.dilation
-        # Where strides or columns differ, windows are computed at every pixel of the image.
+        # With strides or another width, windows are computed at every pixel of the image.
         rows = geometry.out_height if self._is_direct else image[0]
         shifts, masks = masks_of_taps(*image, taps - (geometry.top, geometry.left), rows)
         size = 0 if self._is_direct else masks.shape[1] * LANES

@@ -25,18 +25,19 @@ from keras_trim.inference.program.memory_planner import (
 from keras_trim.inference.program.program import HostStep, Program
 from keras_trim.inference.program.tensors import SLACK, Place, Tensor, round_up
 
-_MOST_INSTRUCTIONS = 1 << 19  # where memory is limited; planning them takes some seconds
+_MOST_INSTRUCTIONS = 1 << 19  # if memory is limited; planning this many takes some seconds
 
 
 class Builder:
-    """Collects instructions; `lower` of each operation calls its methods.
+    """Collects instructions. The lowering of each operation calls its methods.
 
     Args:
         num_threads: Integer. The threads that will run the program; scratch memory is per thread.
-        tuner: Object. What lowering chooses candidates with; handed on.
-        skip_zeros: Boolean. Whether weights that are zero may be left out. Zero times an infinity
-            is NaN, so a program for inputs that are not finite must multiply by them.
-        most_floats: Number. The memory that a program may take, in floats.
+        tuner: The object that lowering chooses candidates with.
+        skip_zeros: Boolean. Whether to skip zero weights. Zero times infinity is NaN, so a program
+            for inputs that are not finite must multiply by them.
+        most_floats: Number. The memory limit of the program, in floats.
+        parent: `Builder` that this one shares constants with, or None.
     """
 
     def __init__(self, num_threads, tuner, skip_zeros=True, most_floats=math.inf, parent=None):
@@ -47,10 +48,10 @@ class Builder:
         self.labels = {}
         self.shapes = {}
         self.node = None
-        self.padded = {}  # an image and how it is padded -> the copy of it
+        self.padded = {}  # an image and its padding -> the padded copy
         self._converted = {} if parent is None else collections.ChainMap({}, parent._converted)
         self._entries = []  # `Entry`s
-        self._is_shared = parent is not None  # bands have the same weights each
+        self._is_shared = parent is not None  # all bands have the same weights
         self._pools = (
             parent._pools
             if parent
@@ -59,7 +60,7 @@ class Builder:
         self._constants, self._index, self._short_index = self._pools
 
     def constant(self, array):
-        """Adds a float32 constant, or int32 by its bits; returns its place in the pool."""
+        """Adds a constant, float32 or the bits of int32; returns its offset in the pool."""
         array = np.asarray(array)
         array = array.view(np.float32) if array.dtype == np.int32 else array
         return self._constants.add(array, self._is_shared)
@@ -71,7 +72,7 @@ class Builder:
         return self._short_index.add(array, self._is_shared)
 
     def scratch(self, size):
-        """Scratch memory for one instruction: a tensor, and how many floats each thread has."""
+        """Scratch memory for one instruction: a tensor, and the floats per thread."""
         size = round_up(size + SLACK)
         return Tensor((self.num_threads, size), "NHWC"), size
 
@@ -80,10 +81,10 @@ class Builder:
 
         Args:
             instruction: `kernels.instructions.Instruction`.
-            operands: Its operands and factors by name: integers, `Tensor`s and `Place`s; floats.
+            operands: Operands by name, integers, `Tensor`s or `Place`s; factors by name, floats.
 
         Raises:
-            TypeError: if an operand is missing, unknown, or of another kind.
+            TypeError: if an operand is missing, unknown, or of the wrong kind.
         """
         self._append(_entry(instruction, operands, self.node))
 
@@ -92,12 +93,12 @@ class Builder:
         self._entries.append(entry)
 
     def require_instructions(self, count):
-        """Raises ValueError if memory is limited and so many more instructions are too many."""
+        """Raises ValueError if memory is limited and `count` more instructions are too many."""
         if len(self._entries) + count > _MOST_INSTRUCTIONS and self.most_floats < math.inf:
             raise ValueError(f"it needs more than {_MOST_INSTRUCTIONS:,} instructions")
 
     def require_memory(self, floats):
-        """Raises ValueError if a program may not take so many floats."""
+        """Raises ValueError if a program may not take this many floats."""
         if floats > self.most_floats:
             raise ValueError(
                 f"it needs {4 * floats:,} bytes of memory, more than the "
@@ -110,7 +111,7 @@ class Builder:
         return lambda: self._append(entry)
 
     def host(self, function, inputs, outputs, memory=0):
-        """Appends a Python function that takes arrays of `inputs` and fills arrays of `outputs`.
+        """Appends a Python function that reads the arrays of `inputs` and fills those of `outputs`.
 
         `memory` is how many floats it needs besides these.
         """
@@ -119,7 +120,7 @@ class Builder:
         self._append(Entry(None, HostStep(function, inputs, outputs), (), self.node))
 
     def label(self, description):
-        """Describes what runs the current node, for the summary."""
+        """Describes how the current node runs, for the summary."""
         self.labels.setdefault(self.node, []).append(description)
 
     @property
@@ -128,7 +129,7 @@ class Builder:
 
     @property
     def num_bytes(self):
-        """Of constants and indices."""
+        """Bytes of constants and indices."""
         return sum(pool.nbytes for pool in self._pools)
 
     def alone(self, tuner):
@@ -136,9 +137,9 @@ class Builder:
         return Builder(1, tuner, self.skip_zeros, self.most_floats, self)
 
     def emit_tasks(self, bands):
-        """Appends the instructions of some builders from `alone`, which threads share out.
+        """Appends tasks, one per builder from `alone`, for the threads to share out.
 
-        What they read and write is their own, but for parts of other tensors.
+        Each thread has memory for the tasks' own tensors; views of other tensors stay shared.
         """
         entries = [band._entries for band in bands]
         self.require_instructions(self.num_threads * sum(map(len, entries)))
@@ -155,11 +156,11 @@ class Builder:
         return x if x.layout == "NHWC" else self._convert(x, "NHWC")
 
     def other_layout(self, x):
-        """The copy of a tensor in the other layout, if there is one; else None."""
+        """The copy of a tensor in the other layout, or None."""
         return self._converted.get(x)
 
     def forget_copies(self):
-        """Has later instructions make copies of their own: padded, or in another layout."""
+        """Forgets padded and converted copies, so later instructions make their own."""
         self.padded.clear()
         self._converted.clear()
 
@@ -178,7 +179,7 @@ class Builder:
         return self._converted[x]
 
     def finish(self, inputs, outputs):
-        """The program, with a place for each tensor."""
+        """Plans memory and returns the program."""
         outputs = [self.to_nhwc(x) for x in outputs]
         taken = [x for x in inputs if x.dtype == "float32"]
         sources = Tensor((len(taken), LINE), "NHWC")
@@ -229,7 +230,7 @@ class Builder:
 
 
 def _entry(instruction, values, node):
-    """An `Entry`, its operands checked."""
+    """An `Entry` with checked operands."""
     operands, factors = instruction.encode(values)
     kinds = [operand.kind for operand in instruction.operands for _ in range(operand.count)]
     for kind, operand in zip(kinds, operands, strict=True):
@@ -243,7 +244,7 @@ def _entry(instruction, values, node):
 
 
 def _encoded(entries):
-    """The table of instructions, that of factors, and the node of each row."""
+    """The table of instructions, the table of factors, and the node of each row."""
     rows, inner = [], []  # `(instruction, operands, factors, node)`
     for entry in entries:
         operands = entry.operands

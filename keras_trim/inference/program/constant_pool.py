@@ -9,18 +9,18 @@ from keras_trim.inference.program.tensors import round_up
 
 
 class ConstantPool:
-    """Arrays that are concatenated into one."""
+    """Concatenates arrays into one."""
 
     def __init__(self, dtype):
         self.parts, self.size, self.dtype = [], 0, dtype
-        self.places = {}  # digest of an array -> where it begins
+        self.places = {}  # digest of an array -> its offset
 
     def add(self, array, once=False):
         """Adds an array; returns its offset in elements, aligned to a cache line.
 
         Args:
             array: Array.
-            once: Boolean. Whether to deduplicate against equal arrays that were added so.
+            once: Boolean. Whether to deduplicate against equal arrays added with `once`.
         """
         array = fitting(array, self.dtype).reshape(-1)
         digest = hashlib.blake2b(array, digest_size=16).digest() if once else None
@@ -30,7 +30,7 @@ class ConstantPool:
         self.parts.append((start, array))
         self.size += round_up(
             array.size + 1, 64 // array.itemsize
-        )  # read one past the end at times
+        )  # kernels may read one element past the end
         if once:
             self.places[digest] = start
         return start

@@ -1,4 +1,4 @@
-"""A program as text, one line an instruction, for whoever debugs it."""
+"""Lists a program, one instruction per line, for debugging."""
 
 import dataclasses
 
@@ -11,11 +11,11 @@ class Line:
     """One instruction of a program, or one step in Python.
 
     Args:
-        row: Integer, of the program's table; None of a step in Python.
+        row: Integer. The row in the program's table; None for a step in Python.
         layer: String. The layer that it belongs to.
-        instruction: String, its name; "python" of a step in Python.
+        instruction: String. Its name; "python" for a step in Python.
         operands: Dictionary, name -> integer, list of integers, or float.
-        is_task: Boolean. Whether a thread runs it alone, as part of a task.
+        is_task: Boolean. Whether one thread runs it alone, as part of a task.
     """
 
     row: int | None
@@ -31,7 +31,7 @@ class Line:
 
 
 class ProgramListing(list):
-    """The lines of a program, in the order in which they run; `print` it."""
+    """The lines of a program in the order they run; `print` it."""
 
     def __str__(self):
         return "\n".join(map(str, self))

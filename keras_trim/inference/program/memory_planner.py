@@ -1,4 +1,4 @@
-"""Assigns tensors their places in the arena, and operands the integers that follow from them."""
+"""Assigns tensors places in the arena, and resolves operands to integers."""
 
 import dataclasses
 
@@ -11,13 +11,13 @@ from keras_trim.inference.program.tensors import Place, Tensor, round_up
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """An instruction of a program whose tensors have no place yet, or a step in Python.
+    """An instruction whose tensors have no place in the arena yet, or a step in Python.
 
     Args:
-        instruction: `kernels.instructions.Instruction`, or None of a step in Python.
+        instruction: `kernels.instructions.Instruction`, or None for a step in Python.
         operands: List of integers, `Tensor`s and `Place`s; `Tasks`; or `HostStep`.
         factors: Tuple of floats.
-        node: Integer, the number of the node that it belongs to, or None.
+        node: Integer, the index of its node in the graph, or None.
     """
 
     instruction: object
@@ -31,15 +31,15 @@ class Tasks:
     """The operands of `TASKS`.
 
     Args:
-        bands: List of lists of entries of a `Builder`.
-        memory: `Tensor`, (threads, floats), for the tensors of their own.
+        bands: List of tasks, each the list of entries of a `Builder`.
+        memory: `Tensor`, (threads, floats), for the tasks' own tensors.
     """
 
     bands: list
     memory: Tensor
 
     def resolve(self, first):
-        """The rows that it adds to the table, from `first` on, and the instruction's operands."""
+        """The rows it adds to the table at `first`, and the operands of `TASKS`."""
         num_threads, size = self.memory.shape
         rows = [
             (
@@ -57,16 +57,16 @@ class Tasks:
 
 
 def is_own(tensor):
-    """Whether a tensor of a band lies in the memory of a thread."""
+    """Whether a tensor of a task lies in the thread's memory, not within a shared tensor."""
     return tensor.base is tensor
 
 
 def resolve(operand, own_memory=0):
-    """The integer that an operand is in the table.
+    """The integer that stands for an operand in the table.
 
     Args:
         operand: `Tensor`, `Place` or integer.
-        own_memory: Integer. Where the memory of a thread begins that runs a band.
+        own_memory: Integer. Where the memory of the task's thread begins.
     """
     if isinstance(operand, Place):
         return resolve(operand.tensor, own_memory) + operand.offset
@@ -88,7 +88,7 @@ def _tensors(operands):
 
 
 def lifetimes_of(entries, is_counted=lambda tensor: True):
-    """Dictionary: `Tensor` -> the first and the last entry that uses it."""
+    """Dictionary: `Tensor` -> the first and last entry that use it."""
     lifetimes = {}
     for time, entry in enumerate(entries):
         for tensor in _tensors(entry.operands):
@@ -102,12 +102,12 @@ def plan_memory(lifetimes):
     """Gives each tensor the lowest place that is free during its lifetime, largest tensors first.
 
     Args:
-        lifetimes: Dictionary, `Tensor` -> first and last entry that uses it.
+        lifetimes: Dictionary, `Tensor` -> the first and last entry that use it.
 
     Returns:
         Integer: the size of the arena, in floats.
     """
-    # Of those that have a place: where it begins and ends, when their life begins and ends.
+    # Placed tensors: rows are begin and end in the arena, first and last entry.
     placed = np.zeros((4, len(lifetimes)), np.int64)
     total = 0
     by_size = sorted(lifetimes.items(), key=lambda item: -item[0].size)

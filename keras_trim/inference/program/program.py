@@ -1,4 +1,4 @@
-"""What the engine runs: a table of instructions, and what they work on."""
+"""Programs: a table of instructions with their constants and memory."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from keras_trim.inference.program.tensors import Tensor
 
 @dataclasses.dataclass
 class HostStep:
-    """What runs in Python: a function of arrays."""
+    """A step that runs in Python: a function of arrays."""
 
     function: object
     inputs: list
@@ -19,22 +19,22 @@ class HostStep:
 
 @dataclasses.dataclass
 class Program:
-    """What the engine runs for inputs of given shapes.
+    """The instructions for inputs of given shapes.
 
     Args:
         table: Array, int64, (instructions, OPERANDS).
         factors: Array, float32, (instructions, FACTORS).
-        taking: Pair. The range of instructions that take the inputs.
+        taking: Pair. The range of instructions that copy the inputs into the arena.
         steps: List of `(begin, end)` ranges of instructions and `HostStep`s, in order.
         nodes: List of integers: the node each instruction of the table belongs to.
         host_nodes: List of integers: the node each `HostStep` belongs to.
         constants, index, short_index: Arrays, float32, int32, uint16.
         inputs, outputs: Lists of `Tensor`.
-        sources: `Tensor`, (inputs of float32, LINE): where the address of each stands, as int64.
-        checks: `Tensor`, (inputs of float32, threads, LINE), which tells whether they are finite.
-        arena_size: Integer. Floats of memory it needs to run.
-        labels: Dictionary, node -> list of what was chosen for it, for the summary.
-        shapes: List of pairs: the shapes of the first input, if any, and output of each node.
+        sources: `Tensor`, (float32 inputs, LINE): holds the address of each, as int64.
+        checks: `Tensor`, (float32 inputs, threads, LINE): zeros if the inputs are finite.
+        arena_size: Integer. Size of the arena, in floats.
+        labels: Dictionary, node -> descriptions of its kernels, for the summary.
+        shapes: List of pairs: shapes of the first input, if any, and the first output of each node.
     """
 
     table: np.ndarray
@@ -56,7 +56,7 @@ class Program:
 
     @property
     def is_native(self):
-        """Whether nothing of it runs in Python."""
+        """Whether no step runs in Python."""
         return not any(isinstance(step, HostStep) for step in self.steps)
 
     @property
@@ -65,12 +65,12 @@ class Program:
 
     @property
     def num_bytes(self):
-        """What it takes of memory, with all constants, for one run at a time."""
+        """Memory for one run at a time, constants included."""
         arrays = self.table, self.constants, self.index, self.short_index
         return 4 * self.arena_size + sum(array.nbytes for array in arrays)
 
     def rows_alone(self, begin, end):
-        """The rows of the table that one thread runs, from `begin` to `end`, in order."""
+        """The rows that run `begin` to `end` on a single thread: `TASKS` become their rows."""
         for i in range(begin, end):
             if self.table[i, 0] == TASKS.code:
                 first = self.table[i, TASKS.at.first_row]

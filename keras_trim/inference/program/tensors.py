@@ -1,4 +1,4 @@
-"""The values of a program: their shapes, layouts, and places in the arena."""
+"""Tensors of a program: shapes, layouts, and places in the arena."""
 
 import dataclasses
 import math
@@ -7,10 +7,10 @@ import numpy as np
 
 from keras_trim.inference.kernels.llvm import LANES, LINE
 
-SLACK = 2 * LANES  # floats past each tensor that a kernel may read, and write, past its end
-_CROWDED = 16  # lines
+SLACK = 2 * LANES  # floats past its end that a kernel may read and write
+_CROWDED = 16  # lines; planes whose size is a multiple compete for the same cache sets
 _MOST_AXES = 16
-_MOST_PLACES = 1 << 44  # in a tensor, empty axes not counted; products of sizes fit 64 bits
+_MOST_PLACES = 1 << 44  # elements of a tensor, not counting empty axes; offsets fit 64 bits
 
 
 def round_up(size, multiple=LANES):
@@ -18,10 +18,10 @@ def round_up(size, multiple=LANES):
 
 
 def plane_size(pixels):
-    """Floats from one plane to the next, so that caches hold many planes.
+    """Floats from one plane to the next, chosen so that caches hold many planes.
 
-    Caches place lines by the lower bits of their addresses: of planes some powers of two apart only
-    a few would fit.
+    The low bits of an address select the cache set, so only a few planes that are a power of two
+    apart would fit.
     """
     lines = -(-pixels // LINE)
     return (lines + 1 if lines and lines % _CROWDED == 0 else lines) * LINE
@@ -31,7 +31,7 @@ class Tensor:
     """A value of the program.
 
     `shape` is (N, ..., C) in both layouts. NHWC is NumPy's order, for any rank. In NCHW, for rank 3
-    and more, memory holds N x C planes of `plane` floats each, which begin with the pixels.
+    and more, memory holds N x C planes of `plane` floats each, the pixels first and then padding.
     """
 
     def __init__(self, shape, layout, dtype="float32"):
@@ -47,9 +47,9 @@ class Tensor:
         self.slack = SLACK
         self.pixels = int(np.prod(self.shape[1:-1]))
         self.plane = plane_size(self.pixels) if layout == "NCHW" else 0
-        self._whole, self._start = None, 0  # the tensor that it is a part of, and where there
+        self._whole, self._start = None, 0  # the tensor that this one is a view of; offset in it
         self._is_continued = False
-        self.offset = None  # in the arena, in floats; known when the program is complete
+        self.offset = None  # in the arena, in floats; set by the memory planner
 
     def lie_in(self, whole, start):
         """Makes this tensor a view of another one, `start` floats from its beginning."""
@@ -57,9 +57,9 @@ class Tensor:
         self.require_slack(self.slack)
 
     def continue_as(self, tensor):
-        """Makes `tensor` begin where this one does and extend past it.
+        """Makes `tensor` begin where this one does and extend past it; returns whether it did.
 
-        That is possible once, if this tensor ends where its base does; returns whether it was.
+        Works once per base, and only if this view ends where its base does.
         """
         base = self.base
         if base is self or base._is_continued or self.end != base.size:
@@ -69,12 +69,12 @@ class Tensor:
         return True
 
     def require_slack(self, floats):
-        """Reserves so many floats after this tensor."""
+        """Reserves `floats` floats after this tensor."""
         self.base.slack = max(self.base.slack, self.end + floats - self.base.size)
 
     @property
     def base(self):
-        """The tensor whose memory it is a part of, which may be itself."""
+        """The tensor that owns the memory, possibly itself."""
         return self if self._whole is None else self._whole.base
 
     @property
@@ -84,7 +84,7 @@ class Tensor:
 
     @property
     def end(self):
-        """Where it ends in `base`, or past that."""
+        """Where it ends in `base`, possibly past the end of that."""
         return self.start + self.size
 
     @property
@@ -108,7 +108,7 @@ class Tensor:
 
     @property
     def strides(self):
-        """Floats from one place to the next along each axis of `shape`."""
+        """Floats from one element to the next along each axis of `shape`."""
         if self.layout == "NCHW":
             spatial = _row_strides(self.shape[1:-1])
             return (self.sample_size, *spatial, self.plane)
@@ -116,7 +116,7 @@ class Tensor:
 
 
 class Band(Tensor):
-    """Some rows of an image that is the only one in its batch.
+    """A view of some rows of an image, in a batch of one.
 
     Args:
         tensor: `Tensor`, (1, height, width, channels).
@@ -142,7 +142,7 @@ def view_of(x):
 
 
 def channels_of(x, first, last):
-    """Some channels of an NCHW image, the only one in its batch: a part of its tensor."""
+    """A view of some channels of an NCHW image, in a batch of one."""
     y = Tensor((*x.shape[:-1], last - first), "NCHW")
     y.lie_in(x, first * x.plane)
     return y

@@ -1,4 +1,4 @@
-"""Says how far Numba is, while it compiles kernels: about a minute, once per machine."""
+"""Shows progress while Numba compiles kernels, which takes about a minute once per machine."""
 
 import contextlib
 import sys
@@ -13,10 +13,10 @@ _EVENT = "numba:compile"
 
 @contextlib.contextmanager
 def watched(verbose="auto"):
-    """Within it, what is planned and compiled is shown if it takes long; see `progress`.
+    """Shows progress of slow planning and compiling in its body; see `progress`.
 
     Args:
-        verbose: As of `Engine`.
+        verbose: As for `Engine`.
     """
     with progress("preparing the engine", verbose=verbose), contextlib.ExitStack() as stack:
         listener = _Listener()
@@ -26,7 +26,7 @@ def watched(verbose="auto"):
 
 
 class _Listener(event.Listener):
-    """Counts the functions that are compiled within one that Python calls, and itself."""
+    """Counts a function that Python calls and the functions compiled for it, as they finish."""
 
     def __init__(self):
         self._depth, self._stack, self._work = 0, None, None
@@ -46,7 +46,7 @@ class _Listener(event.Listener):
 
 
 def _count_functions():
-    """Functions of the engine that Numba compiles: most of them once."""
+    """How many functions of the engine are not compiled yet; most compile once."""
     return len(
         {
             id(value)

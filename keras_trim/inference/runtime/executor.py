@@ -1,4 +1,4 @@
-"""Runs a program: the arena, and the threads that share the work."""
+"""Executors: the arena and threads that run a program."""
 
 import contextlib
 import os
@@ -26,7 +26,7 @@ from keras_trim.inference.runtime.interpreter import check_kernels, run
 
 @contextlib.contextmanager
 def states_kept(graph):
-    """Within it, runs leave no trace in the state of layers that run in Keras."""
+    """Restores the state of layers that run in Keras on exit."""
     in_keras = [node.operation for node in graph.nodes if hasattr(node.operation, "snapshot")]
     restores = [operation.snapshot() for operation in in_keras]
     try:
@@ -37,10 +37,9 @@ def states_kept(graph):
 
 
 class ProgramRunner:
-    """Runs one program, for any number of callers at a time.
+    """Runs one program for any number of concurrent callers.
 
-    Each caller at work has memory and threads of its own, which wait for the next caller when it is
-    done.
+    Each concurrent call has its own executor, which later calls reuse.
 
     Args:
         program: `program.Program`.
@@ -50,10 +49,10 @@ class ProgramRunner:
     def __init__(self, program, num_threads):
         check_kernels(program.table)
         self.program, self.num_threads = program, num_threads
-        self._free = []  # what a list does is atomic
+        self._free = []  # executors; list operations are atomic
 
     def __call__(self, inputs, only_finite=False):
-        """Outputs, or None if inputs have to be finite and are not."""
+        """Outputs, or None if `only_finite` and an input is not finite."""
         execution = self._take()
         try:
             return execution(inputs, only_finite)
@@ -61,8 +60,7 @@ class ProgramRunner:
             self._free.append(execution)
 
     def run_directly(self, x):
-        """Outputs for an array of float32, the only input of a program of one step; or None if it
-        is not finite.
+        """Outputs of a one-step program for its only input, a float32 array; None if not finite.
 
         Running a network evicts the interpreter from the cache, so each Python line here costs
         about 1 us: keep this path short.
@@ -78,7 +76,7 @@ class ProgramRunner:
 
     @contextlib.contextmanager
     def execution(self):
-        """An `Executor` that nobody else uses meanwhile."""
+        """An `Executor` for exclusive use in the body."""
         execution = self._take()
         try:
             yield execution
@@ -109,7 +107,7 @@ class Executor:
         self._team = _Team(num_threads, self._arguments)
 
     def __call__(self, inputs, only_finite):
-        """Outputs for inputs, as `ProgramRunner`'s."""
+        """The same as `ProgramRunner.__call__`."""
         if not self.program.is_one_step:
             return self.run() if self.set_inputs(inputs) or not only_finite else None
         taken = self._note(inputs)
@@ -118,11 +116,11 @@ class Executor:
         return self._new_outputs() if not only_finite or are_zero(self._checks) else None
 
     def run_directly(self, x):
-        """Outputs for an array, as `ProgramRunner`'s."""
+        """The same as `ProgramRunner.run_directly`."""
         if x.flags.carray:
             note_address(x, self._sources, 0)
         else:
-            x = self._note([x])  # has to live until it is taken
+            x = self._note([x])  # must live until the program has copied it
         self._team.run(0, self.program.steps[0][1])
         return [place.copy() for place in self._outputs] if are_zero(self._checks) else None
 
@@ -144,13 +142,13 @@ class Executor:
                 x = _readable(x)
                 if x.flags.writeable:
                     note_address(x, self._sources, len(taken))
-                else:  # a type of its own to Numba, which would compile once more
+                else:  # read-only arrays are another Numba type, which would compile again
                     self._sources[len(taken)] = x.ctypes.data
                 taken.append(x)
         return taken
 
     def run(self):
-        """Outputs for the inputs that were set, a list of new arrays."""
+        """Outputs for the inputs of `set_inputs`: a list of new arrays."""
         for step in self.program.steps:
             self.run_step(step)
         return self._new_outputs()
@@ -166,16 +164,16 @@ class Executor:
             self._team.run(*step)
 
     def view(self, tensor):
-        """The place of an NHWC tensor, as an array."""
+        """An NHWC tensor as an array, a view of the arena."""
         start = resolve(tensor)
         values = self._arena[start : start + tensor.size]
         values = values.view(np.int32) if tensor.dtype == "int32" else values
         return values.reshape(tensor.shape)
 
     def profile(self, repeats):
-        """Seconds that each node takes: array, (nodes,), alone and on one thread, the median.
+        """Median seconds of each node, alone on one thread: dictionary, node -> seconds.
 
-        Needs inputs that were set.
+        Call `set_inputs` first.
         """
         program, steps, host_nodes = self.program, [], iter(self.program.host_nodes)
         for step in program.steps:
@@ -200,7 +198,7 @@ class Executor:
 
 
 def _readable(x):
-    """The array if its memory is one piece of float32, as kernels read it, else such a copy."""
+    """The array if it is contiguous, aligned float32, as kernels need it; else such a copy."""
     if x.dtype == np.float32 and x.flags.c_contiguous and x.flags.aligned:
         return x
     with np.errstate(over="ignore", invalid="ignore"):  # as Keras
@@ -210,12 +208,12 @@ def _readable(x):
 class _Team:
     """The caller's thread and its helpers.
 
-    A helper looks out for work for a moment after it has done some, without Python; only then it
-    sleeps, until its queue says whether there is more.
+    After work, a helper spins for a moment without the GIL. If no more work comes, it sleeps on its
+    queue.
 
     Args:
         num_threads: Integer.
-        arguments: Tuple. What `run` takes first: the program and its memory.
+        arguments: Tuple. The first arguments of `run`: the program and its memory.
     """
 
     def __init__(self, num_threads, arguments):
@@ -232,7 +230,7 @@ class _Team:
         weakref.finalize(self, _stop, self._control, self._queues)
 
     def run(self, begin, end):
-        if self._process != os.getpid():  # a fork takes no threads along
+        if self._process != os.getpid():  # a forked child has no helper threads
             self._start_helpers()
         try:
             if begin_run(self._control, self._num_threads):

@@ -1,6 +1,6 @@
-"""What a process that was forked needs: locks that no other thread holds any more.
+"""Resets locks in forked processes.
 
-A fork copies only the thread that calls it. Locks that other threads held stay locked in the copy.
+A fork copies only the calling thread, so locks that other threads held stay locked in the child.
 """
 
 import os
@@ -13,12 +13,12 @@ _planners = weakref.WeakSet()
 
 
 def protect(planner):
-    """Gives a planner a new lock after a fork, as if no other thread had begun to plan."""
+    """Registers a planner to get a new lock after a fork."""
     _planners.add(planner)
 
 
 class _HeldForever:
-    """In the place of the compiler's lock if another thread held it: it was in the middle of it."""
+    """Replaces the compiler's lock if another thread held it during the fork."""
 
     def acquire(self, *args, **kwargs):
         raise RuntimeError(

@@ -1,9 +1,8 @@
-"""Runs a program: a table of instructions, one row each, that one compiled function goes through.
+"""The interpreter: one compiled function that runs the rows of a program's table.
 
-Python is called once per inference, not once per layer, and going from one instruction to the next
-costs threads less than a microsecond. Instructions name places in one buffer of activations, the
-arena, and in pools of constants by their index, so that a program can run on several arenas at a
-time.
+Python is called once per inference, not once per layer, and moving to the next instruction costs
+the threads less than a microsecond. Instructions refer to activations by their index in the arena,
+and to constants by their index in a pool, so a program can run on several arenas at once.
 """
 
 import importlib
@@ -29,15 +28,15 @@ for _module in pkgutil.walk_packages(kernels.__path__, f"{kernels.__name__}."):
 
 
 def _dispatch():
-    """Makes the function that runs one instruction, from the kernels of all of them.
+    """Makes the function that runs one instruction by calling its kernel.
 
-    Kernels with a parameter `control` take pieces of work of their own choice. To the others,
-    a piece is the share of a thread, whoever computes it.
+    Kernels with a parameter `control` split the work themselves. For the others, a piece is one
+    thread's share, and any thread may take it.
     """
     functions, whole, shared = {"take": take}, [], []
     for instruction in INSTRUCTIONS:
         kernel = kernel_of(instruction)
-        if kernel is None:  # of a task, or of a processor other than this one
+        if kernel is None:  # `TASKS`, or an instruction for other processors
             continue
         functions[f"run_{instruction.name}"] = kernel
         names = list(inspect.signature(kernel.py_func).parameters)
@@ -79,7 +78,7 @@ def check_kernels(table):
 def _run_tasks(
     p, program, factors, arena, constants, index, short_index, control, thread, num_threads
 ):  # fmt: skip
-    """Takes part in tasks: runs all instructions of one before it takes the next."""
+    """Runs tasks: all instructions of one task before taking the next."""
     alone = control_alone(control, thread, num_threads)
     first_row = p[_TASKS.first_row] + thread * p[_TASKS.rows_per_thread]
     begin, end = take(control, p[_TASKS.num_tasks], 1, thread, num_threads)
@@ -98,10 +97,10 @@ def run(
     program, factors, arena, constants, index, short_index, control, thread, num_threads,
     begin, end,
 ):  # fmt: skip
-    """Runs the instructions from `begin` to `end`, as the first of `num_threads` threads.
+    """Runs the instructions from `begin` to `end` if `thread` is 0, the leader.
 
-    The others, its helpers, take part in them until there has been nothing for a while. What
-    `begin_run` began ends here.
+    Other threads are helpers: they share the leader's work, and return when there has been none for
+    a while. The leader ends the run that `begin_run` began.
     """
     i = begin
     while True:

@@ -1,4 +1,4 @@
-"""What an engine does with each layer, as a table."""
+"""Tables of an engine's kernels and times, layer by layer."""
 
 import dataclasses
 
@@ -13,12 +13,12 @@ class EngineRow:
 
     Args:
         layer: String. The path of the Keras layer it comes from.
-        operation: String. What it is.
+        operation: String. The class of the operation.
         kernel: String. The kernel chosen for it.
-        shape: Tuple of integers. Of its output.
-        sparsity: Float. Zeros over size of its kernel, or None if it has none.
-        multiply_adds: Integer. Products with weights in a dense run.
-        kept: Integer. Those whose weight is not zero.
+        shape: Tuple of integers. Shape of its output.
+        sparsity: Float. Sparsity of its weights, or None if it has none.
+        multiply_adds: Integer. Multiply-adds of a dense run.
+        kept: Integer. Multiply-adds whose weight is not zero.
         seconds: Float. Time per run.
     """
 
@@ -34,7 +34,7 @@ class EngineRow:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class EngineSummary(Shown):
-    """The operations of an engine; printed, a table.
+    """The operations of an engine; prints as a table.
 
     Args:
         rows: List of `EngineRow`.
@@ -48,7 +48,7 @@ class EngineSummary(Shown):
 
     @property
     def keras_layers(self) -> list[str]:
-        """Names of the layers that the engine has no kernel for, and that run in Keras."""
+        """Names of the layers that run in Keras because the engine has no kernel for them."""
         return [row.layer for row in self.rows if row.kernel == "Keras"]
 
     def _table(self):
@@ -117,8 +117,8 @@ def summarize(graph, runner, times, profile):
     Args:
         graph: `Graph`.
         runner: `ProgramRunner`.
-        times: Array of the seconds of several runs.
-        profile: Dictionary, node -> seconds, of `Executor.profile`.
+        times: Array, seconds of each of several runs.
+        profile: Dictionary, node -> seconds, from `Executor.profile`.
     """
     program = runner.program
     total = float(np.median(times))

@@ -1,4 +1,4 @@
-"""From Keras layers to operations of the engine, one function per kind of layer."""
+"""Converts Keras layers to the engine's operations, one function per kind of layer."""
 
 from keras_trim.inference.frontend.converters import (  # noqa: F401
     activation,

@@ -1,4 +1,4 @@
-"""Activation functions and layers."""
+"""Converts activation functions and layers."""
 
 import keras
 from keras import layers
@@ -8,7 +8,7 @@ from keras_trim.inference.ir import operations
 from keras_trim.inference.ir.operations.strided import LARGEST_RANK
 
 INFINITY = float("inf")
-# PyTorch's shrinks keep NaN; what is no number is not large for the others.
+# PyTorch's shrink functions keep NaN; on other backends, NaN fails the comparison and becomes 0.
 KEEPS_NAN = float(keras.backend.backend() == "torch")
 _FUNCTIONS = {
     "relu": ("clip", 0.0, INFINITY),
@@ -36,7 +36,7 @@ _FUNCTIONS = {
 
 
 def known_activation(activation):
-    """The engine's function for one of Keras's, and its two parameters; None if it has none."""
+    """The engine's name and two parameters of a Keras activation, or None if it has no kernel."""
     for name, function in _FUNCTIONS.items():
         if activation is getattr(keras.activations, name, None):
             return function

@@ -1,4 +1,4 @@
-"""Merging layers, and the arithmetic of `keras.ops` in a model's graph."""
+"""Converts merging layers, and the arithmetic of `keras.ops`."""
 
 import numpy as np
 from keras import layers, ops
@@ -12,12 +12,12 @@ from keras_trim.inference.ir.operations.strided import LARGEST_RANK
 
 
 def add_binary(reader, function, x, y):
-    """Adds `function(x, y)`, of which one may be an array or a number."""
+    """Adds `function(x, y)`; one of x and y may be an array or a number."""
     symbols = [isinstance(z, reader.symbol) for z in (x, y)]
     if not all(symbols):
         return _with_array(reader, function, x, y)
     only(max(len(x.shape), len(y.shape)) <= LARGEST_RANK, "many axes")
-    # Sizes that are free may turn out to be 1, but Keras would then have seen two different sizes.
+    # A free size other than the batch may turn out to be 1 and broadcast.
     same = len(x.shape) == len(y.shape) and all(
         a == b and (a is not None or i == 0)
         for i, (a, b) in enumerate(zip(x.shape, y.shape, strict=True))
@@ -49,7 +49,7 @@ def _with_array(reader, function, x, y):
 
 
 def _with_number(function, number, is_first):
-    """The operation on one tensor, or None."""
+    """An operation on one tensor that computes the function with a number, or None."""
     affine, infinity = (
         {
             "add": (1.0, number),
@@ -82,7 +82,7 @@ def _powers():
 
 
 def _per_channel(function, array, is_first):
-    """(scale, shift) that compute the same, or None."""
+    """(scale, shift) that are equivalent, or None."""
     ones, zeros = np.ones_like(array), np.zeros_like(array)
     if function == "add":
         return ones, array
@@ -151,7 +151,7 @@ for _names, _function in (
     converts(*keras_operations("numpy", *_names))(_arithmetic(_function))
 
 
-# Operations of one tensor: function, and its factors or the attributes they are in.
+# Unary operations -> function, and its parameters or the attributes that hold them.
 _UNARY = {
     ("numpy", "Absolute"): ("abs",),
     ("numpy", "Abs"): ("abs",),
@@ -232,7 +232,7 @@ def _where(operation, reader, condition, x1=None, x2=None):
 
 
 def _tensor(reader, x):
-    """A symbol, or an array or number as one of float32."""
+    """The symbol for a symbol, or a float32 constant for an array or number."""
     if isinstance(x, reader.symbol):
         only(is_float(x.dtype), "integers")
         return x

@@ -1,4 +1,4 @@
-"""Products of activations with activations; attention layers become them when they are traced."""
+"""Converts products of two activations. A trace turns attention layers into these."""
 
 import string
 

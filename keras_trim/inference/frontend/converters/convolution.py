@@ -1,4 +1,4 @@
-"""Convolutional layers."""
+"""Converts convolutional layers."""
 
 import numpy as np
 from keras import layers
@@ -9,7 +9,7 @@ from keras_trim.inference.ir import operations
 
 
 def channels_last(layer, reader, x):
-    """The input with its channels last, whatever the layer's data format."""
+    """The input with channels last, for any data format of the layer."""
     return x if layer.data_format == "channels_last" else reader.move_channels_last(x)
 
 
@@ -18,12 +18,12 @@ def as_formatted(layer, reader, y):
 
 
 def _activated(layer, reader, y):
-    # Softmax is over the last axis of Keras's layout, whatever that is.
+    # Softmax is over the last axis in the layer's data format, so restore that format first.
     return activate(layer.activation, reader, as_formatted(layer, reader, y), reader.name)
 
 
 def two(values, fill=1):
-    """A pair, (fill, n) of the settings of a 1-dimensional layer."""
+    """The values as a pair: (fill, n) for a 1D layer."""
     values = tuple(values)
     return (fill, *values) if len(values) == 1 else values
 
@@ -93,7 +93,7 @@ def _separable(layer, reader, x):
 def _transposed(layer, reader, x):
     kernel = array(layer.kernel)
     kernel = kernel[None] if layer.rank == 1 else kernel
-    # The gradient of a convolution: the kernel turned around, over an input dilated by the strides.
+    # The gradient of a convolution: the flipped kernel, over an input dilated by the strides.
     kernel = np.ascontiguousarray(kernel[::-1, ::-1].swapaxes(2, 3))
     strides, dilation, more = layer.strides, layer.dilation_rate, layer.output_padding
     more = (more,) * layer.rank if more is None or isinstance(more, int) else more
@@ -115,7 +115,7 @@ def _transposed(layer, reader, x):
 
 
 def _transposed_padding(padding, size, stride, dilation, more):
-    """Padding before and after the dilated input, so that the output has Keras's size.
+    """Padding before and after the dilated input that gives the output size of Keras.
 
     Args:
         more: Integer, Keras's `output_padding`, or None.

@@ -1,4 +1,4 @@
-"""Dense layers, embeddings, normalization by constants, and layers that do nothing at inference."""
+"""Converts dense layers, embeddings, normalization by constants, and no-ops at inference."""
 
 import numpy as np
 from keras import layers
@@ -43,7 +43,7 @@ def _einsum_dense(layer, reader, x, training=None):
 
 
 def dense_einsum(reader, equation, x, kernel, bias=None):
-    """Adds the product of a tensor and weights: a dense layer with axes joined."""
+    """Adds an einsum of a tensor and weights as a dense layer on joined axes."""
     inputs, rest = equation.replace(" ", "").split(",")
     weights, output = rest.split("->")
     x_axes, y_axes = inputs.replace("...", ""), output.replace("...", "")
@@ -107,7 +107,7 @@ def _batch_normalization(layer, reader, x, training=None, mask=None):
 def scale_channels(reader, x, scale, shift, axis=-1):
     """y = x * scale + shift with one scale and shift per channel."""
     rank, axis = len(x.shape), axis % len(x.shape)
-    # The axis moves behind the others, as in `move_channels_last`, so that two moves cancel out.
+    # Moves the axis last, like `move_channels_last`, so that the moves cancel out.
     to_last = (*range(axis), *range(axis + 1, rank), axis)
     back = (*range(axis), rank - 1, *range(axis, rank - 1))
     is_last = axis == rank - 1

@@ -1,4 +1,4 @@
-"""Operations of `keras.ops` that move values: reshaping, slicing, splitting, joining."""
+"""Converts operations of `keras.ops` that move values: reshape, slice, split, concatenate."""
 
 import math
 
@@ -10,7 +10,7 @@ from keras_trim.inference.ir.operations.strided import LARGEST_RANK
 
 
 def reshape(reader, x, shape):
-    """Adds a reshape to `shape`, the batch axis not counted."""
+    """Adds a reshape to `shape`, which excludes the batch axis."""
     only(sum(n is None or n == -1 for n in shape) <= 1, "several free axes")
     shape = tuple(-1 if n is None else int(n) for n in shape)
     return reader.add(operations.Reshape(shape), [x], reader.name)
@@ -28,7 +28,7 @@ def _reshape(operation, reader, x):
     elif shape[0] != -1 and shape[0] is not None:
         only(shape[0] == x.shape[0], "a reshape of the batch")
     else:
-        # Two free axes: Keras gives None for one of them where it stands for the batch.
+        # Two free axes: a leading None may stand for the batch.
         only(shape[0] is None and x.shape[0] is None, "a reshape of the batch")
         only(reader.keeps_examples_apart(x), "a reshape of the batch")
     return reshape(reader, x, shape[1:])
@@ -56,7 +56,7 @@ def _squeeze(operation, reader, x):
 
 
 def permute(reader, x, axes):
-    """Adds a permutation of axes, as NumPy's."""
+    """Adds a permutation of axes, as `np.transpose`."""
     rank = len(x.shape)
     axes = tuple(axis % rank for axis in axes)
     only(rank <= LARGEST_RANK, "many axes")
@@ -125,7 +125,7 @@ def _split(operation, reader, x):
 
 
 def slice_of(reader, x, slices):
-    """Adds x[slices], `slices` being a dictionary axis -> slice."""
+    """Adds a slice of x; `slices` is a dictionary, axis -> slice."""
     slices = [slices.get(axis, slice(None)) for axis in range(len(x.shape))]
     begins, ends, steps = zip(*((s.start, s.stop, s.step) for s in slices), strict=True)
     return reader.add(operations.Slice(begins, ends, steps), [x], reader.name)
@@ -153,7 +153,7 @@ def _get_item(operation, reader, x, key):
         size = x.shape[axis]
         if isinstance(k, int):
             only(axis > 0, "the batch axis")
-            # As -1 has no slice that ends behind it, its end is left open.
+            # For -1, k + 1 would be 0, so the end stays open.
             slices[axis] = slice(k, k + 1 if k != -1 else None)
         else:
             parts = (k.start, k.stop, k.step)
@@ -210,7 +210,7 @@ def _roll(operation, reader, x):
 
 
 def _axes(x, axis):
-    """One axis or several, as a list of numbers that are not negative."""
+    """One or several axes as a list of nonnegative integers."""
     only(axis is not None and len(x.shape) <= LARGEST_RANK, "the batch axis")
     axes = [a % len(x.shape) for a in np.atleast_1d(axis).tolist()]
     only(0 not in axes, "the batch axis")

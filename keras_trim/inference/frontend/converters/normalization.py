@@ -1,4 +1,4 @@
-"""Normalization by statistics of the inputs: of a layer, of groups of channels, of a vector."""
+"""Converts layer, RMS, group and unit normalization."""
 
 import math
 
@@ -22,13 +22,13 @@ def _axes(axis, rank):
 
 
 def _order(axes, rank):
-    """The order in which some axes are the last ones, and the one that undoes it."""
+    """The permutation that moves some axes last, and its inverse."""
     order = [*(axis for axis in range(rank) if axis not in axes), *axes]
     return order, np.argsort(order).tolist()
 
 
 def _normalize(reader, x, axes, gamma, beta, epsilon, is_rms=False):
-    """Adds a normalization over some axes; its factors have a number for each place in them."""
+    """Adds a normalization over some axes; gamma and beta have one value per element of these."""
     order, back = _order(axes, len(x.shape))
     only(axes[0] > 0, "the batch axis")
     is_last = order == list(range(len(x.shape)))
@@ -56,7 +56,7 @@ def _layer_normalization(layer, reader, x):
 @converts(layers.RMSNormalization)
 def _rms_normalization(layer, reader, x):
     axes = _axes(layer.axis, len(x.shape))
-    # Keras broadcasts the factors as they are, which fits the last axes only.
+    # Keras broadcasts the scale as it is, which works for the last axes only.
     only(axes[-1] == len(x.shape) - 1 and axes[0] == len(x.shape) - len(axes), "its axes")
     return _normalize(reader, x, axes, layer.scale, None, layer.epsilon, is_rms=True)
 
@@ -69,7 +69,7 @@ def _group_normalization(layer, reader, x):
     only(axis > 0, "the batch axis")
     gamma = array(layer.gamma) if layer.scale else np.ones(channels, np.float32)
     beta = array(layer.beta) if layer.center else np.zeros(channels, np.float32)
-    # As in `move_channels_last`, so that two moves cancel out.
+    # Moves the axis last, like `move_channels_last`, so that the moves cancel out.
     order, back = _order([axis], rank)
     x = x if axis == rank - 1 else permute(reader, x, order)
     x = x if rank > 2 else reshape(reader, x, (1, channels))

@@ -1,4 +1,4 @@
-"""Recurrent layers and their wrappers."""
+"""Converts recurrent layers and their wrappers."""
 
 import keras
 import numpy as np
@@ -21,7 +21,7 @@ def _rnn(layer, reader, sequences, initial_state=None, mask=None, training=None)
 
 
 def _add(layer, reader, x, initial_state=None, mask=None, reverse_output=False, training=None):
-    """Adds a layer; returns the symbol of its output, or a list of it and its states."""
+    """Adds a layer; returns the symbol of its output, or a list of the output and states."""
     only(isinstance(layer, layers.RNN), "a layer that is not recurrent")
     only(type(layer).call in _CALLS, "a subclass with a call of its own")
     only(not layer.stateful, "a state that outlives the call")
@@ -53,7 +53,7 @@ _CALLS = {cls.call for cls in (layers.LSTM, layers.GRU, layers.SimpleRNN, layers
 def _zero_output(layer, mask):
     if mask is None:
         return False
-    # How these combine depends on Keras's backend.
+    # The result of these combinations depends on Keras's backend.
     only(not (layer.unroll and layer.zero_output_for_mask), "an unrolled loop with a mask")
     only(layer.return_sequences or not layer.zero_output_for_mask, "a last output set to zero")
     return bool(layer.zero_output_for_mask)

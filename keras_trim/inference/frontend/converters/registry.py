@@ -1,4 +1,4 @@
-"""Which function converts which Keras class, and what it is handed."""
+"""The registry of converters, and helpers for them."""
 
 import importlib
 
@@ -9,7 +9,7 @@ _CONVERTERS = {}  # Keras class -> function
 
 
 class Unsupported(Exception):  # noqa: N818
-    """A converter cannot take this layer as it is configured; the layer itself will run."""
+    """A converter does not support this layer's configuration; the layer will run in Keras."""
 
 
 def converts(*classes):
@@ -23,9 +23,9 @@ def converts(*classes):
 
 
 def keras_operations(module, *names):
-    """Classes of `keras.ops` (`x + y` in a functional model), which Keras does not export.
+    """Operation classes of `keras.ops` (`x + y` in a functional model); Keras does not export them.
 
-    Those that this version of Keras lacks are left out.
+    Leaves out classes that this version of Keras lacks.
     """
     module = importlib.import_module(f"keras.src.ops.{module}")
     return [getattr(module, name) for name in names if hasattr(module, name)]
@@ -34,7 +34,7 @@ def keras_operations(module, *names):
 def find_converter(operation):
     """The converter for a layer or operation, or None.
 
-    A subclass has its parent's converter only if it computes what the parent does.
+    A subclass gets its parent's converter only if it inherits `call` and `__call__`.
     """
     for cls in type(operation).__mro__:
         if cls in _CONVERTERS:

@@ -1,4 +1,4 @@
-"""Pooling, merging, and layers that move values."""
+"""Converts pooling, resizing, and layers that move values."""
 
 import math
 
@@ -32,10 +32,10 @@ def _pooling(layer, reader, x):
 
 
 def _replicated(reader, x, window, strides, padding):
-    """The input of a mean as Keras pads it on PyTorch, and the padding that is left to do.
+    """Pads the input of average pooling as Keras does on PyTorch; returns it, and the padding left.
 
-    Where some axis needs more pixels behind than before, Keras repeats the outermost pixels of all
-    axes, and they count.
+    If an axis needs more padding after than before, Keras replicates the border pixels of all axes,
+    and the mean includes them.
     """
     axes = range(1, len(x.shape) - 1)
     only(None not in x.shape[1:-1], "padding of free axes")
@@ -119,9 +119,9 @@ def _resized(layer, reader, x, size):
 
 
 def _has_ties(size, out_size):
-    """Whether the middle of a pixel falls between two others, if the factor is not exact.
+    """Whether an output pixel is equally near to two input pixels, at an inexact factor.
 
-    Which of the two is taken depends on how Keras's backend rounds.
+    Which of the two it takes depends on how Keras's backend rounds.
     """
     divisor = math.gcd(size, out_size)
     return size // divisor % 2 == 0 and out_size // divisor % 2 == 1 and out_size != divisor

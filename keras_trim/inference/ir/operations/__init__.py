@@ -1,4 +1,4 @@
-"""The operations of a graph. Each is data; `lowering` makes instructions of them."""
+"""The operations of a graph. Each is plain data, which `lowering` turns into instructions."""
 
 from keras_trim.inference.ir.operations.base import OPERATIONS, Operation
 from keras_trim.inference.ir.operations.contraction import Attention, Einsum, Reduce

@@ -1,16 +1,13 @@
-"""What every operation of the graph is: a dataclass of numbers, strings, tuples and arrays."""
+"""The base class of operations: dataclasses of numbers, strings, tuples and arrays."""
 
 INFINITY = float("inf")
 OPERATIONS = {}  # name in a file -> class
 
 
 class Operation:
-    """One kind of operation: plain data.
+    """One kind of operation: plain data, which a function in `lowering` turns into instructions."""
 
-    `lowering` has the function that makes instructions of it.
-    """
-
-    arity = (1, 1)  # the least and the most inputs; None: any number
+    arity = (1, 1)  # minimum and maximum number of inputs; None: no maximum
     takes_integers = False  # whether its inputs may be int32
     output_dtype = None  # Keras's dtype of its output; None: that of its inputs
 
@@ -19,14 +16,14 @@ class Operation:
         OPERATIONS[cls.__name__] = cls
 
     def check(self):
-        """Checks what a file may have gotten wrong.
+        """Checks the fields, which may come from an untrusted file.
 
         Raises:
             ValueError: if a size or number is impossible.
         """
 
     def multiply_adds(self, input_shape, output_shape):
-        """Multiply-adds per run, and how many of them are with weights that are not zero."""
+        """Multiply-adds per run, and how many of them have a nonzero weight."""
         return 0, 0
 
     def takes(self, count):

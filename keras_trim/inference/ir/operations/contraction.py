@@ -1,4 +1,4 @@
-"""Products of activations with activations, and sums over axes: NumPy's, which call BLAS."""
+"""Products of two activations, and reductions over axes. NumPy runs them, with BLAS."""
 
 import dataclasses
 
@@ -8,10 +8,10 @@ from keras_trim.inference.ir.validation import require, require_integers
 
 @dataclasses.dataclass
 class Einsum(Operation):
-    """A sum of products of two tensors, each label once in a tensor.
+    """A sum of products of two tensors. A tensor may have each label only once.
 
     Args:
-        x_labels, y_labels, out_labels: Strings, a letter per axis.
+        x_labels, y_labels, out_labels: Strings, one letter per axis.
     """
 
     arity = (2, 2)
@@ -30,11 +30,11 @@ class Einsum(Operation):
 
 @dataclasses.dataclass
 class Attention(Operation):
-    """softmax(scale * query . key) . value per head; a third input masks pairs that it has 0 for.
+    """softmax(scale * query . key) . value per head; an optional fourth input, 0 where masked.
 
     Args:
         scale: Float, or None for one over the square root of the width of a head.
-        is_causal: Boolean. Whether a place sees only those before it and itself.
+        is_causal: Boolean. Whether a position sees only itself and earlier ones.
     """
 
     arity = (3, 4)

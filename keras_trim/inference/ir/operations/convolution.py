@@ -1,4 +1,4 @@
-"""Convolutions, 1 and 2-dimensional, of any kernel size, stride, padding, dilation and groups."""
+"""1D and 2D convolutions of any kernel size, stride, padding, dilation and groups."""
 
 import dataclasses
 
@@ -21,12 +21,12 @@ class Convolution(Operation):
     Args:
         kernel: Array, float32, (height, width, input channels / groups, output channels).
         bias: Array, float32, (output channels,).
-        low, high: Floats. What the output is clipped to.
+        low, high: Floats. Bounds of the clip.
         strides, dilation: Pairs of integers.
         padding: Pair, per axis "valid", "same", "causal" or (before, after).
         groups: Integer.
-        input_dilation: Pair of integers, the distance of the input's pixels, as transposed
-            convolutions have it.
+        input_dilation: Pair of integers. Distance between input pixels, the strides of a transposed
+            convolution.
         residual: Boolean. Whether a second input, of the output's shape, is added before the clip.
     """
 

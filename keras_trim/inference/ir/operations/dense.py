@@ -15,7 +15,7 @@ class Dense(Operation):
     Args:
         kernel: Array, float32, (inputs, outputs).
         bias: Array, float32, (outputs,).
-        low, high: Floats. What the output is clipped to.
+        low, high: Floats. Bounds of the clip.
     """
 
     kernel: np.ndarray

@@ -1,4 +1,4 @@
-"""Depthwise convolution, and scaling of channels as its 1 x 1 case."""
+"""Depthwise convolution."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ class DepthwiseConvolution(Operation):
     Args:
         kernel: Array, float32, (height, width, channels, multiplier).
         bias: Array, float32, (channels * multiplier,).
-        strides, dilation, padding, low, high: As `Convolution`'s.
+        strides, dilation, padding, low, high: As in `Convolution`.
     """
 
     kernel: np.ndarray

@@ -12,7 +12,7 @@ COMPARISONS = ("equal", "not_equal", "greater", "greater_equal", "less", "less_e
 
 @dataclasses.dataclass
 class Activation(Operation):
-    """y = function(x, a, b), see `kernels/elementwise/unary.py`."""
+    """y = function(x, a, b), a key of `FUNCTION_CODES` in `kernels/elementwise/unary.py`."""
 
     function: str
     a: float = 0.0
@@ -37,7 +37,7 @@ class Binary(Operation):
 
     Args:
         function: String. A key of `kernels.elementwise.binary.BINARY_CODES`.
-        is_broadcast: Boolean. Whether the two may differ in shape.
+        is_broadcast: Boolean. Whether x and y may differ in shape.
     """
 
     arity = (2, 2)
@@ -51,10 +51,10 @@ class Binary(Operation):
 
 @dataclasses.dataclass
 class Compare(Operation):
-    """x == number and the like: 1 where it is so, else 0.
+    """Compares x with a number: 1 where true, else 0.
 
     Args:
-        function: String, the name of NumPy's function.
+        function: String, the name of the NumPy function, one of `COMPARISONS`.
         number: Float.
     """
 

@@ -1,11 +1,11 @@
-"""Operations that run in Python, of any kind that has no kernel."""
+"""Operations without a kernel, which run in Python."""
 
 
 class HostOperation:
     """An operation that runs in Python. It cannot be stored in a file.
 
-    Subclasses have `output_specs(shapes)`, which returns for inputs of such shapes a list of
-    `(shape, dtype)`, and `run(inputs, outputs)`, which fills arrays.
+    Subclasses have `output_specs(shapes)`, which returns a list of `(shape, dtype)` for inputs of
+    these shapes, and `run(inputs, outputs)`, which fills the output arrays.
 
     Attributes:
         label: String, for the summary.

@@ -20,7 +20,7 @@ class LayerNormalization(Operation):
     Args:
         gamma, beta: Arrays, float32, (last axis,).
         epsilon: Float.
-        is_rms: Boolean. Without subtracting the mean.
+        is_rms: Boolean. RMS normalization: does not subtract the mean.
     """
 
     gamma: np.ndarray
@@ -38,8 +38,8 @@ class LayerNormalization(Operation):
 class GroupNormalization(Operation):
     """y = (x - mean(x)) / sqrt(variance(x) + epsilon) * gamma + beta over groups of channels.
 
-    The statistics are those of the pixels of all channels of a group, per sample. (Wu and He,
-    "Group normalization", https://arxiv.org/abs/1803.08494.)
+    Computes the statistics per sample and group, over all pixels and channels of the group. (Wu and
+    He, "Group normalization", https://arxiv.org/abs/1803.08494.)
 
     Args:
         gamma, beta: Arrays, float32, (channels,).
@@ -62,7 +62,7 @@ class GroupNormalization(Operation):
 
 @dataclasses.dataclass
 class ScaleChannels(Operation):
-    """y = x * scale + shift per channel; `rewrites` fold it into a product before it.
+    """y = x * scale + shift per channel; `rewrites` fold it into the product before it.
 
     Args:
         scale, shift: Arrays, float32, (channels,).

@@ -10,19 +10,19 @@ from keras_trim.inference.ir.validation import (
     require_padding,
 )
 
-_MOST_TAPS = 1 << 20  # places in a window
+_MOST_TAPS = 1 << 20  # pixels in a window
 
 
 @dataclasses.dataclass
 class Pool(Operation):
-    """Clipped maximum or mean over windows; the mean is over the pixels inside of the image.
+    """Clipped maximum or mean over windows; the mean ignores pixels outside the image.
 
     Args:
         window, strides: Pairs of integers.
-        padding: Pair, as `Convolution`'s.
+        padding: Pair, as in `Convolution`.
         is_max: Boolean.
-        pad_value: Float. What a maximum finds outside of the image.
-        low, high: Floats, as `Convolution`'s.
+        pad_value: Float. Value of pixels outside the image, for a maximum.
+        low, high: Floats, as in `Convolution`.
     """
 
     window: tuple

@@ -21,8 +21,8 @@ class Recurrent(Operation):
     """LSTM, GRU or simple RNN over axis 1 of its input.
 
     Inputs are x, (batch, time, inputs), then the states if `has_initial_state`, then the mask,
-    (batch, time), if `has_mask`: where it is zero, the state stays as it is. Outputs are the output
-    of all steps or the last one, and the last states if `return_state`.
+    (batch, time), if `has_mask`. Where the mask is zero, the state does not change. Outputs are
+    the output of all steps or of the last one, then the final states if `return_state`.
 
     Args:
         kind: String, "lstm", "gru", "gru_reset_before" (`reset_after=False`) or "simple".
@@ -30,10 +30,10 @@ class Recurrent(Operation):
         recurrent_kernel: Array, float32, (units, gates * units).
         bias: Array, float32, (gates * units,).
         recurrent_bias: Array, float32, (gates * units,), added to the product with the state.
-        activation, recurrent_activation: Triples of a key of
-            `kernels.elementwise.unary.FUNCTION_CODES`, or None, and its two parameters.
+        activation, recurrent_activation: Triples: a key of
+            `kernels.elementwise.unary.FUNCTION_CODES` or None, and its two parameters.
         go_backwards, return_sequences, return_state: Booleans, as in Keras.
-        has_initial_state, has_mask: Booleans. Which inputs there are.
+        has_initial_state, has_mask: Booleans. Which of the optional inputs are present.
         zero_output_for_mask: Boolean. Whether the output is zero where the mask is.
         reverse_output: Boolean. Whether the first step's output comes last.
     """

@@ -1,4 +1,4 @@
-"""Images of another size."""
+"""Image resizing."""
 
 import dataclasses
 
@@ -8,14 +8,14 @@ from keras_trim.inference.ir.validation import require_integers
 
 @dataclasses.dataclass
 class Resize(Operation):
-    """Images, (batch, height, width, channels), of another size.
+    """Resizes images, (batch, height, width, channels).
 
-    Pixels are squares, so the middle of output pixel i is at (i + 0.5) * size / output size - 0.5.
+    The center of output pixel i is at (i + 0.5) * input size / output size - 0.5.
 
     Args:
         size: Pair of integers.
-        is_factor: Boolean. Whether the size is that of the input times `size`.
-        is_blend: Boolean. Whether a pixel is a blend of those around it (bilinear), or the nearest.
+        is_factor: Boolean. Whether `size` is a factor rather than the output size.
+        is_blend: Boolean. Whether to interpolate bilinearly, not take the nearest pixel.
     """
 
     size: tuple

@@ -1,4 +1,4 @@
-"""Operations that move values and compute nothing."""
+"""Operations that only move values."""
 
 import dataclasses
 
@@ -10,10 +10,10 @@ from keras_trim.inference.ir.validation import require_integers, require_weights
 
 @dataclasses.dataclass
 class Reshape(Operation):
-    """Another shape per sample; one axis may be -1.
+    """Reshapes each sample; one axis may be -1.
 
     Args:
-        shape: Tuple of integers, the batch axis not counted.
+        shape: Tuple of integers, without the batch axis.
     """
 
     shape: tuple

@@ -1,4 +1,4 @@
-"""Operations that move values between axes, or make and convert them."""
+"""Operations that rearrange values, convert them, or create constants."""
 
 import dataclasses
 
@@ -7,17 +7,17 @@ import numpy as np
 from keras_trim.inference.ir.operations.base import Operation
 from keras_trim.inference.ir.validation import require, require_integers, require_number
 
-LARGEST_RANK = 5  # of the tensors that converters may hand to these operations
+LARGEST_RANK = 5  # of tensors that converters may pass to these operations
 _DTYPES = ("float16", "bfloat16", "float32", "float64", "bool", "int8", "int16", "int32", "int64",
            "uint8", "uint16", "uint32", "uint64")  # fmt: skip
 
 
 @dataclasses.dataclass
 class Permute(Operation):
-    """Axes in another order.
+    """Permutes axes.
 
     Args:
-        axes: Tuple of integers, as NumPy's.
+        axes: Tuple of integers, as for `np.transpose`.
     """
 
     axes: tuple
@@ -30,11 +30,10 @@ class Permute(Operation):
 
 @dataclasses.dataclass
 class Slice(Operation):
-    """x[start : start + step * size : step] along each axis.
+    """x[begin:end:step] along each axis.
 
     Args:
-        begins, ends, steps: Tuples, an axis each: what a Python slice has. An axis of a free size
-            may have None in the first two.
+        begins, ends, steps: Tuples, one entry per axis: the integers or None of a Python slice.
     """
 
     begins: tuple
@@ -51,10 +50,10 @@ class Slice(Operation):
 
 @dataclasses.dataclass
 class Pad(Operation):
-    """Constant values around, or parts cut off, along the axes between batch and channels.
+    """Pads with a constant, or crops, along the axes between batch and channels.
 
     Args:
-        amounts: Tuple of pairs of integers, one per axis; negative ones cut off.
+        amounts: Tuple of pairs of integers, one per axis; negative amounts crop.
         value: Float.
     """
 
@@ -69,7 +68,7 @@ class Pad(Operation):
 
 @dataclasses.dataclass
 class Repeat(Operation):
-    """Each pixel several times along the axes between batch and channels (nearest upsampling).
+    """Repeats each pixel along the axes between batch and channels (nearest upsampling).
 
     Args:
         times: Tuple of integers.
@@ -84,7 +83,7 @@ class Repeat(Operation):
 
 @dataclasses.dataclass
 class Tile(Operation):
-    """The whole of an axis several times.
+    """Repeats a whole axis several times.
 
     Args:
         axis: Integer, positive.
@@ -118,10 +117,10 @@ class Constant(Operation):
 
 @dataclasses.dataclass
 class Cast(Operation):
-    """To float32 or int32 (towards zero), or to the range of a narrower type.
+    """Converts to float32 or int32 (rounding toward zero), or to the range of a narrower type.
 
     Args:
-        dtype: String, as NumPy's.
+        dtype: String, the name of a Keras dtype.
     """
 
     dtype: str

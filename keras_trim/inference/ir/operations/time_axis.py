@@ -1,4 +1,4 @@
-"""Time steps as samples, for layers that are applied to each step by itself."""
+"""Turns time steps into samples and back, for layers that run on each step separately."""
 
 import dataclasses
 
@@ -12,6 +12,6 @@ class JoinTime(Operation):
 
 @dataclasses.dataclass
 class SplitTime(Operation):
-    """(batch * time, ...) to (batch, time, ...); a second input tells the batch and time."""
+    """(batch * time, ...) to (batch, time, ...), with the sizes taken from a second input."""
 
     arity = (2, 2)

@@ -1,4 +1,4 @@
-"""Rewrites of a graph that leave fewer operations."""
+"""Rewrites that simplify a graph."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from keras_trim.inference.ir.rewrites.permutations import cancel_permutations, d
 
 
 def rewrite(graph):
-    """A graph that computes the same with fewer operations; the given one stays as it is."""
+    """An equivalent graph with fewer operations; does not change the given one."""
     graph = dataclasses.replace(graph, nodes=[dataclasses.replace(node) for node in graph.nodes])
     graph = cancel_permutations(drop_unused(graph))
     for rule in RULES:

@@ -1,10 +1,10 @@
 """Applies rules to a graph.
 
-A rule is about two nodes, the second of which is the only one to take the output of the first:
+A rule matches two nodes, where only the second one reads the output of the first. It has
 
-- the pattern: which operations they have;
-- the condition: its function returns None where it does not apply;
-- the replacement: one operation in place of both, or one for each of them.
+- a pattern: the classes of the two operations;
+- a condition: its function returns None if it does not apply;
+- a replacement: one operation in place of both, or one for each of them.
 """
 
 import dataclasses
@@ -16,12 +16,12 @@ class Rule:
 
     Args:
         first, second: Class of operations, or tuple of classes.
-        replace: Function `(first, second, user) -> replacement`, of operations. `user` is the one
-            that alone takes the output of the second, or None. The replacement is an operation
-            that takes the inputs of both, those of the first before the others of the second; a
-            pair of operations; or None.
-        place: String. Where one operation in place of both is computed: where the "first" one was,
-            if all of its inputs are known there, or the "second".
+        replace: Function `(first, second, user) -> replacement`, of operations. `user` is the only
+            operation that reads the output of the second, or None. The replacement is an operation
+            that takes the inputs of the first, then the other inputs of the second; a pair of
+            operations; or None.
+        place: String. Where a single replacement goes: in place of the "first" node, if all of its
+            inputs are known there, or of the "second".
     """
 
     first: object
@@ -31,7 +31,7 @@ class Rule:
 
 
 def rule(first, second, place="first"):
-    """Makes a `Rule` of a function."""
+    """Decorator that makes a `Rule` of a function."""
     return lambda replace: Rule(first, second, replace, place)
 
 
@@ -46,7 +46,7 @@ class _Pass:
         self.producers, self.users = graph.producers(), graph.uses()
         self.order = {id(node): number for number, node in enumerate(graph.nodes)}
         self.removed = set()  # ids of nodes
-        self.renamed = {}  # value -> the one that took its place
+        self.renamed = {}  # value -> the value that replaces it
 
     def run(self, rule):
         for second in self.graph.nodes:
@@ -61,7 +61,7 @@ class _Pass:
         return users[0] if len(users) == 1 else None
 
     def _rewrite(self, rule, second):
-        """Rewrites a node with the one before it, the later one if it has two inputs."""
+        """Rewrites a node with one that it reads from, trying the latest first."""
         before = [self.producers.get(value) for value in second.inputs]
         before = [node for node in before if node and isinstance(node.operation, rule.first)]
         for first in sorted(before, key=lambda node: -self.order[id(node)]):
@@ -79,7 +79,7 @@ class _Pass:
                 return
 
     def _merge(self, rule, first, second, operation):
-        """Puts one operation in place of two nodes; returns whether it can be computed there."""
+        """Replaces two nodes by one; returns False if an input is not known there yet."""
         others = [value for value in second.inputs if value != first.outputs[0]]
         stays, goes = (first, second) if rule.place == "first" else (second, first)
         if stays is first and any(self._is_after(value, first) for value in others):
@@ -99,7 +99,7 @@ class _Pass:
         return producer is not None and self.order[id(producer)] >= self.order[id(node)]
 
     def _rename(self, value, other):
-        """Has the users of a value take another one in its place."""
+        """Makes the users of a value read another value."""
         users = self.users.pop(value, [])
         self.users[other] = users
         for user in users:

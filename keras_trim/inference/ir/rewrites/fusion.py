@@ -1,4 +1,4 @@
-"""Rules that fold what comes before a product, or after it, into the product."""
+"""Rules that fold the operations before and after a convolution, dense layer or pool into it."""
 
 import dataclasses
 
@@ -25,7 +25,7 @@ def _is_clipped(operation):
 
 @rule(Pad, (Pool, Convolution, DepthwiseConvolution), place="second")
 def fold_padding(pad, window, user):
-    """Padding becomes that of the convolution, or maximum, after it."""
+    """Folds padding into the convolution or max pooling after it."""
     if any(n < 0 for pair in pad.amounts for n in pair) or set(window.padding) != {"valid"}:
         return None
     changes = {"padding": ("valid", *pad.amounts) if len(pad.amounts) == 1 else tuple(pad.amounts)}
@@ -39,7 +39,7 @@ def fold_padding(pad, window, user):
 
 @rule(_PRODUCTS, (Activation, ScaleChannels))
 def fold_scale(product, scale, user):
-    """A scale and shift (batch normalization, or of all numbers) goes into weights before it."""
+    """Folds a scale and shift, per channel (batch normalization) or scalar, into weights."""
     is_affine = isinstance(scale, Activation) and scale.function == "affine"
     if _is_clipped(product) or not (is_affine or isinstance(scale, ScaleChannels)):
         return None
@@ -60,20 +60,20 @@ def fold_scale(product, scale, user):
 
 @rule((Pool, Convolution), (Pool, Convolution))
 def order_means(first, second, user):
-    """A mean over windows and a 1x1 convolution change places if that leaves less to compute."""
+    """Swaps average pooling and a 1x1 convolution if that computes less."""
     if _is_mean(first) and _is_pointwise(second):
         *_, inputs, outputs = second.kernel.shape
-        # Of fewer channels; but a sum can go into the convolution.
+        # Pool the side with fewer channels, but keep a convolution that can absorb a sum last.
         has_strides, takes_sum = tuple(first.strides) != (1, 1), isinstance(user, Binary)
         if not has_strides and inputs * second.groups > outputs and not takes_sum:
             return second, first
     elif _is_pointwise(first) and _is_mean(second) and tuple(second.strides) != (1, 1):
-        return second, first  # products of fewer pixels
+        return second, first  # convolves fewer pixels
     return None
 
 
 def _is_mean(operation):
-    """Whether it is the mean of windows, each of which has a pixel."""
+    """Whether it is average pooling whose windows all contain a pixel."""
     return (
         isinstance(operation, Pool)
         and not operation.is_max
@@ -82,7 +82,7 @@ def _is_mean(operation):
 
 
 def _is_pointwise(operation):
-    """Whether it is a linear function of each pixel for itself."""
+    """Whether it is an affine function of each pixel by itself."""
     return (
         isinstance(operation, Convolution)
         and tuple(operation.window) == (1, 1)
@@ -95,7 +95,7 @@ def _is_pointwise(operation):
 
 @rule(Convolution, Binary)
 def fold_residual(convolution, add, user):
-    """A sum with another tensor goes into the convolution before it."""
+    """Folds the sum with another tensor into the convolution before it."""
     if add.function != "add" or add.is_broadcast:
         return None
     if convolution.residual or _is_clipped(convolution):
@@ -105,7 +105,7 @@ def fold_residual(convolution, add, user):
 
 @rule((*_PRODUCTS, Pool), Activation)
 def fold_clip(product, clip, user):
-    """A clip (ReLU) goes into the product, or the pooling, before it."""
+    """Folds a clip (ReLU) into the product or pooling before it."""
     if clip.function != "clip" or _is_clipped(product):
         return None
     return dataclasses.replace(product, low=clip.a, high=clip.b)

@@ -1,8 +1,8 @@
-"""Moves of axes are put off until an operation needs them done, and cancel out where they can.
+"""Delays permutations until an operation needs them, so that they cancel out.
 
-A model in the data format "channels_first" moves the channels of each convolution's input to the
-end, and those of its output back. What lies between two convolutions, activations, sums, batch
-normalization, does not mind in which order the axes are, so the moves meet and vanish.
+In the data format "channels_first", each convolution moves the channels of its input to the end,
+and those of its output back. The operations between two convolutions (activations, sums, batch
+normalization) work in any order of axes, so the two moves meet and cancel.
 """
 
 import dataclasses
@@ -21,12 +21,12 @@ from keras_trim.inference.ir.operations import (
 
 
 def cancel_permutations(graph):
-    """A graph that computes the same with fewer `Permute`s."""
+    """An equivalent graph with fewer `Permute`s."""
     return _Rewriter(graph).run()
 
 
 def drop_unused(graph):
-    """The graph without nodes whose outputs nobody takes."""
+    """The graph without nodes whose outputs are never used."""
     needed, kept = set(graph.outputs), []
     for node in reversed(graph.nodes):
         if needed.intersection(node.outputs):
@@ -39,8 +39,8 @@ class _Rewriter:
     def __init__(self, graph):
         self.graph = dataclasses.replace(graph, nodes=[])
         self.old = graph
-        self.moved = {}  # value -> (value, axes) that it is a permutation of
-        self.done = {}  # value -> the value of a `Permute` that was made of it
+        self.moved = {}  # value -> (value, axes): the value it permutes, and how
+        self.done = {}  # value -> the output of the `Permute` emitted for it
         self.constants = {}  # value -> array
 
     def run(self):
@@ -65,7 +65,7 @@ class _Rewriter:
         self.moved[node.outputs[0]] = (value, axes)
 
     def _settled(self, value, name):
-        """The value with its axes where they belong."""
+        """The value in its own order of axes; emits a `Permute` if necessary."""
         origin, axes = self._origin(value)
         if axes is None or axes == tuple(range(len(axes))):
             return origin
@@ -74,7 +74,7 @@ class _Rewriter:
         return self.done[value]
 
     def _pass(self, node):
-        """Does an operation before the permutation of its inputs, if it can be."""
+        """Moves an operation before the permutation of its inputs; returns whether it could."""
         operation = node.operation
         if not isinstance(operation, Activation | Binary | Cast | Concatenate):
             return False
@@ -98,7 +98,7 @@ class _Rewriter:
         return True
 
     def _constant(self, value, axes, name):
-        """A constant with its axes moved as far back as those of the other operand."""
+        """A constant with the permutation `axes` undone, or None if the ranks differ."""
         array = self.constants[value]
         if array.ndim != len(axes):
             return None

@@ -1,8 +1,8 @@
-"""Windows without a padded copy of the plane: vectors over a whole plane, and masks.
+"""Windows without a padded copy of the plane: vectors span the whole plane, with lane masks.
 
-Where a window reaches over the edge of the image, a mask per tap and vector leaves out the lanes
-concerned. So a plane of 7 x 7 pixels takes four vectors, not seven lines of one each, and nothing
-is copied. Which is faster for a layer depends on its size, and is measured.
+Where a window crosses the edge of the image, a mask per tap and vector leaves out the lanes
+outside. So a plane of 7 x 7 pixels takes four vectors, not seven lines of one vector each, and
+nothing is copied. Which kernel is faster depends on the layer's size; the tuner measures it.
 """
 
 import functools
@@ -22,8 +22,8 @@ from keras_trim.inference.kernels.work_sharing import take
 
 AT = DWCONV_MASKED.at
 
-_VECTORS = 8  # at once, of a product
-_POOLED_VECTORS = 4  # of a sum or maximum
+_VECTORS = 8  # at once, for a product
+_POOLED_VECTORS = 4  # for a sum or maximum
 _TOGETHER = 8  # planes that a thread takes at a time
 
 
@@ -32,10 +32,10 @@ def masked_window(kind, vectors):
     """Makes `kernel(x, shifts, masks, vectors_in_plane, taps, values, y, bias, flags, low, high,
     outside)`.
 
-    It computes `vectors` vectors of what is made of the pixels `x[i + shifts[t]]`, or of zeros, in
-    a maximum of `outside`, where the mask of a tap has a zero. A "product" is
-    `bias + sum(values[t] * x)`, a "sum" `values[i] * sum(x)`; a "maximum" takes no values. All are
-    clipped.
+    It computes `vectors` vectors. Pixel i reduces the pixels `x[i + shifts[t]]` of all taps t.
+    Where the mask of a tap has a zero bit, x is zero, or `outside` for a maximum. A "product" is
+    `bias + sum(values[t] * x)`, a "sum" is `values[i] * sum(x)`; a "maximum" takes no values. The
+    flag `CLIP` clips them.
 
     Addresses: `x`, float32; `shifts`, int32, (taps,), in floats; `masks`, uint16, (taps,
     vectors_in_plane), lane 0 being the lowest bit; `values`, float32; `y`, float32; `bias`, one
@@ -51,10 +51,10 @@ def _build(function, kind, vectors):
     b = body.b
     x, shifts, masks, in_plane, taps, values, y, bias, flags, low, high, outside = function.args
     mask_type = ir.VectorType(ir.IntType(1), LANES)
-    # A processor loads zeros where a mask has none for free.
+    # A masked load sets the other lanes to zero for free.
     zeros = ir.Constant(body.vector, [0.0] * LANES)
     others = body.splat(outside) if kind == "maximum" else zeros
-    # It reads memory only where the mask has a one: before the first plane there may be none.
+    # It touches no memory of masked-out lanes: there may be none before the first plane.
     masked_load = cgutils.get_or_insert_function(
         function.module,
         ir.FunctionType(
@@ -149,10 +149,10 @@ def _pooled(
 @executes(DWCONV_MASKED)
 @njit(nogil=True, boundscheck=False)
 def dwconv_masked(p, f, arena, constants, index, short_index, control, thread, num_threads):
-    """y[c * multiplier + m] = what is made of the windows of x[c].
+    """y[c * multiplier + m] = product, sum or maximum over the windows of x[c].
 
-    With a scratch buffer, windows are computed at every pixel of x, and those that the strides ask
-    for are copied from there.
+    With a scratch buffer, computes a window at every pixel of x, then copies those that the strides
+    select.
     """
     base, planes = arena.ctypes.data, p[AT.batch] * p[AT.channels] * p[AT.multiplier]
     shifts = index.ctypes.data + 4 * p[AT.shifts]

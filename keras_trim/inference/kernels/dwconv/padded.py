@@ -1,7 +1,7 @@
-"""Windows that move over planes, each plane for itself: depthwise convolutions and pooling.
+"""Windows that move over each plane separately: depthwise convolutions and pooling.
 
-Here any window, on a copy of each plane with its padding written out, in a scratch buffer that
-stays in cache. For the windows of most networks `rolling.py` and `masked.py` are faster.
+This kernel takes any window. It works on a padded copy of each plane, in a scratch buffer that
+stays in cache. For the windows of most networks, `rolling.py` and `masked.py` are faster.
 """
 
 from numba import njit
@@ -18,7 +18,7 @@ from keras_trim.inference.kernels.work_sharing import take
 
 AT = DWCONV_PADDED.at
 
-KINDS = ("product", "sum", "maximum")  # what is made of a window
+KINDS = ("product", "sum", "maximum")  # how a window is reduced
 PRODUCT, SUM, MAXIMUM = range(3)
 
 _product, _sum, _maximum = spmm_micro_kernel(1, 1), window("sum"), window("maximum")
@@ -27,10 +27,10 @@ _product, _sum, _maximum = spmm_micro_kernel(1, 1), window("sum"), window("maxim
 @executes(DWCONV_PADDED)
 @njit(nogil=True, boundscheck=False)
 def dwconv_padded(p, f, arena, constants, index, control, thread, num_threads):
-    """y[c * multiplier + m] = what is made of the windows of x[c].
+    """y[c * multiplier + m] = product, sum or maximum over the windows of x[c].
 
-    Some channels are padded before they are computed: a load right after a store of part of what
-    it loads would wait for it.
+    Pads several channels before it computes them: a vector load right after a store to part of the
+    same memory stalls.
     """
     planes, together = p[AT.batch] * p[AT.channels], p[AT.together]
     phases = p[AT.phases_y] * p[AT.phases_x] * p[AT.padded_plane]
@@ -56,10 +56,10 @@ def dwconv_padded(p, f, arena, constants, index, control, thread, num_threads):
 
 @njit(nogil=True, boundscheck=False)
 def _plane(p, f, arena, constants, index, x, y, out, last_line):
-    """Computes one plane of output from a padded plane of input.
+    """Computes one output plane from a padded input plane.
 
-    Vectors are whole: what is too much of a line is overwritten by the next line. The last lines
-    have none after them: they are computed in scratch memory, and copied.
+    Stores whole vectors: the next line overwrites the excess of a line. The last lines have no line
+    after them, so they are computed in scratch memory and copied.
     """
     base, width, height = arena.ctypes.data, p[AT.out_width], p[AT.out_height]
     values = constants.ctypes.data + 4 * (p[AT.values] + out * p[AT.num_values])
@@ -85,7 +85,7 @@ def _plane(p, f, arena, constants, index, x, y, out, last_line):
 
 @njit(nogil=True, boundscheck=False)
 def _vector(kind, x, offsets, taps, values, bias, y, flags, low, high):
-    if kind == PRODUCT:  # a group of one row, whose numbers follow the offsets
+    if kind == PRODUCT:  # one group of one row; its entry in the table follows the offsets
         _product(
             x, offsets, values, offsets + 4 * taps, 1, 0, 0, y, 0, bias, 0, flags, low, high,
         )  # fmt: skip

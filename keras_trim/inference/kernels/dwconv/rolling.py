@@ -1,9 +1,9 @@
-"""Windows without a padded copy of the plane: down its lines, a vector of columns at a time.
+"""Windows without a padded copy of the plane: goes down its lines, one vector of columns at a time.
 
-A line of the input is loaded once for all lines of the output whose windows have it: their sums
-stay in registers until they are complete. Where a window reaches over the left or right edge of the
-image, lanes are left out, or set to what is outside of it (zero, or the least of numbers); above
-and below it, a line of these takes the place of one of the image.
+Each input line is loaded once for all output lines whose windows contain it. Their sums stay in
+registers until they are complete. Where a window crosses the left or right edge of the image, lanes
+are masked out or set to the pad value. Above and below the image, the kernel reads a line of pad
+values instead.
 """
 
 import functools
@@ -31,14 +31,14 @@ from keras_trim.inference.kernels.work_sharing import share, take
 
 AT = DWCONV_ROLLING.at
 
-WINDOWS = (  # (kind, size, stride), by their numbers
+WINDOWS = (  # (kind, size, stride), indexed by number
     ("product", 3, 1), ("product", 3, 2), ("product", 5, 1), ("product", 5, 2),
     ("maximum", 3, 2), ("maximum", 2, 2), ("sum", 3, 1), ("sum", 3, 2), ("sum", 2, 2),
 )  # fmt: skip
-MOST_BEFORE = 16  # columns of padding on the left: what may be read in front of a plane
-_PIXELS, _LEAST_LINES = 2048, 16  # of a plane that are computed before those below
+MOST_BEFORE = 16  # columns of left padding; so many floats may be read before a plane
+_PIXELS, _LEAST_LINES = 2048, 16  # pixels of a plane per call, but so many lines at least
 _TOGETHER, _NARROW_TOGETHER = 4, 16  # planes that a thread takes at a time
-_BAND = 1024  # pixels of an image that are worth a thread of its own
+_BAND = 1024  # least pixels per thread for threads to share out the lines of an image
 
 
 @functools.cache
@@ -46,17 +46,17 @@ def rolling_window(kind, size, stride):
     """Makes `kernel(planes, x, x_plane, others, row, lines, rows, x_line, column, columns, values,
     num_values, bias, y, y_plane, y_line, count, flags, low, high, outside)`.
 
-    For each of some planes it computes `lines` lines, one at least, of `count` pixels each, of what
-    is made of the pixels `x[row + stride * l + j, column + stride * i + k]`, where x is zero, for a
-    maximum `outside`, outside of its `rows` x `columns` pixels. A "product" is
-    `bias + sum(values[j, k] * x)`, a "sum" `values[l, i] * sum(x)`; a "maximum" takes no values.
-    All are clipped. Vectors are whole: it reads up to `3 * LANES` floats past a line of x and one
-    of values, and `-column` in front of x.
+    For each of `planes` planes it computes `lines` lines, at least one, of `count` pixels. Pixel i
+    of line l reduces the window `x[row + stride * l + j, column + stride * i + k]`. Outside of its
+    `rows` x `columns` pixels, x is zero, or `outside` for a maximum. A "product" is
+    `bias + sum(values[j, k] * x)`, a "sum" is `values[l, i] * sum(x)`; a "maximum" takes no values.
+    The flag `CLIP` clips them. The kernel reads whole vectors: up to `3 * LANES` floats past a line
+    of x or values, and `-column` floats before x.
 
     Addresses: `x`, float32, planes `x_plane` bytes apart with lines `x_line` bytes apart; `others`,
-    float32, in place of a line of x; `values`, float32, (planes, size * size), those of planes
-    `num_values` bytes apart, or lines `y_line` bytes apart; `bias`, float32, (planes,); `y`,
-    float32, planes `y_plane` bytes apart with lines `y_line` bytes apart.
+    float32, the line above and below the image; `values`, float32: of a product (size * size,) per
+    plane, `num_values` bytes apart, of a sum lines `y_line` bytes apart; `bias`, float32,
+    (planes,); `y`, float32, planes `y_plane` bytes apart with lines `y_line` bytes apart.
     """
     address, i64, f32 = types.intp, types.int64, types.float32
     operands = (
@@ -74,7 +74,7 @@ def _build(function, kind, size, stride):
         planes, x, x_plane, others, row, lines, rows, x_line, column, columns, values, num_values,
         bias, y, y_plane, y_line, count, flags, low, high, outside,
     ) = function.args  # fmt: skip
-    # AVX-512 adds to some lanes as fast as to all; others set what is outside of the image to zero.
+    # AVX-512 adds under a mask for free; without it, lanes outside of the image are set to zero.
     adds_some = kind == "product" and LANES == 16
     zeros = ir.Constant(body.vector, [0.0] * LANES)
     outside = body.splat(outside) if kind == "maximum" else zeros
@@ -85,7 +85,7 @@ def _build(function, kind, size, stride):
     if kind == "product":
         weights = [body.splat(body.scalar_at(values, I64(i))) for i in range(size * size)]
         start = body.splat(body.scalar_at(bias, plane))
-    # What the next vectors see and these do not, or of narrow lines, the next plane.
+    # To prefetch: the floats that only the next vectors see or, for narrow lines, the next plane.
     next_vector = 4 * (size - 2 + (stride + 1) * LANES)
     is_narrow = b.icmp_signed("<=", count, I64(LINE))
     following_source = b.select(is_narrow, x_plane, I64(next_vector))
@@ -94,7 +94,7 @@ def _build(function, kind, size, stride):
     first = b.add(column, b.mul(at, I64(stride)))
     x, others = (b.add(base, b.shl(first, I64(2))) for base in (x, others))
     y = b.add(y, b.shl(at, I64(2)))
-    masks = []  # which lanes of each column of the window are inside
+    masks = []  # for each column of the window, the lanes inside of the image
     for tap in range(size):
         lanes = [tap + stride * lane for lane in range(LANES)]
         places = b.add(
@@ -104,7 +104,7 @@ def _build(function, kind, size, stride):
     left = b.sub(count, at)
 
     def taps(source):
-        """What each column of the window sees of a line."""
+        """Returns what each column of the window reads of a line."""
         if stride == 1:
             seen = [body.load(source, 4 * i) for i in range(size)]
         else:
@@ -120,20 +120,20 @@ def _build(function, kind, size, stride):
         return [b.select(mask, tap, outside) for mask, tap in zip(masks, seen, strict=True)]
 
     def add_line(totals, at_line, number):
-        """Adds a line of x to the totals of all outputs whose windows have it.
+        """Adds a line of x to the totals of all outputs whose windows contain it.
 
         Args:
             totals: List of vectors, one per output; `None` where nothing was added yet.
-            at_line: Its number in x.
-            number: Integer. Which line of the first output's window it is.
+            at_line: LLVM value. The line's number in x.
+            number: Integer. The line's number in the first output's window.
         """
-        is_inside = b.icmp_unsigned("<", at_line, rows)  # not negative either
+        is_inside = b.icmp_unsigned("<", at_line, rows)  # unsigned: false for negative numbers too
         source = b.select(is_inside, b.add(x, b.mul(x_line, at_line)), others)
         seen = taps(source)
         body.fetch(source, following_source)
         for i in range(1, stride):
             body.fetch(source, next_vector + 4 * i * LANES)
-        if kind != "product":  # of a line, whatever line of the window it is
+        if kind != "product":  # reduced once: the same for all lines of the window
             joined = functools.reduce(functools.partial(body.joined, kind), seen)
         for out in range(len(totals)):
             line = number - stride * out  # of the window
@@ -148,7 +148,7 @@ def _build(function, kind, size, stride):
                 if adds_some:
                     totals[out] = b.select(masks[j], totals[out], total)
 
-    # Outputs whose windows have begun when the first one's is complete, but for the newest lines.
+    # Outputs whose windows begin before the last `stride` lines of the first one's window.
     ahead = -(-size // stride) - 1
     begun = [None] * ahead
     for number in range(size - stride):
@@ -185,27 +185,27 @@ _lines = switch(
     "planes, x, x_plane, others, row, lines, rows, x_line, column, columns, values, num_values, "
     "bias, y, y_plane, y_line, count, flags, low, high, outside",
     {number: rolling_window(*window) for number, window in enumerate(WINDOWS)},
-)  # `(number, ...)`: runs the micro-kernel of a window
+)  # `_lines(number, ...)` runs the micro-kernel of a window
 
 
 @executes(DWCONV_ROLLING)
 @njit(nogil=True, boundscheck=False)
 def dwconv_rolling(p, f, arena, constants, control, thread, num_threads):
-    """y[c * multiplier + m] = what is made of the windows of x[c]."""
+    """y[c * multiplier + m] = product, sum or maximum over the windows of x[c]."""
     base, planes = arena.ctypes.data, p[AT.batch] * p[AT.channels] * p[AT.multiplier]
     others = base + 4 * (p[AT.others] + thread * p[AT.others_size])
     values_line = p[AT.out_width] if p[AT.kind] == SUM else 0
-    # What is read again for the next vectors of the same lines stays in the first-level cache.
+    # Few enough lines to stay in the first-level cache until the next vectors read them again.
     most = max(_PIXELS // max(p[AT.width], 1), _LEAST_LINES)
-    # Products part large images by pixels. So each thread keeps to some lines of all planes: what
-    # it reads is in the cache of its own core, and what it writes will be.
+    # SpMM splits large images by pixels. So each thread takes the same lines of all planes: its
+    # input is in its own core's cache, and its output will be where SpMM reads it.
     is_large = p[AT.batch] == 1 and p[AT.height] * p[AT.width] >= _BAND * num_threads
     bands = num_threads if is_large else 1
-    # A call takes as long as some narrow lines.
+    # A call costs as much as several narrow lines, so that one call computes several planes.
     is_narrow = bands == p[AT.multiplier] == 1 and p[AT.out_width] <= LINE
     together = _NARROW_TOGETHER if is_narrow else _TOGETHER
     begin, end = take(control, bands * planes, together, thread, num_threads)
-    if begin < end:  # else its scratch memory may be another instruction's by now
+    if begin < end:  # otherwise another instruction may already use this scratch memory
         fill_vectors(others, p[AT.others_size], f[AT.pad_value])
     while begin < end:
         while begin < end:

@@ -1,4 +1,4 @@
-"""Arithmetic of two tensors: of one layout, or broadcast to one another."""
+"""Arithmetic on two tensors, of equal shape and layout or broadcast."""
 
 from numba import njit
 
@@ -34,7 +34,7 @@ def _minimum(x, y):
     return x if x < y or x != x else y
 
 
-# Dividing by zero gives an infinity or NaN, as NumPy has it, not an exception.
+# Dividing by zero gives an infinity or NaN, as in NumPy, not an exception.
 @njit(nogil=True, inline="always", error_model="numpy")
 def _divide(x, y):
     return x / y
@@ -110,7 +110,7 @@ def binary(p, f, arena, thread, num_threads):
 @executes(BROADCAST)
 @njit(nogil=True, boundscheck=False)
 def broadcast(p, f, arena, thread, num_threads):
-    """out[i] = x[i] (+, -, *, ...) y[i] for all places i; see `layout/strided.py`."""
+    """out[i] = x[i] (+, -, *, ...) y[i] for all indices i; see `layout/strided.py`."""
     lines = 1
     for axis in range(AXES - 1):
         lines *= p[_BROADCAST.sizes + axis]

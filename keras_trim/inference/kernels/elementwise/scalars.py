@@ -1,6 +1,6 @@
-"""Functions of one float32, written so that LLVM turns a loop over them into vector code.
+"""Functions of one float32, written so that LLVM vectorizes a loop over them.
 
-NumPy's and Numba's `exp` are calls per element. These are a few multiplications each: a range
+NumPy's and Numba's `exp` cost a call per element. These cost a few multiplications each: a range
 reduction to a power of two and a polynomial (Cephes' coefficients for single precision), with a
 relative error below 2e-7.
 """
@@ -25,7 +25,7 @@ def _float_from_bits(typing_context, bits):
 
 @njit(nogil=True, inline="always")
 def clip(x, low, high):
-    """NaN for NaN."""
+    """Clips x; NaN stays NaN."""
     x = low if x < low else x
     return high if x > high else x
 
@@ -44,7 +44,7 @@ def exp(x):
     y = y * r + _F(1.6666665459e-1)
     y = y * r + _F(5.0000001201e-1)
     y = y * r * r + r + _ONE
-    # In two factors: 2**128 has no float32, though exp(88.7) has.
+    # In two factors: 2**128 overflows float32, but exp(88.7) does not.
     n = n if n == n else _ZERO
     half = np.int32(n) >> 1
     rest = np.int32(n) - half
@@ -61,7 +61,7 @@ def sigmoid(x):
 
 @njit(nogil=True, inline="always")
 def tanh(x):
-    # The quotient loses digits near 0, where a polynomial has them.
+    # The quotient loses digits near 0, so a polynomial is used there.
     a = abs(x)
     s = x * x
     p = _F(-5.70498872745e-3)
@@ -79,7 +79,7 @@ def tanh(x):
 def erfc(x):
     """1 - erf(x), with a relative error below 2e-7 on both sides of 0.
 
-    A fraction of a Chebyshev fit by itself, as 1 - erf(x) has no digits left where x is large.
+    A Chebyshev fit of erfc itself, because 1 - erf(x) has no digits left where x is large.
     """
     a = abs(x)
     t = _ONE / (_ONE + _HALF * a)

@@ -1,4 +1,4 @@
-"""Sums in float64, in any order, so that they are computed by whole vectors; NaN stays NaN."""
+"""Sums in float64, in any order, so that LLVM can vectorize them; NaN stays NaN."""
 
 from numba import njit
 
@@ -13,7 +13,7 @@ def sum_of(x):
 
 @njit(nogil=True, boundscheck=False, fastmath={"reassoc"})
 def sum_of_squares(x, center):
-    """The sum of the squares of `x - center`."""
+    """Returns the sum of the squares of `x - center`."""
     total = 0.0
     for i in range(x.size):
         d = x[i] - center

@@ -88,9 +88,9 @@ def _square(x, a, b):
 
 @njit(nogil=True, inline="always")
 def _threshold(x, a, b):
-    """`b * (x - a)` up to a, x above it: ReLU with a threshold and a slope.
+    """x above a, `b * (x - a)` up to it: ReLU with a threshold and a slope.
 
-    Without a slope, as in Keras, what is not above is 0, NaN and infinities too.
+    Without a slope, everything not above a becomes 0, even NaN and infinities, as in Keras.
     """
     return x if x > a else (_ZERO if b == _ZERO else b * (x - a))
 
@@ -117,7 +117,7 @@ def _celu(x, a, b):
 
 @njit(nogil=True, inline="always")
 def _hard_shrink(x, a, b):
-    """NaN stays NaN if b is not 0; so with `_soft_shrink`."""
+    """NaN stays NaN only if b is not 0; the same holds for `_soft_shrink`."""
     return x if abs(x) > a or (x != x and b != _ZERO) else _ZERO
 
 
@@ -198,7 +198,7 @@ FUNCTION_CODES = {name: code for code, name in enumerate(_FUNCTIONS)}
 
 
 def _make_map(function):
-    # In place: of two arrays LLVM would have to know that they are not the same one.
+    # In place: with two arrays, LLVM would have to know that they do not overlap.
     @njit(nogil=True, boundscheck=False, error_model="numpy")
     def apply(x, a, b):
         for i in range(x.size):
@@ -207,10 +207,10 @@ def _make_map(function):
     return apply
 
 
-_CHUNK = 1024  # floats that are copied, then worked on; they stay in the first-level cache
+_CHUNK = 1024  # floats that are copied, then processed; they stay in the first-level cache
 
 
-# `(code, x, a, b)`: x = function(x, a, b)
+# `apply_function(code, x, a, b)`: x = function(x, a, b)
 apply_function = switch(
     "x, a, b", {code: _make_map(f) for code, f in enumerate(_FUNCTIONS.values())}
 )
@@ -219,7 +219,7 @@ apply_function = switch(
 @executes(UNARY)
 @njit(nogil=True, boundscheck=False)
 def unary(p, f, arena, thread, num_threads):
-    """y = function(x), in place if the two are the same place."""
+    """y = function(x), in place if x and y are the same place."""
     begin, end = share(p[AT.size], thread, num_threads)
     while begin < end:
         size = min(_CHUNK, end - begin)

@@ -1,4 +1,4 @@
-"""Copies by whole vectors: padded, packed, taken apart, transposed."""
+"""Copies by whole vectors: padding, packing, splitting, transposing."""
 
 import functools
 
@@ -27,7 +27,7 @@ def _vector_at(b, base, index):
 
 @intrinsic
 def fill_vectors(typing_context, target, count, value):
-    """Sets `count` floats at an address, and on to the next multiple of LANES."""
+    """Sets `count` floats at an address, rounded up to a multiple of LANES."""
     signature = types.void(types.intp, types.int64, types.float32)
 
     def codegen(context, builder, signature, arguments):
@@ -44,7 +44,7 @@ def fill_vectors(typing_context, target, count, value):
 
 @functools.cache
 def pack():
-    """Makes `kernel(target, x, starts, count, stride, vectors)`: copies columns to one place.
+    """Makes `kernel(target, x, starts, count, stride, vectors)`: packs columns into one place.
 
     Addresses: `target`, where columns of `vectors` vectors are written `stride` bytes apart; `x`,
     float32; `starts`, int32, (count,), where each column begins in x, in floats.
@@ -69,7 +69,7 @@ def pack():
 
 @intrinsic
 def copy_floats(typing_context, target, source, count):
-    """Copies `count` floats between two addresses; reads up to LANES - 1 past them."""
+    """Copies `count` floats between two addresses; reads up to LANES - 1 floats past them."""
     signature = types.void(types.intp, types.intp, types.int64)
 
     def codegen(context, builder, signature, arguments):
@@ -89,10 +89,10 @@ def copy_floats(typing_context, target, source, count):
 
 @functools.cache
 def copy_checked():
-    """Makes `kernel(target, source, count, check)`: copies `count` floats, reading no others, and
+    """Makes `kernel(target, source, count, check)`: copies `count` floats, reads no others, and
     sets `check` to NaN if one of them is not finite, else to zero.
 
-    Addresses; `check` of one float32.
+    Addresses: `target`, `source`, `check`, one float32.
     """
 
     def build(function):
@@ -132,15 +132,15 @@ def copy_checked():
 def split_pixels(channels, stride):
     """Makes `kernel(even, odd, distance, source, even_count, odd_count, padded, value)`.
 
-    It takes a row of pixels, each of `channels` floats, apart into a row for each channel. With a
-    `stride` of 2 pixels 0, 2, 4 ... go to `even` and 1, 3, 5 ... to `odd`; else all go to `even`.
-    After `even_count` and `odd_count` pixels stands `value`.
+    It splits a row of pixels, of `channels` floats each, into one row per channel. With a `stride`
+    of 2, pixels 0, 2, 4 ... go to `even` and 1, 3, 5 ... to `odd`; otherwise all go to `even`. Rows
+    continue with `value` after `even_count` and `odd_count` pixels.
 
-    Of each row `padded` floats are written, and up to LANES - 1 more; as many pixels are read. If
-    `even` and `odd` are the same place, the even ones stay.
+    It writes `padded` floats of each row, and up to LANES - 1 more, and reads as many pixels. If
+    `even` and `odd` are the same place, the even pixels win.
 
-    Addresses: `even` and `odd`, of the first channel, the others lie `distance` bytes apart;
-    `source`, float32.
+    Addresses: `even` and `odd`, of the first channel, with the other channels `distance` bytes
+    apart; `source`, float32.
     """
     parts = channels * stride
 
@@ -170,13 +170,13 @@ def split_pixels(channels, stride):
 
 
 def _every(b, vectors, first):
-    """One vector of the floats `first`, and then each as many further as there are vectors."""
+    """Returns one vector of every `len(vectors)`-th float of the vectors, starting at `first`."""
     result = None
     for k in range(0, len(vectors), 2):
         pair = vectors[k], vectors[min(k + 1, len(vectors) - 1)]
         lanes = [first + len(vectors) * lane - k * LANES for lane in range(LANES)]
         is_here = [0 <= lane < 2 * LANES for lane in lanes]
-        # What is not here is any lane: another pair has it.
+        # Lanes that this pair does not have are arbitrary: another pair supplies them.
         picked = ir.Constant(ir.VectorType(I32, LANES), [lane % (2 * LANES) for lane in lanes])
         here = b.shuffle_vector(*pair, picked)
         mask = ir.Constant(ir.VectorType(ir.IntType(1), LANES), is_here)
@@ -186,9 +186,9 @@ def _every(b, vectors, first):
 
 @functools.cache
 def transpose_tile():
-    """Makes `kernel(y, x, y_stride, x_stride)`: LANES rows of LANES floats, rows become columns.
+    """Makes `kernel(y, x, y_stride, x_stride)`: transposes LANES rows of LANES floats.
 
-    Addresses; strides are bytes from one row to the next.
+    Addresses: `y`, `x`, float32. Strides are bytes from one row to the next.
     """
     address, i64 = types.intp, types.int64
     return outlined("transpose_tile", (address, address, i64, i64), _build_transpose_tile)
@@ -199,7 +199,7 @@ def _build_transpose_tile(function):
     b = body.b
     y, x, y_stride, x_stride = function.args
     rows = [body.load(x, b.mul(x_stride, I64(i))) for i in range(LANES)]
-    # The two halves off the diagonal change places, then the same within each quarter, and so on.
+    # Swap the two quarters off the diagonal, then do the same within each quarter, and so on.
     distance = LANES // 2
     while distance:
         first = [i if not i & distance else LANES + i - distance for i in range(LANES)]

@@ -1,8 +1,8 @@
-"""Rows of a plane that lie apart: gaps put between them, and taken out, a whole vector at a time.
+"""Inserts and removes gaps between the rows of a plane, a whole vector at a time.
 
-Row by row, the many short rows of small images take a vector and part of another each. A processor
-with AVX-512 spreads the lanes of a vector over those that a mask picks, and back, so that a vector
-may hold the end of one row and the beginning of the next. Masks and places are tables, made ahead.
+Row by row, each of the many short rows of a small image takes a vector and part of another. AVX-512
+can spread the lanes of a vector over those that a mask selects, and back. So a vector may hold the
+end of one row and the beginning of the next. Masks and places are precomputed tables.
 """
 
 import functools
@@ -22,23 +22,23 @@ from keras_trim.inference.kernels.llvm import (
     outlined,
 )
 
-IS_AVAILABLE = LANES == 16  # what AVX-512 machines have
+IS_AVAILABLE = LANES == 16  # with AVX-512
 _I16 = ir.IntType(16)
 
 
-@functools.lru_cache(maxsize=64)  # each variant of a product that is measured asks
+@functools.lru_cache(maxsize=64)  # each measured candidate of a product asks
 def row_tables(height, width, top, left, rows, row):
-    """Where the pixels of an image are, in vectors of a plane that it is spread over.
+    """Locates the pixels of an image in the vectors of a plane with gaps between rows.
 
     Args:
         height, width: Integers, of the image.
-        top, left: Integers. The row and column of the plane where the image begins, or in front of
-            it.
-        rows, row: Integers. The rows of the plane, and the floats of each.
+        top, left: Integers. The row and column of the plane where the image begins; may be
+            negative.
+        rows, row: Integers. Rows of the plane, and floats per row.
 
     Returns:
-        `(starts, masks)`: for each vector of the plane, int32, which pixel of the image is the
-        first in it, and uint16, which lanes are pixels, lane 0 being the lowest bit.
+        `(starts, masks)`: for each vector of the plane, int32, the first pixel of the image in it,
+        and uint16, which lanes are pixels, lane 0 being the lowest bit.
     """
     vectors = -(-rows * row // LANES)
     y, x = np.divmod(np.arange(vectors * LANES), row)
@@ -58,13 +58,13 @@ def _vector_function(body, name):
 
 
 def _mask_at(body, masks, vector):
-    """The mask of a vector, as an integer and as lanes."""
+    """Loads the mask of a vector, as an integer and as lanes."""
     bits = body.scalar_at(masks, vector, _I16)
     return bits, body.b.bitcast(bits, ir.VectorType(ir.IntType(1), LANES))
 
 
 def _with_residual(body, total, load, flags, low, high):
-    """`clip(total + load())` with the flag `RESIDUAL`, else `total`, which is clipped already."""
+    """Returns `clip(total + load())` with the flag `RESIDUAL`, else `total`, already clipped."""
     b = body.b
     before = b.block
     add, added = body.blocks("add", "added")
@@ -80,10 +80,10 @@ def _with_residual(body, total, load, flags, low, high):
 
 @functools.cache
 def expand_rows():
-    """Makes `kernel(y, x, starts, masks, vectors, value)`: an image with gaps between its rows.
+    """Makes `kernel(y, x, starts, masks, vectors, value)`: inserts gaps between rows of an image.
 
-    Addresses: `y`, float32, whole vectors, `value` where there is no pixel; `x`, float32, read up
-    to LANES floats past its end; `starts` and `masks` as `row_tables` makes them.
+    Addresses: `y`, float32, whole vectors, with `value` where there is no pixel; `x`, float32, read
+    up to LANES floats past its end; `starts` and `masks` as `row_tables` makes them.
     """
 
     def build(function):
@@ -108,12 +108,12 @@ def expand_rows():
 def compress_rows():
     """Makes `kernel(y, sums, residual, starts, masks, vectors, flags, low, high)`.
 
-    It writes the pixels among `sums`, one row after the other, with the flag `RESIDUAL` after
+    It writes the pixels among `sums` without gaps, with the flag `RESIDUAL` those of
     `clip(sums + residual)`.
 
     Addresses: `y`, float32, of which only pixels are written; `sums`, float32, whole vectors;
-    `residual`, float32, which lies as y, read up to LANES floats past its end; `starts` and
-    `masks` as `row_tables` makes them.
+    `residual`, float32, laid out as y, read up to LANES floats past its end; `starts` and `masks`
+    as `row_tables` makes them.
     """
 
     def build(function):

@@ -1,4 +1,4 @@
-"""Moves of data: between rows and planes, and of parts of tensors."""
+"""Data movement: between rows and planes, and of parts of tensors."""
 
 import numpy as np
 from numba import njit
@@ -77,10 +77,10 @@ def copy(p, arena, thread, num_threads):
 @executes(TAKE_INPUT)
 @njit(nogil=True, boundscheck=False)
 def take_input(p, arena, thread, num_threads):
-    """y = x, whose address stands at `source`.
+    """y = x, whose address is stored at `source`.
 
-    `checks` has a cache line for each thread, which begins with NaN if not all it took is finite,
-    else with zero.
+    `checks` has a cache line per thread. Its first float becomes NaN if the thread copied a value
+    that is not finite, else zero.
     """
     source = arena[p[_TAKE_INPUT.source] : p[_TAKE_INPUT.source] + 2].view(np.int64)[0]
     first, last = share((p[_TAKE_INPUT.size] + LINE - 1) // LINE, thread, num_threads)
@@ -95,7 +95,7 @@ def take_input(p, arena, thread, num_threads):
 @executes(GATHER)
 @njit(nogil=True, boundscheck=False)
 def gather(p, arena, constants, thread, num_threads):
-    """y[i, :] = table[x[i], :], x being int32; an index outside of the table gives NaN."""
+    """y[i, :] = table[x[i], :] for int32 x; an index outside of the table gives NaN."""
     begin, end = share(p[_GATHER.size], thread, num_threads)
     where = arena.view(np.int32)
     for i in range(begin, end):

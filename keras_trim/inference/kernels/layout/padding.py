@@ -1,8 +1,8 @@
-"""Copies of planes: padding written out, strides taken apart, windows unfolded.
+"""Copies of planes: padding, strides split into phases, im2col.
 
 A convolution with stride s reads every s-th row and column. Its input is copied into s * s planes
-per channel, one for each remainder of row and column by s, so that the convolution itself has
-stride 1 within each of them.
+per channel, the *phases*: one for each remainder of row and column modulo s. Within each phase the
+convolution has stride 1.
 """
 
 from numba import njit
@@ -28,9 +28,9 @@ def pad_plane(
     arena, x, height, width, y, plane, rows, row, top, left, stride_y, stride_x, input_dilation_y,
     input_dilation_x, phases_y, phases_x, value,
 ):  # fmt: skip
-    """Copies one plane into `phases_y * phases_x` planes of `rows` x `row`, `value` around it.
+    """Copies one plane into `phases_y * phases_x` planes of `rows` x `row`, padded with `value`.
 
-    With a dilation > 1 pixels are set that far apart, with zeros between (transposed convolution).
+    An input dilation > 1 spaces pixels that far apart, with zeros between (transposed convolution).
     """
     for phase in range(phases_y):
         _pad_phase(
@@ -44,13 +44,13 @@ def _pad_phase(
     arena, x, height, width, channels, y, distance, plane, rows, row, top, left, stride_y, stride_x,
     input_dilation_y, input_dilation_x, phase, phases_x, value,
 ):  # fmt: skip
-    """Makes those of the padded planes that have every `stride_y`-th row.
+    """Computes the padded planes of one vertical phase, which have every `stride_y`-th row.
 
-    The pixels of x have 1 or 3 channels, those of y lie `distance` floats apart.
+    The pixels of x have 1 or 3 channels. The channels of y are `distance` floats apart.
 
-    Vectors are whole. Behind the pixels of a row they write its padding and that at the beginning
-    of the next row; what is too much is overwritten by the next row, and planes need `left` and
-    LANES floats of room past their last one.
+    Stores whole vectors. After the pixels of a row they write its padding, and the padding at the
+    beginning of the next row. The next row overwrites the excess, so planes need room for `left`
+    and LANES floats after their last row.
     """
     base = arena.ctypes.data
     is_plain = stride_x == 1 and input_dilation_x == 1 and left >= 0
@@ -84,9 +84,9 @@ def _pad_phase(
             else:
                 _copy_image(*a)
         elif is_halved:
-            # An odd number of columns before puts the odd pixels into the first phase. With one
-            # phase only, both go to the same place, and the even ones stay. Pixels that no window
-            # sees are left out, as they would lie in the padding of the next row.
+            # With an odd number of padding columns, odd pixels go to the first phase. With a single
+            # phase, both go to the same place, and the even ones win. Pixels that no window reads
+            # are left out, because they would land in the padding of the next row.
             even, odd = left // 2, (left + 1) // 2
             to_even = target + even + (plane if left % 2 else 0)
             to_odd = target + odd + (0 if left % 2 or phases_x == 1 else plane)
@@ -116,9 +116,9 @@ def _pad_phase(
 @executes(PAD)
 @njit(nogil=True, boundscheck=False)
 def pad(p, f, arena, index, short_index, control, thread, num_threads):
-    """Pads all planes of a batch: with `row_tables`, for `vectors` vectors, or without.
+    """Pads all planes of a batch, with `row_tables` if `vectors` is not 0.
 
-    With an `x_plane` of 0 the three channels of each pixel lie together.
+    An `x_plane` of 0 stands for NHWC, with three channels.
     """
     if p[_PAD.x_plane] == 0:
         _pad_images(p, f, arena, control, thread, num_threads)
@@ -162,9 +162,9 @@ def _pad_images(p, f, arena, control, thread, num_threads):
 @executes(IM2COL)
 @njit(nogil=True, boundscheck=False)
 def im2col(p, f, arena, index, control, thread, num_threads):
-    """y[c * taps + t] = the pixels of x[c], padded, that tap t of a window reads.
+    """y[c * taps + t] = the pixels that tap t of a window reads from the padded x[c].
 
-    Its rows are `width` floats apart in x.
+    Rows of x are `width` floats apart.
     """
     base, planes = arena.ctypes.data, p[_IM2COL.batch] * p[_IM2COL.channels] * p[_IM2COL.taps]
     begin, end = take(control, planes, _TOGETHER, thread, num_threads)

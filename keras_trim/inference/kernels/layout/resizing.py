@@ -1,4 +1,4 @@
-"""Images of another size: each pixel a blend of two by two others, or a copy of the nearest."""
+"""Resizing of images: each pixel is a blend of 2 x 2 others, or a copy of the nearest."""
 
 import numpy as np
 from numba import njit
@@ -30,10 +30,10 @@ def _blend_rows(x, other, y, weight):
 @executes(RESIZE)
 @njit(nogil=True, boundscheck=False)
 def resize(p, arena, constants, index, short_index, thread, num_threads):
-    """Row i of y is `1 - w[i]` times row r[i] of x and `w[i]` times row s[i]; so are its columns.
+    """y[i] = (1 - w[i]) * x[r[i]] + w[i] * x[s[i]] for rows i; columns likewise.
 
-    The two rows are the same or neighbors. Each row of x is brought to its width once, into one of
-    two places of the scratch memory.
+    The two rows of x are equal or neighbors. Each row of x is resized to the width of y once, into
+    one of two buffers in scratch memory.
     """
     height, width = p[AT.out_height], p[AT.out_width]
     begin, end = share(p[AT.planes] * height, thread, num_threads)
@@ -42,7 +42,7 @@ def resize(p, arena, constants, index, short_index, thread, num_threads):
     weights = constants[p[AT.column_weights] : p[AT.column_weights] + width]
     scratch = p[AT.scratch] + thread * p[AT.scratch_size]
     even, odd = arena[scratch : scratch + width], arena[scratch + width : scratch + 2 * width]
-    held_even = held_odd = -1  # rows of all planes that they hold
+    held_even = held_odd = -1  # the row of x, of all planes, that each buffer holds
     for item in range(begin, end):
         plane, i = item // height, item % height
         x = p[AT.x] + plane * p[AT.x_plane]

@@ -1,8 +1,8 @@
-"""Moves and arithmetic over tensors of any layout: up to eight axes, each with its strides.
+"""Moves and arithmetic over tensors of any layout, with strides over up to eight axes.
 
 Sizes, and a stride per axis and tensor, describe permutations, slices, padding, repetition and
 broadcasting alike. `lowering/strided.py` orders the axes so that the last one is contiguous in
-the output where that is possible.
+the output if possible.
 """
 
 from numba import njit
@@ -17,7 +17,7 @@ _MOVE, _FILL, _CONSTANT, _SCALE = MOVE.at, FILL.at, CONSTANT.at, SCALE.at
 @executes(MOVE)
 @njit(nogil=True, boundscheck=False)
 def move(p, arena, thread, num_threads):
-    """y[i] = x[i] for all places i."""
+    """y[i] = x[i] for all indices i."""
     lines = 1
     for axis in range(AXES - 1):
         lines *= p[_MOVE.sizes + axis]
@@ -63,7 +63,7 @@ def constant(p, arena, constants, thread, num_threads):
 @executes(SCALE)
 @njit(nogil=True, boundscheck=False)
 def scale(p, arena, constants, thread, num_threads):
-    """y[i, :] = x[i, :] * scale[:] + shift[:], or with scale[i % channels] for planes."""
+    """y[i, :] = x[i, :] * scale[:] + shift[:]; for planes, with index [i % channels]."""
     width, channels = p[_SCALE.width], p[_SCALE.channels]
     begin, end = share(p[_SCALE.rows], thread, num_threads)
     for i in range(begin, end):

@@ -15,7 +15,7 @@ _sum_of, _maximum_of = plane_total("sum"), plane_total("maximum")
 @executes(GLOBAL_POOL)
 @njit(nogil=True, boundscheck=False)
 def global_pool(p, f, arena, thread, num_threads):
-    """Mean or maximum of each plane."""
+    """y = mean or maximum of each plane."""
     begin, end = share(p[AT.batch] * p[AT.channels], thread, num_threads)
     channels, pixels = p[AT.channels], p[AT.pixels]
     base, scale = arena.ctypes.data, np.float32(1 / pixels)

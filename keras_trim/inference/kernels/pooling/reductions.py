@@ -1,4 +1,4 @@
-"""Inner loops that make one number of many: of the pixels of a window, or of a plane."""
+"""Inner loops that reduce the pixels of a window, or of a plane, to one number."""
 
 import functools
 import math
@@ -19,10 +19,10 @@ from keras_trim.inference.kernels.llvm import (
 
 @functools.cache
 def window(kind):
-    """Makes `kernel(x, offsets, count, y)`: a vector of the maxima, or sums, of windows.
+    """Makes `kernel(x, offsets, count, y)`: maxima or sums of one vector of windows.
 
-    Addresses: `x`, float32; `offsets`, int32, (count,), where each pixel of a window is, in floats;
-    `y`, float32.
+    Addresses: `x`, float32; `offsets`, int32, (count,), of the pixels of a window, in floats; `y`,
+    float32.
     """
 
     def build(function):
@@ -57,9 +57,9 @@ def window(kind):
 
 @functools.cache
 def plane_total(kind):
-    """Makes `kernel(x, pixels, y)`: the maximum, or sum, of a plane that has one pixel or more.
+    """Makes `kernel(x, pixels, y)`: the maximum or sum of a plane of at least one pixel.
 
-    Addresses: `x`, float32, in whole vectors; `y`, one float32.
+    Addresses: `x`, float32, read in whole vectors; `y`, one float32.
     """
     neutral = 0.0 if kind == "sum" else -math.inf
 

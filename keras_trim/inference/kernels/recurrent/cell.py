@@ -1,8 +1,8 @@
-"""What a recurrent layer does at each time step once its products with weights are known.
+"""A time step of a recurrent layer, after its products with weights.
 
-A step of the layer is a product (SpMV for few samples, SpMM for many), and `cell`,
-which goes from sums and the input's part to the new state. Everything lies gate after gate, so that
-a gate is one stretch of memory whether `width`, the floats per unit, is 1 or the padded batch size.
+A step is a product (SpMV for few samples, SpMM for many) followed by `cell`, which computes the new
+state from the sums and the projected input. Data is stored gate by gate, so that a gate is
+contiguous whether `width`, the floats per unit, is 1 or the padded batch size.
 """
 
 import numpy as np
@@ -15,9 +15,9 @@ from keras_trim.inference.kernels.work_sharing import share
 AT = CELL.at
 
 LSTM, GRU, RESET, UPDATE, SIMPLE = range(5)
-LINEAR = -1  # the code of no activation
+LINEAR = -1  # the code for no activation
 
-_CHUNK = 1024  # floats of a gate that are worked on at once; they stay in the first-level cache
+_CHUNK = 1024  # floats of a gate that are processed at once; they stay in the first-level cache
 
 
 @njit(nogil=True, boundscheck=False)
@@ -60,7 +60,7 @@ def _mix(z, h, candidate):
 
 @njit(nogil=True, boundscheck=False)
 def _add_input(arena, sums, z, units, width, z_unit):
-    """Adds the input's part of one gate, whose units are `z_unit` floats apart."""
+    """Adds the projected input of one gate, whose units are `z_unit` floats apart."""
     if z_unit == width:
         _add(arena[sums : sums + units * width], arena[z : z + units * width])
         return
@@ -72,7 +72,7 @@ def _add_input(arena, sums, z, units, width, z_unit):
 @executes(CELL)
 @njit(nogil=True, boundscheck=False)
 def cell(p, f, arena, thread, num_threads):
-    """Computes the state after a time step; each thread for units of its own."""
+    """Computes the state after a time step; each thread computes its own units."""
     first, last = share(p[AT.units], thread, num_threads)
     most = max(_CHUNK // p[AT.width], 1)
     for sample in range(p[AT.samples]):
@@ -149,7 +149,7 @@ def _units(p, f, arena, sample, unit, units):
 
 @njit(nogil=True, boundscheck=False)
 def _keep(p, arena, sample, new, state, units):
-    """state = new, but where the mask is zero the state stays."""
+    """state = new; where the mask is zero, the state stays."""
     if not p[AT.has_mask]:
         state[:] = new
         return

@@ -1,17 +1,17 @@
-"""Convolutions whose sums move in place of the image.
+"""kn2row: convolutions whose sums move in place of the image.
 
-What the taps of one column of a window add to an output lies right below one another. So a row of
-weights is multiplied column by column, the last one first, and from one to the next all sums move
-by a pixel. Every activation is read where a vector begins, where other kernels copy the image once
-for each tap, or read vectors that lie across two cache lines.
+All taps in one column of a window read the same column of the image. So a row of weights is
+multiplied one window column at a time, the last one first, and all sums move by a pixel in between.
+Every read is an aligned vector. Other kernels copy the image once per tap, or read vectors that
+straddle two cache lines.
 
-The method adds up one tap after the other and shifts what it has, as kn2row does with images
-(Anderson et al., "Low-memory GEMM-based convolution algorithms for deep neural networks", 2017),
-but in registers, so that it costs an instruction per vector and not a pass over memory.
+Like kn2row (Anderson et al., "Low-memory GEMM-based convolution algorithms for deep neural
+networks", 2017), the method adds up one tap after another and shifts the partial sums. It shifts
+them in registers, which costs an instruction per vector and not a pass over memory.
 
-Lines of the input are whole vectors, and its channels few enough for the first-level cache: they
-are copied there a part of the image and a block of channels at a time, or come padded. Sums move on
-at the end of their line into its padding.
+Lines of the input are whole vectors, and the channels of a pass fit the first-level cache. The
+input is either padded beforehand, or a part of the image is packed one block of channels at a time.
+The padding of each line gives its sums room to move.
 """
 
 from numba import njit
@@ -29,14 +29,14 @@ from keras_trim.inference.kernels.work_sharing import share, take
 
 AT = KN2ROW.at
 
-_EVEN = 8  # pieces per thread, so many that one more for some of them does not matter
+_EVEN = 8  # pieces per thread; with more, an uneven split does not matter
 
 _pack_lines = pack_lines()
 _slide = switch(
     "x, offsets, values, counts, rows, shifts, sums, y, stride, bias, residual, places, kept, "
     "flags, low, high",
     {vectors: kn2row_micro_kernel(vectors) for vectors in range(1, MOST_SUMS + 1)},
-)  # `(vectors, ...)`: runs the micro-kernel of as many vectors of sums
+)  # `_slide(vectors, ...)` runs the micro-kernel for `vectors` vectors of sums
 
 
 @executes(KN2ROW)
@@ -44,16 +44,16 @@ _slide = switch(
 def kn2row(
     p, f, arena, constants, index, short_index, control, thread, num_threads
 ):  # fmt: skip
-    """y = clip(weights * x + bias + residual), see `instructions.py` for its operands.
+    """y = clip(weights * x + bias + residual); see `instructions.py` for its operands.
 
-    Work is split into pieces of up to `lines` lines, and into rows of weights where these are too
-    few for the threads. `packed` channels at a time are copied, or none if the input is padded.
+    Splits the work into pieces of up to `lines` lines and, if these are too few for the threads,
+    into rows of weights. Packs `packed` channels at a time; 0 means that the input is padded.
     """
     base, outputs, blocks = arena.ctypes.data, p[AT.outputs], p[AT.blocks]
     parts = (p[AT.height] + p[AT.lines] - 1) // p[AT.lines]
     splits = num_threads if p[AT.batch] * parts < num_threads else 1
     if splits == 1 and p[AT.batch] * parts < _EVEN * num_threads:
-        # As many pieces for each thread.
+        # The same number of pieces for each thread.
         parts = min((parts + num_threads - 1) // num_threads * num_threads, p[AT.height])
     pieces = p[AT.batch] * parts
     packed = base + 4 * (p[AT.scratch] + thread * p[AT.scratch_size])
@@ -70,8 +70,8 @@ def kn2row(
         inside = max(min(last_line + p[AT.reach], p[AT.x_height] + p[AT.top]) - line - above, 0)
         y = row * p[AT.plane] + line * p[AT.width]
         for turn in range(blocks if row < last_row else 0):
-            # A thread that has some rows of y often made as many channels of x: begun with these,
-            # it need not wait right away for what lies in the cache of another core.
+            # A thread that computes some rows of y often made the same share of x's channels.
+            # Starting with these, it does not have to wait for another core's cache right away.
             block = (blocks * split // splits + turn) % blocks
             if p[AT.packed]:
                 x, channel = packed, block * p[AT.packed]

@@ -1,8 +1,7 @@
-"""The inner loop of convolutions whose sums move.
+"""The inner loop of kn2row: convolutions whose sums move.
 
-`kn2row_micro_kernel(vectors)` keeps the sums of whole lines in vector registers while it goes
-through a row of weights, one column of the window after the other, and moves them by a lane in
-between.
+`kn2row_micro_kernel(vectors)` keeps the sums of whole lines in vector registers. It goes through a
+row of weights, one column of the window after another, and moves the sums by a lane in between.
 """
 
 import functools
@@ -31,25 +30,22 @@ def kn2row_micro_kernel(vectors):
     """Makes `kernel(x, offsets, values, counts, rows, shifts, sums, y, stride, bias, residual,
     places, kept, flags, low, high)`.
 
-    For each of `rows` rows it computes `vectors * LANES` sums: begun with the bias, with the flag
-    `FIRST`, or with zero, they are moved down by one float before each of `shifts` sets of columns
-    but the first, and
+    For each of `rows` rows it computes `vectors * LANES` sums, which start from the bias with the
+    flag `FIRST`, otherwise from zero. For each of `shifts` sets of columns it adds
 
         sums[:] += sum(values[k] * x[offsets[k] :] for k in range(count))
 
-    for the `count` columns of a set. Without `FIRST` what is in memory is added last. The sums
-    are stored there, or with the flag `LAST` in the output: with `RESIDUAL` added, and clipped with
-    `CLIP`.
+    over the `count` columns of the set. Between two sets, it moves the sums down by one float.
+    Without `FIRST` it adds the sums in memory at the end. It stores the result there or, with the
+    flag `LAST`, in the output: `RESIDUAL` adds a residual, then `CLIP` clips.
 
-    Vectors are written whole, each one to its place in the output, in their order, so that what is
-    too much at the end of a line is overwritten by the next; but of the last one of all only `kept`
-    floats.
+    It writes whole vectors, each to its place in the output, in order, so that the next line
+    overwrites the excess of a line. Of the very last vector it writes only `kept` floats.
 
-    The kernel takes addresses of: `x`, float32; `offsets`, int32, and `values`, float32, one set
-    after the other, one row after the other; `counts`, int32, (rows, shifts); `sums`, float32,
-    (rows, vectors * LANES); `y`, float32, whose rows are `stride` bytes apart, and `residual`,
-    which lies as y, read up to LANES floats past its end; `bias`, float32, (rows,); `places`,
-    int32, (vectors,), in floats.
+    Addresses: `x`, float32; `offsets`, int32, and `values`, float32, set after set, row after row;
+    `counts`, int32, (rows, shifts); `sums`, float32, (rows, vectors * LANES); `y`, float32, rows
+    `stride` bytes apart; `residual`, laid out as y, read up to LANES floats past its end; `bias`,
+    float32, (rows,); `places`, int32, (vectors,), in floats.
     """
     address, i64, f32 = types.intp, types.int64, types.float32
     operands = (

@@ -1,9 +1,9 @@
-"""The inner loop of products with weights over many activations.
+"""The inner loop of SpMM: weights times many activations.
 
 `spmm_micro_kernel(rows, vectors)` keeps `rows * vectors` sums in vector registers while it goes
-through the columns of a group of rows, so that memory is touched only for a weight, its offset, and
-the activations it multiplies. With one row it is a sparse row times activations; with all columns
-present it is a dense, register-tiled product.
+through the columns of a group of rows. So it touches memory only for a weight, its offset, and the
+activations it multiplies. With one row it multiplies a sparse row; with all columns present it is a
+dense, register-tiled product.
 """
 
 import functools
@@ -22,10 +22,10 @@ from keras_trim.inference.kernels.llvm import (
     outlined,
 )
 
-WIDEST = 8  # vectors of activations that one sparse row is multiplied with at once
-ROW_GROUPS = (6, 4, 2)  # rows that share their columns, most first; others go one by one
-WIDEST_GROUP = 4 if REGISTERS == 32 else 2  # vectors of activations for such a group
-_FEW = 32  # columns, in which the time goes into bringing the lines of y to the first-level cache
+WIDEST = 8  # most vectors of activations in one pass over a sparse row
+ROW_GROUPS = (6, 4, 2)  # rows that share their columns, most first; other rows go one by one
+WIDEST_GROUP = 4 if REGISTERS == 32 else 2  # most vectors of activations for such a group
+_FEW = 32  # columns; with fewer, most of the time goes into loading y into the first-level cache
 
 
 @functools.cache
@@ -33,20 +33,19 @@ def spmm_micro_kernel(rows, vectors):
     """Makes `kernel(x, offsets, values, table, groups, sums, sums_stride, y, stride, bias,
     residual, flags, low, high)`.
 
-    It goes through `groups` groups of `rows` rows each, and for `vectors * LANES` activations
-    computes, for a group with `count` columns,
+    For each of `groups` groups of `rows` rows, and for `vectors * LANES` activations, it computes
 
         y[r, :] = clip(start[r, :] + sum(values[k, r] * x[offsets[k] :] for k in range(count)))
 
-    where `start` is `bias[r]` with the flag `FIRST` and `sums[r, :]` without it.
+    over the `count` columns of the group. `start` is `bias[r]` with the flag `FIRST`, otherwise
+    `sums[r, :]`.
 
-    The kernel takes addresses of: `x`, float32, the first activation; `offsets`, int32, counted in
-    floats; `values`, float32, (columns, rows); `table`, int32, (groups, 3), whose second column is
-    `count`; `sums`, float32, whose rows are `sums_stride` bytes apart; `y`, float32, whose rows are
-    `stride` bytes apart, which may be the same; `bias`, float32; `residual`, as `y`, added with the
-    flag `RESIDUAL`. Columns, values and rows of one group follow those of the
-    group before it. `low` and `high` are float32, used with the flag `CLIP`; NaN passes through a
-    clip, as in Keras.
+    Addresses: `x`, float32, the first activation; `offsets`, int32, in floats; `values`, float32,
+    (columns, rows); `table`, int32, (groups, 3), whose second column is `count`; `sums`, float32,
+    rows `sums_stride` bytes apart; `y`, float32, rows `stride` bytes apart, which may be the same
+    place as `sums`; `bias`, float32; `residual`, laid out as y, added with the flag `RESIDUAL`.
+    Columns, values and rows of a group follow those of the previous group. The flag `CLIP` clips to
+    the float32 `low` and `high`; NaN stays NaN, as in Keras.
     """
     address, i64, f32 = types.intp, types.int64, types.float32
     operands = (
@@ -84,7 +83,7 @@ def _build_multiply_add(function, rows, vectors):
         "from_bias", "from_sums", "head", "step", "done"
     )
 
-    if rows == 1:  # those of 32 columns, about as many as a row has
+    if rows == 1:  # prefetch 32 columns, about as many as a row has
         for line in (0, 64):
             body.fetch(values_now, AHEAD + line)
             body.fetch(offsets_now, AHEAD + line)
@@ -92,7 +91,7 @@ def _build_multiply_add(function, rows, vectors):
     def row(base, r, apart=stride):
         return b.add(base, b.mul(apart, I64(r))) if r else base
 
-    # Sums are in the cache, other lines may not be.
+    # If y is not where the sums are, its lines may not be in the cache.
     fetch, fetched = body.blocks("fetch", "fetched")
     b.cbranch(b.and_(is_apart, b.icmp_signed("<", count, I64(_FEW))), fetch, fetched)
     b.position_at_end(fetch)

@@ -1,16 +1,14 @@
 """Products of weights with planes of activations: convolutions, and dense layers on many rows.
 
-Every weight of a convolution multiplies a shifted copy of one input plane. Laid out flat, a shift
-is an offset into the buffer, so a k x k convolution is a sparse matrix product whose "columns" are
-offsets.
+Every weight of a convolution multiplies a shifted copy of one input plane. In a flat buffer a shift
+is an offset, so a k x k convolution is a sparse matrix product whose "columns" are offsets.
 
-The reduction is split into blocks of columns whose activations fit the first-level cache. Without
-it the product runs at the speed of the second level, about half as fast. What a block reads may be
-copied to one place first.
+The reduction is split into blocks of columns whose activations fit the first-level cache. Otherwise
+the product runs at the speed of the second level, about half as fast. The activations of a block
+may be packed into one place first.
 
-Copies may leave out what lies outside of the image (`lane_masks.py`). Otherwise the input needs its
-padding written out (`layout/padding.py`), and the few sums between two rows of the output are
-computed for nothing.
+Packing can mask out pixels outside of the image (`lane_masks.py`). Otherwise the input must be
+padded in memory (`layout/padding.py`), and the few sums between two rows of the output are wasted.
 """
 
 from numba import njit
@@ -27,7 +25,7 @@ from keras_trim.inference.kernels.work_sharing import share, take
 
 AT = SPMM.at
 
-_ROWS, _VECTORS = (1, *ROW_GROUPS), 16  # of a tile; more vectors than any has
+_ROWS, _VECTORS = (1, *ROW_GROUPS), 16  # rows of a tile; more vectors than any tile has
 _micro_kernel = switch(
     "x, offsets, values, table, groups, sums, sums_stride, y, stride, bias, residual, flags, low, "
     "high",
@@ -36,16 +34,17 @@ _micro_kernel = switch(
         for rows in _ROWS
         for vectors in range(1, 1 + (WIDEST if rows == 1 else 4))
     },
-)  # `(_VECTORS * rows + vectors, ...)`: runs the micro-kernel of a tile
+)  # `_micro_kernel(_VECTORS * rows + vectors, ...)` runs the micro-kernel of a tile
 _pack, _pack_inside = pack(), pack_inside()
 _compress_rows = compress_rows() if HAS_EXPAND else None
 
 
 @njit(nogil=True, boundscheck=False)
 def _store_rows(arena, sums, start, count, y, other, row, width, height, flags, low, high):
-    """Copies sums, laid out in rows of `row`, to the `width` pixels that each row of y has.
+    """Copies sums, laid out in rows of `row`, to y, whose rows have `width` pixels.
 
-    `start` is where the first of `count` sums stands in the output, counted in rows of `row`.
+    `start` is the place of the first of `count` sums in the output, counted in rows of `row`. A
+    residual is added, and only then is the sum clipped.
     """
     base = arena.ctypes.data
     line = start // row
@@ -70,11 +69,11 @@ def _store_rows(arena, sums, start, count, y, other, row, width, height, flags, 
         line += 1
 
 
-# How vectors of pixels lie. One after the other, in x as in y; the same for each line, a whole
-# number of them; or one after the other in x, where lines are longer than in y.
+# How vectors of pixels lie. DIRECT: contiguous in x and y. LINES: each line is a whole number of
+# vectors. GAPPED: contiguous in x, whose lines are longer than those of y.
 DIRECT, LINES, GAPPED = range(3)
 _WIDE = 3  # times as many inputs as outputs
-CHUNK = 16  # groups of rows whose sums wait in scratch memory to be stored
+CHUNK = 16  # groups of rows whose sums are in scratch memory at a time
 
 
 @executes(SPMM)
@@ -82,9 +81,9 @@ CHUNK = 16  # groups of rows whose sums wait in scratch memory to be stored
 def spmm(
     p, f, arena, constants, index, short_index, control, thread, num_threads
 ):  # fmt: skip
-    """y = clip(weights * x + bias + residual), see `lowering/spmm.py` for its operands.
+    """y = clip(weights * x + bias + residual); see `lowering/spmm.py` for its operands.
 
-    Work is split into pieces of pixels and, where these are too few for the threads, into groups of
+    Splits the work into pieces of pixels and, if these are too few for the threads, into groups of
     rows. With mode `LINES` a piece is part of one line of the output.
     """
     way, lines, most = p[AT.mode], 1, p[AT.vectors]
@@ -94,15 +93,15 @@ def spmm(
     parts = (vectors + most - 1) // most
     pieces = lines * parts
     all_pieces = p[AT.batch] * pieces
-    # Threads have rows of their own if there are few pieces: half of the weights fit more caches
-    # than all of them. But then each needs all of x, much of which is in the cache of another
-    # core; if x is far larger than y they have pixels of their own. What is packed, each of them
-    # would have to pack.
+    # If there are few pieces, threads split the rows: part of the weights fits a cache more often
+    # than all of them. But then each thread reads all of x, much of it from another core's cache,
+    # and has to pack all of it. So if x is packed or far larger than y, threads split the pixels
+    # as long as there are enough pieces.
     is_direct = way < GAPPED
     is_wide = all_pieces >= num_threads and p[AT.x_sample] >= _WIDE * p[AT.y_sample]
     is_split = all_pieces < (num_threads if p[AT.packed] or is_wide else 8 * num_threads)
     if not is_split and all_pieces < 8 * num_threads:
-        # As many pieces for each thread.
+        # The same number of pieces for each thread.
         widest = WIDEST if is_direct and index[p[AT.runs] + 2] == 1 and not p[AT.packed] else most
         parts = (vectors + widest - 1) // widest
         parts = min((parts + num_threads - 1) // num_threads * num_threads, vectors)
@@ -119,8 +118,8 @@ def spmm(
         first, last = share(vectors, part, parts)
         column, count = first * LANES, last - first
         first_group, last_group = share(p[AT.num_groups], split, splits)
-        # A thread that has some rows of y often made as many channels of x: begun with these, it
-        # need not wait right away for what lies in the cache of another core.
+        # A thread that computes some rows of y often made the same share of x's channels. Starting
+        # with these, it does not have to wait for another core's cache right away.
         first_block = p[AT.blocks] * split // splits
         while first_group < last_group:
             chunk_end = min(first_group + chunk, last_group)
@@ -137,10 +136,10 @@ def _piece(
     p, f, arena, constants, index, short_index, thread, is_shared, sample, line, column, vectors,
     first_group, last_group, first_block,
 ):  # fmt: skip
-    """Computes some groups of rows for some vectors of pixels, from a pixel of a line on.
+    """Computes some groups of rows for some vectors of pixels, starting at a pixel of a line.
 
-    If the work is shared among threads, sums wait for their last block in memory of the thread: of
-    lines next to those that it writes to, another core's prefetcher would take them away.
+    If threads share the work, partial sums stay in the thread's own memory until the last block. In
+    y, the prefetcher of a core that writes nearby would keep taking their cache lines.
     """
     base, blocks, way, low, high = (
         arena.ctypes.data,
@@ -159,7 +158,7 @@ def _piece(
         block = (first_block + turn) % blocks
         x = pixels
         if p[AT.packed]:
-            # One copy after the other, on cache lines, of the few pixels at hand.
+            # Pack these pixels of all columns of the block, one after another, on cache lines.
             x = base + 4 * packed
             first = block * p[AT.packed]
             starts = index.ctypes.data + 4 * (p[AT.copies] + first)
@@ -174,7 +173,7 @@ def _piece(
                 _pack(x, pixels, starts, count, size, vectors)
         flags = FIRST if turn == 0 else 0
         if turn == blocks - 1:
-            # Where rows are taken apart, the residual is added, and then the sum clipped, there.
+            # With mode GAPPED, the copy of the sums to y adds a residual, and clips after that.
             flags |= p[AT.flags] if is_direct or not p[AT.flags] & RESIDUAL else 0
         for run in range(p[AT.num_runs]):
             at = p[AT.runs] + 4 * run

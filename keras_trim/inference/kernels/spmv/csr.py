@@ -1,6 +1,6 @@
-"""Inner loops of products of weights with one row of activations, which read each weight once.
+"""Inner loops of SpMV (CSR) and GEMV: weights times one row of activations.
 
-Both take addresses, and write `y[o] = clip(weights[o, :] . x + bias[o])`, the clip with the flag
+Both take addresses and compute `y[o] = clip(weights[o, :] . x + bias[o])`. They clip with the flag
 `CLIP`.
 """
 
@@ -13,18 +13,18 @@ from numba.core import cgutils
 from keras_trim.inference.kernels.llvm import AHEAD, CLIP, F32, I32, I64, LANES, Body, outlined
 
 _I16 = ir.IntType(16)
-_QUAD = 4  # products that one small vector holds
-_SUMS = 4  # vectors of sums, so that no addition waits for the one before it
-DENSE_VECTORS = (1, 2, 4, 8)  # that `dense_dots` may sum at once
+_QUAD = 4  # lanes of a small vector
+_SUMS = 4  # independent vectors of sums, so that no addition waits for the previous one
+DENSE_VECTORS = (1, 2, 4, 8)  # vectors of outputs that `dense_dots` can sum at once
 
 
 @functools.cache
 def csr_dots():
     """Makes `kernel(x, columns, values, starts, rows, y, bias, flags, low, high)`.
 
-    Rows are compressed: row o has the `values` from `starts[o]` up to `starts[o + 1]`, `columns`
-    (uint16) being their places in x. Columns are read four at a time, as loads are the limit: one
-    load for each x, and half a load for each weight and its column.
+    The weights are in CSR: row o has `values[starts[o] : starts[o + 1]]`, and `columns` (uint16)
+    are their places in x. Columns are read four at a time, because loads are the bottleneck: one
+    load per activation, and half a load per weight and its column.
     """
     address, i64, f32 = types.intp, types.int64, types.float32
     operands = (address,) * 4 + (i64, address, address, i64, f32, f32)
@@ -69,7 +69,7 @@ def _build_sparse_dots(function):
     for i, total in enumerate(sums):
         at = b.add(k, I64(i * _QUAD))
         weights = b.load(b.bitcast(b.gep(floats, [at]), quad.as_pointer()), align=4)
-        # Little-endian, as every processor that Numba compiles for.
+        # Little-endian, like every processor that Numba compiles for.
         four = b.load(b.bitcast(b.gep(shorts, [at]), I64.as_pointer()), align=2)
         gathered = ir.Constant(quad, ir.Undefined)
         for lane in range(_QUAD):
@@ -118,8 +118,8 @@ def _build_sparse_dots(function):
 def dense_dots(vectors):
     """Makes `kernel(x, weights, inputs, y, left, bias, flags, low, high)`.
 
-    It sums `vectors * LANES` outputs at once, whose weights follow one another for each of the
-    `inputs`, so that memory is read as one stream. Only the first `left` outputs are written.
+    It sums `vectors * LANES` outputs at once. For each of the `inputs`, their weights are
+    contiguous, so memory is read as one stream. Only the first `left` outputs are written.
     """
     address, i64, f32 = types.intp, types.int64, types.float32
     operands = (address, address, i64, address, i64, address, i64, f32, f32)

@@ -1,13 +1,13 @@
-"""SpMV on sliced ELLPACK: activations are looked up in registers, not loaded one by one.
+"""SpMV with sliced ELLPACK (SELL) weights: activations come from registers, not from single loads.
 
-Loads limit `csr.csr_dots`: one for each weight. A processor with AVX-512 picks 16 floats out
-of two registers with one instruction, so here 16 rows advance together, one weight of each at a
-time: a *slot*. All weights of a slot multiply activations of two vectors, of the 16 activations
-each, that the slot names. A row that has no weight left there idles, so which two vectors come next
-is the art; `schedule` is greedy, and fills 74 % of the lanes at 90 % zeros.
+`csr.csr_dots` is limited by loads: one per weight. AVX-512 picks 16 floats out of two registers
+with one instruction. So here 16 rows advance together, one weight of each at a time: a *slot*. A
+slot names two vectors of 16 activations, and all of its weights multiply activations from these
+two. A row with no weight left there idles, so the choice of the next two vectors matters.
+`schedule` chooses greedily, and fills 74% of the lanes at 90% sparsity.
 
 The layout is sliced ELLPACK (Monakov et al. 2010, "Automatically tuning sparse matrix-vector
-multiplication for GPU architectures", section 3) with the order of weights within a row free.
+multiplication for GPU architectures", section 3), but the order of weights within a row is free.
 """
 
 import functools
@@ -22,19 +22,19 @@ from keras_trim.inference.kernels.llvm import AHEAD, I32, I64, LANES, Body, outl
 
 _I8 = ir.IntType(8)
 ROWS = 16
-IS_AVAILABLE = LANES == ROWS  # what AVX-512 machines have
-_UNROLL = 2  # slots at once, so that no addition waits for the one before it
+IS_AVAILABLE = LANES == ROWS  # with AVX-512
+_UNROLL = 2  # slots at once, so that no addition waits for the previous one
 
 
 @functools.cache
 def sell_dots():
     """Makes `kernel(x, vectors, lanes, values, starts, groups, y, bias, left, flags, low, high)`.
 
-    It computes `y[o] = clip(weights[o, :] . x + bias[o])`, the clip with the flag `CLIP`, for
-    `groups` groups of 16 rows, of which only the first `left` are written. Group g has the slots
-    from `starts[g]` (int32) up to `starts[g + 1]`, always an even number of them. Slot s names the
-    two `vectors[s]` (uint16) of x; its `lanes[s]`, (16,), uint8, are places within those 32 floats,
-    and its weights are `values[s]`, (16,), float32.
+    It computes `y[o] = clip(weights[o, :] . x + bias[o])` for `groups` groups of 16 rows, clips
+    with the flag `CLIP`, and writes only the first `left` rows. Group g has the slots
+    `starts[g] : starts[g + 1]` (int32), always an even number. Slot s names two vectors of x,
+    `vectors[s]` (uint16). Its weights are `values[s]`, (16,), float32, and `lanes[s]`, (16,),
+    uint8, are their places within those 32 floats.
     """
     address, i64, f32 = types.intp, types.int64, types.float32
     operands = (address,) * 5 + (i64, address, address, i64, i64, f32, f32)
@@ -118,7 +118,7 @@ def _bits(mask):
 
 @compiled
 def schedule(starts, columns, values, num_vectors):
-    """Packs compressed sparse rows into slots.
+    """Packs CSR rows into slots.
 
     Args:
         starts: Array of int64, (rows + 1,), rows being a multiple of 16.
@@ -135,10 +135,10 @@ def schedule(starts, columns, values, num_vectors):
     vectors = np.zeros((size, 2), np.uint16)
     lanes = np.zeros((size, ROWS), np.uint8)
     packed = np.zeros((size, ROWS), np.float32)
-    # Where the weights of each row in each vector begin, and how many of them are left.
+    # For each row and vector, where its weights begin and how many are left.
     first = np.zeros((ROWS, num_vectors), np.int64)
     remaining = np.zeros((ROWS, num_vectors), np.int64)
-    having = np.zeros(num_vectors, np.int64)  # a bit per row that has weights left
+    having = np.zeros(num_vectors, np.int64)  # a bit for each row with weights left
     slot = 0
     for group in range(groups):
         remaining[:] = 0
@@ -181,7 +181,7 @@ def schedule(starts, columns, values, num_vectors):
 
 @njit(nogil=True, boundscheck=False)
 def _fewest(having):
-    """The vector with weights of the fewest rows, so that few are left over at the end."""
+    """Returns the vector with weights of the fewest rows, so that few are left over at the end."""
     best, found = ROWS + 1, -1
     for vector in range(having.size):
         count = _bits(having[vector])
@@ -192,7 +192,7 @@ def _fewest(having):
 
 @njit(nogil=True, boundscheck=False)
 def _most(having, one):
-    """The vector that has weights for the most rows which have none in `one`."""
+    """Returns the vector with weights of the most rows that have none in `one`."""
     best, found = 0, one
     for vector in range(having.size):
         count = _bits(having[vector] & ~having[one])

@@ -1,4 +1,4 @@
-"""Products of weights with single rows, limited by reading the weights."""
+"""Products of weights with single rows (SpMV, GEMV), limited by reading the weights."""
 
 import numpy as np
 from numba import njit
@@ -10,7 +10,7 @@ from keras_trim.inference.kernels.spmv.sell import IS_AVAILABLE, ROWS, sell_dots
 from keras_trim.inference.kernels.switch import switch
 from keras_trim.inference.kernels.work_sharing import share
 
-AT = SPMV_CSR.at  # the same for all three
+AT = SPMV_CSR.at  # the same for all three instructions
 
 _F = np.float32
 
@@ -24,10 +24,10 @@ _dense_dots = switch(
 
 @njit(nogil=True, boundscheck=False)
 def _share_stretches(starts, count, thread, num_threads):
-    """The range of stretches that a thread computes, as long as any other thread's in sum.
+    """Returns the range of stretches that a thread computes, balanced by their total length.
 
     Args:
-        starts: Array of int32, (at least count + 1,), where each stretch begins.
+        starts: Array of int32, (at least count + 1,). Where each stretch of weights begins.
         count: Integer.
     """
     first, last = share(starts[count], thread, num_threads)
@@ -39,9 +39,9 @@ def _share_stretches(starts, count, thread, num_threads):
 @executes(SPMV_CSR)
 @njit(nogil=True, boundscheck=False)
 def spmv_csr(p, f, arena, constants, index, short_index, thread, num_threads):
-    """y[n, o] = clip(weights[o, :] . x[n, :] + bias[o]); weights in compressed sparse rows.
+    """y[n, o] = clip(weights[o, :] . x[n, :] + bias[o]) for CSR weights.
 
-    Rows of weights are shared out by their number of non-zeros.
+    Threads share out the rows of weights by number of non-zeros.
     """
     outputs, starts = p[AT.outputs], p[AT.starts]
     begin, end = _share_stretches(index[starts:], outputs, thread, num_threads)
@@ -60,7 +60,7 @@ def spmv_csr(p, f, arena, constants, index, short_index, thread, num_threads):
 
 @njit(nogil=True, boundscheck=False)
 def spmv_sell(p, f, arena, constants, index, short_index, thread, num_threads):
-    """The same, the weights packed for `sell_dots`."""
+    """The same for SELL weights, packed for `sell_dots`."""
     outputs, starts = p[AT.outputs], p[AT.starts]
     groups = (outputs + ROWS - 1) // ROWS
     begin, end = _share_stretches(index[starts:], groups, thread, num_threads)
@@ -86,7 +86,7 @@ if IS_AVAILABLE:
 @executes(GEMV)
 @njit(nogil=True, boundscheck=False)
 def gemv(p, f, arena, constants, thread, num_threads):
-    """The same with all weights present, in blocks of `vectors` vectors of outputs."""
+    """The same for dense weights, in blocks of `vectors` vectors of outputs."""
     width = p[AT.vectors] * LANES
     begin, end = share((p[AT.outputs] + width - 1) // width, thread, num_threads)
     for block in range(begin, end):
