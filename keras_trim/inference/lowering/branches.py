@@ -25,7 +25,7 @@ _MOST_REST = 8  # layers at the ends of branches that threads compute together
 
 
 @dataclasses.dataclass
-class Fork:
+class BranchGroup:
     """Chains that take the same value, and the chains that follow from these alone.
 
     Args:
@@ -39,8 +39,8 @@ class Fork:
     users: dict
 
 
-def forks(graph):
-    """Splits a graph into `Fork`s, in execution order. Most have a single chain."""
+def branch_groups(graph):
+    """Splits a graph into `BranchGroup`s, in execution order. Most have a single chain."""
     found, done, heads, users, branchable = [], set(), {}, {}, set()
     for number, node in enumerate(graph.nodes):
         for value in node.inputs:
@@ -63,7 +63,7 @@ def forks(graph):
                 branches = [_branch(head, graph, heads) for head in together]
         members = sorted((c for branch in branches for c in branch), key=lambda c: c[-1])
         numbers = [sorted(number for c in branch for number in c) for branch in branches]
-        found.append(Fork(members, numbers, users))
+        found.append(BranchGroup(members, numbers, users))
         done.update(c[0] for c in members)
     return found
 
@@ -76,40 +76,40 @@ def _branch(chain, graph, heads):
     return branch
 
 
-def lower_branches(builder, fork, graph, values):
+def lower_branches(builder, group, graph, values):
     """Appends the instructions of branches, in the faster of two ways.
 
     Args:
         builder: `Builder`.
-        fork: `Fork`.
+        group: `BranchGroup`.
         graph: `graph.Graph`.
         values: Dictionary, value -> `Tensor`, to which the nodes' outputs are added.
     """
-    links = _links(fork, graph, values) if len(fork.branches) > 1 else {}
-    shares, rest = _shares(fork.branches, links, min(builder.num_threads, MOST_TASKS))
+    links = _links(group, graph, values) if len(group.branches) > 1 else {}
+    shares, rest = _shares(group.branches, links, min(builder.num_threads, MOST_TASKS))
     if not shares:
-        _lower_intra_op(builder, links, fork, graph, values)
+        _lower_intra_op(builder, links, group, graph, values)
         return
-    source = graph.nodes[fork.chains[0][0]].inputs[0]
+    source = graph.nodes[group.chains[0][0]].inputs[0]
 
     def emit(candidate, builder):
         made = dict(values)
         if candidate == "inter-op":
-            _lower_inter_op(builder, shares, rest, fork, graph, made)
+            _lower_inter_op(builder, shares, rest, group, graph, made)
         else:
-            _lower_intra_op(builder, links, fork, graph, made)
+            _lower_intra_op(builder, links, group, graph, made)
         return made
 
-    workload = tuple(tuple(links[n].workload for n in branch) for branch in fork.branches)
+    workload = tuple(tuple(links[n].workload for n in branch) for branch in group.branches)
     candidates, workload = ["intra-op", "inter-op"], ("branches", workload)
     _, made = select(builder, candidates, emit, workload, values[source])
     values.update(made)
 
 
-def _links(fork, graph, values):
+def _links(group, graph, values):
     """Maps node numbers to their links; empty if values are not images with a batch size of 1."""
     values, links = dict(values), {}
-    for chain in fork.chains:
+    for chain in group.chains:
         found = links_of([(number, graph.nodes[number]) for number in chain], values)
         if not found:
             return {}
@@ -156,21 +156,21 @@ def _work(link):
     return link.num_products
 
 
-def _lower_intra_op(builder, links, fork, graph, values):
+def _lower_intra_op(builder, links, group, graph, values):
     """Appends the instructions of all chains, whose layers threads share out."""
     joined = set()
-    for numbers in siblings(builder, links, fork, graph):
+    for numbers in siblings(builder, links, group, graph):
         lower_fused(builder, numbers, graph, values)
         joined.update(numbers)
-    for chain in fork.chains:
+    for chain in group.chains:
         nodes = [(number, graph.nodes[number]) for number in chain if number not in joined]
         if nodes:
             lower_chain(builder, nodes, values)
 
 
-def _lower_inter_op(builder, shares, rest, fork, graph, values):
+def _lower_inter_op(builder, shares, rest, group, graph, values):
     """Appends one instruction for the shares of all threads, and the instructions of the rest."""
-    source = graph.nodes[fork.chains[0][0]].inputs[0]
+    source = graph.nodes[group.chains[0][0]].inputs[0]
     threads = []
     for share in shares:
         alone, own = builder.alone(builder.tuner), {source: view_of(values[source])}
@@ -179,11 +179,11 @@ def _lower_inter_op(builder, shares, rest, fork, graph, values):
         inside = set(share)
         for number in share:
             (value,) = graph.nodes[number].outputs
-            if not inside.issuperset(fork.users.get(value, [])):  # needed outside of the task
+            if not inside.issuperset(group.users.get(value, [])):  # needed outside of the task
                 values[value] = Tensor(own[value].shape, own[value].layout)
                 own[value].lie_in(values[value], 0)
         threads.append(alone)
-    builder.node = fork.chains[0][0]
+    builder.node = group.chains[0][0]
     builder.emit_tasks(threads)
     for thread, alone in enumerate(threads):
         builder.shapes.update(alone.shapes)

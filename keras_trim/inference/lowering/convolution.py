@@ -13,7 +13,7 @@ from keras_trim.inference.lowering.autotuning import select
 from keras_trim.inference.lowering.clip import Clip
 from keras_trim.inference.lowering.geometry import Geometry, output_tensor
 from keras_trim.inference.lowering.kn2row import emit_kn2row, fits_kn2row
-from keras_trim.inference.lowering.packing import Columns
+from keras_trim.inference.lowering.packing import SparseColumns
 from keras_trim.inference.lowering.registry import lowers
 from keras_trim.inference.lowering.spmm import emit_pointwise, emit_spmm
 from keras_trim.inference.lowering.spmm_candidates import tries_sparse
@@ -78,7 +78,7 @@ def _lower_convolution(op, builder, x, residual=None, *, out=None):
 def _grouped(op, builder, geometry, x, y, clip, residual):
     """Emits a pointwise product of groups of channels."""
     no_shift = np.zeros(1, np.int64)
-    columns = Columns.of_kernel(op.kernel, op.groups, x.plane, no_shift, builder.skip_zeros)
+    columns = SparseColumns.of_kernel(op.kernel, op.groups, x.plane, no_shift, builder.skip_zeros)
     size = geometry.out_width, geometry.out_height
     emit_spmm(builder, columns, op.bias, x, y, x.pixels, 0, size, clip, residual)
 
@@ -88,7 +88,7 @@ def _padded(op, builder, geometry, x, y, clip, residual):
     padded, channel = geometry.pad(builder)
     row = 0 if geometry.row == geometry.out_width else geometry.row
     pixels = (geometry.out_height - 1) * geometry.row + geometry.out_width
-    columns = Columns.of_kernel(
+    columns = SparseColumns.of_kernel(
         op.kernel, op.groups, channel, geometry.tap_offsets(), builder.skip_zeros
     )
     size = geometry.out_width, geometry.out_height
@@ -98,7 +98,9 @@ def _padded(op, builder, geometry, x, y, clip, residual):
 def _masked(op, builder, geometry, x, y, clip, residual):
     """Emits a product whose columns are shifted copies of the unpadded input."""
     shifts, masks = geometry.masked()
-    columns = Columns.of_kernel(op.kernel, op.groups, x.plane, shifts, builder.skip_zeros, masks)
+    columns = SparseColumns.of_kernel(
+        op.kernel, op.groups, x.plane, shifts, builder.skip_zeros, masks
+    )
     size = geometry.out_width, geometry.out_height
     emit_spmm(builder, columns, op.bias, x, y, math.prod(size), 0, size, clip, residual)
 

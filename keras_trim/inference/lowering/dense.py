@@ -6,7 +6,7 @@ from keras_trim.inference.ir.operations.dense import Dense
 from keras_trim.inference.ir.validation import require
 from keras_trim.inference.kernels.instructions import TRANSPOSE
 from keras_trim.inference.lowering.clip import Clip
-from keras_trim.inference.lowering.packing import Columns
+from keras_trim.inference.lowering.packing import SparseColumns
 from keras_trim.inference.lowering.registry import lowers
 from keras_trim.inference.lowering.spmm import emit_pointwise, emit_spmm
 from keras_trim.inference.lowering.spmv import FEW_ROWS, emit_spmv
@@ -44,7 +44,7 @@ def _on_columns(op, builder, x, shape, num_rows, clip):
         TRANSPOSE, x=x, y=transposed, batch=1, x_sample=0, y_sample=0, rows=num_rows,
         columns=inputs, x_row=inputs, y_row=plane,
     )  # fmt: skip
-    columns = Columns.of_matrix(op.kernel, plane, builder.skip_zeros)
+    columns = SparseColumns.of_matrix(op.kernel, plane, builder.skip_zeros)
     emit_spmm(builder, columns, op.bias, transposed, sums, num_rows, 0, (num_rows, 1), clip)
     builder.emit(
         TRANSPOSE, x=sums, y=y, batch=1, x_sample=0, y_sample=0, rows=outputs, columns=num_rows,

@@ -5,7 +5,7 @@ from keras_trim.inference.ir.validation import require
 from keras_trim.inference.lowering.clip import Clip
 from keras_trim.inference.lowering.geometry import Geometry, output_tensor
 from keras_trim.inference.lowering.registry import lowers
-from keras_trim.inference.lowering.windows import Windows
+from keras_trim.inference.lowering.sliding_window import SlidingWindow
 
 
 @lowers(DepthwiseConvolution)
@@ -21,8 +21,8 @@ def _lower_depthwise_convolution(op, builder, x, *, out=None):
     if y.size == 0:
         return y
     kernel = op.kernel.reshape(-1, op.bias.size).T
-    windows = Windows(
+    window = SlidingWindow(
         "product", x, y, geometry, kernel, op.bias, Clip(op.low, op.high)
     )  # fmt: skip
-    builder.label(f"depthwise, {windows.emit(builder)}")
+    builder.label(f"depthwise, {window.emit(builder)}")
     return y

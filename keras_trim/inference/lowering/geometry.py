@@ -98,7 +98,7 @@ class Geometry:
         """Returns where each tap reads in an unpadded image, and the lane masks for it.
 
         Returns:
-            `(shifts, masks)`: as `tap_offsets`, and as for `packing.Columns`.
+            `(shifts, masks)`: as `tap_offsets`, and as for `packing.SparseColumns`.
         """
         taps = np.stack(self._taps(), axis=1) - (self.top, self.left)
         return masks_of_taps(*self.image, taps, self.out_height)

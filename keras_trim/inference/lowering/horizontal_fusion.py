@@ -18,14 +18,14 @@ from keras_trim.inference.lowering.registry import lower_node
 from keras_trim.inference.program.tensors import channels_of
 
 
-def siblings(builder, links, fork, graph):
+def siblings(builder, links, group, graph):
     """Yields lists of node numbers: layers at the start of branches that can be fused.
 
     A layer whose output is concatenated can write right into the concatenation. A fused layer can
     do so only if it comes first there and last in its list. Other such layers are not fused.
     """
-    found, chain_of = {}, {chain[0]: chain for chain in fork.chains}
-    for number, *_ in fork.branches:
+    found, chain_of = {}, {chain[0]: chain for chain in group.chains}
+    for number, *_ in group.branches:
         operation = graph.nodes[number].operation
         if not (
             number in links
@@ -44,17 +44,17 @@ def siblings(builder, links, fork, graph):
         )  # fmt: skip
         found.setdefault(key, []).append(number)
     for numbers in found.values():
-        places = {number: _places_joined(number, fork, graph) for number in numbers}
+        places = {number: _places_joined(number, group, graph) for number in numbers}
         inner = [number for number in numbers if not places[number]]
         first = [number for number in numbers if places[number] == {0}]
         if len(inner + first[:1]) > 1:
             yield inner + first[:1]
 
 
-def _places_joined(number, fork, graph):
+def _places_joined(number, group, graph):
     """Returns the positions of a node's output in the concatenations that take it."""
     (value,) = graph.nodes[number].outputs
-    users = (graph.nodes[user] for user in fork.users.get(value, []) if user is not None)
+    users = (graph.nodes[user] for user in group.users.get(value, []) if user is not None)
     return {
         place
         for user in users

@@ -10,7 +10,7 @@ from keras_trim.inference.kernels.instructions import KN2ROW
 from keras_trim.inference.kernels.llvm import LANES, RESIDUAL
 from keras_trim.inference.kernels.spmm.kn2row_micro_kernel import MOST_SUMS
 from keras_trim.inference.lowering.autotuning import select
-from keras_trim.inference.lowering.packing import Columns
+from keras_trim.inference.lowering.packing import SparseColumns
 from keras_trim.inference.program.constant_pool import fitting
 
 _LEAST_FULL = 0.6  # fraction of a padded line that must be pixels of the output
@@ -68,7 +68,9 @@ def emit_kn2row(builder, kernel, bias, geometry, y, clip, residual):
     """
     channels, reach = kernel.shape[2], geometry.rows - geometry.out_height
     moves, offsets = geometry.tap_moves(), geometry.tap_offsets()
-    matrix = Columns.of_kernel(kernel, 1, 0, np.zeros(len(moves), np.int64), builder.skip_zeros)
+    matrix = SparseColumns.of_kernel(
+        kernel, 1, 0, np.zeros(len(moves), np.int64), builder.skip_zeros
+    )
     outputs, shifts = len(bias), int(moves.max()) + 1
     y_lines, vectors = np.divmod(np.arange(MOST_SUMS), geometry.row // LANES)
     places = (y_lines * geometry.out_width + vectors * LANES).astype(np.int32)
@@ -137,7 +139,7 @@ def _packed(matrix, moves, blocks):
     """Sorts the weights into the order in which the kernel multiplies them.
 
     Args:
-        matrix: `packing.Columns`, one for each channel and tap.
+        matrix: `packing.SparseColumns`, one for each channel and tap.
         moves: Array of integers, (taps,). How far the sums of each tap move.
         blocks: Integer.
 

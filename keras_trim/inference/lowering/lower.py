@@ -18,7 +18,7 @@ from keras_trim.inference.lowering import (  # noqa: F401 (importing them regist
     strided,
     time_axis,
 )
-from keras_trim.inference.lowering.branches import forks, lower_branches
+from keras_trim.inference.lowering.branches import branch_groups, lower_branches
 from keras_trim.inference.program.builder import Builder
 from keras_trim.inference.program.tensors import Tensor
 from keras_trim.progress import progress
@@ -46,10 +46,10 @@ def lower_graph(graph, input_shapes, num_threads, tuner, skip_zeros=True, most_f
     for value, shape, spec in zip(graph.inputs, input_shapes, graph.input_specs, strict=True):
         values[value] = Tensor(shape, "NHWC", stored(spec["dtype"]))
     inputs = [values[value] for value in graph.inputs]
-    parts = forks(graph)
+    parts = branch_groups(graph)
     with progress("choosing kernels", len(parts)) as work:
-        for fork in parts:
-            lower_branches(builder, fork, graph, values)
+        for group in parts:
+            lower_branches(builder, group, graph, values)
             work.advance()
     builder.node = None
     return builder.finish(inputs, [values[value] for value in graph.outputs])

@@ -28,7 +28,7 @@ class Packed:
     values: np.ndarray
 
 
-class Columns:
+class SparseColumns:
     """The non-zeros of a sparse matrix whose columns are offsets into a buffer of activations.
 
     Args:
@@ -56,7 +56,7 @@ class Columns:
             channel: Integer. Floats from one channel of the input to the next.
             taps: Array of integers, (height * width,). Where each tap reads within a channel.
             skip_zeros: Boolean. Whether to leave out weights that are zero.
-            masks: As for `Columns`.
+            masks: As for `SparseColumns`.
         """
         height, width, inputs, outputs = kernel.shape
         matrix = kernel.reshape(height * width, inputs, outputs).transpose(2, 1, 0)
@@ -137,7 +137,7 @@ def row_groups(columns, tile):
     """Groups rows: one by one, or as many together as a register tile takes.
 
     Args:
-        columns: `Columns`.
+        columns: `SparseColumns`.
         tile: Integer. Rows of a group, if there are enough: 1 or one of `ROW_GROUPS`.
 
     Returns:

@@ -8,7 +8,7 @@ from keras_trim.inference.kernels.instructions import FILL, GLOBAL_POOL
 from keras_trim.inference.lowering.clip import Clip
 from keras_trim.inference.lowering.geometry import Geometry, output_tensor, spatial
 from keras_trim.inference.lowering.registry import lowers
-from keras_trim.inference.lowering.windows import Windows
+from keras_trim.inference.lowering.sliding_window import SlidingWindow
 from keras_trim.inference.program.tensors import Tensor
 
 
@@ -26,13 +26,13 @@ def _lower_pool(op, builder, x, *, out=None):
         return y
     clip = Clip(op.low, op.high)
     if op.is_max:
-        windows = Windows("maximum", x, y, geometry, clip=clip, pad_value=op.pad_value)
+        window = SlidingWindow("maximum", x, y, geometry, clip=clip, pad_value=op.pad_value)
     else:
         height, width = spatial(x)
         rows = _inside(geometry.out_height, op.strides[0], op.window[0], geometry.top, height)
         columns = _inside(geometry.out_width, op.strides[1], op.window[1], geometry.left, width)
-        windows = Windows("sum", x, y, geometry, 1 / np.outer(rows, columns), clip=clip)
-    builder.label(windows.emit(builder))
+        window = SlidingWindow("sum", x, y, geometry, 1 / np.outer(rows, columns), clip=clip)
+    builder.label(window.emit(builder))
     return y
 
 

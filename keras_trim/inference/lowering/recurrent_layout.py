@@ -4,7 +4,7 @@ import numpy as np
 
 from keras_trim.inference.ir.operations.dense import Dense
 from keras_trim.inference.kernels.instructions import COPY, FILL, TRANSPOSE
-from keras_trim.inference.lowering.packing import Columns
+from keras_trim.inference.lowering.packing import SparseColumns
 from keras_trim.inference.lowering.registry import lower_operation
 from keras_trim.inference.lowering.spmm import emit_spmm
 from keras_trim.inference.lowering.spmv import emit_spmv
@@ -177,7 +177,7 @@ class Lanes(_Layout):
             rows=self.batch, columns=inputs, x_row=self.steps * inputs, y_row=plane,
         )  # fmt: skip
         y = _dense_planes(plane, outputs)
-        columns = Columns.of_matrix(self.layer.kernel, plane)
+        columns = SparseColumns.of_matrix(self.layer.kernel, plane)
         emit_spmm(builder, columns, self.layer.bias, turned, y, plane, 0, (plane, 1))
         return y
 
@@ -194,7 +194,7 @@ class Lanes(_Layout):
         return 0
 
     def product(self, weights, bias, state, sums):
-        columns = Columns.of_matrix(weights, self.width)
+        columns = SparseColumns.of_matrix(weights, self.width)
         emit_spmm(self.builder, columns, bias, state, sums, self.width, 0, (self.width, 1))
 
     def new_state(self):

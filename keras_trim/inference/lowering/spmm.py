@@ -11,7 +11,7 @@ from keras_trim.inference.kernels.spmm.spmm import CHUNK, DIRECT, GAPPED, LINES
 from keras_trim.inference.kernels.work_sharing import share
 from keras_trim.inference.lowering.autotuning import select
 from keras_trim.inference.lowering.clip import Clip
-from keras_trim.inference.lowering.packing import Columns, row_groups
+from keras_trim.inference.lowering.packing import SparseColumns, row_groups
 from keras_trim.inference.lowering.spmm_candidates import spmm_candidates
 from keras_trim.inference.lowering.spmv import FEW_ROWS, emit_spmv
 from keras_trim.inference.program.tensors import Place, Tensor, channels_of, view_of
@@ -27,7 +27,7 @@ def emit_spmm(
 
     Args:
         builder: `Builder`.
-        columns: `packing.Columns`, the weights.
+        columns: `packing.SparseColumns`, the weights.
         bias: Array, (output channels,).
         x: `Tensor`, padded if the offsets of `columns` need it.
         y: `Tensor`, NCHW.
@@ -118,7 +118,7 @@ def emit_pointwise(builder, kernel, bias, x, y, clip=Clip(), residual=None):  # 
         clip: `Clip`.
         residual: `Tensor` or None. NCHW, of the shape of y.
     """
-    columns = Columns.of_matrix(kernel, x.plane, builder.skip_zeros)
+    columns = SparseColumns.of_matrix(kernel, x.plane, builder.skip_zeros)
     pixels, left = x.pixels, x.pixels % LANES
     can_split = residual is None and 0 < x.batch * left <= FEW_ROWS
     inputs, outputs = kernel.shape
@@ -159,7 +159,9 @@ def _emit_ring(builder, kernel, bias, x, y, clip):
             part = (thread + turn + 1) % threads  # in the last turn, `thread` itself
             first, last = share(inputs, thread, threads)
             begin, end = share(outputs, part, threads)
-            columns = Columns.of_matrix(kernel[first:last, begin:end], x.plane, builder.skip_zeros)
+            columns = SparseColumns.of_matrix(
+                kernel[first:last, begin:end], x.plane, builder.skip_zeros
+            )
             residual = view_of(sums[part]) if turn else None
             if not is_last:
                 sums[part] = Tensor((*y.shape[:-1], end - begin), "NCHW")

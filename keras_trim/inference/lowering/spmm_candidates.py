@@ -53,7 +53,7 @@ def spmm_candidates(columns, vectors):
     """Lists the tilings worth measuring for an SpMM.
 
     Args:
-        columns: `packing.Columns`.
+        columns: `packing.SparseColumns`.
         vectors: Integer. Vectors of pixels in all, or per line if lines are whole vectors.
 
     Returns:

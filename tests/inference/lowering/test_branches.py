@@ -239,8 +239,8 @@ def test_forks_hold_what_follows_from_a_value_alone():
     residual.residual = True
     (g,) = graph.add(residual, [d, e], "g")  # in a chain with d, which so takes something else
     graph.outputs = [f, g]
-    first, fork, last = branches.forks(graph)
+    first, group, last = branches.branch_groups(graph)
     assert first.branches == [[0]]
-    assert sorted(fork.branches) == [[1, 5], [2, 4]]
-    assert fork.chains == [[2], [4], [1, 5]]
+    assert sorted(group.branches) == [[1, 5], [2, 4]]
+    assert group.chains == [[2], [4], [1, 5]]
     assert last.chains == [[3, 6]]

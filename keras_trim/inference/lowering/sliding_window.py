@@ -17,7 +17,7 @@ from keras_trim.inference.program.tensors import SLACK, Tensor, round_up
 
 
 @dataclasses.dataclass
-class Windows:
+class SlidingWindow:
     """A reduction over the windows of each plane.
 
     Args:
