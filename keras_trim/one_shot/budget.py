@@ -51,65 +51,77 @@ def budget(
             "`keras_trim.Sensitivity.load(path)`. "
             f"Received: sensitivity={described(sensitivity)}"
         )
-    if zeros is not None:
-        validate_sparsity(zeros, "zeros")
-    given = {"zeros": zeros, "bytes": bytes, "milliseconds": milliseconds}
-    given = {name: value for name, value in given.items() if value is not None}
+    name, given = _only_budget(zeros=zeros, bytes=bytes, milliseconds=milliseconds)
+    weights = sensitivity.by_weight()
+    if name == "milliseconds":
+        _check_times(times, weights)
+    sign = -1.0 if sensitivity.metric != "output error" and _falls(sensitivity) else 1.0
+    sizes = {path: rows[0].size for path, rows in weights.items()}
+    total = sum(sizes.values())
+    paths = [_Path(path, rows, sign, _cost_of(name, times)) for path, rows in weights.items()]
+    excess = _spend(paths, total * (1 - given) if name == "zeros" else given)
+    if excess:
+        raise ValueError(
+            f"The budget cannot be met: at {max(r.sparsity for r in sensitivity.rows):.1%} of "
+            f"each weight, the sparsest that was measured, {excess:,.0f} are left. Measure higher "
+            f"`sparsities`, or ask for less. Received: {name}={given}"
+        )
+    sparsities = {path.path: path.sparsity for path in paths}
+    overall = sum(sparsities[path] * size for path, size in sizes.items()) / total
+    damage = sum(path.damage for path in paths)
+    return Allocation(
+        sparsities, f"{name} {given:g}: {overall:.2%} zeros, expected change {damage:+.4f}"
+    )
+
+
+def _only_budget(**budgets):
+    """The name and the value of the one budget that is given."""
+    given = {name: value for name, value in budgets.items() if value is not None}
     if len(given) != 1:
         raise ValueError(
             "Give one of `zeros`, `bytes` and `milliseconds`, such as `zeros=0.9`. "
             f"Received: {given or 'none of them'}"
         )
-    if not isinstance(sensitivity, Sensitivity):
-        raise ValueError(
-            "`sensitivity` must be what `keras_trim.sensitivity` or `keras_trim.Sensitivity.load` "
-            f"returns. Received: sensitivity={sensitivity!r}"
-        )
-    ((name, goal),) = given.items()
+    ((name, value),) = given.items()
     if name == "zeros":
-        validate_sparsity(goal, "zeros")
-    elif not isinstance(goal, numbers.Real) or not goal > 0:
-        raise ValueError(f"`{name}` must be a positive number. Received: {name}={goal!r}")
-    weights = sensitivity.by_weight()
-    if name == "milliseconds":
-        _check_times(times, weights)
-    sign = -1.0 if sensitivity.metric != "output error" and _falls(sensitivity) else 1.0
-    total = sum(rows[0].size for rows in weights.values())
+        validate_sparsity(value, "zeros")
+    elif not isinstance(value, numbers.Real) or not value > 0:
+        raise ValueError(f"`{name}` must be a positive number. Received: {name}={value!r}")
+    return name, value
+
+
+def _cost_of(budget, times):
+    """Function `(path, size, sparsity)`: what a weight costs, in the unit of the budget."""
 
     def cost(path, size, sparsity):
-        if name == "zeros":
+        if budget == "zeros":
             return size * (1 - sparsity)
-        if name == "bytes":
+        if budget == "bytes":
             return stored_bytes(size, sparsity)
         own = times.get(path)
         return 0.0 if own is None else _interpolate(own, sparsity)
 
-    goal = total * (1 - goal) if name == "zeros" else goal
-    paths = [_Path(path, rows, sign, cost) for path, rows in weights.items()]
-    spent = sum(path.points[0][1] for path in paths)
+    return cost
+
+
+def _spend(paths, goal):
+    """Goes along the paths until they cost no more than the goal.
+
+    Returns:
+        Float: the cost at the end of all paths if that is more than the goal, else 0.
+    """
+    cost = sum(path.points[0][1] for path in paths)
     exchanges = sorted(
         (exchange for path in paths for exchange in path.exchanges()), key=lambda e: e[0]
     )
     for _, path, index in exchanges:
-        if spent <= goal:
+        if cost <= goal:
             break
         saved = path.points[index][1] - path.points[index + 1][1]
-        share = min((spent - goal) / saved, 1.0)
+        share = min((cost - goal) / saved, 1.0)
         path.reached = index + share
-        spent -= share * saved
-    if spent > goal * (1 + 1e-9):
-        raise ValueError(
-            f"The budget cannot be kept: at {max(r.sparsity for r in sensitivity.rows):.1%} of "
-            f"each weight, the sparsest that was measured, {spent:,.0f} are left. Measure higher "
-            f"`sparsities`, or ask for less. Received: {name}={given[name]}"
-        )
-    sparsities = {path.path: path.sparsity for path in paths}
-    sizes = {path: rows[0].size for path, rows in weights.items()}
-    overall = sum(sparsities[path] * size for path, size in sizes.items()) / total
-    damage = sum(path.damage for path in paths)
-    return Allocation(
-        sparsities, f"{name} {given[name]:g}: {overall:.2%} zeros, expected change {damage:+.4f}"
-    )
+        cost -= share * saved
+    return cost if cost > goal * (1 + 1e-9) else 0.0
 
 
 def _check_times(times, weights):

@@ -151,7 +151,7 @@ def test_a_budget_of_zeros_by_hand():
     assert allocation.sparsities == pytest.approx({"a": 0.0, "b": 1 / 3})
     allocation = keras_trim.budget(sensitivity, zeros=0.65)  # 60 more of b
     assert allocation.sparsities == pytest.approx({"a": 0.5, "b": 0.7})
-    with pytest.raises(ValueError, match="cannot be kept: at 90.0%.*Received: zeros=0.95"):
+    with pytest.raises(ValueError, match="cannot be met: at 90.0%.*Received: zeros=0.95"):
         keras_trim.budget(sensitivity, zeros=0.95)
     with pytest.raises(ValueError, match="Give one of `zeros`.*Received"):
         keras_trim.budget(sensitivity)
