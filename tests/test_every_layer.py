@@ -48,7 +48,8 @@ def trained():
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # Keras's layers are left out by design, never in doubt
         keras_trim.prune_low_magnitude(model, keras_trim.ConstantSparsity(0.5, 0))
-    model.compile("adam", "mse")
+    # TensorFlow takes minutes to trace so many layers.
+    model.compile("adam", "mse", run_eagerly=BACKEND == "tensorflow")
     rng = np.random.default_rng(0)
     x = {
         tensor.name: rng.standard_normal((4, *tensor.shape[1:])).astype("float32")
