@@ -21,7 +21,8 @@ from numba.core.compiler_lock import global_compiler_lock
 import keras_trim
 from keras_trim.inference import Engine, cache_dir, cache_info, caches
 from keras_trim.inference.kernels.compiled import compiled
-from keras_trim.inference.runtime import forking as forks
+from keras_trim.inference.planner import Planner
+from keras_trim.inference.runtime import forking
 
 HAS_USERS = hasattr(os, "geteuid")
 
@@ -247,13 +248,13 @@ def test_fork_while_another_thread_plans(monkeypatch):
     expected = engine(x)
     begun, may_end, parent = threading.Event(), threading.Event(), os.getpid()
 
-    def plan(*args, original=Engine._plan):
+    def plan(*args, original=Planner._plan):
         if os.getpid() == parent:
             begun.set()
             may_end.wait()
         return original(*args)
 
-    monkeypatch.setattr(Engine, "_plan", plan)
+    monkeypatch.setattr(Planner, "_plan", plan)
     thread = threading.Thread(target=lambda: engine(numbers(5, 8)))
     thread.start()
     begun.wait()
@@ -307,7 +308,7 @@ def test_fork_while_another_thread_compiles(folder):
         thread.join()
     assert in_fork(lambda: compiled(add)(2, 3)) == 5
     assert compiled(add)(2, 3) == 5
-    assert not isinstance(global_compiler_lock._lock, forks._HeldForever)
+    assert not isinstance(global_compiler_lock._lock, forking._HeldForever)
 
 
 PROGRAM = """
