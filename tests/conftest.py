@@ -22,6 +22,17 @@ OPTIMIZED = (
 )
 
 
+def pytest_collection_modifyitems(items):
+    """Below the importer, a graph is the same whatever the backend of its model was.
+
+    inference/frontend/, test_engine_layers.py and test_random_models.py run on each backend.
+    """
+    below = {"ir", "kernels", "lowering", "program", "runtime"}
+    for item in items:
+        if item.path.parent.name in below:
+            item.add_marker(pytest.mark.usefixtures("one_backend"))
+
+
 @pytest.fixture
 def one_backend():
     """Runs a test on one backend only, because backends do not matter to it."""
