@@ -21,6 +21,10 @@ OPTIMIZED = (
     "test_selection",
 )
 
+# PyTorch compiles nothing, so its suite is the fastest.
+IS_ONE_BACKEND = keras.backend.backend() == "torch"
+ONE_BACKEND = "does not depend on the backend: runs on PyTorch only"
+
 
 def pytest_collection_modifyitems(items):
     """Below the importer, a graph is the same whatever the backend of its model was.
@@ -29,15 +33,15 @@ def pytest_collection_modifyitems(items):
     """
     below = {"ir", "kernels", "lowering", "program", "runtime"}
     for item in items:
-        if item.path.parent.name in below:
-            item.add_marker(pytest.mark.usefixtures("one_backend"))
+        if item.path.parent.name in below and not IS_ONE_BACKEND:
+            item.add_marker(pytest.mark.skip(reason=ONE_BACKEND))
 
 
 @pytest.fixture
 def one_backend():
     """Runs a test on one backend only, because backends do not matter to it."""
-    if keras.backend.backend() != "torch":  # it compiles nothing, so its suite is the fastest
-        pytest.skip("does not depend on the backend: runs on PyTorch only")
+    if not IS_ONE_BACKEND:
+        pytest.skip(ONE_BACKEND)
 
 
 def _layer_names():

@@ -23,7 +23,7 @@ from keras_trim.inference.kernels.work_sharing import (
     take,
     wait_for_helpers,
 )
-from keras_trim.inference.lowering import geometry, windows
+from keras_trim.inference.lowering import geometry, sliding_window
 from keras_trim.inference.runtime.interpreter import run
 
 
