@@ -113,7 +113,7 @@ def test_nobody_waits_for_a_helper_that_holds_nothing():
 def test_a_helper_that_comes_late_writes_nothing(has_masks, monkeypatch):
     """The leader may be at another instruction, which uses any memory that this one used."""
     if not has_masks:  # however fast kernels with them are
-        monkeypatch.setattr(windows, "MOST_MASKS", 0)
+        monkeypatch.setattr(sliding_window, "MOST_MASKS", 0)
         monkeypatch.setattr(geometry, "MOST_MASKS", 0)
     inputs = keras.Input((12, 12, 3))
     x = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(inputs)
