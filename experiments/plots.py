@@ -2,7 +2,9 @@
 
 
 def draw(results, path):
-    """Writes a PNG of two panels, or nothing if no sparse row was run.
+    """Writes a PNG: score over zeros and, once models were timed, over milliseconds.
+
+    Writes nothing if no sparse row was run.
 
     Args:
         results: `experiments.tables.Results`.
@@ -17,16 +19,19 @@ def draw(results, path):
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4))
+    panels = 2 if results.time(None) else 1
+    figure, axes = pyplot.subplots(1, panels, figsize=(4.5 * panels, 3.4), squeeze=False)
+    left = axes[0, 0]
     for library, color in (("keras-trim", "tab:blue"), ("TFMOT", "tab:orange")):
         _curve(left, results, numbers, library, color)
         _curve(left, results, ["2:4"], library, color)
     dense, error, _ = results.scores(None)
     left.axhspan(dense - (error or 0), dense + (error or 0), color="gray", alpha=0.2)
     left.axhline(dense, color="gray", ls="--", label="dense, as many steps")
-    left.set(xlabel="zeros, %", ylabel=_score(goal), title=goal.title)
+    left.set(xlabel="zeros of all weights, %", ylabel=_score(goal), title=goal.title)
     left.legend(fontsize=8)
-    _times(right, results)
+    if panels == 2:
+        _times(axes[0, 1], results)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=90)
@@ -42,7 +47,7 @@ def _curve(axis, results, targets, library, color):
         return
     n_m = isinstance(found[0][0], str)
     axis.errorbar(
-        [50.0 if n_m else 100 * target for target, _ in found],
+        [results.zeros(target, library) for target, _ in found],
         [mean for _, (mean, _, _) in found],
         yerr=[error or 0.0 for _, (_, error, _) in found],
         color=color,
@@ -66,9 +71,6 @@ def _times(axis, results):
         label = target if isinstance(target, str) else f"{100 * target:g} %"
         axis.annotate(label, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
     time, score = results.time(None), results.scores(None)
-    if not time:
-        axis.text(0.5, 0.5, "not measured yet", ha="center", transform=axis.transAxes)
-        return
     names = {"keras-trim": "engine", "litert": "LiteRT", "onnxruntime": "ONNX Runtime"}
     for (runtime, name), marker in zip(names.items(), "ov^", strict=True):
         x = time["milliseconds"][runtime]

@@ -85,6 +85,11 @@ class Results:
         dense, sparse = self.rows(None), self.rows(target, library)
         return summary([dense[s]["test"] - sparse[s]["test"] for s in sparse if s in dense])
 
+    def zeros(self, target, library="keras-trim"):
+        """Float: zeros over all weights of the model in per cent; `None` if nothing was run."""
+        rows = self.rows(target, library).values()
+        return 100 * statistics.mean(r["zeros"] / r["weights"] for r in rows) if rows else None
+
     def time(self, target):
         """Dict: milliseconds and bytes, or `None`."""
         found = [line for line in self.lines if line["kind"] == "time" and line["target"] == target]
@@ -130,8 +135,7 @@ def section(results):
     lines += ["", *_notes(results)]
     if (DOCS / "images" / f"results_{results.name}.png").exists():
         lines += [
-            f"![{goal.title}: {goal.score} over zeros, and over milliseconds]"
-            f"(images/results_{results.name}.png)",
+            f"![{goal.title}: {goal.score} over zeros](images/results_{results.name}.png)",
             "",
         ]
     return lines
@@ -156,7 +160,7 @@ def _cells(results, target):
     runtimes = ("keras-trim", "litert", "onnxruntime")
     return [
         label,
-        f"{100 * statistics.mean(r['zeros'] / r['weights'] for r in rows.values()):.1f} %",
+        f"{results.zeros(target):.1f} %",
         str(found[2]),
         _value(found),
         "" if drop is None else _value(drop),
