@@ -1,11 +1,12 @@
 """The engine of this checkout beside that of another one, in turns on the same `.engine` files.
 
     git worktree add ../before v0.1.0
-    python -m benchmarks.versions ../before [--networks mobilenet_v1 mlp] [--rounds 5]
+    python -m benchmarks.versions ../before [--networks mobilenet_v1 mlp]
 
-Each round is a new process for each version, with a cache of kernels and choices of its own. Prints
-medians of the rounds, and their ratio: above 1, this checkout is slower. A first call, with an
-empty cache, compiles kernels (for the first network) and tunes.
+Both versions are loaded, and answer the same, before turns of a tenth of a second begin. A round is
+a turn of each; the ratio is the median of the ratios within rounds, above 1 where this checkout is
+slower. So phases in which the machine is slower hardly matter. A first call, without a cache in
+`--work`, compiles kernels (for the first network) and tunes.
 """
 
 import argparse
@@ -15,7 +16,8 @@ import pathlib
 import statistics
 import subprocess
 import sys
-import tempfile
+
+import numpy as np
 
 from benchmarks._common import OUR_PACKAGES, RESULTS, ROOT, package_versions, write_result
 
@@ -28,19 +30,20 @@ SPARSITIES = {
     "lstm": 0.9,
     "mlp": 0.95,
 }
-MEASURE = """
+# Writes the seconds of its first call, then waits for lines: each is how long a turn takes.
+SERVE = """
 import json, sys, time
 import numpy as np
 from keras_trim.inference import Engine
-path, num_threads, seconds, check = sys.argv[1:]
+path, num_threads, answers = sys.argv[1:]
 engine = Engine.load(path, num_threads=int(num_threads))
 (spec,) = engine._graph.input_specs
 x = np.random.default_rng(0).standard_normal((1, *spec["shape"][1:]), np.float32)
 start = time.perf_counter()
-y = engine(x)
-planned = time.perf_counter() - start
-np.save(check, y)
-print(json.dumps([planned, float(np.median(engine.benchmark(x, float(seconds)).times))]))
+np.save(answers, engine(x))
+print(time.perf_counter() - start, flush=True)
+for line in sys.stdin:
+    print(float(np.median(engine.benchmark(x, float(line)).times)), flush=True)
 """
 WRITE = """
 import sys
@@ -58,62 +61,45 @@ class Version:
     """A checkout, and a folder for its cache."""
 
     def __init__(self, tree, folder):
+        folder.mkdir(parents=True, exist_ok=True)
         self._tree, self._folder = tree, folder
-        folder.mkdir()
 
-    def run(self, code, *arguments):
+    def start(self, code, *arguments):
         environment = os.environ | {
             "PYTHONPATH": str(self._tree),
             "KERAS_BACKEND": "torch",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
             "KERAS_TRIM_CACHE_DIR": str(self._folder / "cache"),
         }
         command = [sys.executable, "-c", code, *map(str, arguments)]
-        done = subprocess.run(
-            command, cwd=self._tree, env=environment, check=True, stdout=subprocess.PIPE, text=True
-        )
-        return done.stdout
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, cwd=self._tree, env=environment, **pipes)
 
-    def measure(self, path, num_threads, seconds):
+    def load(self, path, num_threads):
+        """Returns a process that measures, the seconds of its first call, and what it answered."""
         answers = self._folder / "answers.npy"
-        planned, run = json.loads(self.run(MEASURE, path, num_threads, seconds, answers))
-        return planned, run, answers
+        process = self.start(SERVE, path, num_threads, answers)
+        seconds = float(process.stdout.readline())
+        return process, seconds, np.load(answers)
 
 
-def compare(names, other, rounds, seconds):
-    """Returns a dict: network and threads -> seconds of each round, and ratios."""
-    import numpy as np
-
-    results = {}
-    with tempfile.TemporaryDirectory() as folder:
-        folder = pathlib.Path(folder)
-        versions = {"before": Version(other, folder / "a"), "now": Version(ROOT, folder / "b")}
-        for name in names:
-            path = folder / f"{name}.engine"
-            versions["before"].run(WRITE, name, SPARSITIES[name], path)
-            for num_threads in (1, 2):
-                found = {"planning": {}, "seconds": {}}
-                for i in range(rounds + 1):
-                    answers = {}
-                    for key in ("before", "now") if i % 2 else ("now", "before"):
-                        planned, run, answers[key] = versions[key].measure(
-                            path, num_threads, seconds
-                        )
-                        found["planning"].setdefault(key, []).append(planned)
-                        if i:  # the first one compiles and tunes
-                            found["seconds"].setdefault(key, []).append(run)
-                    before, now = (np.load(answers[key]) for key in ("before", "now"))
-                    np.testing.assert_allclose(now, before, rtol=1e-3, atol=1e-4)
-                medians = {key: statistics.median(v) for key, v in found["seconds"].items()}
-                found["now_over_before"] = medians["now"] / medians["before"]
-                label = f"{name}, {num_threads} threads"
-                results[label] = found
-                first = {key: round(v[0], 1) for key, v in found["planning"].items()}
-                print(
-                    f"{label}: {1e3 * medians['before']:.3f} -> {1e3 * medians['now']:.3f} ms, "
-                    f"{found['now_over_before']:.3f}; first call {first} s",
-                    flush=True,
-                )
-    return results
+def compare(versions, path, num_threads, rounds):
+    """Dict: version -> seconds of its first call and of each round; and the ratio."""
+    found, processes, answers = {"first_call": {}, "seconds": {}}, {}, {}
+    for key, version in versions.items():
+        processes[key], found["first_call"][key], answers[key] = version.load(path, num_threads)
+        found["seconds"][key] = []
+    np.testing.assert_allclose(answers["now"], answers["before"], rtol=1e-3, atol=1e-4)
+    for i in range(rounds):
+        for key in ("before", "now") if i % 2 else ("now", "before"):
+            processes[key].stdin.write("0.1\n")
+            processes[key].stdin.flush()
+            found["seconds"][key].append(float(processes[key].stdout.readline()))
+    for process in processes.values():
+        process.communicate()
+    pairs = zip(found["seconds"]["now"], found["seconds"]["before"], strict=True)
+    found["now_over_before"] = statistics.median(now / before for now, before in pairs)
+    return found
 
 
 def main():
@@ -122,22 +108,35 @@ def main():
     )
     parser.add_argument("other", type=pathlib.Path, help="a checkout of the other version")
     parser.add_argument("--networks", nargs="+", choices=SPARSITIES, default=list(SPARSITIES))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--work", type=pathlib.Path, default=ROOT / "build" / "versions")
     arguments = parser.parse_args()
-    other = arguments.other.resolve()
-    results = compare(arguments.networks, other, arguments.rounds, arguments.seconds)
+    other, work = arguments.other.resolve(), arguments.work.resolve()
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=other, capture_output=True, text=True
     ).stdout.strip()
-    settings = {"other": commit, "rounds": arguments.rounds, "seconds": arguments.seconds}
-    write_result(
-        RESULTS,
-        "engine_versions",
-        settings,
-        {"keras-trim": package_versions(OUR_PACKAGES)},
-        results,
-    )
+    versions = {"before": Version(other, work / commit), "now": Version(ROOT, work / "now")}
+    results = {}
+    for name in arguments.networks:
+        path = work / f"{name}.engine"
+        if (
+            not path.exists()
+            and versions["before"].start(WRITE, name, SPARSITIES[name], path).wait()
+        ):
+            sys.exit(f"{other} cannot write {name}")
+        for num_threads in (1, 2):
+            found = compare(versions, path, num_threads, arguments.rounds)
+            results[f"{name}, {num_threads} threads"] = found
+            before, now = (1e3 * min(found["seconds"][key]) for key in versions)
+            first = {key: round(seconds, 1) for key, seconds in found["first_call"].items()}
+            print(
+                f"{name}, {num_threads} threads: at best {before:.3f} and {now:.3f} ms, "
+                f"{found['now_over_before']:.3f} times as long; first call {first} s",
+                flush=True,
+            )
+    settings = {"other": commit, "rounds": arguments.rounds}
+    packages = {"keras-trim": package_versions(OUR_PACKAGES)}
+    write_result(RESULTS, "engine_versions", settings, packages, results)
 
 
 if __name__ == "__main__":
