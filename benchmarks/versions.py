@@ -10,7 +10,6 @@ slower. So phases in which the machine is slower hardly matter. A first call, wi
 """
 
 import argparse
-import json
 import os
 import pathlib
 import statistics
