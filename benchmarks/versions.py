@@ -115,14 +115,14 @@ def main():
         ["git", "rev-parse", "--short", "HEAD"], cwd=other, capture_output=True, text=True
     ).stdout.strip()
     versions = {"before": Version(other, work / commit), "now": Version(ROOT, work / "now")}
-    results = {}
+    settings = {"other": commit, "rounds": arguments.rounds}
+    packages, results = {"keras-trim": package_versions(OUR_PACKAGES)}, {}
     for name in arguments.networks:
         path = work / f"{name}.engine"
-        if (
-            not path.exists()
-            and versions["before"].start(WRITE, name, SPARSITIES[name], path).wait()
-        ):
-            sys.exit(f"{other} cannot write {name}")
+        if not path.exists():
+            writer = versions["before"].start(WRITE, name, SPARSITIES[name], path)
+            if writer.wait():
+                sys.exit(f"{other} cannot write {name}")
         for num_threads in (1, 2):
             found = compare(versions, path, num_threads, arguments.rounds)
             results[f"{name}, {num_threads} threads"] = found
@@ -133,9 +133,7 @@ def main():
                 f"{found['now_over_before']:.3f} times as long; first call {first} s",
                 flush=True,
             )
-    settings = {"other": commit, "rounds": arguments.rounds}
-    packages = {"keras-trim": package_versions(OUR_PACKAGES)}
-    write_result(RESULTS, "engine_versions", settings, packages, results)
+        write_result(RESULTS, "engine_versions", settings, packages, results)
 
 
 if __name__ == "__main__":
