@@ -7,7 +7,7 @@ import numpy as np
 
 import keras_trim
 from benchmarks import _packs, _trained
-from benchmarks.one_shot import NUM_EXAMPLES, Clock, estimate_statistics, measure_pruned
+from benchmarks._one_shot_measure import NUM_EXAMPLES, Clock, estimate_statistics, measure_pruned
 
 TARGETS = (0.5, "2:4", 0.75, 0.8, 0.9, (0.8, (4, 1)))
 METHODS = ("reconstruct", "magnitude", "sparsegpt")

@@ -21,84 +21,16 @@ import os
 import pathlib
 import subprocess
 import sys
-import time
 
 import numpy as np
 
 from benchmarks._cells import Cells
 from benchmarks._common import RESULTS
+from benchmarks._one_shot_measure import NUM_EXAMPLES, estimate_statistics, measure_pruned
 
-NUM_EXAMPLES = 512
 TARGETS = (0.5, "2:4", 0.75, 0.875)
 SENSITIVITY = (0.5, 0.75, 0.875, 0.95)
 METHODS = ("magnitude", "wanda", "sparsegpt", "reconstruct")
-
-
-def pattern(target):
-    """Returns arguments of `keras_trim.prune` for a sparsity, "2:4", or (sparsity, block size)."""
-    if target == "2:4":
-        return {"sparsity": None, "sparsity_m_by_n": (2, 4)}
-    if isinstance(target, tuple):
-        return {"sparsity": target[0], "block_size": target[1]}
-    return {"sparsity": target}
-
-
-class Clock:
-    """Seconds since its creation: wall time, and CPU time of all cores (unaffected by load)."""
-
-    def __init__(self):
-        self._start = time.perf_counter(), time.process_time()
-
-    def read(self):
-        wall, cpu = self._start
-        return {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
-
-
-def measure_pruned(cells, key, model, weights, x, measure, *, target, method, **arguments):
-    """Measures a model pruned in one shot, with its old statistics and with re-estimated ones.
-
-    Args:
-        cells: `Cells`; results go under `(*key, method)` and `(*key, method + " + statistics")`.
-        key: Tuple of strings.
-        model: Keras model, left pruned.
-        weights: The result of `model.get_weights()` for the dense model.
-        x: Calibration examples.
-        measure: Function without arguments that returns a dict of results for the model.
-        target, method: Argument of `pattern`; name of the method.
-        **arguments: More arguments of `keras_trim.prune`.
-    """
-    import keras_trim
-
-    took = None  # what pruning took, once this process has pruned
-    arguments |= {"calibration_data": x, "batch_size": 128}
-
-    def prune():
-        nonlocal took
-        model.set_weights(weights)
-        clock = Clock()
-        keras_trim.prune(
-            model, **pattern(target), method=method, update_statistics=False, **arguments
-        )
-        took = clock.read()
-        return took | measure()
-
-    def estimate():
-        if took is None:
-            prune()
-        clock = Clock()
-        estimate_statistics(model, x)
-        more = clock.read()
-        return {key: took[key] + more[key] for key in took} | measure()
-
-    cells.measure(*key, method, by=prune)
-    cells.measure(*key, f"{method} + statistics", by=estimate)
-
-
-def estimate_statistics(model, x):
-    """Re-estimates batch normalization's statistics."""
-    import keras_trim
-
-    keras_trim.prune(model, 0.0, calibration_data=x, method="magnitude", batch_size=128)
 
 
 class DsCnn:

@@ -1,5 +1,6 @@
 """Tables for people: text that fits its terminal, and HTML for notebooks."""
 
+import abc
 import dataclasses
 import html
 import io
@@ -68,11 +69,12 @@ class PrintedTable:
         return f"<div>{''.join(parts)}</div>"
 
 
-class Shown:
-    """Base class of objects that print as a table, which a subclass makes in `_table`."""
+class Shown(abc.ABC):
+    """Base class of objects that print as a table."""
 
+    @abc.abstractmethod
     def _table(self) -> PrintedTable:
-        raise NotImplementedError
+        """Returns the table."""
 
     def __str__(self) -> str:
         return self._table().text()

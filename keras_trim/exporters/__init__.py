@@ -1,23 +1,23 @@
 """Exports models to files for other runtimes: LiteRT, ONNX, OpenVINO, safetensors."""
 
 import dataclasses
-import importlib.util
 import os
 import warnings
 from typing import Any
 
 import keras
 
-from keras_trim.arguments import check_model, described, takes_named
+from keras_trim.arguments import described, takes_named
 from keras_trim.atomic import replace_path
 from keras_trim.exporters import litert, onnx, openvino, safetensors
 from keras_trim.exporters.accuracy import FileAccuracy as FileAccuracy
 from keras_trim.exporters.accuracy import representative_cases
 from keras_trim.exporters.bisection import first_difference
-from keras_trim.exporters.cases import make_cases, refuse_text
+from keras_trim.exporters.cases import make_cases
 from keras_trim.exporters.conversion import convert
 from keras_trim.exporters.formats import format_of
 from keras_trim.exporters.preparation import left_unchanged, prepare
+from keras_trim.exporters.validation import require_packages, validate
 from keras_trim.exporters.verification import FileDiffersError
 from keras_trim.progress import progress
 
@@ -27,7 +27,6 @@ _CONVERTERS = {
     "openvino": openvino,
     "safetensors": safetensors,
 }
-_WEIGHTS = (None, "float16", "int8")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,8 +130,8 @@ def export(
     format = format_of(path, format)
     if representative_data is not None and weights is None and format == "litert":
         weights = "int8"
-    _validate(model, format, weights, verification_data, representative_data)
-    _require_packages(format)
+    validate(model, format, weights, verification_data, representative_data)
+    require_packages(format, _CONVERTERS[format].PACKAGES)
     with replace_path(path) as temporary:  # first, so that a read-only folder fails at once
         if format == "safetensors":
             made, accuracy = safetensors.convert(model, weights), None
@@ -176,8 +175,8 @@ def make_file(model, format):
     Raises:
         ImportError, ValueError: like `export`.
     """
-    _validate(model, format, None, None, None)
-    _require_packages(format)
+    validate(model, format, None, None, None)
+    require_packages(format, _CONVERTERS[format].PACKAGES)
     return _convert(model, format, None, None, None)[0]
 
 
@@ -238,65 +237,3 @@ def _difference(prepared, converter, error, format, weights):
 def _write_beside(path, ending, data):
     with replace_path(os.path.splitext(path)[0] + ending) as temporary:
         temporary.write_bytes(data)
-
-
-def _validate(model, format, weights, verification_data, representative_data):
-    check_model(model, must_be_built=False)
-    if weights not in _WEIGHTS:
-        raise ValueError(
-            f"`weights` must be one of {', '.join(map(repr, _WEIGHTS))}. "
-            f"Received: weights={weights!r}"
-        )
-    if format in ("onnx", "openvino") and weights == "int8":
-        raise ValueError(
-            f"{format} files are written in float32 or float16. For a smaller file, use "
-            "`onnxruntime.quantization` or `nncf`. "
-            f"Received: format={format!r}, weights={weights!r}"
-        )
-    if representative_data is not None and (format, weights) != ("litert", "int8"):
-        raise ValueError(
-            "`representative_data` is for LiteRT files with weights='int8'. "
-            f"Received: format={format!r}, weights={weights!r}"
-        )
-    if format == "safetensors":
-        if verification_data is not None:
-            raise ValueError(
-                "A safetensors file only holds weights, which need no data to verify. "
-                "Received: verification_data, format='safetensors'"
-            )
-        if not model.built:
-            raise ValueError(
-                "The model has no weights yet. Build it first with `model.build(input_shape)` or "
-                f"call it on a batch. Received: model={model.name}"
-            )
-        return
-    if not model.built or not getattr(model, "inputs", None):
-        raise ValueError(
-            "The model's inputs are not known. It must be a Sequential or Functional model, built "
-            f"with a `keras.Input` or `model.build(input_shape)`. Received: model={model.name}"
-        )
-    refuse_text(model.inputs)
-    quantized = [
-        f"'{layer.name}' ({layer.quantization_mode})"
-        for layer in model._flatten_layers()
-        if getattr(layer, "quantization_mode", None)
-    ]
-    if format == "litert" and quantized:
-        raise ValueError(
-            "TensorFlow's converter cannot convert layers that Keras has quantized. Export the "
-            "model from before `quantize`; weights='int8' makes a small file. "
-            f"Received: {', '.join(quantized[:4])}{' ...' if quantized[4:] else ''}"
-        )
-
-
-def _require_packages(format):
-    """Checks for packages up front, because the converting process takes seconds to fail."""
-    packages = _CONVERTERS[format].PACKAGES
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        # The extra of a format leaves TensorFlow out, so as not to replace an installed build.
-        extras = f"{format},tensorflow" if "tensorflow" in missing else format
-        raise ImportError(
-            f"Exporting in the format '{format}' needs: pip install \"keras-trim[{extras}]\". "
-            f"Not found: {', '.join(missing)}. Received: format='{format}'"
-        )
