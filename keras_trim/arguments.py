@@ -3,6 +3,7 @@
 import difflib
 import functools
 import inspect
+import numbers
 import os
 import pathlib
 import sys
@@ -40,6 +41,22 @@ def described(value: object) -> str:
     if len(text) <= _MAX_LENGTH:
         return text
     return f"a {type(value).__name__}, {text[: _MAX_LENGTH // 2]}..."
+
+
+def is_integer(value: object) -> bool:
+    """Whether a value is an integer of any type; booleans are not."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def positive_integer(value: Any, name: str) -> int:
+    """Returns a positive integer of any type as an `int`.
+
+    Raises:
+        ValueError: if it is not one; the message calls it `name`.
+    """
+    if not is_integer(value) or value < 1:
+        raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
+    return int(value)
 
 
 def check_model(

@@ -10,6 +10,8 @@ import warnings
 
 import numpy as np
 
+from keras_trim.arguments import positive_integer
+
 BATCH_SIZE = 32  # Keras's default
 
 
@@ -29,8 +31,8 @@ def iterate(data, batch_size=None, steps=None):
         ValueError: if `data` has an unsupported type, is empty, or has arrays of different lengths.
     """
     for name, value in (("batch_size", batch_size), ("steps", steps)):
-        if value is not None and (not isinstance(value, int | np.integer) or value < 1):
-            raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
+        if value is not None:
+            positive_integer(value, name)
     arrays = _numpy_leaves(data)
     if arrays:
         batches, most = _slices(data, arrays, batch_size or BATCH_SIZE), None

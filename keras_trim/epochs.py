@@ -1,12 +1,11 @@
 """Epochs and steps: counts the batches in data."""
 
 import math
-import numbers
 from typing import Any
 
 import keras
 
-from keras_trim.arguments import described
+from keras_trim.arguments import described, is_integer
 
 _DEFAULT_BATCH_SIZE = 32  # of Keras's `fit`
 
@@ -25,7 +24,7 @@ def count_steps(data: Any, batch_size: int | None = None) -> int:
     Raises:
         ValueError: if the batches cannot be counted.
     """
-    if isinstance(data, numbers.Integral) and not isinstance(data, bool):
+    if is_integer(data):
         count = int(data)
     elif _are_arrays(data):
         size = len(keras.tree.flatten(data)[0])

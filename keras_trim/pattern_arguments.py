@@ -1,10 +1,9 @@
 """Reads the arguments for the shape of zeros, in any form that users may write."""
 
-import numbers
 import re
 from collections.abc import Sequence
 
-from keras_trim.arguments import described
+from keras_trim.arguments import described, is_integer
 
 # How users may write them.
 BlockSize = Sequence[int] | int | str
@@ -46,7 +45,7 @@ def validate_pattern_arguments(
 
 
 def _block_size(value: object) -> tuple[int, int]:
-    if _is_integer(value):
+    if is_integer(value):
         value = (value, value)
     pair = _pair(value, "x")
     if pair is None or min(pair) < 1:
@@ -79,10 +78,6 @@ def _pair(value: object, separator: str) -> tuple[int, int] | None:
         pair = tuple(value)  # type: ignore[arg-type]
     except TypeError:
         return None
-    if len(pair) != 2 or not all(map(_is_integer, pair)):
+    if len(pair) != 2 or not all(map(is_integer, pair)):
         return None
     return int(pair[0]), int(pair[1])
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)

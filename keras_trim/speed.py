@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_trim import timing
 from keras_trim.arguments import check_model, described, takes_named
+from keras_trim.processor import count_cores, processor_name
 from keras_trim.progress import progress
 from keras_trim.report import sparsity_report
 from keras_trim.tables import PrintedTable, Shown
@@ -180,7 +181,7 @@ def bench(
     check_model(model)
     names = _names(runtimes)
     inputs = _random(model, batch_size) if x is None else x
-    num_threads = num_threads or timing.count_cores()
+    num_threads = num_threads or count_cores()
     runs, left_out = {}, {}
     with progress("timing", len(names) + 1, verbose) as work:
         for name in names:
@@ -210,7 +211,7 @@ def bench(
         sum(keras.ops.convert_to_numpy(variable.value).nbytes for variable in model.weights),
         len(keras.tree.flatten(inputs)[0]),
         num_threads,
-        timing.processor(),
+        processor_name(),
         keras.backend.backend(),
         engine and engine.summary(inputs),
     )

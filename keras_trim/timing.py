@@ -1,9 +1,7 @@
 """Runs a model in each installed runtime, so that their times can be compared."""
 
 import importlib.util
-import os
 import pathlib
-import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,7 +17,6 @@ OTHERS = {
     "onnxruntime": ("onnxruntime", "onnx", "onnxscript", "torch"),
 }
 _SUFFIXES = {"litert": ".tflite", "onnxruntime": ".onnx"}
-_VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "asimd": "NEON"}
 
 
 def installed() -> list[str]:
@@ -101,23 +98,3 @@ def time_in_turns(
                 run(inputs)
                 times[name].append(time.perf_counter() - start)
     return {name: float(np.median(values)) for name, values in times.items()}
-
-
-def count_cores() -> int:
-    """Returns the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def processor() -> str:
-    """Returns the name of the processor, with its vector instructions."""
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    fields = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
-    flags = set((fields.get("flags") or fields.get("Features", "")).split())
-    vectors = next((name for flag, name in _VECTORS.items() if flag in flags), None)
-    name = fields.get("model name", platform.machine())
-    return f"{name} ({vectors})" if vectors else name

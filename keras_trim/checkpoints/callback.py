@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_trim import atomic
-from keras_trim.arguments import described, takes_named
+from keras_trim.arguments import described, is_integer, positive_integer, takes_named
 from keras_trim.checkpoints import callback_states, files, processes, random_state, state
 from keras_trim.checkpoints.data_position import DataPosition, find_fit
 from keras_trim.storage.errors import FormatError
@@ -72,7 +72,7 @@ class Checkpoint(keras.callbacks.Callback):
                 "`directory` must be the path of a folder, such as 'checkpoints'. "
                 f"Received: directory={described(directory)}"
             )
-        if save_freq not in ("epoch", None) and not _is_count(save_freq):
+        if save_freq not in ("epoch", None) and not (is_integer(save_freq) and save_freq > 0):
             raise ValueError(
                 '`save_freq` must be "epoch", a positive integer (batches) or `None`. '
                 f"Received: save_freq={save_freq!r}"
@@ -83,14 +83,10 @@ class Checkpoint(keras.callbacks.Callback):
                 "`every_seconds` must be a positive number or `None`. "
                 f"Received: every_seconds={every_seconds!r}"
             )
-        if not _is_count(max_to_keep):
-            raise ValueError(
-                f"`max_to_keep` must be a positive integer. Received: max_to_keep={max_to_keep!r}"
-            )
         self.directory: str = os.fspath(directory)
         self.save_freq = save_freq
         self.every_seconds = every_seconds
-        self.max_to_keep = max_to_keep
+        self.max_to_keep = positive_integer(max_to_keep, "max_to_keep")
         self._position = None
         self._callbacks = []
         self._epoch = 0
@@ -156,7 +152,7 @@ class Checkpoint(keras.callbacks.Callback):
             return
         batches = self._position.batches
         is_due = self.save_freq == "epoch" and step == 0
-        if _is_count(self.save_freq):
+        if is_integer(self.save_freq):
             is_due = batches - self._saved_at >= self.save_freq
         if self.every_seconds is not None:
             is_due |= time.monotonic() - self._saved_time >= self.every_seconds
@@ -230,10 +226,6 @@ class Checkpoint(keras.callbacks.Callback):
         if self._resumed is not None and "callbacks" in self._resumed:
             states = self._resumed.pop("callbacks")
             callback_states.write(self._callbacks, states, self._resumed["arrays"])
-
-
-def _is_count(value):
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _build(model, epoch_iterator):

@@ -2,14 +2,13 @@
 
 import contextlib
 import itertools
-import numbers
 import os
 import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_trim.arguments import takes_named
+from keras_trim.arguments import positive_integer, takes_named
 from keras_trim.inference.frontend.inputs import flatten_inputs, restore_structure
 from keras_trim.inference.frontend.prediction import batches_of, is_array, progress
 from keras_trim.inference.ir import serialization as files
@@ -21,6 +20,7 @@ from keras_trim.inference.planner import Planner
 from keras_trim.inference.program.listing import ProgramListing, list_program
 from keras_trim.inference.runtime.executor import states_kept
 from keras_trim.inference.runtime.summary import BenchmarkResult, summarize
+from keras_trim.processor import count_cores
 from keras_trim.progress import check_verbose
 
 if TYPE_CHECKING:
@@ -111,8 +111,8 @@ class Engine:
         self, graph, num_threads, source=None, max_bytes=None, without=None, tuner=None
     ):  # fmt: skip
         if num_threads is None:
-            num_threads = _available_cores()
-        num_threads = _positive(num_threads, "num_threads")
+            num_threads = count_cores()
+        num_threads = positive_integer(num_threads, "num_threads")
         self._graph = graph
         self._without = without or {}  # indices of inputs that are None -> engine for the others
         self._source, self._max_bytes = source, max_bytes  # of a loaded engine
@@ -182,8 +182,8 @@ class Engine:
         Raises:
             ValueError: if the inputs do not match the model's, or there are none.
         """
-        batch_size = None if batch_size is None else _positive(batch_size, "batch_size")
-        steps = None if steps is None else _positive(steps, "steps")
+        batch_size = None if batch_size is None else positive_integer(batch_size, "batch_size")
+        steps = None if steps is None else positive_integer(steps, "steps")
         if is_array(x):
             engine, inputs = self._for(self._inputs(x))
             size = batch_size or 32
@@ -413,21 +413,6 @@ def _measure(run, seconds):
         run()
         times.append(time.perf_counter() - start)
     return np.array(times)
-
-
-def _positive(number, name):
-    """A positive integer of any integer type, as an `int`."""
-    is_integer = isinstance(number, numbers.Integral) and not isinstance(number, bool)
-    if not is_integer or number < 1:
-        raise ValueError(f"`{name}` must be a positive integer. Received: {name}={number!r}")
-    return int(number)
-
-
-def _available_cores():
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS, Windows
-        return os.cpu_count() or 1
 
 
 def _are_finite(inputs):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras import ops
 
-from keras_trim.arguments import described
+from keras_trim.arguments import described, is_integer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -121,7 +121,7 @@ class PruningSchedule(abc.ABC):
             ("end_step", end_step),
             ("frequency", frequency),
         ):
-            if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+            if not is_integer(value):
                 raise ValueError(
                     f"`{name}` counts training steps and must be an integer; round it with "
                     f"`int(...)`. Received: {name}={described(value)}"
