@@ -86,7 +86,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.directory: str = os.fspath(directory)
         self.save_freq = save_freq
         self.every_seconds = every_seconds
-        self.max_to_keep = positive_integer(max_to_keep, "max_to_keep")
+        self.max_to_keep: int = positive_integer(max_to_keep, "max_to_keep")
         self._position = None
         self._callbacks = []
         self._epoch = 0
