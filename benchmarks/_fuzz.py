@@ -58,9 +58,9 @@ def run(name, args, settings, packages, seconds, make, read):
     settings = {"seed": args.seed, "seconds_per_input": seconds, **settings}
     versions = {"keras-trim": package_versions(packages)}
     folder = RESULTS if args.count >= 100_000 else QUICK_RESULTS
-    results = {}
-    if args.resume:
-        results = json.loads((folder / f"{name}.json").read_text())["results"]
+    results, path = {}, folder / f"{name}.json"
+    if args.resume and path.exists():
+        results = json.loads(path.read_text())["results"]
     for mode in args.mode:
         mine = results.setdefault(mode, _nothing())
         while mine["inputs"] < args.count:

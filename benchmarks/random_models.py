@@ -167,7 +167,7 @@ def main():
     versions = {"keras-trim": package_versions(OUR_PACKAGES)}
     lines = QUICK_RESULTS / f"random_models_{backend}_{args.first}.jsonl"
     lines.parent.mkdir(parents=True, exist_ok=True)
-    if not args.resume:
+    if not (args.resume and lines.exists()):
         lines.write_text("")
     for results in run(args.first, args.count, lines):
         write_result(folder, f"random_models_{backend}", settings, versions, results)
