@@ -4,10 +4,12 @@ LiteRT's converter needs TensorFlow, and ONNX export needs PyTorch. So each form
 process, with the Keras backend that it needs.
 """
 
+import contextlib
 import pathlib
 import subprocess
 import sys
 import tempfile
+import zipfile
 
 import keras
 import numpy as np
@@ -29,11 +31,7 @@ def write_tflite(name, weights, path, sparse_path):
     """Writes the network twice: as usual, and with zeros stored sparsely."""
     import tensorflow as tf
 
-    model = _inference_models.build(keras, name, weights)
-    shape = (1, *_inference_models.NETWORKS[name].shape)
-    signature = [keras.InputSpec(shape=shape, dtype="float32")]
-    with tempfile.TemporaryDirectory() as folder:
-        model.export(folder, format="tf_saved_model", input_signature=signature, verbose=False)
+    with _saved_model(name, weights) as folder:
         for target, optimizations in (
             (path, []),
             (sparse_path, [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]),
@@ -41,6 +39,35 @@ def write_tflite(name, weights, path, sparse_path):
             converter = tf.lite.TFLiteConverter.from_saved_model(folder)
             converter.optimizations = optimizations
             pathlib.Path(target).write_bytes(converter.convert())
+
+
+def write_tflite_int8(name, weights, path):
+    """Writes the network with weights and activations in int8; inputs and outputs are float32."""
+    import tensorflow as tf
+
+    with _saved_model(name, weights) as folder:
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([x] for x in _calibration(name))
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        pathlib.Path(path).write_bytes(converter.convert())
+
+
+@contextlib.contextmanager
+def _saved_model(name, weights):
+    """Returns the path of a SavedModel of the network for one example."""
+    model = _inference_models.build(keras, name, weights)
+    shape = (1, *_inference_models.NETWORKS[name].shape)
+    signature = [keras.InputSpec(shape=shape, dtype="float32")]
+    with tempfile.TemporaryDirectory() as folder:
+        model.export(folder, format="tf_saved_model", input_signature=signature, verbose=False)
+        yield folder
+
+
+def _calibration(name, count=16):
+    """Yields random examples, other ones than those that are measured."""
+    for seed in range(100, 100 + count):
+        yield _inference_models.make_input(name, seed)
 
 
 def write_onnx(name, weights, path):
@@ -65,6 +92,60 @@ def write_onnx(name, weights, path):
         slimmed = onnx.load(slim)
         _fold_normalization(slimmed.graph)
         onnx.save(slimmed, path)
+
+
+def write_onnx_int8(name, source, path):
+    """Quantizes the ONNX file `source` for ONNX Runtime: weights per channel, activations uint8."""
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = f"{folder}/prepared.onnx"
+        quant_pre_process(source, prepared)
+        quantization.quantize_static(
+            prepared,
+            path,
+            _Calibration(name, source),
+            quant_format=quantization.QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+        )
+
+
+def write_openvino_int8(name, source, path):
+    """Quantizes the ONNX file `source` for OpenVINO, and writes one XML file and its weights."""
+    import nncf
+    import openvino
+
+    model = openvino.Core().read_model(source)
+    data = nncf.Dataset(list(_channels_first(name)))
+    quantized = nncf.quantize(model, data, subset_size=16)
+    with tempfile.TemporaryDirectory() as folder:
+        openvino.save_model(quantized, f"{folder}/network.xml", compress_to_fp16=False)
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in pathlib.Path(folder).iterdir():
+                archive.write(file, file.name)
+
+
+def _channels_first(name):
+    for x in _calibration(name):
+        yield np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+
+
+class _Calibration:
+    """A reader of examples, as ONNX Runtime wants them."""
+
+    def __init__(self, name, source):
+        import onnx
+
+        graph = onnx.load(source).graph
+        self._input = graph.input[0].name
+        self._examples = _channels_first(name)
+
+    def get_next(self):
+        x = next(self._examples, None)
+        return None if x is None else {self._input: x}
 
 
 def _fold_normalization(graph):
@@ -160,4 +241,12 @@ def _gates(weight):
 
 
 if __name__ == "__main__":
-    serve(write_weights, write_tflite, write_onnx, count_onnx_operations)
+    serve(
+        write_weights,
+        write_tflite,
+        write_tflite_int8,
+        write_onnx,
+        write_onnx_int8,
+        write_openvino_int8,
+        count_onnx_operations,
+    )

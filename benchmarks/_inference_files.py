@@ -8,7 +8,26 @@ from benchmarks._common import Worker
 _HERE = pathlib.Path(__file__).parent
 # The versions that the files depend on. Files of other versions are not used.
 _SOURCES = ("_inference_models.py", "_inference_export.py")
-_BACKENDS = {"weights": "jax", "tflite": "tensorflow", "onnx": "torch"}
+_BACKENDS = {
+    "weights": "jax",
+    "tflite": "tensorflow",
+    "tflite_int8": "tensorflow",
+    "onnx": "torch",
+    "onnx_int8": "torch",
+    "openvino_int8": "torch",
+}
+# Runtime -> the kind of file it reads.
+_KINDS = {
+    "LiteRT": "tflite",
+    "LiteRT, sparse file": "tflite",
+    "LiteRT, int8": "tflite_int8",
+    "ONNX Runtime": "onnx",
+    "ONNX Runtime, int8": "onnx_int8",
+    "OpenVINO": "onnx",
+    "OpenVINO, int8": "openvino_int8",
+    "DeepSparse": "onnx",
+}
+_MADE_FROM_ONNX = ("onnx_int8", "openvino_int8")
 
 
 class Files:
@@ -28,10 +47,13 @@ class Files:
         """Returns the path of the file that a runtime reads."""
         if runtime == "keras-trim":
             return self._weights(name, sparsity)
-        kind = "tflite" if runtime.startswith("LiteRT") else "onnx"
+        kind = _KINDS[runtime]
         plain, sparse = (self._folder / f"{name}-{sparsity}{s}.{kind}" for s in ("", "-sparse"))
         if not plain.exists():
-            arguments = {"weights": self._weights(name, sparsity)}
+            if kind in _MADE_FROM_ONNX:
+                arguments = {"source": self.get("ONNX Runtime", name, sparsity)}
+            else:
+                arguments = {"weights": self._weights(name, sparsity)}
             if kind == "tflite":
                 arguments["sparse_path"] = str(sparse)
             self._write(kind, plain, name=name, **arguments)

@@ -6,7 +6,9 @@ DeepSparse needs its own environment, so this module only imports NumPy.
 import os
 import pathlib
 import sys
+import tempfile
 import time
+import zipfile
 
 import numpy as np
 
@@ -64,6 +66,26 @@ def _onnxruntime(name, path, num_threads):
     return load
 
 
+def _openvino(name, path, num_threads):
+    import openvino
+
+    def load():
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": num_threads,
+            "INFERENCE_PRECISION_HINT": "f32",  # of what is not int8
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            if zipfile.is_zipfile(path):
+                zipfile.ZipFile(path).extractall(folder)
+            file = f"{folder}/network.xml" if zipfile.is_zipfile(path) else path
+            compiled = openvino.Core().compile_model(file, "CPU", settings)
+        request = compiled.create_infer_request()
+        return lambda x: request.infer([x])[0]
+
+    return load
+
+
 def _deepsparse(name, path, num_threads):
     os.environ["NM_DISABLE_ANALYTICS"] = "True"
     import deepsparse
@@ -79,15 +101,19 @@ _LOADERS = {
     "keras-trim": _keras_trim,
     "LiteRT": _litert,
     "LiteRT, sparse file": _litert,
+    "LiteRT, int8": _litert,
     "ONNX Runtime": _onnxruntime,
+    "ONNX Runtime, int8": _onnxruntime,
+    "OpenVINO": _openvino,
+    "OpenVINO, int8": _openvino,
     "DeepSparse": _deepsparse,
 }
-_READS_ONNX = ("ONNX Runtime", "DeepSparse")
+_CHANNELS_FIRST = ("ONNX Runtime", "OpenVINO", "DeepSparse")
 
 
 def _input(runtime, name, seed):
     x = _inference_models.make_input(name, seed)
-    if runtime in _READS_ONNX and x.ndim == 4:
+    if runtime.startswith(_CHANNELS_FIRST) and x.ndim == 4:
         x = x.transpose(0, 3, 1, 2)
     return np.ascontiguousarray(x)
 

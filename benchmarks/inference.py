@@ -95,11 +95,16 @@ class Bench:
         path = path or self.files.get(runtime, name, sparsity)
         return worker.call("load", runtime=runtime, name=name, path=path, num_threads=num_threads)
 
-    def versions(self):
+    def versions(self, packages=None):
+        """Dict: runtime -> versions of its packages.
+
+        Args:
+            packages: Dict: runtime -> names of packages. Default: those of `self.runtimes`.
+        """
         versions = {}
-        for runtime in self.runtimes:
+        for runtime, names in (packages or {r: PACKAGES[r] for r in self.runtimes}).items():
             with self.start(runtime) as worker:
-                versions[runtime] = worker.call("package_versions", names=PACKAGES[runtime])
+                versions[runtime] = worker.call("package_versions", names=names)
         return versions
 
     def network(self, name):
@@ -137,7 +142,7 @@ class Bench:
             for runtime, error in _compare(workers).items():
                 found["runtimes"][runtime]["error"] = error
             print(f"  differences: {_compared(found)}", flush=True)
-            milliseconds = self._calmest_turns(workers)
+            milliseconds = self.calmest_turns(workers)
             if num_threads == 1 and OURS in workers:
                 found["layers"] = workers[OURS].call("time_layers")
         for runtime, times in milliseconds.items():
@@ -147,7 +152,7 @@ class Bench:
         print(f"  ms: {line}", flush=True)
         return found
 
-    def _calmest_turns(self, workers):
+    def calmest_turns(self, workers):
         """Returns the result of `_take_turns` from the calmest of a few attempts.
 
         Other programs slow down some phases, and not all runtimes equally. They never speed

@@ -13,7 +13,13 @@ import re
 import statistics
 import sys
 
-from benchmarks import _headline, _inference_table, _one_shot_table
+from benchmarks import (
+    _headline,
+    _inference_table,
+    _int8_table,
+    _one_shot_table,
+    _robustness_table,
+)
 from benchmarks._common import RESULTS, ROOT
 
 BACKENDS = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}
@@ -222,8 +228,16 @@ def inference():
     return _inference_table.make(markdown)
 
 
+def int8():
+    return _int8_table.make(markdown)
+
+
 def one_shot():
     return _one_shot_table.make(markdown)
+
+
+def robustness():
+    return _robustness_table.make(markdown)
 
 
 def _difference(result, other):
@@ -268,6 +282,8 @@ TABLES = {
     "inference": ("docs/benchmarks.md", inference),
     "deployment": ("docs/deployment.md", deployment),
     "one_shot": ("docs/one_shot.md", one_shot),
+    "int8": ("docs/should_i_prune.md", int8),
+    "robustness": ("docs/benchmarks.md", robustness),
 }
 
 

@@ -78,6 +78,41 @@ class Sorted(layers.Layer):
 
 
 @keras.saving.register_keras_serializable(_PACKAGE)
+class Inside(layers.Layer):
+    """Returns what the layer inside returns, with its mask; its input, if there is none."""
+
+    def __init__(self, layer=None, **kwargs):
+        super().__init__(**kwargs)
+        self.layer = layer
+
+    def build(self, shape):
+        if self.layer is not None:
+            self.layer.build(shape)
+
+    def call(self, x):
+        return x if self.layer is None else self.layer(x)
+
+    def compute_output_shape(self, shape):
+        return shape if self.layer is None else self.layer.compute_output_shape(shape)
+
+    def get_config(self):
+        layer = keras.saving.serialize_keras_object(self.layer)
+        return {**super().get_config(), "layer": layer}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(keras.saving.deserialize_keras_object(config.pop("layer")), **config)
+
+
+@keras.saving.register_keras_serializable(_PACKAGE)
+class Centered(layers.Conv2D):
+    """A convolution that overrides a part of its parent's `call`."""
+
+    def convolution_op(self, inputs, kernel):
+        return super().convolution_op(inputs, kernel - ops.mean(kernel, axis=(0, 1, 2)))
+
+
+@keras.saving.register_keras_serializable(_PACKAGE)
 class Wrapped(keras.Model):
     """A subclassed model that wraps another one."""
 
@@ -130,7 +165,8 @@ class _Maker:
         x = keras.Input(shape, dtype=dtype, name=f"input_{number}")
         if kind == "tokens":
             mask = self.choose([True, True, False])
-            return x, layers.Embedding(9, self.choose([4, 8]), mask_zero=mask)(x)
+            embedding = layers.Embedding(9, self.choose([4, 8]), mask_zero=mask)
+            return x, (Inside(embedding) if self.chance(3) else embedding)(x)
         if kind == "sequence" and self.chance(3):
             return x, layers.Masking()(x)
         return x, x
@@ -153,7 +189,8 @@ class _Maker:
 
     def merge(self, inputs):
         kind = self.choose(
-            [layers.Add, layers.Multiply, layers.Average, layers.Maximum, layers.Subtract]
+            [layers.Add, layers.Multiply, layers.Average, layers.Maximum, layers.Minimum]
+            + [layers.Subtract]
             + [layers.Concatenate] * 2
         )
         return kind()(inputs)
@@ -184,6 +221,8 @@ class _Maker:
                 lambda: BatchStatistics(),
                 lambda: Table(),
                 lambda: Sorted(),
+                lambda: Inside(layers.Dense(4)),
+                lambda: Inside(),
             ]
         )()
 
@@ -225,6 +264,7 @@ class _Maker:
             + [
                 lambda: layers.Conv2D(filters, size, strides, activation=activation, **same),
                 lambda: layers.Conv2D(filters, size, strides, activation=activation, **same),
+                lambda: Centered(filters, size, strides, **same),
                 lambda: layers.DepthwiseConv2D(size, strides, **same),
                 lambda: layers.SeparableConv2D(filters, size, strides, **same),
                 lambda: layers.Conv2DTranspose(filters, 3, strides, **same),

@@ -78,8 +78,38 @@ class GraphWriter:
             for value, shape in zip(values, shapes, strict=True)
         ]
 
-    def keras_call(self, function, args, kwargs, name):
-        """Adds a call to Keras; returns the symbols of its outputs."""
+    def keras_call(self, function, args, kwargs, name, hands_on_masks=False):
+        """Adds a call to Keras; returns the symbols of its outputs.
+
+        Args:
+            hands_on_masks: Bool. Whether outputs get the masks that Keras attaches to them.
+        """
+        call, inputs = self._call_of(function, args, kwargs)
+        shapes = [x.shape for x in inputs]
+        specs = call.specs(shapes)
+        masks = call.masks_after(shapes) if hands_on_masks else []
+        call.mask_outputs = tuple(
+            i for i, mask in enumerate(masks) if isinstance(mask, keras.KerasTensor)
+        )
+        count = sum(spec is not None for spec in tree.flatten(specs)) + len(call.mask_outputs)
+        values = iter(())
+        if count:  # `compute_mask` may return only None
+            values = iter(self.graph.add(call, [x.value for x in inputs], name, count))
+        outputs = tree.map_structure(
+            lambda spec: None if spec is None else self.new_symbol(next(values), spec), specs
+        )
+        for i in call.mask_outputs:
+            masks[i] = self.new_symbol(next(values), masks[i])
+        return _with_masks(outputs, [inputs[m] if isinstance(m, int) else m for m in masks])
+
+    def carried_masks(self, operation, args, kwargs, outputs):
+        """The outputs of a converted operation with the masks that its inputs hand on in Keras."""
+        call, inputs = self._call_of(operation, args, kwargs)
+        masks = call.masks_after([x.shape for x in inputs])
+        return _with_masks(outputs, [inputs[m] if isinstance(m, int) else None for m in masks])
+
+    def _call_of(self, function, args, kwargs):
+        """Returns a `KerasCall` and the symbols of its inputs."""
         if not isinstance(function, keras.Operation):
             function = FunctionCall(function)
         if not isinstance(function, layers.Layer):
@@ -94,15 +124,8 @@ class GraphWriter:
         inputs += masks.values()
         masks = dict(zip(masks, range(len(inputs) - len(masks), len(inputs)), strict=True))
         training = self.training if isinstance(function, layers.Layer) else None
-        call = KerasCall(function, args, kwargs, tuple(x.dtype for x in inputs), masks, training)
-        specs = call.specs([x.shape for x in inputs])
-        count = sum(spec is not None for spec in tree.flatten(specs))
-        values = iter(())
-        if count:  # `compute_mask` may return only None
-            values = iter(self.graph.add(call, [x.value for x in inputs], name, count))
-        return tree.map_structure(
-            lambda spec: None if spec is None else self.new_symbol(next(values), spec), specs
-        )
+        dtypes = tuple(x.dtype for x in inputs)
+        return KerasCall(function, args, kwargs, dtypes, masks, training), inputs
 
     def keeps_examples_apart(self, x):
         """Whether the first axis of a value is certain to be the batch."""
@@ -144,3 +167,11 @@ class GraphWriter:
             parts = zip(shape, operation.begins, operation.ends, operation.steps, strict=True)
             return tuple(n and len(range(*slice(*part).indices(n))) for n, *part in parts)
         return shape
+
+
+def _with_masks(outputs, masks):
+    """The outputs, each with its mask; those after the last mask have none."""
+    masks = iter(masks)
+    return tree.map_structure(
+        lambda y: y if y is None or (m := next(masks, None)) is None else y.with_mask(m), outputs
+    )

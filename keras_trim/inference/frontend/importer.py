@@ -11,7 +11,14 @@ from keras_trim.inference.frontend.keras_call import (
     KerasCall,
     output_specs,
 )
-from keras_trim.inference.frontend.mask_propagation import output_masks, with_masks
+from keras_trim.inference.frontend.mask_propagation import (
+    attended,
+    deletes_masks,
+    hands_on_masks,
+    has_masks,
+    output_masks,
+    with_masks,
+)
 from keras_trim.inference.frontend.model_structure import (
     fits,
     function_of,
@@ -61,6 +68,7 @@ class _Importer(GraphWriter):
         self._absent = absent
         self._specs = None
         self._prefix = ()
+        self._unmasked = set()  # values whose masks were deleted
         # Whether a layer changed `training` without a trace around it seeing that.
         self._is_unforeseen = False
 
@@ -142,10 +150,11 @@ class _Importer(GraphWriter):
             args, kwargs = self._note_training(operation, args, kwargs)
         if is_graph(operation):
             function, _ = function_of(operation)
-            options = [key for key, value in kwargs.items() if value is not None]
-            if len(args) == 1 and not options and fits(function, args[0]):
+            options = {key for key, value in kwargs.items() if value is not None}
+            if len(args) == 1 and options <= {"mask"} and fits(function, args[0]):
                 training = self.training
-                outputs = self._inlined(operation.name, function, tree.flatten(args[0]))
+                symbols = _masked(tree.flatten(args[0]), kwargs.get("mask"))
+                outputs = self._inlined(operation.name, function, symbols)
                 # Keras infers a graph's outputs without calling its layers, so a trace around it
                 # has not seen this.
                 self._is_unforeseen |= self.training != training
@@ -182,9 +191,17 @@ class _Importer(GraphWriter):
             self._owner = operation
         self._owners[self.name] = self._owner
         try:
-            return self._convert(operation, args, kwargs)
+            return self._convert(operation, *self._without_deleted_masks((args, kwargs)))
         finally:
             self.name, self._specs, self._owner = outer
+            if deletes_masks(operation):
+                self._unmasked |= {x.value for x in attended(args, kwargs)}
+
+    def _without_deleted_masks(self, structure):
+        def changed(x):
+            return isinstance(x, Symbol) and x.value in self._unmasked
+
+        return tree.map_structure(lambda x: x.with_mask(None) if changed(x) else x, structure)
 
     def _convert(self, operation, args, kwargs):
         kwargs = {
@@ -195,18 +212,26 @@ class _Importer(GraphWriter):
         kwargs = with_masks(operation, args, kwargs)
         if getattr(operation, "_call_has_training_arg", False) and self.training:
             kwargs["training"] = self.training
-        return output_masks(self, operation, args, self._converted(operation, args, kwargs))
+        outputs = self._converted(operation, args, kwargs)
+        return output_masks(self, operation, args, kwargs, outputs)
 
     def _converted(self, operation, args, kwargs):
         training = self.training
         for attempt in (self._by_converter, self._by_trace):
             length = len(self.graph.nodes)
             try:
-                return self._as_specified(attempt(operation, args, kwargs), operation, args, kwargs)
+                outputs = attempt(operation, args, kwargs)
+                outputs = self._as_specified(outputs, operation, args, kwargs)
             except (Unsupported, Untraceable):
                 del self.graph.nodes[length:]
                 self.training = training
-        return self.keras_call(operation, args, kwargs, self.name)
+                continue
+            if hands_on_masks(operation, args, kwargs) and not has_masks(outputs):
+                return self.carried_masks(operation, args, kwargs, outputs)
+            return outputs
+        is_composite = isinstance(operation, layers.Layer) and operation._layers
+        may_mask = is_composite or hands_on_masks(operation, args, kwargs)
+        return self.keras_call(operation, args, kwargs, self.name, may_mask)
 
     def _by_converter(self, operation, args, kwargs):
         converter = find_converter(operation)
@@ -260,8 +285,9 @@ class _Importer(GraphWriter):
             is_float(x.dtype) != is_float(spec.dtype) for x, spec in zip(symbols, flat, strict=True)
         ):
             raise Unsupported("its dtype")
+        pairs = zip(symbols, flat, strict=True)
         return tree.pack_sequence_as(
-            specs, [self.new_symbol(x.value, spec) for x, spec in zip(symbols, flat, strict=True)]
+            specs, [self.new_symbol(x.value, spec).with_mask(x.mask) for x, spec in pairs]
         )
 
     def _as_tensors(self, structure):
@@ -272,3 +298,11 @@ class _Importer(GraphWriter):
     def apply(self, operation, *args):
         """Converts a layer or model inside another; returns the `Symbol`s of its outputs."""
         return self._read(operation, args, {})
+
+
+def _masked(symbols, masks):
+    """Symbols with the masks that a call gives explicitly."""
+    masks = tree.flatten(masks) if masks is not None else [None] * len(symbols)
+    return [
+        x if mask is None else x.with_mask(mask) for x, mask in zip(symbols, masks, strict=True)
+    ]

@@ -2,14 +2,21 @@
 
 import contextlib
 import dataclasses
+import itertools
 
 import keras
 import numpy as np
 from keras import tree
-from keras.src.backend import compute_output_spec, set_keras_mask  # Keras does not export them
+from keras.src.backend import (  # Keras does not export these
+    compute_output_spec,
+    get_keras_mask,
+    set_keras_mask,
+)
 
 from keras_trim.inference.ir.dtypes import WIDE, is_float, is_number
 from keras_trim.inference.ir.operations.host import HostOperation
+
+_NEW = object()  # stands for a mask that a layer computes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +47,7 @@ class KerasCall(HostOperation):
         dtypes: Tuple of strings, the Keras dtypes of the inputs.
         masks: Dictionary, index of an input -> index of the input that is its mask.
         training: Boolean or None. The `training` argument of the layer.
+        mask_outputs: Tuple of integers: the outputs whose masks are further outputs.
     """
 
     label = "Keras"
@@ -50,6 +58,7 @@ class KerasCall(HostOperation):
     dtypes: tuple
     masks: dict
     training: bool | None = None
+    mask_outputs: tuple = ()
 
     def snapshot(self):
         """Returns a function that restores the layer's present state, such as a random seed."""
@@ -73,21 +82,21 @@ class KerasCall(HostOperation):
         )
 
     def output_specs(self, shapes):
-        return [(y.shape, y.dtype) for y in _present(self.specs(shapes))]
+        specs = _present(self.specs(shapes))
+        if self.mask_outputs:
+            masks = self.masks_after(shapes)
+            specs += [masks[number] for number in self.mask_outputs]
+        return [(y.shape, y.dtype) for y in specs]
 
     def run(self, inputs, outputs):
         tensors = [
             keras.ops.convert_to_tensor(x, dtype)
             for x, dtype in zip(inputs, self.dtypes, strict=True)
         ]
-        for number, mask in self.masks.items():
-            set_keras_mask(tensors[number], tensors[mask])
-        args, kwargs = self._fill(tensors)
-        if self.training is not None:
-            kwargs = {**kwargs, "training": self.training}
         with _without_gradients():
-            results = self.function(*args, **kwargs)
-        for result, target in zip(_present(results), outputs, strict=True):
+            results = _present(self._call(tensors))
+        results += [get_keras_mask(results[number]) for number in self.mask_outputs]
+        for result, target in zip(results, outputs, strict=True):
             array = np.asarray(keras.ops.convert_to_numpy(result))
             if array.shape != target.shape:
                 raise ValueError(
@@ -104,13 +113,53 @@ class KerasCall(HostOperation):
                     f"Received: layer={self.function.name}, with outputs of {array.dtype}"
                 )
 
-    def specs(self, shapes):
-        """`KerasTensor`s of the outputs for inputs of the given shapes."""
-        inputs = [
+    def _call(self, tensors):
+        for number, mask in self.masks.items():
+            set_keras_mask(tensors[number], tensors[mask])
+        args, kwargs = self._fill(tensors)
+        if self.training is not None:
+            kwargs = {**kwargs, "training": self.training}
+        return self.function(*args, **kwargs)
+
+    def masks_after(self, shapes):
+        """The masks that Keras attaches to the outputs.
+
+        A mask is attached to a tensor, and stays wherever that same tensor goes: a layer that
+        returns what a layer inside returned hands on its mask, and so does one that returns its
+        input. Only a call of the layer tells, so this calls it on the backend's abstract tensors.
+
+        Returns:
+            List, for each output: the index of the input that is its mask, the `KerasTensor` of a
+            mask that the layer computes, or None.
+        """
+        numbers = []
+
+        def masks_of(*tensors):
+            masks = [get_keras_mask(y) for y in _present(self._call(tensors))]
+            numbers[:] = [
+                next((i for i, x in enumerate(tensors) if x is mask), None) for mask in masks
+            ]
+            are_new = [m is not None and n is None for m, n in zip(masks, numbers, strict=True)]
+            numbers[:] = [_NEW if new else n for new, n in zip(are_new, numbers, strict=True)]
+            # At least one output, as some backends need it.
+            return [tensors[0], *itertools.compress(masks, are_new)]
+
+        try:
+            _, *computed = compute_output_spec(masks_of, *self._inputs(shapes))
+        except Exception:  # user code may raise anything on abstract tensors
+            return []
+        computed = iter(computed)
+        return [next(computed) if number is _NEW else number for number in numbers]
+
+    def _inputs(self, shapes):
+        return [
             keras.KerasTensor(shape, dtype)
             for shape, dtype in zip(shapes, self.dtypes, strict=True)
         ]
-        args, kwargs = self._fill(inputs)
+
+    def specs(self, shapes):
+        """`KerasTensor`s of the outputs for inputs of the given shapes."""
+        args, kwargs = self._fill(self._inputs(shapes))
         if self.training is not None and self.function._call_has_training_arg:
             kwargs = {**kwargs, "training": self.training}
         return output_specs(self.function, args, kwargs)

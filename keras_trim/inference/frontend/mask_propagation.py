@@ -4,12 +4,17 @@ Keras attaches a mask to a tensor and passes it to layers that accept one. Here,
 it.
 """
 
+import contextlib
 import dataclasses
+import functools
 import inspect
+import threading
 
 import keras
 from keras import layers, tree
+from keras.src.backend import set_keras_mask  # Keras does not export it
 
+from keras_trim.inference.frontend.converters.arithmetic import add_logical
 from keras_trim.inference.ir import operations
 
 
@@ -51,26 +56,97 @@ class ComputeMask(keras.Operation):
             return super().compute_output_spec(inputs, masks)
 
 
-def output_masks(reader, layer, args, outputs):
-    """The outputs with the masks that the layer assigns to them."""
+def output_masks(reader, layer, args, kwargs, outputs):
+    """The outputs with the masks that the layer assigns to those without one."""
     if not isinstance(layer, layers.Layer) or not layer.supports_masking or not args:
         return outputs
-    masks = _masks(args[0])
     own = _own_mask(reader, layer, args[0])
     if own is not None:
         return outputs.with_mask(own)
-    if not _any(masks):
+    masks = kwargs.get("mask")
+    if masks is None:
+        masks = _masks(args[0])
+    flat = tree.flatten(outputs)
+    is_masked = _any(masks) or _creates_masks(layer)
+    if not is_masked or all(y.mask is not None for y in flat):
         return outputs
-    if type(layer).compute_mask is not layers.Layer.compute_mask:
+    if type(layer).compute_mask is _MERGE.compute_mask:
+        masks = _of_merge(reader, masks)
+    elif type(layer).compute_mask is not layers.Layer.compute_mask:
         masks = reader.keras_call(ComputeMask(layer), (args[0], masks), {}, reader.name)
     if masks is None:
         return outputs
-    flat, flat_masks = tree.flatten(outputs), tree.flatten(masks)
+    flat_masks = tree.flatten(masks)
     if len(flat) > len(flat_masks):
         flat_masks = flat_masks + [None] * (len(flat) - len(flat_masks))
+    pairs = zip(flat, flat_masks, strict=False)
     return tree.pack_sequence_as(
-        outputs, [y.with_mask(m) for y, m in zip(flat, flat_masks, strict=False)]
+        outputs, [y.with_mask(m if y.mask is None else y.mask) for y, m in pairs]
     )
+
+
+def hands_on_masks(operation, args, kwargs):
+    """Whether outputs may have a mask although the operation assigns them none.
+
+    A mask is attached to a tensor, so an operation that returns its input hands on its mask. (Which
+    ones do depends on the backend.)
+    """
+    is_assigned = isinstance(operation, layers.Layer) and operation.supports_masking
+    return not is_assigned and has_masks((args, kwargs))
+
+
+def has_masks(structure):
+    """Whether a tensor in a structure has a mask."""
+    return _any(_masks(structure))
+
+
+def deletes_masks(operation):
+    """Whether an operation deletes the masks of its inputs, for all that comes after it."""
+    attention = layers.MultiHeadAttention
+    return isinstance(operation, attention) and type(operation).call is attention.call
+
+
+def attended(args, kwargs):
+    """The inputs of an attention layer whose masks it deletes."""
+    names = ("query", "value", "key")
+    return [*args[:3], *(kwargs[name] for name in names if kwargs.get(name) is not None)]
+
+
+@contextlib.contextmanager
+def deletion_by_attention():
+    """Lets attention layers delete the masks of symbolic inputs, as they do with other tensors."""
+    attention, thread = layers.MultiHeadAttention, threading.get_ident()
+    specify = attention.compute_output_spec
+
+    def delete_and_specify(self, *args, **kwargs):
+        if deletes_masks(self) and threading.get_ident() == thread:
+            for x in attended(args, kwargs):
+                set_keras_mask(x, None)
+        return specify(self, *args, **kwargs)
+
+    attention.compute_output_spec = delete_and_specify
+    try:
+        yield
+    finally:
+        attention.compute_output_spec = specify
+
+
+_MERGE = layers.Add.__base__  # Keras does not export it
+
+
+def _of_merge(reader, masks):
+    """Where one of the merged tensors is unmasked; None if one of them has no mask."""
+    if any(mask is None for mask in masks):
+        return None
+    either = functools.partial(add_logical, reader, "maximum")
+    return dataclasses.replace(functools.reduce(either, masks), shape=masks[0].shape)
+
+
+def _creates_masks(layer):
+    """Whether a layer may make a mask of its own, rather than hand on those of its inputs."""
+    definer = next(cls for cls in type(layer).__mro__ if "compute_mask" in vars(cls))
+    is_of_user = not definer.__module__.startswith("keras.src.")
+    return is_of_user or definer in (layers.Embedding, layers.Masking)
 
 
 def _own_mask(reader, layer, x):

@@ -13,6 +13,7 @@ from keras import layers, tree
 from keras.src.backend.common import global_state  # Keras does not export these
 from keras.src.layers.layer import CallContext
 
+from keras_trim.inference.frontend.mask_propagation import deletion_by_attention
 from keras_trim.inference.ir.dtypes import is_float
 
 
@@ -76,6 +77,7 @@ def trace(layer, args, kwargs, training=False, is_outermost=False):
         with (
             _nodes_restored(layer),
             dropout,
+            deletion_by_attention(),
             _training_noted(None if is_bare else layer, training) as noted,
             keras.StatelessScope() as scope,
         ):

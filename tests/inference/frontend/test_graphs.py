@@ -96,6 +96,25 @@ def test_a_subclass_that_computes_something_else():
     assert_same(randomize(keras.Model(x, Doubled(3)(x))), numbers(2, 4), native=False)
 
 
+class Standardized(layers.Conv2D):
+    """Overrides a method that `call` of its parent uses, as Keras's documentation suggests."""
+
+    def convolution_op(self, inputs, kernel):
+        return super().convolution_op(inputs, kernel - ops.mean(kernel, axis=(0, 1, 2)))
+
+
+class Doubled(layers.Add):
+    def _merge_function(self, inputs):
+        return 2 * super()._merge_function(inputs)
+
+
+def test_subclasses_that_override_a_part_of_call():
+    image = keras.Input((6, 6, 3))
+    x = Doubled()([Standardized(4, 3)(image), layers.Conv2D(4, 3)(image)])
+    data = np.random.default_rng(0).standard_normal((2, 6, 6, 3), "float32")
+    assert_same(keras.Model(image, x), data, native=False)
+
+
 class Subclassed(keras.Model):
     def __init__(self):
         super().__init__()

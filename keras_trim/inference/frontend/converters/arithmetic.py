@@ -1,4 +1,4 @@
-"""Converts merging layers, and the arithmetic of `keras.ops`."""
+"""Converts the arithmetic of `keras.ops`, and layers that are made of it."""
 
 import numpy as np
 from keras import layers, ops
@@ -93,34 +93,6 @@ def _per_channel(function, array, is_first):
     if function == "divide" and is_first and array.all():
         return 1 / array, zeros
     return None
-
-
-def _fold(function):
-    def convert(layer, reader, inputs):
-        y = inputs[0]
-        for x in inputs[1:]:
-            only(len(x.shape) == len(y.shape), "tensors of different ranks")
-            y = add_binary(reader, function, y, x)
-        return y
-
-    return convert
-
-
-for _class, _function in (
-    (layers.Add, "add"),
-    (layers.Subtract, "subtract"),
-    (layers.Multiply, "multiply"),
-    (layers.Maximum, "maximum"),
-    (layers.Minimum, "minimum"),
-):
-    converts(_class)(_fold(_function))
-
-
-@converts(layers.Average)
-def _average(layer, reader, inputs):
-    total = _fold("add")(layer, reader, inputs)
-    affine = operations.Activation("affine", 1 / len(inputs), 0.0)
-    return reader.add(affine, [total], reader.name)
 
 
 @converts(layers.PReLU)
@@ -221,6 +193,28 @@ def _compare(function):
 for _name in ("Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual"):
     _function = _name.replace("Equal", "_equal").lower().removeprefix("_")
     converts(*keras_operations("numpy", _name))(_compare(_function))
+
+
+def _logical(function):
+    def convert(operation, reader, x, y):
+        only(all(isinstance(z, reader.symbol) for z in (x, y)), "two tensors")
+        return add_logical(reader, function, x, y)
+
+    return convert
+
+
+def add_logical(reader, function, x, y):
+    """Adds `x or y` ("maximum") or `x and y` ("multiply")."""
+    compare = operations.Compare("not_equal", 0.0)
+    truths = [
+        reader.cast(z if z.dtype == "bool" else reader.add(compare, [z], reader.name), "float32")
+        for z in (x, y)
+    ]
+    return reader.cast(add_binary(reader, function, *truths), "bool")
+
+
+for _name, _function in (("LogicalOr", "maximum"), ("LogicalAnd", "multiply")):
+    converts(*keras_operations("numpy", _name))(_logical(_function))
 
 
 @converts(*keras_operations("numpy", "Where"))

@@ -1,6 +1,7 @@
 """The registry of converters, and helpers for them."""
 
 import importlib
+import itertools
 
 import numpy as np
 from keras import ops
@@ -34,13 +35,34 @@ def keras_operations(module, *names):
 def find_converter(operation):
     """The converter for a layer or operation, or None.
 
-    A subclass gets its parent's converter only if it inherits `call` and `__call__`.
+    A subclass gets its parent's converter only if it computes the same: it overrides no method that
+    the parent's `call` may use, such as `convolution_op` of convolutions.
     """
     for cls in type(operation).__mro__:
         if cls in _CONVERTERS:
-            same = type(operation).call is cls.call and type(operation).__call__ is cls.__call__
-            return _CONVERTERS[cls] if same else None
+            return None if _overrides(type(operation), cls) else _CONVERTERS[cls]
     return None
+
+
+# Methods without influence on what a built layer computes. Masks are asked of the layer itself.
+_HARMLESS = {
+    *("__init__", "__init_subclass__", "__new__", "__repr__", "get_config", "from_config"),
+    *("build", "build_from_config", "get_build_config", "add_weight", "quantize", "enable_lora"),
+    *("compute_mask", "compute_output_shape", "compute_output_spec"),
+    *("save_own_variables", "load_own_variables", "save_assets", "load_assets"),
+}
+
+
+def _overrides(subclass, parent):
+    """Whether a subclass overrides a method of its parent that may change what it computes."""
+    between = itertools.takewhile(lambda cls: cls is not parent, subclass.__mro__)
+    names = {
+        name
+        for cls in between
+        for name, value in vars(cls).items()
+        if callable(value) and not isinstance(value, type)
+    }
+    return any(hasattr(parent, name) for name in names - _HARMLESS)
 
 
 def array(variable):

@@ -1,0 +1,83 @@
+"""The table of what was tried to make keras-trim fail, made only from the files of results."""
+
+import collections
+import json
+
+from benchmarks._common import RESULTS
+
+_BACKENDS = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}
+_FUZZED = {"fuzz_storage": "`.ktrim`", "fuzz_engine": "`.engine`"}
+_MODES = {"bytes": "bytes changed", "structure": "contents changed, checksums valid"}
+
+
+def make(markdown):
+    """Returns the table.
+
+    Args:
+        markdown: Function `(header, rows) -> string`.
+    """
+    rows, machines = [], set()
+    for name, kind in _FUZZED.items():
+        content = _load(name)
+        machines.add(content["cpu"])
+        rows += [_fuzzed(kind, mode, found) for mode, found in content["results"].items()]
+    for backend, title in _BACKENDS.items():
+        content = _load(f"random_models_{backend}")
+        machines.add(content["cpu"])
+        rows.append(_random_models(title, content["results"]))
+    rows += [_kills(title, _load(f"kills_{backend}")) for backend, title in _BACKENDS.items()]
+    header = ["tried", "times", "as it should be", "failed", "slowest", "peak memory"]
+    return f"{markdown(header, rows)}\n\n{' and '.join(sorted(machines))}. {_EXPLANATION}"
+
+
+_EXPLANATION = """\
+Memory is that of the whole process. A changed file has to load, or to be refused with \
+`FormatError`, within its limits of time and memory. The engine has to give what \
+`model.predict` gives, or to refuse the model with a reason, and a file of the model has \
+to restore all variables. A killed run, started again until it is done, has to end with \
+the same bits as one that nobody killed."""
+
+
+def _load(name):
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def _fuzzed(kind, mode, found):
+    outcomes = collections.Counter()
+    for counts in found["outcomes"].values():
+        outcomes.update(counts)
+    accepted = sum(outcomes.values()) - outcomes["refused"]
+    return [
+        f"read a {kind} file, {_MODES[mode]}",
+        f"{found['inputs']:,}",
+        f"{outcomes['refused']:,} refused, {accepted:,} read",
+        len(found["failures"]),
+        f"{found['slowest_seconds']:.2f} s",
+        f"{found['peak_resident_bytes'] / 1e6:.0f} MB",
+    ]
+
+
+def _random_models(title, found):
+    engine = found["engine"]
+    refused = f", {engine['refused']} refused" if "refused" in engine else ""
+    bad = found["models"] - engine.get("equal", 0) - engine.get("refused", 0)
+    bad += found["models"] - found["file"].get("equal", 0)
+    return [
+        f"run a random model in the engine, {title}",
+        found["models"],
+        f"{engine.get('equal', 0)} equal{refused}",
+        bad,
+        "",
+        "",
+    ]
+
+
+def _kills(title, found):
+    return [
+        f"kill a training run, {title}",
+        found["kills"],
+        f"{found['equal']} of {found['runs']} runs equal",
+        found["runs"] - found["equal"],
+        "",
+        "",
+    ]
