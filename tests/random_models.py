@@ -86,7 +86,7 @@ class Inside(layers.Layer):
         self.layer = layer
 
     def build(self, shape):
-        if self.layer is not None:
+        if self.layer is not None and not self.layer.built:  # a loaded one is
             self.layer.build(shape)
 
     def call(self, x):

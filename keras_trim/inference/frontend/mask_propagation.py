@@ -109,7 +109,8 @@ def deletes_masks(operation):
 def attended(args, kwargs):
     """The inputs of an attention layer whose masks it deletes."""
     names = ("query", "value", "key")
-    return [*args[:3], *(kwargs[name] for name in names if kwargs.get(name) is not None)]
+    given = [*args[:3], *map(kwargs.get, names)]
+    return [x for x in given if x is not None]
 
 
 @contextlib.contextmanager
