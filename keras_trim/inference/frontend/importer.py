@@ -16,6 +16,7 @@ from keras_trim.inference.frontend.mask_propagation import (
     deletes_masks,
     hands_on_masks,
     has_masks,
+    masked,
     output_masks,
     with_masks,
 )
@@ -153,7 +154,7 @@ class _Importer(GraphWriter):
             options = {key for key, value in kwargs.items() if value is not None}
             if len(args) == 1 and options <= {"mask"} and fits(function, args[0]):
                 training = self.training
-                symbols = _masked(tree.flatten(args[0]), kwargs.get("mask"))
+                symbols = masked(tree.flatten(args[0]), kwargs.get("mask"))
                 outputs = self._inlined(operation.name, function, symbols)
                 # Keras infers a graph's outputs without calling its layers, so a trace around it
                 # has not seen this.
@@ -298,11 +299,3 @@ class _Importer(GraphWriter):
     def apply(self, operation, *args):
         """Converts a layer or model inside another; returns the `Symbol`s of its outputs."""
         return self._read(operation, args, {})
-
-
-def _masked(symbols, masks):
-    """Symbols with the masks that a call gives explicitly."""
-    masks = tree.flatten(masks) if masks is not None else [None] * len(symbols)
-    return [
-        x if mask is None else x.with_mask(mask) for x, mask in zip(symbols, masks, strict=True)
-    ]

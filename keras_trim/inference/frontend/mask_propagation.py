@@ -37,6 +37,14 @@ def with_masks(layer, args, kwargs):
     return kwargs
 
 
+def masked(symbols, masks):
+    """Symbols with the masks that a call gives explicitly."""
+    masks = tree.flatten(masks) if masks is not None else [None] * len(symbols)
+    return [
+        x if mask is None else x.with_mask(mask) for x, mask in zip(symbols, masks, strict=True)
+    ]
+
+
 class ComputeMask(keras.Operation):
     """Wraps the `compute_mask` of a layer as a Keras operation."""
 
