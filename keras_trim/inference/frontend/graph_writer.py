@@ -37,6 +37,7 @@ class GraphWriter:
         graph: The `Graph` under construction.
         name: String, the path of the layer being converted.
         training: Bool or `None`: the default `training` of the next layer.
+        unmasked: Set of values whose masks were deleted.
     """
 
     symbol = Symbol
@@ -45,6 +46,7 @@ class GraphWriter:
         self.graph = Graph()
         self.name = ""
         self.training = None
+        self.unmasked = set()
 
     def add(self, operation, inputs, name):
         """Adds an operation with one output.
@@ -87,7 +89,8 @@ class GraphWriter:
         call, inputs = self._call_of(function, args, kwargs)
         shapes = [x.shape for x in inputs]
         specs = call.specs(shapes)
-        masks = call.masks_after(shapes) if hands_on_masks else []
+        masks, deleted = call.masks_after(shapes) if hands_on_masks else ([], [])
+        self.unmasked |= {inputs[i].value for i in deleted}
         call.mask_outputs = tuple(
             i for i, mask in enumerate(masks) if isinstance(mask, keras.KerasTensor)
         )
@@ -105,7 +108,7 @@ class GraphWriter:
     def carried_masks(self, operation, args, kwargs, outputs):
         """The outputs of a converted operation with the masks that its inputs hand on in Keras."""
         call, inputs = self._call_of(operation, args, kwargs)
-        masks = call.masks_after([x.shape for x in inputs])
+        masks, _ = call.masks_after([x.shape for x in inputs])
         return _with_masks(outputs, [inputs[m] if isinstance(m, int) else None for m in masks])
 
     def _call_of(self, function, args, kwargs):

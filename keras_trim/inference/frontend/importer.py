@@ -69,7 +69,6 @@ class _Importer(GraphWriter):
         self._absent = absent
         self._specs = None
         self._prefix = ()
-        self._unmasked = set()  # values whose masks were deleted
         # Whether a layer changed `training` without a trace around it seeing that.
         self._is_unforeseen = False
 
@@ -196,11 +195,11 @@ class _Importer(GraphWriter):
         finally:
             self.name, self._specs, self._owner = outer
             if deletes_masks(operation):
-                self._unmasked |= {x.value for x in attended(args, kwargs)}
+                self.unmasked |= {x.value for x in attended(args, kwargs)}
 
     def _without_deleted_masks(self, structure):
         def changed(x):
-            return isinstance(x, Symbol) and x.value in self._unmasked
+            return isinstance(x, Symbol) and x.value in self.unmasked
 
         return tree.map_structure(lambda x: x.with_mask(None) if changed(x) else x, structure)
 

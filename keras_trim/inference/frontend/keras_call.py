@@ -84,7 +84,7 @@ class KerasCall(HostOperation):
     def output_specs(self, shapes):
         specs = _present(self.specs(shapes))
         if self.mask_outputs:
-            masks = self.masks_after(shapes)
+            masks, _ = self.masks_after(shapes)
             specs += [masks[number] for number in self.mask_outputs]
         return [(y.shape, y.dtype) for y in specs]
 
@@ -122,20 +122,23 @@ class KerasCall(HostOperation):
         return self.function(*args, **kwargs)
 
     def masks_after(self, shapes):
-        """The masks that Keras attaches to the outputs.
+        """The masks that Keras attaches to the outputs, and those that it deletes.
 
         A mask is attached to a tensor, and stays wherever that same tensor goes: a layer that
         returns what a layer inside returned hands on its mask, and so does one that returns its
-        input. Only a call of the layer tells, so this calls it on the backend's abstract tensors.
+        input. Attention layers delete the masks of their inputs. Only a call of the layer tells,
+        so this calls it on the backend's abstract tensors.
 
         Returns:
-            List, for each output: the index of the input that is its mask, the `KerasTensor` of a
-            mask that the layer computes, or None.
+            Tuple: a list, for each output: the index of the input that is its mask, the
+            `KerasTensor` of a mask that the layer computes, or None; and a list of the indices of
+            inputs without a mask after the call.
         """
-        numbers = []
+        numbers, deleted = [], []
 
         def masks_of(*tensors):
             masks = [get_keras_mask(y) for y in _present(self._call(tensors))]
+            deleted[:] = [i for i in self.masks if get_keras_mask(tensors[i]) is None]
             numbers[:] = [
                 next((i for i, x in enumerate(tensors) if x is mask), None) for mask in masks
             ]
@@ -147,9 +150,9 @@ class KerasCall(HostOperation):
         try:
             _, *computed = compute_output_spec(masks_of, *self._inputs(shapes))
         except Exception:  # user code may raise anything on abstract tensors
-            return []
+            return [], []
         computed = iter(computed)
-        return [next(computed) if number is _NEW else number for number in numbers]
+        return [next(computed) if number is _NEW else number for number in numbers], deleted
 
     def _inputs(self, shapes):
         return [

@@ -143,6 +143,14 @@ class Attending(keras.Model):
         return self.pool(self, x, self.attention(x, x))
 
 
+def test_attention_inside_a_layer_deletes_masks():
+    tokens = keras.Input((STEPS,), dtype="int32")
+    x = embedding()(tokens)
+    y = Block()(x)
+    model = keras.Model(tokens, layers.Maximum()([x, layers.Average()([x, y])]))
+    assert_same(model, TOKENS, native=False)
+
+
 @pytest.mark.parametrize(
     "pool",
     [
