@@ -1,6 +1,7 @@
 """README.md and docs/: the quickstart runs, links work, and every public name is mentioned."""
 
 import importlib
+import inspect
 import os
 import pathlib
 import re
@@ -86,6 +87,31 @@ def test_every_public_name_is_in_the_reference(monkeypatch):
         module, _, last = name.rpartition(".")
         found = getattr(importlib.import_module(module), last)
         assert (found.__doc__ or "").strip(), f"{name} has no docstring"
+
+
+def _documented(names):
+    """Yields the functions, classes and methods of the reference, with their paths."""
+    for path in names:
+        module, _, name = path.rpartition(".")
+        target = getattr(importlib.import_module(module), name)
+        yield path, target
+        for method, value in vars(target).items() if inspect.isclass(target) else ():
+            if not method.startswith("_"):
+                yield f"{path}.{method}", getattr(value, "__func__", value)
+
+
+def test_documented_arguments_are_those_of_the_signature(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    wrong, names = [], importlib.import_module("docs_hooks").documented_names()
+    for path, target in _documented(names):
+        arguments = re.search(r"Args:\n(.*?)(\n\n|\Z)", inspect.getdoc(target) or "", re.S)
+        if arguments is None or not callable(target):
+            continue
+        known = inspect.signature(target).parameters
+        for name in re.findall(r"^    (\S[^:]*?)(?: \(.*\))?:", arguments[1], re.M):
+            if name.lstrip("*") not in known:
+                wrong.append(f"{path}: {name}")
+    assert not wrong
 
 
 def test_messages_in_the_troubleshooting_page_are_those_of_the_package():

@@ -308,11 +308,12 @@ class Engine:
 
         Args:
             path: Path of a file that `save` wrote.
-            num_threads, tuner: As for `Engine`.
+            num_threads: As for `Engine`.
             max_bytes: Integer. Limits both the decoded size of the file and the memory of a run.
                 By default 1 GiB, or, if more, 1000 times the size of the file, or of the weights
                 and inputs.
             verbose: As for `Engine`.
+            tuner: As for `Engine`.
 
         Raises:
             keras_trim.storage.FormatError: if the file is damaged or was not written by `save`.
