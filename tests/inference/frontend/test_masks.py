@@ -115,6 +115,13 @@ def test_masks_arrive_where_they_do_in_keras(source, reader):
     assert_same(model, TOKENS, native=False)
 
 
+@pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask")
+def test_masks_pass_nested_models_without_keras():
+    tokens = keras.Input((STEPS,), dtype="int32")
+    x = keras.Sequential([layers.Dense(WIDTH), layers.ReLU()])(embedding()(tokens))
+    assert_same(keras.Model(tokens, layers.LSTM(3)(functional()(x))), TOKENS)
+
+
 @pytest.mark.parametrize("merge", [layers.Multiply, layers.Maximum, layers.Minimum, layers.Average])
 @pytest.mark.parametrize("masked", [(0, 1, 2), (0,), (1,), (0, 2)])
 def test_merges_leave_masked_steps_out(merge, masked):
@@ -132,7 +139,8 @@ class Attending(keras.Model):
     def __init__(self, pool):
         super().__init__()
         self.embedding, self.attention = embedding(), layers.MultiHeadAttention(2, 4)
-        self.add, self.mean, self.pool = layers.Add(), layers.GlobalAveragePooling1D(), pool
+        self.add, self.product = layers.Add(), layers.Multiply()
+        self.mean, self.pool = layers.GlobalAveragePooling1D(), pool
 
     def build(self, shape):
         self.embedding.build(shape)
@@ -157,6 +165,7 @@ def test_attention_inside_a_layer_deletes_masks():
         lambda model, x, y: model.mean(x),
         lambda model, x, y: model.mean(y),
         lambda model, x, y: model.mean(model.add([x, y])),
+        lambda model, x, y: model.product([x, y]),
     ],
 )
 def test_attention_deletes_the_masks_of_its_inputs(pool):
