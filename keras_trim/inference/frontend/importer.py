@@ -12,8 +12,6 @@ from keras_trim.inference.frontend.keras_call import (
     output_specs,
 )
 from keras_trim.inference.frontend.mask_propagation import (
-    attended,
-    deletes_masks,
     hands_on_masks,
     has_masks,
     masked,
@@ -194,8 +192,6 @@ class _Importer(GraphWriter):
             return self._convert(operation, *self._without_deleted_masks((args, kwargs)))
         finally:
             self.name, self._specs, self._owner = outer
-            if deletes_masks(operation):
-                self.unmasked |= {x.value for x in attended(args, kwargs)}
 
     def _without_deleted_masks(self, structure):
         def changed(x):

@@ -108,19 +108,6 @@ def has_masks(structure):
     return _any(_masks(structure))
 
 
-def deletes_masks(operation):
-    """Whether an operation deletes the masks of its inputs, for all that comes after it."""
-    attention = layers.MultiHeadAttention
-    return isinstance(operation, attention) and type(operation).call is attention.call
-
-
-def attended(args, kwargs):
-    """The inputs of an attention layer whose masks it deletes."""
-    names = ("query", "value", "key")
-    given = [*args[:3], *map(kwargs.get, names)]
-    return [x for x in given if x is not None]
-
-
 @contextlib.contextmanager
 def deletion_by_attention():
     """Lets attention layers delete the masks of symbolic inputs, as they do with other tensors."""
@@ -128,9 +115,10 @@ def deletion_by_attention():
     specify = attention.compute_output_spec
 
     def delete_and_specify(self, *args, **kwargs):
-        if deletes_masks(self) and threading.get_ident() == thread:
-            for x in attended(args, kwargs):
-                set_keras_mask(x, None)
+        if type(self).call is attention.call and threading.get_ident() == thread:
+            for x in [*args[:3], *(kwargs.get(name) for name in ("query", "value", "key"))]:
+                if x is not None:
+                    set_keras_mask(x, None)
         return specify(self, *args, **kwargs)
 
     attention.compute_output_spec = delete_and_specify
