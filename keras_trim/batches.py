@@ -147,8 +147,8 @@ def signature(model):
 
     structure = getattr(model, "_inputs_struct", None)
     structure = model.inputs[0] if structure is None else structure
-    numbers = itertools.count()
-    return keras.tree.map_structure(lambda _: next(numbers), structure), [
+    numbers = range(len(keras.tree.flatten(structure)))
+    return keras.tree.pack_sequence_as(structure, list(numbers)), [
         {
             "name": tensor.name,
             "shape": tuple(tensor.shape),

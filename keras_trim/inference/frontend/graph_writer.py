@@ -12,6 +12,7 @@ from keras_trim.inference.frontend.model_structure import (
     is_of_keras,
     with_known_sizes,
 )
+from keras_trim.inference.frontend.structures import map_in_order
 from keras_trim.inference.ir import operations
 from keras_trim.inference.ir.dtypes import is_float, is_number
 from keras_trim.inference.ir.graph import Graph
@@ -98,7 +99,7 @@ class GraphWriter:
         values = iter(())
         if count:  # `compute_mask` may return only None
             values = iter(self.graph.add(call, [x.value for x in inputs], name, count))
-        outputs = tree.map_structure(
+        outputs = map_in_order(
             lambda spec: None if spec is None else self.new_symbol(next(values), spec), specs
         )
         for i in call.mask_outputs:
@@ -119,7 +120,7 @@ class GraphWriter:
             function = with_known_sizes(function)
         inputs = [x for x in tree.flatten((args, kwargs)) if isinstance(x, Symbol)]
         numbers = iter(range(len(inputs)))
-        args, kwargs = tree.map_structure(
+        args, kwargs = map_in_order(
             lambda x: Slot(next(numbers)) if isinstance(x, Symbol) else x, (args, kwargs)
         )
         # Attention layers look for masks on their inputs.
@@ -175,6 +176,6 @@ class GraphWriter:
 def _with_masks(outputs, masks):
     """The outputs, each with its mask; those after the last mask have none."""
     masks = iter(masks)
-    return tree.map_structure(
+    return map_in_order(
         lambda y: y if y is None or (m := next(masks, None)) is None else y.with_mask(m), outputs
     )

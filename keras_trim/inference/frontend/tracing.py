@@ -14,6 +14,7 @@ from keras.src.backend.common import global_state  # Keras does not export these
 from keras.src.layers.layer import CallContext
 
 from keras_trim.inference.frontend.mask_propagation import deletion_by_attention
+from keras_trim.inference.frontend.structures import map_in_order
 from keras_trim.inference.ir.dtypes import is_float
 
 
@@ -68,7 +69,7 @@ def trace(layer, args, kwargs, training=False, is_outermost=False):
         inputs.append(keras.Input(batch_shape=x.shape, dtype=_dtype_within(layer, x.dtype)))
         return inputs[-1]
 
-    args, kwargs = tree.map_structure(as_input, (args, kwargs))
+    args, kwargs = map_in_order(as_input, (args, kwargs))
     if layer._call_has_training_arg and training is not None:
         kwargs = {**kwargs, "training": training}
     is_bare = is_outermost and keras.backend.backend() == "jax"
