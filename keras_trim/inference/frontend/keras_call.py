@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import itertools
 
 import keras
 import numpy as np
@@ -139,13 +138,10 @@ class KerasCall(HostOperation):
         def masks_of(*tensors):
             masks = [get_keras_mask(y) for y in _present(self._call(tensors))]
             deleted[:] = [i for i in self.masks if get_keras_mask(tensors[i]) is None]
-            numbers[:] = [
-                next((i for i, x in enumerate(tensors) if x is mask), None) for mask in masks
-            ]
-            are_new = [m is not None and n is None for m, n in zip(masks, numbers, strict=True)]
-            numbers[:] = [_NEW if new else n for new, n in zip(are_new, numbers, strict=True)]
-            # At least one output, as some backends need it.
-            return [tensors[0], *itertools.compress(masks, are_new)]
+            places = {id(x): i for i, x in enumerate(tensors)}
+            numbers[:] = [None if m is None else places.get(id(m), _NEW) for m in masks]
+            computed = [m for m, number in zip(masks, numbers, strict=True) if number is _NEW]
+            return [tensors[0], *computed]  # at least one output, as some backends need it
 
         try:
             _, *computed = compute_output_spec(masks_of, *self._inputs(shapes))
