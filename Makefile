@@ -25,7 +25,7 @@ CHECK_BACKEND ?= torch
 # What breaks first when something is wrong, in about a minute.
 CHECKS = tests/test_schedules.py tests/test_selection.py tests/test_patterns.py \
 	tests/test_policies.py tests/test_optimizer.py tests/test_pruning.py tests/test_report.py \
-	tests/test_documents.py tests/storage/test_arrays.py
+	tests/test_architecture.py tests/test_documents.py tests/storage/test_arrays.py
 
 .PHONY: demo test check docs dist lint format setup setup-docs setup-demo clean
 

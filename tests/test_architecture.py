@@ -59,3 +59,9 @@ def test_contributing_shows_the_architecture():
     text = (ROOT / "CONTRIBUTING.md").read_text()
     assert all(f"<!-- architecture:{package} -->" in text for package in PACKAGES)
     assert architecture.with_tables(text) == text, "run `python tools/architecture.py`"
+
+
+def test_test_files_have_names_of_their_own():
+    # pytest imports them by name, and refuses the second one after all others have run.
+    names = [path.stem for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
