@@ -45,6 +45,8 @@ CASES = {
 )
 @pytest.mark.parametrize("name", CASES)
 def test_application(name):
+    if name == "NASNetMobile" and keras.backend.backend() == "torch":
+        pytest.skip("Keras refuses to build NASNetMobile on PyTorch")
     size = CASES[name]
     model = getattr(keras.applications, name)(
         weights=None, include_top=False, pooling="avg", input_shape=(size, size, 3)
