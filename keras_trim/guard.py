@@ -4,17 +4,20 @@ In Keras, a layer cannot control which optimizer trains it. So the first mark in
 check to two methods of Keras: `Model.make_train_function`, with which `fit` and `train_on_batch`
 start, and `Optimizer.apply`, which every other loop with a Keras optimizer calls. Both raise before
 any weight moves. `Model.save` and `keras.saving.save_model` warn of files that would not load, or
-would not be pruned further.
+would not be pruned further. The first `fit` of a pruned model without marks warns that zeros go.
 """
 
 import contextlib
 import functools
+import math
 import threading
 import warnings
+import weakref
 
 import keras
 
 from keras_trim.annotations import get_spec, marked_variables, resolve_pending
+from keras_trim.counting import count_zeros
 from keras_trim.finding import find_pruning_optimizer, find_pruning_optimizers
 
 _MESSAGE = (
@@ -24,7 +27,38 @@ _MESSAGE = (
     "that optimizer's `apply`. `keras_trim.strip_pruning(model)` takes the marks off. "
     "Received: optimizer={}"
 )
+# Below this fraction, zeros in the weights that would train are no sparsity anyone relies on.
+_FEW_ZEROS = 0.1
 _state = threading.local()
+_pruned = weakref.WeakSet()  # models whose zeros ordinary training would lose
+
+
+def warn_when_trained(model):
+    """Warns, once, if `fit` is about to make the zeros of a pruned model nonzero.
+
+    Args:
+        model: A `keras.Model` that carries no marks any more, or a layer, for which there is no
+            such warning.
+    """
+    if isinstance(model, keras.Model):
+        install()
+        _pruned.add(model)
+
+
+def _warn_before_training(model):
+    pruned = [layer for layer in model._flatten_layers() if layer in _pruned]
+    for part in pruned:
+        _pruned.discard(part)
+        weights = [v for v in part.trainable_variables if len(v.shape) > 1 and get_spec(v) is None]
+        zeros, size = sum(count_zeros(weights)), sum(math.prod(v.shape) for v in weights)
+        if zeros > _FEW_ZEROS * size:
+            warnings.warn(
+                f"{part.name} was pruned, and training on makes its zeros nonzero: before you call "
+                "`fit`, call `keras_trim.prune_low_magnitude(model, keras_trim.KeepZeros())` to "
+                f"train with the same zeros. Received: {zeros:,} zeros in {size:,} weights that "
+                "would be trained densely",
+                stacklevel=5,
+            )
 
 
 @contextlib.contextmanager
@@ -99,6 +133,7 @@ def install():
         # A custom `train_step` may use other optimizers. Then only `apply` can tell.
         if type(model).train_step is keras.Model.train_step:
             _check_optimizer(model)
+        _warn_before_training(model)
         if model.train_function is None:
             for optimizer in find_pruning_optimizers(model):
                 optimizer.update_due_masks()

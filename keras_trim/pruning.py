@@ -183,7 +183,8 @@ def _warn_of_frozen(pruned):
 def strip_pruning(model: Any) -> Any:
     """Removes pruning: leaves a plain Keras model with a plain optimizer and its sparse weights.
 
-    Zeros are then ordinary weights: further training makes them nonzero again.
+    Zeros are then ordinary weights: further training makes them nonzero again, and `fit` warns of
+    that. `prune_low_magnitude(model, KeepZeros())` trains with the same zeros.
 
     Args:
         model: The `keras.Model` that was marked by `prune_low_magnitude`; or a layer, if no model
@@ -199,6 +200,7 @@ def strip_pruning(model: Any) -> Any:
     warn_of_missed_targets(model, "Pruning was stripped")
     detach(model)
     unmark(model)
+    guard.warn_when_trained(model)
     return model
 
 

@@ -194,3 +194,53 @@ def test_stripped_models_train_densely(mlp, data):
         keras_trim.strip_pruning(mlp)
     mlp.compile("sgd", "mse")
     mlp.fit(*data, verbose=0)
+
+
+def stripped(model, data):
+    keras_trim.prune_low_magnitude(model, keras_trim.ConstantSparsity(0.5, 0, frequency=1))
+    model.compile("sgd", "mse")
+    model.fit(*data, verbose=0, callbacks=[keras_trim.UpdatePruningStep()])
+    return keras_trim.strip_pruning(model)
+
+
+def pruned_at_once(model, data):
+    keras_trim.prune(model, 0.5)
+    model.compile("sgd", "mse")
+    return model
+
+
+LOSES_ZEROS = r"makes its zeros nonzero.*KeepZeros.*64 zeros in 128 weights"
+
+
+@pytest.mark.parametrize("prune", [stripped, pruned_at_once])
+def test_training_on_without_marks_warns_once(mlp, data, prune):
+    model = prune(mlp, data)
+    model.layers[1].trainable = False
+    model.compile("sgd", "mse")
+    with pytest.warns(UserWarning, match=LOSES_ZEROS):
+        model.fit(*data, verbose=0)
+    model.fit(*data, verbose=0)
+
+
+@pytest.mark.parametrize("prune", [stripped, pruned_at_once])
+def test_a_pruned_model_inside_another_one(mlp, data, prune):
+    outer = keras.Sequential([prune(mlp, data), keras.layers.Dense(1)])
+    outer.compile("sgd", "mse")
+    with pytest.warns(UserWarning, match="makes its zeros nonzero"):
+        outer.train_on_batch(*data)
+
+
+@pytest.mark.parametrize("prune", [stripped, pruned_at_once])
+def test_training_that_keeps_the_zeros_does_not_warn(mlp, data, prune):
+    model = keras_trim.prune_low_magnitude(prune(mlp, data), keras_trim.KeepZeros())
+    model.compile("sgd", "mse")
+    model.fit(*data, verbose=0, callbacks=[keras_trim.UpdatePruningStep()])
+    assert np.count_nonzero(values(mlp.layers[0].kernel) == 0) == 64
+
+
+def test_training_around_a_frozen_pruned_model_does_not_warn(mlp, data):
+    base = pruned_at_once(mlp, data)
+    base.trainable = False
+    outer = keras.Sequential([base, keras.layers.Dense(1)])
+    outer.compile("sgd", "mse")
+    outer.fit(*data, verbose=0)

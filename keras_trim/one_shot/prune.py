@@ -11,6 +11,7 @@ from keras_trim import batches
 from keras_trim.annotations import decide
 from keras_trim.arguments import check_model, takes_named
 from keras_trim.distributions import Allocation, distribute
+from keras_trim.guard import warn_when_trained
 from keras_trim.left_out import warn_of_left_out
 from keras_trim.one_shot.calibration import Calibration, Job
 from keras_trim.one_shot.steps import functional_of
@@ -95,6 +96,7 @@ def prune(
     with progress("pruning", verbose=verbose if data else False) as work:
         calibration = run(model, jobs, method, data, update_statistics, work)
     calibration.assign()
+    warn_when_trained(model)
     return model
 
 
