@@ -1,7 +1,7 @@
 """Plots a schedule as a curve over its run."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,13 +19,11 @@ from keras_trim.plots.style import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from keras_trim.schedules import PruningSchedule
-
 _MOST_EPOCHS = 60  # more lines could not be told apart
 
 
 def schedule_figure(
-    schedule: "PruningSchedule",
+    schedule: Any,  # naming its type would import what calls this, `schedule.plot`
     num_steps: int | None = None,
     steps_per_epoch: int | None = None,
     reached: Sequence[float] | None = None,
