@@ -36,7 +36,7 @@ test: setup lint
 	@for backend in $(BACKENDS); do \
 		echo "== $$backend"; \
 		KERAS_BACKEND=$$backend TF_CPP_MIN_LOG_LEVEL=3 OMP_NUM_THREADS=1 \
-			$(BIN)/python -m pytest --numprocesses auto || exit 1; \
+			$(BIN)/python -m pytest --numprocesses auto --durations 50 || exit 1; \
 	done
 
 check: setup lint
