@@ -8,6 +8,8 @@
 width; for small pictures they are smaller, which the tables say.
 """
 
+import dataclasses
+
 import numpy as np
 
 from experiments import command, pictures
@@ -17,6 +19,8 @@ FIRST_LAYERS = {"mobilenet_v1": "conv1", "mobilenet_v2": "Conv1", "inception_v3"
 SMALL = Settings(
     epochs=4, rates=(1e-3, 3e-4), dense_epochs=30, dense_rate=2e-3, patience=3, weight_decay=1e-3
 )
+# A few thousand pictures make few steps of an epoch.
+FEW = dataclasses.replace(SMALL, epochs=8, dense_epochs=40, patience=5)
 # As in the networks' papers, but for AdamW.
 IMAGENET = Settings(
     epochs=20, rates=(3e-4, 1e-4), dense_epochs=100, dense_rate=1e-3, patience=10, weight_decay=1e-3
@@ -36,10 +40,11 @@ class Images(Task):
         self._width = width or (0.5 if is_small and model != "inception_v3" else 1.0)
         self.name = f"images_{model}"
         self.first_layer = None if quick else FIRST_LAYERS[model]
-        self.settings = QUICK if quick else SMALL if is_small else IMAGENET
         self.command = {"model": model, "size": size, "width": width}
         self.targets = (0.8,) if quick else self.goal.targets
         self._parts = parts or pictures.load(data)
+        small = FEW if len(self._parts["train"]) < 10_000 else SMALL
+        self.settings = QUICK if quick else small if is_small else IMAGENET
         self._limit = 16 if quick else None
         if is_small and model != "inception_v3":
             self.batch_size = 256  # a step takes less than twice as long as with 128
