@@ -9,17 +9,16 @@ from typing import Any
 
 import keras
 
-from keras_trim import callback_order
-from keras_trim.annotations import marked_variables
+from keras_trim import backend, callback_order
+from keras_trim.annotations import is_built, marked_variables
 from keras_trim.arguments import described
 from keras_trim.attachment import attach
-from keras_trim.backend import BACKEND
 from keras_trim.counting import count_zeros, smallest_magnitudes
 from keras_trim.diagnostics import Run, has_pruned, warn_before_training
 from keras_trim.finding import find_pruning_optimizer, find_pruning_optimizers
 from keras_trim.hosts import to_numpy
 from keras_trim.report import warn_of_missed_targets
-from keras_trim.schedules import SteppedSchedule
+from keras_trim.schedules import is_known_ahead
 
 
 class UpdatePruningStep(keras.callbacks.Callback):
@@ -82,6 +81,10 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._is_checked = False
         self._is_step_counted = _takes_a_step_per_batch(self.model, self._optimizers)
         for optimizer in self._optimizers:
+            if self._is_step_counted and self.model.built and is_built(self.model):
+                # On TensorFlow, `fit` would build it in the first step, after what is checked here.
+                with backend.strategy_scope(optimizer.inner_optimizer):
+                    optimizer.build(self.model.trainable_variables)
             optimizer.update_due_masks()
 
     def _tell_why_nothing_is_pruned(self):
@@ -125,7 +128,9 @@ class UpdatePruningStep(keras.callbacks.Callback):
             return
         # On JAX, the state of the step is out of reach while Keras runs callbacks on another
         # thread. Any callback without `async_safe` prevents that; `self.model` then fetches it.
-        is_state_here = BACKEND != "jax" or threading.current_thread() is threading.main_thread()
+        is_state_here = (
+            backend.BACKEND != "jax" or threading.current_thread() is threading.main_thread()
+        )
         if is_state_here:
             _ = self.model
         if self._is_step_counted:
@@ -168,7 +173,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
             warn_of_missed_targets(self.model, "Training ended")
         for schedule in schedules:
             weights = [w for w in self._pruned_weights if w.spec.schedule is schedule]
-            if not isinstance(schedule, SteppedSchedule) and not has_pruned(weights):
+            if not is_known_ahead(schedule) and not has_pruned(weights):
                 warnings.warn(
                     f"The pruning schedule has not pruned anything up to step {step}, where "
                     "training ended: it never returned `should_prune` true with a sparsity above "
@@ -240,10 +245,12 @@ class _FirstOfCallbacks(keras.callbacks.Callback):
 def _takes_a_step_per_batch(model, optimizers):
     """Whether each batch of `fit` is one optimizer step.
 
-    That is not so if the model uses its own optimizers, or if steps that overflow are skipped.
+    That is not so if the model has its own optimizers or its own `train_step`, or if steps that
+    overflow are skipped.
     """
     outer = getattr(model, "optimizer", None)
     is_plain = len(optimizers) == 1 and find_pruning_optimizer(outer) is optimizers[0]
+    is_plain &= type(model).train_step is keras.Model.train_step
     return is_plain and not isinstance(outer, keras.optimizers.LossScaleOptimizer)
 
 

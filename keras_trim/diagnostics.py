@@ -6,13 +6,13 @@ import warnings
 
 from keras import ops
 
-from keras_trim.annotations import marked_variables
+from keras_trim.annotations import get_annotation, marked_variables
 from keras_trim.counting import count_zeros
 from keras_trim.hosts import to_numpy
 from keras_trim.kinds import is_table
 from keras_trim.policies import candidates
 from keras_trim.schedule_groups import NEVER
-from keras_trim.schedules import ConstantSparsity, PolynomialDecay, SteppedSchedule
+from keras_trim.schedules import ConstantSparsity, PolynomialDecay, is_known_ahead
 
 # A share of the remaining weights. A gradual schedule is not meant to prune more than this in the
 # last step of training.
@@ -54,9 +54,10 @@ def warn_before_training(model, optimizers, run):
     """
     weights = [weight for optimizer in optimizers for weight in optimizer.pruned_weights]
     _warn_of_untrained(model, weights)
+    _warn_of_added(model)
     is_end_told = False
     for schedule in {id(s): s for o in optimizers for s in o.schedules}.values():
-        if isinstance(schedule, SteppedSchedule) and run is not None:
+        if is_known_ahead(schedule) and run is not None:
             followers = [weight for weight in weights if weight.spec.schedule is schedule]
             is_end_told |= _warn_of_misfit(schedule, followers, run)
     return is_end_told
@@ -64,7 +65,7 @@ def warn_before_training(model, optimizers, run):
 
 def warn_of_state(optimizer):
     """Warns if weights and masks of a built `PruningOptimizer` do not match."""
-    _warn_of_revival(optimizer.pruned_weights)
+    _warn_of_revival(optimizer.pruned_weights, int(to_numpy(optimizer.iterations)))
     _warn_of_replaced_weights(optimizer.pruned_weights)
     _warn_of_late_start(optimizer)
 
@@ -88,27 +89,57 @@ def _warn_of_untrained(model, weights):
         )
 
 
-def _warn_of_revival(weights):
-    """Warns if a target below the current sparsity would revive pruned weights."""
+def _warn_of_added(model):
+    """Warns of weights that came into a model after it was marked as a whole."""
+    found = candidates(model)
+    roots = [get_annotation(each.variable) for each in found]
+    if not any(root is not None and root.root is model for root in roots):
+        return
+    added = [
+        each.variable.path
+        for each, root in zip(found, roots, strict=True)
+        if root is None and each.reason is None and each.variable.trainable
+    ]
+    if added:
+        warnings.warn(
+            f"{len(added)} weights were added after the model was marked for pruning, and stay "
+            f"dense: {_some(added, ', ')}. Mark the model once all layers are in it, then compile.",
+            stacklevel=5,
+        )
+
+
+def _warn_of_revival(weights, step):
+    """Warns if the schedule asks for less than the current sparsity: it would revive weights."""
     revived = []
     counts = count_zeros([weight.variable for weight in weights])
     masked = count_zeros([weight.mask for weight in weights])
     for weight, zeros, masked_zeros in zip(weights, counts, masked, strict=True):
-        asked = [weight.spec.first_zeros, weight.spec.target_zeros]
-        asked = min((zeros for zeros in asked if zeros is not None), default=None)
-        size = math.prod(weight.variable.shape)
-        if asked is None or masked_zeros:
+        keeps_zeros = getattr(weight.spec.schedule, "starts_from_zeros", False)
+        if masked_zeros and not keeps_zeros:
             continue
+        asked = masked_zeros if keeps_zeros else _least_zeros(weight.spec, step)
+        size = math.prod(weight.variable.shape)
         if asked < zeros < size and zeros > _FEW_ZEROS * size:
             revived.append(f"{weight.variable.path}: {zeros / size:.2%} > {asked / size:.2%}")
     if revived:
         warnings.warn(
-            f"{len(revived)} weights are sparser already than the schedule asks for at its "
-            f"beginning or end, so zeros may become non-zero again ({_some(revived)}). Begin at "
-            "the sparsity that is there: `initial_sparsity` (or `target_sparsity`) of at least "
-            "that value.",
+            f"{len(revived)} weights are sparser already than the schedule asks for from here on, "
+            f"so zeros may become nonzero again ({_some(revived)}). Begin at once (`begin_step`), "
+            "at the sparsity that is there: `initial_sparsity` (or `target_sparsity`) of at least "
+            "that value. Or mark the model with `keras_trim.KeepZeros()` and compile it again.",
             stacklevel=5,
         )
+
+
+def _least_zeros(spec, step):
+    """The fewest zeros that a schedule asks for in what it still has to do after `step` steps."""
+    schedule, zeros = spec.schedule, spec.target_zeros
+    if not is_known_ahead(schedule):
+        _, sparsity = schedule(ops.convert_to_tensor(step, "int32"))
+        first = spec.pattern.count_zeros(int(spec.count_pruned(sparsity)))
+    else:
+        first = 0 if step < schedule.begin_step else spec.first_zeros
+    return first if zeros is None else min(first, zeros)
 
 
 def _warn_of_replaced_weights(weights):
@@ -135,7 +166,7 @@ def _warn_of_late_start(optimizer):
     step = int(to_numpy(optimizer.iterations))
     done = to_numpy(optimizer.pruned_steps)
     for schedule in optimizer.schedules:
-        if not isinstance(schedule, SteppedSchedule) or step == 0:
+        if not is_known_ahead(schedule) or step == 0:
             continue
         followers = [w for w in optimizer.pruned_weights if w.spec.schedule is schedule]
         latest = schedule.latest_update(step)

@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops
 
 from keras_trim.arguments import described
+from keras_trim.identity import names
 from keras_trim.schedules import validate_sparsity
 from keras_trim.tables import PrintedTable, Shown
 
@@ -147,11 +148,11 @@ def _by_expression(expressions, variables):
 
 def _by_path(sparsities, variables):
     # With and without the model's name, which Keras numbers.
-    names = [(v.path, v.path.partition("/")[2]) for v in variables]
-    unknown = set(sparsities) - {name for both in names for name in both}
+    named = [(name, name.partition("/")[2]) for name in names(variables)]
+    unknown = set(sparsities) - {name for both in named for name in both}
     if unknown:
         raise ValueError(
             "The `distribution` is of another model: it has sparsities for weights that are not "
             f"here. Received: {', '.join(sorted(unknown)[:4])}"
         )
-    return [sparsities.get(path, sparsities.get(short)) for path, short in names]
+    return [sparsities.get(path, sparsities.get(short)) for path, short in named]

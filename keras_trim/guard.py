@@ -4,7 +4,7 @@ In Keras, a layer cannot control which optimizer trains it. So the first mark in
 check to two methods of Keras: `Model.make_train_function`, with which `fit` and `train_on_batch`
 start, and `Optimizer.apply`, which every other loop with a Keras optimizer calls. Both raise before
 any weight moves. `Model.save` and `keras.saving.save_model` warn of files that would not load, or
-would not be pruned further. The first `fit` of a pruned model without marks warns that zeros go.
+would not be pruned further. The first `fit` of pruned weights without marks warns that zeros go.
 """
 
 import contextlib
@@ -12,7 +12,6 @@ import functools
 import math
 import threading
 import warnings
-import weakref
 
 import keras
 
@@ -27,38 +26,38 @@ _MESSAGE = (
     "that optimizer's `apply`. `keras_trim.strip_pruning(model)` takes the marks off. "
     "Received: optimizer={}"
 )
-# Below this fraction, zeros in the weights that would train are no sparsity anyone relies on.
-_FEW_ZEROS = 0.1
+# A few zeros may be chance. A pruned weight has more than this share.
+_FEW_ZEROS = 0.01
+_PRUNED = "_keras_trim_pruned"  # an attribute of variables, like the marks
 _state = threading.local()
-_pruned = weakref.WeakSet()  # models whose zeros ordinary training would lose
 
 
-def warn_when_trained(model):
-    """Warns, once, if `fit` is about to make the zeros of a pruned model nonzero.
+def warn_when_trained(variables):
+    """Makes `fit` warn, once, if it would make the zeros of these weights nonzero.
 
     Args:
-        model: A `keras.Model` that carries no marks any more, or a layer, for which there is no
-            such warning.
+        variables: List of Keras variables that were pruned and carry no marks any more.
     """
-    if isinstance(model, keras.Model):
-        install()
-        _pruned.add(model)
+    install()
+    for variable in variables:
+        setattr(variable, _PRUNED, True)
 
 
-def _warn_before_training(model):
-    pruned = [layer for layer in model._flatten_layers() if layer in _pruned]
-    for part in pruned:
-        _pruned.discard(part)
-        weights = [v for v in part.trainable_variables if len(v.shape) > 1 and get_spec(v) is None]
-        zeros, size = sum(count_zeros(weights)), sum(math.prod(v.shape) for v in weights)
-        if zeros > _FEW_ZEROS * size:
-            warnings.warn(
-                f"{part.name} was pruned, and training on makes its zeros nonzero: before you call "
-                "`fit`, call `keras_trim.prune_low_magnitude(model, keras_trim.KeepZeros())` to "
-                f"train with the same zeros. Received: {zeros:,} zeros in {size:,} weights that "
-                "would be trained densely",
-                stacklevel=5,
-            )
+def _warn_of_lost_zeros(model):
+    pruned = [variable for variable in model.trainable_variables if hasattr(variable, _PRUNED)]
+    for variable in pruned:
+        delattr(variable, _PRUNED)
+    unmarked = [variable for variable in pruned if get_spec(variable) is None]
+    counts = zip(unmarked, count_zeros(unmarked), strict=True)
+    lost = [v.path for v, zeros in counts if zeros > _FEW_ZEROS * math.prod(v.shape)]
+    if lost:
+        warnings.warn(
+            f"{len(lost)} weights were pruned, and training makes their zeros nonzero: "
+            f"{', '.join(lost[:4])}{' ...' if lost[4:] else ''}. To train with the same zeros, "
+            "call `keras_trim.prune_low_magnitude(model, keras_trim.KeepZeros())` and compile "
+            "again before `fit`.",
+            stacklevel=5,
+        )
 
 
 @contextlib.contextmanager
@@ -73,23 +72,34 @@ def pruning():
 
 
 def _check_optimizer(model):
-    """Raises `ValueError` unless the model's optimizer prunes exactly the marked weights."""
-    marked = {id(v): v for v in marked_variables(model) if v.trainable}
-    optimizer = find_pruning_optimizer(getattr(model, "optimizer", None))
-    if optimizer is None:
+    """Raises `ValueError` unless the model's optimizers prune exactly the marked weights."""
+    marked = [variable for variable in marked_variables(model) if variable.trainable]
+    # A custom `train_step` may use optimizers that cannot be seen. Then only `apply` can tell.
+    is_default = type(model).train_step is keras.Model.train_step
+    if is_default:
+        optimizers = [find_pruning_optimizer(getattr(model, "optimizer", None))]
+    else:
+        optimizers = find_pruning_optimizers(model)
+    if optimizers == [None]:
         if marked:
             name = type(getattr(model, "optimizer", None)).__name__
             raise ValueError(_MESSAGE.format(name))
         return
-    if not optimizer.built:
-        return
-    pruned = {id(weight.variable): weight for weight in optimizer.pruned_weights}
-    changed = [v.path for i, v in marked.items() if i not in pruned]
-    changed += [
-        weight.variable.path
-        for weight in optimizer.pruned_weights
-        if get_spec(weight.variable) is not weight.spec
-    ]
+    if optimizers and all(optimizer.built for optimizer in optimizers):
+        weights = [weight for optimizer in optimizers for weight in optimizer.pruned_weights]
+        _check_marks(marked, weights)
+
+
+def _check_marks(marked, weights):
+    """Raises `ValueError` if weights were marked otherwise since optimizers were built.
+
+    Args:
+        marked: List of the marked variables that are trained.
+        weights: List of `PrunedWeight`.
+    """
+    pruned = {id(weight.variable) for weight in weights}
+    changed = [v.path for v in marked if id(v) not in pruned]
+    changed += [w.variable.path for w in weights if get_spec(w.variable) is not w.spec]
     if changed:
         raise ValueError(
             "What is marked for pruning has changed since the model's optimizer was built, which "
@@ -130,10 +140,8 @@ def install():
 
     @functools.wraps(make_train_function)
     def guarded_make_train_function(model, *args, **kwargs):
-        # A custom `train_step` may use other optimizers. Then only `apply` can tell.
-        if type(model).train_step is keras.Model.train_step:
-            _check_optimizer(model)
-        _warn_before_training(model)
+        _check_optimizer(model)
+        _warn_of_lost_zeros(model)
         if model.train_function is None:
             for optimizer in find_pruning_optimizers(model):
                 optimizer.update_due_masks()

@@ -47,6 +47,21 @@ def identify(variables):
     return [(variable.path, tuple(variable.shape)) for variable in variables]
 
 
+def names(variables, prefix=""):
+    """List of names, one per variable: its path without `prefix`, numbered if others share it.
+
+    Args:
+        variables: List of Keras variables.
+        prefix: String, such as a model's name, which Keras may number.
+    """
+    counts, found = collections.Counter(), []
+    for variable in variables:
+        path = variable.path.removeprefix(prefix)
+        counts[path] += 1
+        found.append(path if counts[path] == 1 else f"{path}#{counts[path]}")
+    return found
+
+
 def describe(identities, limit=4):
     """Lists a few variables, for an error message."""
     shown = ", ".join(f"{path} {tuple(shape)}" for path, shape in identities[:limit])

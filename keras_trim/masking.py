@@ -46,6 +46,13 @@ class Masking:
         else:
             self._prune_in_graph(before, step)
 
+    def start_from_zeros(self):
+        """Makes the masks of `KeepZeros` from the weights, which may have been loaded since."""
+        for group in self.groups:
+            if getattr(group.schedule, "starts_from_zeros", False):
+                for weight in group.weights:
+                    backend.update(weight.mask, _nonzero, weight.variable, self.strategy)
+
     def update_due_masks(self, step, before=None):
         """Runs the mask updates that are due at `step`, an integer, and not done yet.
 
@@ -164,6 +171,11 @@ class Masking:
     def _masked_variables(self, weight):
         average = self.averages.get(weight.index)
         return [weight.variable] if average is None else [weight.variable, average]
+
+
+def _nonzero(mask, values):
+    del mask
+    return ops.not_equal(values, 0)
 
 
 def _mask(pattern, count, due, mask, values):

@@ -184,8 +184,11 @@ class PruningOptimizer(keras.optimizers.Optimizer):
                 )
             self.build(trainable_variables)
         before = backend.read_step(self.iterations)
-        if isinstance(before, int) and before > 0 and backend.CATCHES_UP_EARLY:
-            self._masking().update_due_masks(before)  # updates of skipped steps
+        if isinstance(before, int) and backend.CATCHES_UP_EARLY:
+            if before == 0:
+                self._masking().start_from_zeros()
+            else:
+                self._masking().update_due_masks(before)  # updates of skipped steps
         with guard.pruning():
             self.inner_optimizer.apply(grads, trainable_variables)
         backend.end_step(lambda: self._prune(before), backend.strategy_of(self))
@@ -204,10 +207,12 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         """
         if not self.built or not self.pruned_weights:
             return
+        step, masking = backend.read_step(self.iterations), self._masking()
+        if step == 0:
+            with backend.strategy_scope(self):
+                backend.outside_graph(masking.start_from_zeros)()
         warn_of_state(self)
-        step = backend.read_step(self.iterations)
         if step > 0:
-            masking = self._masking()
             with backend.strategy_scope(self):
                 backend.outside_graph(masking.update_due_masks)(step)
                 backend.outside_graph(masking.mask_weights)()
@@ -292,6 +297,9 @@ class PruningOptimizer(keras.optimizers.Optimizer):
     def _model_variables_moving_average(self):
         # `SwapEMAWeights` looks for this attribute one level below a `LossScaleOptimizer`.
         return self.inner_optimizer._model_variables_moving_average
+
+    def exclude_from_weight_decay(self, var_list: Any = None, var_names: Any = None) -> None:
+        self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
 
     def scale_loss(self, loss: Any) -> Any:
         return self.inner_optimizer.scale_loss(loss)

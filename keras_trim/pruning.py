@@ -8,7 +8,16 @@ from typing import Any
 import keras
 
 from keras_trim import guard, torch_optimizers
-from keras_trim.annotations import Request, decide, get_annotation, get_spec, is_built, mark, unmark
+from keras_trim.annotations import (
+    Request,
+    decide,
+    get_annotation,
+    get_spec,
+    is_built,
+    mark,
+    marked_variables,
+    unmark,
+)
 from keras_trim.arguments import check_model, described, takes_named
 from keras_trim.attachment import detach
 from keras_trim.finding import find_pruning_optimizers
@@ -183,8 +192,8 @@ def _warn_of_frozen(pruned):
 def strip_pruning(model: Any) -> Any:
     """Removes pruning: leaves a plain Keras model with a plain optimizer and its sparse weights.
 
-    Zeros are then ordinary weights: further training makes them nonzero again, and `fit` warns of
-    that. `prune_low_magnitude(model, KeepZeros())` trains with the same zeros.
+    Zeros are then ordinary weights: further training makes them nonzero again, of which `fit` warns
+    in this process. `prune_low_magnitude(model, KeepZeros())` trains with the same zeros.
 
     Args:
         model: The `keras.Model` that was marked by `prune_low_magnitude`; or a layer, if no model
@@ -198,9 +207,10 @@ def strip_pruning(model: Any) -> Any:
     """
     check_model(model, takes_layers=True, must_be_built=False)
     warn_of_missed_targets(model, "Pruning was stripped")
+    pruned = marked_variables(model)
     detach(model)
     unmark(model)
-    guard.warn_when_trained(model)
+    guard.warn_when_trained(pruned)
     return model
 
 

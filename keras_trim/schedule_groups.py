@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_trim.counting import count_zeros
-from keras_trim.schedules import SteppedSchedule, validate_sparsity
+from keras_trim.schedules import is_known_ahead, validate_sparsity
 from keras_trim.specs import PruningSpec
 
 # With more entries than this, the table of counts takes too much memory in the compiled step.
@@ -49,7 +49,7 @@ class ScheduleGroup:
     def __init__(self, schedule, weights):
         self.schedule = schedule
         self.weights = weights
-        self.is_stepped = isinstance(schedule, SteppedSchedule)
+        self.is_stepped = is_known_ahead(schedule)
         self._counts_at = {}
         self._lock = threading.Lock()
         self._watched = None  # the last step evaluated, for schedules that are not known ahead

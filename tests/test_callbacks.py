@@ -152,6 +152,20 @@ class At(keras_trim.PruningSchedule):
         return {"step": self.step, "sparsity": self.sparsity}
 
 
+@keras.saving.register_keras_serializable(package="tests.callbacks")
+class Ramp(keras_trim.PruningSchedule):
+    """From 0 to 50 % in eight steps."""
+
+    final_sparsity = 0.5
+
+    def __call__(self, step):
+        progress = keras.ops.minimum(keras.ops.cast(step, "float32") / 8, 1.0)
+        return keras.ops.equal(step % 2, 0), 0.5 * progress
+
+    def get_config(self):
+        return {}
+
+
 def test_a_users_schedule_shows_what_is_zero(data):
     _, history = train(At(3, 0.5), data)
     assert history.history["sparsity"] == [0.5, 0.5]
@@ -280,6 +294,46 @@ def test_a_target_that_would_revive_weights(schedule, mlp, data):
     keras_trim.prune(mlp, 0.5)
     with pytest.warns(UserWarning, match="2 weights are sparser already.*50.00% > "):
         train(schedule, data, model=mlp)
+
+
+@pytest.mark.parametrize(
+    "schedule", [ConstantSparsity(0.5, 6, frequency=1), PolynomialDecay(0.5, 0.5, 4, 8), Ramp()]
+)
+@pytest.mark.parametrize("is_wrapped", [False, True])
+def test_a_schedule_that_starts_anew_would_revive_weights(schedule, is_wrapped, data):
+    model = keras_trim.prune_low_magnitude(make_mlp(), ConstantSparsity(0.5, 0))
+    model.compile("sgd", "mse")
+    fit(model, data)
+    keras_trim.prune_low_magnitude(keras_trim.strip_pruning(model), schedule)
+    model.compile(keras_trim.PruningOptimizer("sgd") if is_wrapped else "sgd", "mse")
+    with pytest.warns(UserWarning, match="2 weights are sparser already.*50.00% > 0.00%"):
+        fit(model, data, epochs=2)
+
+
+def test_layers_that_are_added_after_the_model_is_marked(mlp, data):
+    keras_trim.prune_low_magnitude(mlp, ConstantSparsity(0.5, 0))
+    mlp.add(keras.layers.Dense(1, name="late"))
+    mlp.compile("sgd", "mse")
+    with pytest.warns(UserWarning, match="1 weights were added after .*late/kernel"):
+        fit(mlp, data)
+
+
+def test_several_steps_in_a_batch(data):
+    """What is logged is what is there, not what a step per batch would have come to."""
+
+    class Twice(keras.Sequential):
+        def train_step(self, *args):
+            super().train_step(*args)
+            return super().train_step(*args)
+
+    if keras.backend.backend() == "jax":
+        pytest.skip("on JAX, `train_step` returns its state: it cannot run twice like this")
+    model = Twice(make_mlp().layers)
+    keras_trim.prune_low_magnitude(model, PolynomialDecay(0.0, 0.5, 0, 16, frequency=1))
+    model.compile("sgd", "mse")
+    expected = [0.5 - 0.5 * (1 - step / 16) ** 3 for step in range(2, 17, 2)]
+    np.testing.assert_allclose(shown_sparsity(model, data), expected, atol=0.01)
+    assert int(model.optimizer.iterations) == 16
 
 
 def test_weights_that_begin_at_zero_are_no_revival(data):

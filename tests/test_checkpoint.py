@@ -248,7 +248,8 @@ def test_callbacks_of_keras_go_on(tmp_path):
     history = model.history.history
     assert len(history["loss"]) == 4  # it has stopped early
     # Run again, it neither trains nor forgets.
-    again, history_again = run(tmp_path, make_data, [], **arguments)
+    with pytest.warns(UserWarning, match="trained nothing: the run in this folder is finished"):
+        again, history_again = run(tmp_path, make_data, [], **arguments)
     assert_same(again, model)
     assert history_again == history
 

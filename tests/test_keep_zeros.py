@@ -58,3 +58,39 @@ def test_patterns_are_not_asked_for(mlp):
         keras_trim.prune_low_magnitude(mlp, KeepZeros(), sparsity_m_by_n=(2, 4))
     with pytest.raises(ValueError, match="`KeepZeros` keeps whatever zeros.*Received: "):
         keras_trim.prune_low_magnitude(mlp, KeepZeros(), block_size=(2, 2))
+
+
+def test_weights_that_are_loaded_after_the_model_is_compiled(tmp_path, data):
+    sparse_mlp().save_weights(tmp_path / "sparse.weights.h5")
+    model = make_mlp()
+    keras_trim.prune_low_magnitude(model, KeepZeros())
+    model.compile("adam", "mse")
+    with pytest.warns(UserWarning, match="masks and momenta begin anew|optimizer"):
+        model.load_weights(tmp_path / "sparse.weights.h5")
+    before = zeros_of(model)
+    assert before[0].sum() == 90
+    fit(model, data)
+    for now, then in zip(zeros_of(model), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_weights_that_are_set_after_the_optimizer_is_built(data):
+    sparse, model = sparse_mlp(), make_mlp()
+    keras_trim.prune_low_magnitude(model, KeepZeros())
+    optimizer = keras_trim.PruningOptimizer("adam")
+    optimizer.build(model.trainable_variables)
+    model.compile(optimizer, "mse")
+    model.set_weights(sparse.get_weights())
+    fit(model, data)
+    for now, then in zip(zeros_of(model), zeros_of(sparse), strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_zeros_that_came_in_the_middle_of_training(data):
+    model = sparse_mlp()
+    keras_trim.prune_low_magnitude(model, KeepZeros())
+    model.compile("adam", "mse")
+    fit(model, data)
+    model.layers[0].kernel.assign(values(model.layers[0].kernel) * (np.arange(16) > 7))
+    with pytest.warns(UserWarning, match="1 weights are sparser already .* compile it again"):
+        fit(model, data)

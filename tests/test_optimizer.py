@@ -476,3 +476,15 @@ def test_set_weights(data):
     fresh.set_weights(state)
     for variable, value in zip(fresh.variables, state, strict=True):
         np.testing.assert_array_equal(values(variable), value)
+
+
+def test_weights_that_are_excluded_from_weight_decay(mlp):
+    optimizer = PruningOptimizer(keras.optimizers.SGD(0.1, weight_decay=0.5))
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    keras_trim.prune_low_magnitude(mlp, keras_trim.ConstantSparsity(0.5, 0))
+    mlp.layers[0].bias.assign(np.ones(16))
+    kernel = np.abs(values(mlp.layers[0].kernel)).sum()
+    variables = mlp.trainable_variables
+    optimizer.apply([ops.zeros(v.shape) for v in variables], variables)
+    assert (values(mlp.layers[0].bias) == 1).all()
+    assert np.abs(values(mlp.layers[0].kernel)).sum() < kernel

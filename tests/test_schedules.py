@@ -1,9 +1,10 @@
 import keras
 import numpy as np
 import pytest
+from conftest import fit, make_mlp
 from keras import ops
 
-from keras_trim import ConstantSparsity, PolynomialDecay, PruningSchedule
+from keras_trim import ConstantSparsity, PolynomialDecay, PruningSchedule, prune_low_magnitude
 
 
 def fires(schedule, last):
@@ -111,3 +112,27 @@ def test_a_config_in_the_form_that_tfmot_writes():
 def test_a_schedule_must_be_implemented():
     with pytest.raises(TypeError, match="abstract"):
         PruningSchedule()
+
+
+class Own(PolynomialDecay):
+    def __call__(self, step):
+        return ops.equal(step % 2, 0), ops.convert_to_tensor(0.25, "float32")
+
+
+class Paused(ConstantSparsity):
+    def _should_prune_in_step(self, step, begin_step, end_step, frequency):
+        should_prune = super()._should_prune_in_step(step, begin_step, end_step, frequency)
+        return ops.logical_and(should_prune, step < 0)
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_what_a_subclass_decides_itself_counts(run_eagerly, data):
+    model = prune_low_magnitude(make_mlp(), Own(0.0, 0.8, 0, 8, frequency=1))
+    model.compile("sgd", "mse", run_eagerly=run_eagerly)
+    with pytest.warns(UserWarning, match="25.00%|target"):  # its `final_sparsity` is 0.8
+        history = fit(model, data, epochs=2)
+    assert history.history["sparsity"] == pytest.approx([0.25, 0.25])
+    model = prune_low_magnitude(make_mlp(), Paused(0.5, 0, frequency=1))
+    model.compile("sgd", "mse", run_eagerly=run_eagerly)
+    with pytest.warns(UserWarning, match="target|not pruned anything"):
+        assert fit(model, data).history["sparsity"] == [0, 0]

@@ -15,6 +15,9 @@ from keras_trim.storage.errors import FormatError
 from keras_trim.storage.streams import import_zstandard
 
 
+_trained_here = set()  # folders of the runs that this process has trained
+
+
 class Checkpoint(keras.callbacks.Callback):
     """Writes checkpoints during `fit`. To resume training, start the same program again.
 
@@ -135,9 +138,22 @@ class Checkpoint(keras.callbacks.Callback):
         model._initial_epoch = None
         if self._resumed is not None:  # nothing was left to train
             self._resumed = None
+            self._warn_of_finished_run()
             return
+        _trained_here.add(self.directory)
         self._epoch += 1
         self._save(0, is_end=True, is_stopped=is_stopped)
+
+    def _warn_of_finished_run(self):
+        # A script that is run again finds its run finished, and goes on with its result.
+        if self.directory in _trained_here:
+            warnings.warn(
+                "`fit` trained nothing: the run in this folder is finished, and its weights are in "
+                "the model now. Give each run (each fold, each call of `fit`) a folder of its own, "
+                f"or raise `epochs`. Received: directory={self.directory!r}, finished at epoch "
+                f"{self.params['epochs']}",
+                stacklevel=3,
+            )
 
     def _before_batch(self, step):
         """Runs between two batches: the last one is complete, the next one has not begun."""

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_trim.checkpoints import processes
+from keras_trim.identity import names
 from keras_trim.storage.dtypes import dtype_name
 from keras_trim.storage.errors import FormatError
 
@@ -19,16 +20,10 @@ def named_variables(model):
     groups["optimizer"] = [v for optimizer in _optimizers(model) for v in optimizer.variables]
     named, seen = {}, set()
     for group, variables in groups.items():
-        for variable in variables:
-            if id(variable) in seen:
-                continue
-            seen.add(id(variable))
-            name = f"{group}/{variable.path}"
-            count = 2
-            while name in named:
-                name = f"{group}/{variable.path}#{count}"
-                count += 1
-            named[name] = variable
+        own = {id(variable): variable for variable in variables if id(variable) not in seen}
+        seen |= own.keys()
+        for name, variable in zip(names(own.values()), own.values(), strict=True):
+            named[f"{group}/{name}"] = variable
     return named
 
 

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from keras_trim.identity import names
 from keras_trim.inference.engine import Engine
 
 if TYPE_CHECKING:
@@ -55,12 +56,14 @@ def weight_times(
         with _restored([job.variable for job in jobs]):
             run(model, jobs, "magnitude", [], False).assign()
             seconds = _seconds_of_layers(model, x)
+        variables = [job.variable for job in jobs]
+        named = list(zip(names(variables, f"{model.name}/"), variables, strict=True))
         for layer, own in seconds:
             weights = {id(variable) for variable in layer.weights}
             sizes = {
-                job.variable.path.removeprefix(f"{model.name}/"): math.prod(job.variable.shape)
-                for job in jobs
-                if id(job.variable) in weights
+                name: math.prod(variable.shape)
+                for name, variable in named
+                if id(variable) in weights
             }
             for path, size in sizes.items():
                 share = size / sum(sizes.values())

@@ -96,7 +96,7 @@ def prune(
     with progress("pruning", verbose=verbose if data else False) as work:
         calibration = run(model, jobs, method, data, update_statistics, work)
     calibration.assign()
-    warn_when_trained(model)
+    warn_when_trained([job.variable for job in jobs])
     return model
 
 

@@ -15,6 +15,7 @@ from keras.src import backend
 
 from keras_trim.arguments import check_model, takes_named
 from keras_trim.atomic import replace_path
+from keras_trim.identity import names
 from keras_trim.one_shot.calibration import Calibration
 from keras_trim.one_shot.masks import to_bool
 from keras_trim.one_shot.prune import check_method, make_jobs, read_examples
@@ -165,8 +166,9 @@ def sensitivity(
     rows, calibration = [], Calibration(model, data, method)
     prefix = f"{model.name}/"  # removed, because Keras numbers models: `model_1`, `model_2`
     with progress("measuring weights", len(next(iter(jobs.values()))), verbose) as work:
-        for own in zip(*jobs.values(), strict=True):
-            found = _rows_of_weight(calibration, own, known, score, prefix)
+        own_names = names([job.variable for job in next(iter(jobs.values()))], prefix)
+        for weight, own in zip(own_names, zip(*jobs.values(), strict=True), strict=True):
+            found = _rows_of_weight(weight, calibration, own, known, score)
             rows += found
             result = Sensitivity(rows, name, score.dense, settings)
             if path is not None and any((r.path, r.sparsity) not in known for r in found):
@@ -200,11 +202,11 @@ def _read(path, metric, settings):
     return {(row.path, row.sparsity): row for row in read.rows}
 
 
-def _rows_of_weight(calibration, jobs, known, score, prefix):
-    """The rows of one weight; measures its inputs once for all sparsities."""
+def _rows_of_weight(name, calibration, jobs, known, score):
+    """The rows of one weight, called `name`; measures its inputs once for all sparsities."""
     rows, moments = [], None
     for job in jobs:
-        key = job.variable.path.removeprefix(prefix), job.sparsity
+        key = name, job.sparsity
         if key in known:
             rows.append(known[key])
             continue
@@ -215,7 +217,7 @@ def _rows_of_weight(calibration, jobs, known, score, prefix):
             moments = moments or calibration.moments(job)
             calibration.prune(job, moments)
         change = score(calibration.values.values()) - score.dense
-        rows.append(SensitivityRow(*key[:1], tuple(job.variable.shape), job.sparsity, change))
+        rows.append(SensitivityRow(name, tuple(job.variable.shape), job.sparsity, change))
     calibration.values.clear()
     return rows
 

@@ -1,6 +1,11 @@
 """Pruning schedules: for each training step, whether to prune now and how sparse."""
 
-from keras_trim.schedules.base import PruningSchedule, SteppedSchedule, validate_sparsity
+from keras_trim.schedules.base import (
+    PruningSchedule,
+    SteppedSchedule,
+    is_known_ahead,
+    validate_sparsity,
+)
 from keras_trim.schedules.constant import ConstantSparsity
 from keras_trim.schedules.keep_zeros import KeepZeros
 from keras_trim.schedules.polynomial import PolynomialDecay
@@ -11,5 +16,6 @@ __all__ = [
     "PolynomialDecay",
     "PruningSchedule",
     "SteppedSchedule",
+    "is_known_ahead",
     "validate_sparsity",
 ]

@@ -161,6 +161,16 @@ def validate_sparsity(sparsity: object, name: str) -> None:
         )
 
 
+def is_known_ahead(schedule: PruningSchedule) -> bool:
+    """Whether a schedule is a `SteppedSchedule` whose steps no subclass decides by itself."""
+    kind = type(schedule)
+    return (
+        isinstance(schedule, SteppedSchedule)
+        and kind.__call__ is SteppedSchedule.__call__
+        and kind._should_prune_in_step is PruningSchedule._should_prune_in_step
+    )
+
+
 class SteppedSchedule(PruningSchedule):
     """A schedule that fires at `begin_step`, every `frequency` steps after it, and at `end_step`.
 

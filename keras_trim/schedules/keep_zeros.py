@@ -12,7 +12,7 @@ from keras_trim.schedules.base import PruningSchedule
 
 @keras.saving.register_keras_serializable(package="keras_trim")
 class KeepZeros(PruningSchedule):
-    """Keeps the zeros that a model has when its optimizer is built, and adds none.
+    """Keeps the zeros that a model has when training begins, and adds none.
 
     Use it to continue training a model that was pruned by `keras_trim.prune` or otherwise, whatever
     the sparsity of each weight. Every zero stays zero.

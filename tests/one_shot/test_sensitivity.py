@@ -193,6 +193,23 @@ def test_prune_takes_a_budget(data):
     assert abs(zeros - 0.6 * 144) <= 1
 
 
+def test_weights_of_the_same_path_are_told_apart(rng):
+    def tower(scale):
+        x = keras.Input((8,))
+        dense = keras.layers.Dense(8, name="fc")
+        model = keras.Model(x, dense(x))
+        dense.kernel.assign(scale * rng.standard_normal((8, 8)))
+        return model
+
+    x = keras.Input((8,))
+    model = keras.Model(x, tower(100.0)(x) + tower(0.01)(x))
+    result = measure(model, rng.standard_normal((64, 8), "float32"), sparsities=(0.25, 0.5, 0.75))
+    assert [len(rows) for rows in result.by_weight().values()] == [3, 3]
+    keras_trim.prune(model, distribution=keras_trim.budget(result, zeros=0.375))
+    zeros = [np.count_nonzero(values(v) == 0) for v in model.variables if len(v.shape) > 1]
+    assert zeros == [0, 48]
+
+
 @pytest.mark.parametrize(
     ("times", "message"),
     [
