@@ -14,7 +14,6 @@ from keras_trim.checkpoints.data_position import DataPosition, find_fit
 from keras_trim.storage.errors import FormatError
 from keras_trim.storage.streams import import_zstandard
 
-
 _trained_here = set()  # folders of the runs that this process has trained
 
 
