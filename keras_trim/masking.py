@@ -11,6 +11,18 @@ from keras_trim.hosts import to_numpy
 from keras_trim.schedule_groups import NEVER
 
 
+def mask_initializer(variable, spec):
+    """Returns what the mask of a weight starts from: ones, or its zeros if the schedule says so."""
+    if getattr(spec.schedule, "starts_from_zeros", False):
+        return functools.partial(_nonzero, variable)
+    return backend.mask_initializer(getattr(variable, "_layout", None))
+
+
+def _nonzero(variable, shape, dtype):
+    """Returns `True` where a variable is not zero."""
+    return ops.not_equal(variable, 0)
+
+
 @dataclasses.dataclass(frozen=True)
 class Masking:
     """Updates masks and applies them to the weights that are not frozen.

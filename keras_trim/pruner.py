@@ -11,7 +11,7 @@ from keras_trim import backend, guard, torch_optimizers
 from keras_trim.annotations import get_spec, resolve_pending
 from keras_trim.arguments import check_model
 from keras_trim.hosts import to_numpy
-from keras_trim.masking import Masking
+from keras_trim.masking import Masking, mask_initializer
 from keras_trim.schedule_groups import NEVER, PrunedWeight, group_by_schedule
 
 
@@ -62,7 +62,8 @@ class Pruner:
             0, dtype="int32", trainable=False, name="step", aggregation="only_first_replica"
         )
         self.pruned_weights: list[PrunedWeight] = [
-            PrunedWeight(i, slot, v, spec, _mask(v)) for slot, (i, v, spec) in enumerate(specs)
+            PrunedWeight(i, slot, v, spec, _mask(v, spec))
+            for slot, (i, v, spec) in enumerate(specs)
         ]
         self._pruned_steps = keras.Variable(
             np.full(len(specs), NEVER, "int32"),
@@ -163,11 +164,11 @@ class Pruner:
         return {"step": self._step, "pruned_steps": self._pruned_steps, **masks}
 
 
-def _mask(variable):
-    """Creates a variable of ones with the layout of the weight."""
+def _mask(variable, spec):
+    """Creates the mask of a weight, with its layout."""
     return keras.Variable(
-        # NumPy makes the ones, because JAX would compile a program per shape.
-        np.ones(tuple(variable.shape), bool),
+        mask_initializer(variable, spec),
+        shape=tuple(variable.shape),
         dtype="bool",
         trainable=False,
         layout=getattr(variable, "_layout", None),

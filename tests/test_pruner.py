@@ -77,6 +77,19 @@ def test_resumed_equals_uninterrupted(model):
         other.load_state_dict({"step": 0})
 
 
+def test_keeps_zeros():
+    model = make_mlp()
+    keras_trim.prune(model, distribution={"hidden": 0.7, "out": 0.25})
+    before = [values(layer.kernel) != 0 for layer in model.layers]
+    keras_trim.prune_low_magnitude(model, keras_trim.KeepZeros())
+    pruner = keras_trim.Pruner(model)
+    for step in range(2):
+        move(model, step)
+        pruner.apply()
+    for layer, kept in zip(model.layers, before, strict=True):
+        np.testing.assert_array_equal(values(layer.kernel) != 0, kept)
+
+
 def test_wrong_models(model):
     with pytest.raises(ValueError, match="no weights yet"):
         keras_trim.Pruner(keras.layers.Dense(2))
