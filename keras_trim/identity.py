@@ -8,6 +8,7 @@ match in order, if both sides have equally many of them.
 """
 
 import collections
+import itertools
 import re
 
 _AUTOMATIC_NUMBER = re.compile(r"_\d+$")
@@ -40,6 +41,12 @@ def match(saved, present):
 def family(path, shape):
     """A key shared by variables that may only differ in numbers chosen by Keras."""
     return tuple(_AUTOMATIC_NUMBER.sub("", name) for name in path.split("/")[-2:]), tuple(shape)
+
+
+def numbered(name, taken):
+    """Returns `name`, or `name#2`, `name#3`, ...: the first that is not in `taken`."""
+    others = (f"{name}#{i}" for i in itertools.count(2))
+    return next(each for each in itertools.chain([name], others) if each not in taken)
 
 
 def identify(variables):

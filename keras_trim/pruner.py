@@ -11,6 +11,7 @@ from keras_trim import backend, guard, torch_optimizers
 from keras_trim.annotations import get_spec, resolve_pending
 from keras_trim.arguments import check_model
 from keras_trim.hosts import to_numpy
+from keras_trim.identity import numbered
 from keras_trim.masking import Masking, mask_initializer
 from keras_trim.schedule_groups import NEVER, PrunedWeight, group_by_schedule
 
@@ -160,8 +161,13 @@ class Pruner:
         return f"<Pruner of {len(self.pruned_weights)} weights, at step {step}>"
 
     def _named_variables(self):
-        masks = {f"mask/{w.variable.path}": w.mask for w in self.pruned_weights}
-        return {"step": self._step, "pruned_steps": self._pruned_steps, **masks}
+        return {"step": self._step, "pruned_steps": self._pruned_steps, **self._named_masks()}
+
+    def _named_masks(self):
+        masks = {}
+        for weight in self.pruned_weights:
+            masks[numbered(f"mask/{weight.variable.path}", masks)] = weight.mask
+        return masks
 
 
 def _mask(variable, spec):

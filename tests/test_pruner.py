@@ -90,6 +90,25 @@ def test_keeps_zeros():
         np.testing.assert_array_equal(values(layer.kernel) != 0, kept)
 
 
+def test_state_of_weights_with_equal_paths():
+    inputs = keras.Input((8,))
+    towers = []
+    for _ in range(2):
+        tower_inputs = keras.Input((8,))
+        tower = keras.Model(tower_inputs, keras.layers.Dense(8, name="fc")(tower_inputs))
+        towers.append(tower(inputs))
+    model = keras.Model(inputs, keras.layers.Add()(towers))
+    keras_trim.prune_low_magnitude(model, keras_trim.ConstantSparsity(0.5, 0))
+    pruner = keras_trim.Pruner(model)
+    pruner.apply()
+    state = pruner.state_dict()
+    assert list(state) == ["step", "pruned_steps", "mask/fc/kernel", "mask/fc/kernel#2"]
+    other = keras_trim.Pruner(model)
+    other.load_state_dict(state)
+    for mine, theirs in zip(other.variables, pruner.variables, strict=True):
+        np.testing.assert_array_equal(values(mine), values(theirs))
+
+
 def test_wrong_models(model):
     with pytest.raises(ValueError, match="no weights yet"):
         keras_trim.Pruner(keras.layers.Dense(2))

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_trim.checkpoints import processes
+from keras_trim.identity import numbered
 from keras_trim.storage.dtypes import dtype_name
 from keras_trim.storage.errors import FormatError
 
@@ -23,12 +24,7 @@ def named_variables(model):
             if id(variable) in seen:
                 continue
             seen.add(id(variable))
-            name = f"{group}/{variable.path}"
-            count = 2
-            while name in named:
-                name = f"{group}/{variable.path}#{count}"
-                count += 1
-            named[name] = variable
+            named[numbered(f"{group}/{variable.path}", named)] = variable
     return named
 
 
