@@ -16,6 +16,7 @@ import weakref
 
 import keras
 
+from keras_trim import torch_optimizers
 from keras_trim.annotations import get_spec, marked_variables, resolve_pending
 from keras_trim.counting import count_zeros
 from keras_trim.finding import find_pruning_optimizer, find_pruning_optimizers
@@ -125,6 +126,7 @@ def install():
     """Installs the checks, once per process."""
     if getattr(keras.Model.make_train_function, "_keras_trim_guard", False):
         return
+    torch_optimizers.install()
     make_train_function = keras.Model.make_train_function
     apply = keras.optimizers.Optimizer.apply
 

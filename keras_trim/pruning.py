@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_trim import guard, torch_optimizers
+from keras_trim import guard
 from keras_trim.annotations import Request, decide, get_annotation, get_spec, is_built, mark, unmark
 from keras_trim.arguments import check_model, described, takes_named
 from keras_trim.attachment import detach
@@ -75,7 +75,6 @@ def prune_low_magnitude(
         _check_markable(layer, request)
     for layer in layers:
         mark(layer, request)
-        torch_optimizers.watch(layer)
     _tell(layers, request, is_list)
     return to_prune
 

@@ -6,6 +6,7 @@ import oracle
 import pytest
 from conftest import make_mlp, values, zeros
 from keras import ops
+from test_persistence import WAYS
 
 import keras_trim
 
@@ -160,3 +161,95 @@ def test_forgotten_apply(model):
         torch_step(model, optimizer)
     pruner.apply()
     torch_step(model, optimizer)
+
+
+@needs_torch
+@pytest.mark.parametrize("way", WAYS)
+def test_torch_optimizer_of_a_copy(model, way, tmp_path):
+    import torch
+
+    copied = WAYS[way](model, tmp_path)
+    optimizer = torch.optim.SGD(copied.parameters(), 0.1)
+    with pytest.raises(ValueError, match="nothing would prune it.*2 marked weights"):
+        torch_step(copied, optimizer)
+    pruner = keras_trim.Pruner(copied)
+    torch_step(copied, optimizer)
+    pruner.apply()
+
+
+@needs_torch
+@pytest.mark.parametrize("is_added", [False, True])
+def test_torch_optimizer_of_weights_that_were_frozen(model, is_added):
+    import torch
+
+    hidden = model.layers[0]
+    hidden.trainable = False
+    pruners = [keras_trim.Pruner(model.layers[1])]
+    trained = [p for p in model.parameters() if p.requires_grad or not is_added]
+    optimizer = torch.optim.SGD(trained, 0.1)
+    torch_step(model, optimizer)
+    pruners[0].apply()
+    hidden.trainable = True
+    if is_added:
+        optimizer.add_param_group({"params": [v.value for v in hidden.variables]})
+    with pytest.raises(ValueError, match="1 marked weights without a pruner, .*hidden/kernel"):
+        torch_step(model, optimizer)
+    pruners.append(keras_trim.Pruner(hidden))
+    torch_step(model, optimizer)
+    pruners[0].apply()
+    with pytest.raises(ValueError, match="was not called after the last step"):
+        torch_step(model, optimizer)
+    pruners[1].apply()
+    torch_step(model, optimizer)
+
+
+@needs_torch
+def test_several_torch_optimizers(model):
+    import torch
+
+    pruner = keras_trim.Pruner(model)
+    optimizers = [torch.optim.SGD(layer.parameters(), 0.1) for layer in model.layers]
+    for _ in range(2):
+        for optimizer in optimizers:
+            torch_step(model, optimizer)
+        pruner.apply()
+    torch_step(model, optimizers[0])
+    torch_step(model, optimizers[1])
+    for optimizer in optimizers:
+        with pytest.raises(ValueError, match="was not called after the last step"):
+            torch_step(model, optimizer)
+
+
+@needs_torch
+def test_torch_optimizer_after_pruning(model):
+    import torch
+
+    pruner = keras_trim.Pruner(model)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    torch_step(model, optimizer)
+    pruner.apply()
+    torch_step(model, optimizer)
+    with pytest.warns(UserWarning, match="before 2 weights"):
+        keras_trim.strip_pruning(model)
+    for _ in range(2):
+        torch_step(model, optimizer)
+
+
+@needs_torch
+def test_the_newest_pruner_counts(model):
+    import torch
+
+    old = keras_trim.Pruner(model)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    torch_step(model, optimizer)
+    keras_trim.prune_low_magnitude(model)
+    with pytest.raises(ValueError, match="nothing would prune it.*a new one if marks have changed"):
+        torch_step(model, optimizer)
+    new = keras_trim.Pruner(model)
+    for _ in range(2):
+        torch_step(model, optimizer)
+        new.apply()
+    del new
+    with pytest.raises(ValueError, match="nothing would prune it"):
+        torch_step(model, optimizer)
+    assert repr(old) == "<Pruner of 2 weights, at step 0>"
