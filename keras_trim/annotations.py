@@ -180,6 +180,28 @@ def all_marked_variables():
     return [variable for variable in _annotated.values() if get_spec(variable) is not None]
 
 
+def check_marks(weights, marked, cure):
+    """Raises an error if what is being pruned is no longer what is marked.
+
+    Args:
+        weights: List of `PrunedWeight`: what is being pruned, and how.
+        marked: List of variables that are marked now and must be among them.
+        cure: String. What to do, such as "call `model.compile()` again".
+
+    Raises:
+        ValueError: if a weight has another mark, or none, or if a marked variable is not pruned.
+    """
+    pruned = {id(weight.variable) for weight in weights}
+    changed = [variable.path for variable in marked if id(variable) not in pruned]
+    changed += [w.variable.path for w in weights if get_spec(w.variable) is not w.spec]
+    if changed:
+        raise ValueError(
+            "What is marked for pruning has changed since pruning began, which would go on as "
+            f"before: {cure}. Received: {len(changed)} weights, {', '.join(changed[:4])}"
+            f"{' ...' if changed[4:] else ''}"
+        )
+
+
 def is_to_be_pruned(root):
     """Whether training must prune a layer or model: it has trainable marks, or will have some."""
     marked = marked_variables(root)

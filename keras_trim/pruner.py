@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_trim import backend, guard, torch_optimizers
-from keras_trim.annotations import get_spec, resolve_pending
+from keras_trim.annotations import changes, check_marks, get_spec, marked_variables, resolve_pending
 from keras_trim.arguments import check_model
 from keras_trim.hosts import to_numpy
 from keras_trim.identity import numbered
@@ -49,6 +49,8 @@ class Pruner:
         check_model(model, takes_layers=True)
         guard.install()
         resolve_pending()
+        self._model = model
+        self._changes = changes()
         self._trainable_variables = list(model.trainable_variables)
         specs = [(i, v, get_spec(v)) for i, v in enumerate(self._trainable_variables)]
         specs = [entry for entry in specs if entry[2] is not None]
@@ -88,9 +90,20 @@ class Pruner:
         return self._step
 
     def apply(self) -> None:
-        """Ends a step. Call it after the optimizer has moved the weights."""
+        """Ends a step. Call it after the optimizer has moved the weights.
+
+        Raises:
+            ValueError: if marks were set or taken off since this `Pruner` was made.
+        """
+        self._check_marks()
         torch_optimizers.applied(self)
         backend.end_step(self._apply, self._strategy)
+
+    def _check_marks(self):
+        if self._changes != changes():  # marks of any model: few programs set them in between
+            cure = "make a new `keras_trim.Pruner(model)`, or none after `strip_pruning`"
+            check_marks(self.pruned_weights, marked_variables(self._model), cure)
+            self._changes = changes()
 
     @backend.outside_graph
     def _apply(self):
@@ -113,8 +126,10 @@ class Pruner:
             optimizer.
 
         Raises:
-            ValueError: if a list does not have the length of its variables.
+            ValueError: if a list does not have the length of its variables, or if marks were set or
+                taken off since this `Pruner` was made.
         """
+        self._check_marks()
         variables = [*self.variables, *self._trainable_variables]
         values = [*pruner_variables, *trainable_variables]
         if len(pruner_variables) != len(self.variables) or len(values) != len(variables):

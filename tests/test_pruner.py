@@ -110,6 +110,29 @@ def test_state_of_weights_with_equal_paths():
         np.testing.assert_array_equal(values(mine), values(theirs))
 
 
+@pytest.mark.filterwarnings("ignore:Pruning was stripped before")
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: keras_trim.prune_low_magnitude(model),
+        lambda model: keras_trim.prune_low_magnitude(model.layers[1]),
+        lambda model: keras_trim.strip_pruning(model),
+    ],
+    ids=["other settings", "another layer", "stripped"],
+)
+def test_marks_that_change(change):
+    model = make_mlp()
+    keras_trim.prune_low_magnitude(model.layers[0])
+    pruner = keras_trim.Pruner(model)
+    keras_trim.prune_low_magnitude(make_mlp())  # marks of other models do not matter
+    pruner.apply()
+    change(model)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"has changed since.*make a new `keras_trim.Pruner"):
+            pruner.apply()
+        assert int(values(pruner.iterations)) == 1
+
+
 def test_wrong_models(model):
     with pytest.raises(ValueError, match="no weights yet"):
         keras_trim.Pruner(keras.layers.Dense(2))
