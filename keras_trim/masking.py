@@ -87,10 +87,12 @@ class Masking:
         done = ops.cast(ops.convert_to_tensor(self.pruned_steps), step.dtype)
         reset = ops.where(ops.equal(before, 0), ops.full_like(before, NEVER), before)
         done = ops.where(done > before, reset, done)
-        latest = [
-            group.latest_update_in_graph(step, ops.min(ops.take(done, group.slots)))
-            for group in self.groups
-        ]
+        latest = []
+        for group in self.groups:
+            # Frozen weights wait: a schedule would look back for their updates at every step.
+            slots = [weight.slot for weight in group.weights if weight.variable.trainable]
+            after = ops.min(ops.take(done, slots)) if slots else step
+            latest.append(group.latest_update_in_graph(step, after))
         # From here on there is one value per weight, in the order of slots.
         weights = {w.slot: (g, w) for g, group in enumerate(self.groups) for w in group.weights}
         weights = [weights[slot] for slot in range(len(weights))]

@@ -11,6 +11,7 @@ from test_persistence import WAYS
 import keras_trim
 
 BACKEND = keras.backend.backend()
+needs_jax = pytest.mark.skipif(BACKEND != "jax", reason="stateless steps")
 needs_torch = pytest.mark.skipif(BACKEND != "torch", reason="hooks of torch.optim")
 
 
@@ -78,6 +79,46 @@ def test_resumed_equals_uninterrupted(model):
         other.load_state_dict({"step": 0})
 
 
+def test_frozen_weights_catch_up(model):
+    hidden = model.layers[0]
+    hidden.trainable = False
+    pruner = keras_trim.Pruner(model)
+    for step in range(3):
+        move(model, step)
+        pruner.apply()
+    assert values(hidden.kernel).all()
+    hidden.trainable = True
+    move(model, 3)
+    before = values(hidden.kernel).copy()
+    pruner.apply()  # does the update of step 4
+    sparsity = 0.5 - 0.5 * (1 - 4 / 6) ** 3
+    expected = oracle.keep_largest(before, round(128 * sparsity))
+    np.testing.assert_array_equal(values(hidden.kernel) != 0, expected)
+
+
+@needs_jax
+def test_frozen_weights_catch_up_in_a_compiled_step(model):
+    import jax
+
+    hidden = model.layers[0]
+    hidden.trainable = False
+    pruner = keras_trim.Pruner(model)
+    state = [variable.value for variable in pruner.variables]
+
+    def steps(state):
+        weights = [variable.value for variable in model.trainable_variables]
+        step = jax.jit(lambda state, weights: pruner.stateless_apply(state, weights))
+        for _ in range(3):
+            weights, state = step(state, weights)
+        return weights, state
+
+    weights, state = steps(state)
+    assert [int((w == 0).sum()) for w in weights] == [6, 1]  # out/kernel, out/bias
+    hidden.trainable = True
+    weights, state = steps(state)
+    assert int((weights[0] == 0).sum()) == 64
+
+
 def test_keeps_zeros():
     model = make_mlp()
     keras_trim.prune(model, distribution={"hidden": 0.7, "out": 0.25})
@@ -89,25 +130,6 @@ def test_keeps_zeros():
         pruner.apply()
     for layer, kept in zip(model.layers, before, strict=True):
         np.testing.assert_array_equal(values(layer.kernel) != 0, kept)
-
-
-def test_state_of_weights_with_equal_paths():
-    inputs = keras.Input((8,))
-    towers = []
-    for _ in range(2):
-        tower_inputs = keras.Input((8,))
-        tower = keras.Model(tower_inputs, keras.layers.Dense(8, name="fc")(tower_inputs))
-        towers.append(tower(inputs))
-    model = keras.Model(inputs, keras.layers.Add()(towers))
-    keras_trim.prune_low_magnitude(model, keras_trim.ConstantSparsity(0.5, 0))
-    pruner = keras_trim.Pruner(model)
-    pruner.apply()
-    state = pruner.state_dict()
-    assert list(state) == ["step", "pruned_steps", "mask/fc/kernel", "mask/fc/kernel#2"]
-    other = keras_trim.Pruner(model)
-    other.load_state_dict(state)
-    for mine, theirs in zip(other.variables, pruner.variables, strict=True):
-        np.testing.assert_array_equal(values(mine), values(theirs))
 
 
 @pytest.mark.filterwarnings("ignore:Pruning was stripped before")
@@ -131,6 +153,43 @@ def test_marks_that_change(change):
         with pytest.raises(ValueError, match=r"has changed since.*make a new `keras_trim.Pruner"):
             pruner.apply()
         assert int(values(pruner.iterations)) == 1
+
+
+def test_state_of_weights_with_equal_paths():
+    inputs = keras.Input((8,))
+    towers = []
+    for _ in range(2):
+        tower_inputs = keras.Input((8,))
+        tower = keras.Model(tower_inputs, keras.layers.Dense(8, name="fc")(tower_inputs))
+        towers.append(tower(inputs))
+    model = keras.Model(inputs, keras.layers.Add()(towers))
+    keras_trim.prune_low_magnitude(model, keras_trim.ConstantSparsity(0.5, 0))
+    pruner = keras_trim.Pruner(model)
+    pruner.apply()
+    state = pruner.state_dict()
+    assert list(state) == ["step", "pruned_steps", "mask/fc/kernel", "mask/fc/kernel#2"]
+    other = keras_trim.Pruner(model)
+    other.load_state_dict(state)
+    for mine, theirs in zip(other.variables, pruner.variables, strict=True):
+        np.testing.assert_array_equal(values(mine), values(theirs))
+
+
+def test_state_from_before_frozen_weights_had_masks(model):
+    model.layers[0].trainable = False
+    pruner = keras_trim.Pruner(model)
+    move(model, 0)
+    pruner.apply()
+    state = pruner.state_dict()
+    expected = {name: value.copy() for name, value in state.items()}
+    del state[f"mask/{model.layers[0].kernel.path}"]
+    state["pruned_steps"] = state["pruned_steps"][1:]
+    other = keras_trim.Pruner(model)
+    other.load_state_dict(state)
+    for name, value in other.state_dict().items():
+        np.testing.assert_array_equal(value, expected[name])
+    model.layers[0].trainable = True
+    with pytest.raises(ValueError, match="differs in.*hidden/kernel"):
+        other.load_state_dict(state)
 
 
 def test_wrong_models(model):
