@@ -70,6 +70,8 @@ class Request:
 
 
 _pending = weakref.WeakKeyDictionary()  # layer -> Request, while weights are missing
+_annotated = weakref.WeakValueDictionary()  # id -> variable, for each that has an annotation
+_changes = 0
 
 
 def get_annotation(variable):
@@ -86,7 +88,23 @@ def get_spec(variable):
 def set_spec(variable, spec):
     """Marks a single variable, unless it already has this spec."""
     if get_spec(variable) is not spec:
-        setattr(variable, _ATTRIBUTE, Annotation(spec, None))
+        _annotate(variable, Annotation(spec, None))
+
+
+def _annotate(variable, annotation):
+    setattr(variable, _ATTRIBUTE, annotation)
+    _annotated[id(variable)] = variable
+    _count_change()
+
+
+def _count_change():
+    global _changes
+    _changes += 1
+
+
+def changes():
+    """Integer that grows whenever a mark is set or taken off anywhere."""
+    return _changes
 
 
 def mark(root, request):
@@ -96,6 +114,7 @@ def mark(root, request):
         List of the variables that are marked for pruning, or `None` while unbuilt.
     """
     _pending[root] = request
+    _count_change()
     return _resolve(root) if root.built else None
 
 
@@ -120,7 +139,7 @@ def _resolve(root, is_late=False):
         if is_done or (existing is not None and id(existing.root) in inside):
             mark = existing  # the layer was marked on its own: the innermost mark counts
         else:
-            setattr(variable, _ATTRIBUTE, mark)
+            _annotate(variable, mark)
             fresh.add(id(variable))
         if mark.spec is not None:
             marked.append(variable)
@@ -155,6 +174,34 @@ def marked_variables(root):
     return [variable for variable in root.variables if get_spec(variable) is not None]
 
 
+def all_marked_variables():
+    """Lists the variables of any layer or model that are marked for pruning."""
+    resolve_pending()
+    return [variable for variable in _annotated.values() if get_spec(variable) is not None]
+
+
+def check_marks(weights, marked, cure):
+    """Raises an error if what is being pruned is no longer what is marked.
+
+    Args:
+        weights: List of `PrunedWeight`: what is being pruned, and how.
+        marked: List of variables that are marked now and must be among them.
+        cure: String. What to do, such as "call `model.compile()` again".
+
+    Raises:
+        ValueError: if a weight has another mark, or none, or if a marked variable is not pruned.
+    """
+    pruned = {id(weight.variable) for weight in weights}
+    changed = [variable.path for variable in marked if id(variable) not in pruned]
+    changed += [w.variable.path for w in weights if get_spec(w.variable) is not w.spec]
+    if changed:
+        raise ValueError(
+            "What is marked for pruning has changed since pruning began, which would go on as "
+            f"before: {cure}. Received: {len(changed)} weights, {', '.join(changed[:4])}"
+            f"{' ...' if changed[4:] else ''}"
+        )
+
+
 def is_to_be_pruned(root):
     """Whether training must prune a layer or model: it has trainable marks, or will have some."""
     marked = marked_variables(root)
@@ -170,3 +217,4 @@ def unmark(root):
     for variable in root.variables:
         if get_annotation(variable) is not None:
             delattr(variable, _ATTRIBUTE)
+    _count_change()

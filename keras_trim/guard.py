@@ -15,7 +15,8 @@ import warnings
 
 import keras
 
-from keras_trim.annotations import get_spec, marked_variables, resolve_pending
+from keras_trim import torch_optimizers
+from keras_trim.annotations import check_marks, get_spec, marked_variables, resolve_pending
 from keras_trim.counting import count_zeros
 from keras_trim.finding import find_pruning_optimizer, find_pruning_optimizers
 
@@ -87,25 +88,7 @@ def _check_optimizer(model):
         return
     if optimizers and all(optimizer.built for optimizer in optimizers):
         weights = [weight for optimizer in optimizers for weight in optimizer.pruned_weights]
-        _check_marks(marked, weights)
-
-
-def _check_marks(marked, weights):
-    """Raises `ValueError` if weights were marked otherwise since optimizers were built.
-
-    Args:
-        marked: List of the marked variables that are trained.
-        weights: List of `PrunedWeight`.
-    """
-    pruned = {id(weight.variable) for weight in weights}
-    changed = [v.path for v in marked if id(v) not in pruned]
-    changed += [w.variable.path for w in weights if get_spec(w.variable) is not w.spec]
-    if changed:
-        raise ValueError(
-            "What is marked for pruning has changed since the model's optimizer was built, which "
-            "would go on as before: call `model.compile()` again. Received: "
-            f"{len(changed)} weights, {', '.join(changed[:4])}{' ...' if changed[4:] else ''}"
-        )
+        check_marks(weights, marked, "call `model.compile()` again")
 
 
 def _warn_before_saving(model, path):
@@ -135,6 +118,7 @@ def install():
     """Installs the checks, once per process."""
     if getattr(keras.Model.make_train_function, "_keras_trim_guard", False):
         return
+    torch_optimizers.install()
     make_train_function = keras.Model.make_train_function
     apply = keras.optimizers.Optimizer.apply
 

@@ -11,6 +11,22 @@ from keras_trim.hosts import to_numpy
 from keras_trim.schedule_groups import NEVER
 
 
+def mask_initializer(variable, spec):
+    """Returns what the mask of a weight starts from: ones, or its zeros if the schedule says so."""
+    if getattr(spec.schedule, "starts_from_zeros", False):
+        return functools.partial(_nonzero, variable)
+    return backend.mask_initializer(getattr(variable, "_layout", None))
+
+
+def _nonzero(variable, shape, dtype):
+    """Returns `True` where a variable is not zero."""
+    return ops.not_equal(variable, 0)
+
+
+def _are_nonzero(mask, values):
+    return ops.not_equal(values, 0)
+
+
 @dataclasses.dataclass(frozen=True)
 class Masking:
     """Updates masks and applies them to the weights that are not frozen.
@@ -51,7 +67,7 @@ class Masking:
         for group in self.groups:
             if getattr(group.schedule, "starts_from_zeros", False):
                 for weight in group.weights:
-                    backend.update(weight.mask, _nonzero, weight.variable, self.strategy)
+                    backend.update(weight.mask, _are_nonzero, weight.variable, self.strategy)
 
     def update_due_masks(self, step, before=None):
         """Runs the mask updates that are due at `step`, an integer, and not done yet.
@@ -82,10 +98,12 @@ class Masking:
         done = ops.cast(ops.convert_to_tensor(self.pruned_steps), step.dtype)
         reset = ops.where(ops.equal(before, 0), ops.full_like(before, NEVER), before)
         done = ops.where(done > before, reset, done)
-        latest = [
-            group.latest_update_in_graph(step, ops.min(ops.take(done, group.slots)))
-            for group in self.groups
-        ]
+        latest = []
+        for group in self.groups:
+            # Frozen weights wait: a schedule would look back for their updates at every step.
+            slots = [weight.slot for weight in group.weights if weight.variable.trainable]
+            after = ops.min(ops.take(done, slots)) if slots else step
+            latest.append(group.latest_update_in_graph(step, after))
         # From here on there is one value per weight, in the order of slots.
         weights = {w.slot: (g, w) for g, group in enumerate(self.groups) for w in group.weights}
         weights = [weights[slot] for slot in range(len(weights))]
@@ -171,11 +189,6 @@ class Masking:
     def _masked_variables(self, weight):
         average = self.averages.get(weight.index)
         return [weight.variable] if average is None else [weight.variable, average]
-
-
-def _nonzero(mask, values):
-    del mask
-    return ops.not_equal(values, 0)
 
 
 def _mask(pattern, count, due, mask, values):

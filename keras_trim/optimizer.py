@@ -1,21 +1,19 @@
 """The pruning optimizer: the only place where training changes which weights are zero."""
 
 import collections
-import functools
 import math
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_trim import backend, guard
-from keras_trim.annotations import get_spec, resolve_pending, set_spec
+from keras_trim.annotations import changes, check_marks, get_spec, resolve_pending, set_spec
 from keras_trim.arguments import described
 from keras_trim.diagnostics import warn_of_state
 from keras_trim.hosts import to_numpy
-from keras_trim.masking import Masking
+from keras_trim.masking import Masking, mask_initializer
 from keras_trim.optimizer_state import load_state, save_state
 from keras_trim.schedule_groups import NEVER, PrunedWeight, group_by_schedule
 from keras_trim.schedules import PruningSchedule
@@ -154,18 +152,13 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         return {i: spec for i, spec in specs.items() if spec is not None}
 
     def _add_mask(self, variable, name, spec):
-        layout = getattr(variable, "_layout", None)
-        initializer = backend.mask_initializer(layout)
-        if getattr(spec.schedule, "starts_from_zeros", False):
-            # Initialize it here: an assignment would become part of the first step TensorFlow
-            # traces.
-            initializer = functools.partial(_nonzero, variable)
         with backend.placed_like(variable, backend.strategy_of(self)):
             return self.add_variable(
                 shape=variable.shape,
-                initializer=initializer,
+                # An assignment would become part of the first step TensorFlow traces.
+                initializer=mask_initializer(variable, spec),
                 dtype="bool",
-                layout=layout,
+                layout=getattr(variable, "_layout", None),
                 name=name,
             )
 
@@ -183,6 +176,7 @@ class PruningOptimizer(keras.optimizers.Optimizer):
                     "first, or pass `trainable_variables`. Received: trainable_variables=None"
                 )
             self.build(trainable_variables)
+        self._check_marks(trainable_variables or ())
         before = backend.read_step(self.iterations)
         if isinstance(before, int) and backend.CATCHES_UP_EARLY:
             if before == 0:
@@ -192,6 +186,13 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         with guard.pruning():
             self.inner_optimizer.apply(grads, trainable_variables)
         backend.end_step(lambda: self._prune(before), backend.strategy_of(self))
+
+    def _check_marks(self, variables):
+        if self.__dict__.get("_changes") != changes():  # marks of any model: few programs set them
+            marked = [v for v in variables if v.trainable and get_spec(v) is not None]
+            cure = "call `model.compile()` again, or make a new `keras_trim.PruningOptimizer`"
+            check_marks(self.pruned_weights, marked, cure)
+            self.__dict__["_changes"] = changes()
 
     @backend.outside_graph
     def _prune(self, before):
@@ -346,8 +347,3 @@ class PruningOptimizer(keras.optimizers.Optimizer):
             config.pop("inner_optimizer"), custom_objects=custom_objects
         )
         return cls(inner_optimizer, **config)
-
-
-def _nonzero(variable, shape, dtype):
-    """Returns `True` where a variable is not zero."""
-    return ops.not_equal(variable, 0)

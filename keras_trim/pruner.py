@@ -8,10 +8,11 @@ import numpy as np
 from keras import ops
 
 from keras_trim import backend, guard, torch_optimizers
-from keras_trim.annotations import get_spec, resolve_pending
+from keras_trim.annotations import changes, check_marks, get_spec, marked_variables
 from keras_trim.arguments import check_model
 from keras_trim.hosts import to_numpy
-from keras_trim.masking import Masking
+from keras_trim.identity import names
+from keras_trim.masking import Masking, mask_initializer
 from keras_trim.schedule_groups import NEVER, PrunedWeight, group_by_schedule
 
 
@@ -25,6 +26,9 @@ class Pruner:
     On PyTorch, a step of a `torch.optim` optimizer raises an error if it would move marked weights
     that no `Pruner` prunes, or if `apply` was not called after the previous step. On the other
     backends, only `keras_trim.strip_pruning` and `sparsity_report` notice a forgotten call.
+
+    Frozen weights (`trainable=False`) are left alone. When they are trained again, or for the first
+    time, they catch up with the schedule.
 
     Args:
         model: Built `keras.Model` or layer, marked by `keras_trim.prune_low_magnitude`. Its
@@ -47,25 +51,24 @@ class Pruner:
     def __init__(self, model: keras.layers.Layer) -> None:
         check_model(model, takes_layers=True)
         guard.install()
-        resolve_pending()
-        self._trainable_variables = list(model.trainable_variables)
-        specs = [(i, v, get_spec(v)) for i, v in enumerate(self._trainable_variables)]
-        specs = [entry for entry in specs if entry[2] is not None]
-        if not specs:
+        marked = marked_variables(model)
+        if not any(variable.trainable for variable in marked):
             raise ValueError(
                 "Nothing to prune: none of the trainable weights is marked. Call "
                 "`keras_trim.prune_low_magnitude(model, ...)` first. "
-                f"Received: model={model.name}, {len(self._trainable_variables)} trainable weights"
+                f"Received: model={model.name}, {len(model.trainable_variables)} trainable weights"
             )
+        self._model = model
+        self._changes = changes()
         self._strategy = backend.current_strategy()
         self._step = keras.Variable(
             0, dtype="int32", trainable=False, name="step", aggregation="only_first_replica"
         )
         self.pruned_weights: list[PrunedWeight] = [
-            PrunedWeight(i, slot, v, spec, _mask(v)) for slot, (i, v, spec) in enumerate(specs)
+            PrunedWeight(i, i, v, get_spec(v), _mask(v, get_spec(v))) for i, v in enumerate(marked)
         ]
         self._pruned_steps = keras.Variable(
-            np.full(len(specs), NEVER, "int32"),
+            np.full(len(marked), NEVER, "int32"),
             dtype="int32",
             trainable=False,
             name="pruned_steps",
@@ -86,9 +89,20 @@ class Pruner:
         return self._step
 
     def apply(self) -> None:
-        """Ends a step. Call it after the optimizer has moved the weights."""
+        """Ends a step. Call it after the optimizer has moved the weights.
+
+        Raises:
+            ValueError: if marks were set or taken off since this `Pruner` was made.
+        """
+        self._check_marks()
         torch_optimizers.applied(self)
         backend.end_step(self._apply, self._strategy)
+
+    def _check_marks(self):
+        if self._changes != changes():  # marks of any model: few programs set them in between
+            cure = "make a new `keras_trim.Pruner(model)`, or none after `strip_pruning`"
+            check_marks(self.pruned_weights, marked_variables(self._model), cure)
+            self._changes = changes()
 
     @backend.outside_graph
     def _apply(self):
@@ -111,16 +125,19 @@ class Pruner:
             optimizer.
 
         Raises:
-            ValueError: if a list does not have the length of its variables.
+            ValueError: if a list does not have the length of its variables, or if marks were set or
+                taken off since this `Pruner` was made.
         """
-        variables = [*self.variables, *self._trainable_variables]
+        self._check_marks()
+        trainable = self._model.trainable_variables
+        variables = [*self.variables, *trainable]
         values = [*pruner_variables, *trainable_variables]
         if len(pruner_variables) != len(self.variables) or len(values) != len(variables):
             raise ValueError(
                 "`pruner_variables` and `trainable_variables` must have the values of "
                 "`pruner.variables` and `model.trainable_variables`, in that order. Received: "
                 f"{len(pruner_variables)} and {len(trainable_variables)} values for "
-                f"{len(self.variables)} and {len(self._trainable_variables)} variables"
+                f"{len(self.variables)} and {len(trainable)} variables"
             )
         with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))) as scope:
             self._apply()
@@ -143,6 +160,7 @@ class Pruner:
             ValueError: if `state` belongs to a model with other paths or shapes of pruned weights.
         """
         variables = self._named_variables()
+        state = self._with_frozen_weights(state)
         shapes = {name: tuple(v.shape) for name, v in variables.items()}
         received = {name: tuple(np.shape(value)) for name, value in state.items()}
         if shapes != received:
@@ -158,16 +176,35 @@ class Pruner:
         step = int(to_numpy(self._step))
         return f"<Pruner of {len(self.pruned_weights)} weights, at step {step}>"
 
+    def _with_frozen_weights(self, state):
+        """Adds what states lack that were written before frozen weights had masks."""
+        named = list(self._named_masks())
+        lacking = [
+            name not in state and not weight.variable.trainable
+            for name, weight in zip(named, self.pruned_weights, strict=True)
+        ]
+        if np.shape(state.get("pruned_steps")) != (lacking.count(False),):
+            return state
+        steps = np.full(len(named), NEVER, "int32")
+        steps[np.logical_not(lacking)] = state["pruned_steps"]
+        masks = zip(named, self.pruned_weights, lacking, strict=True)
+        masks = {name: to_numpy(weight.mask) for name, weight, lacks in masks if lacks}
+        return {**state, "pruned_steps": steps, **masks}
+
     def _named_variables(self):
-        masks = {f"mask/{w.variable.path}": w.mask for w in self.pruned_weights}
-        return {"step": self._step, "pruned_steps": self._pruned_steps, **masks}
+        return {"step": self._step, "pruned_steps": self._pruned_steps, **self._named_masks()}
+
+    def _named_masks(self):
+        named = names([weight.variable for weight in self.pruned_weights])
+        masks = (weight.mask for weight in self.pruned_weights)
+        return dict(zip((f"mask/{name}" for name in named), masks, strict=True))
 
 
-def _mask(variable):
-    """Creates a variable of ones with the layout of the weight."""
+def _mask(variable, spec):
+    """Creates the mask of a weight, with its layout."""
     return keras.Variable(
-        # NumPy makes the ones, because JAX would compile a program per shape.
-        np.ones(tuple(variable.shape), bool),
+        mask_initializer(variable, spec),
+        shape=tuple(variable.shape),
         dtype="bool",
         trainable=False,
         layout=getattr(variable, "_layout", None),

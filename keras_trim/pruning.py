@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_trim import guard, torch_optimizers
+from keras_trim import guard
 from keras_trim.annotations import (
     Request,
     decide,
@@ -84,7 +84,6 @@ def prune_low_magnitude(
         _check_markable(layer, request)
     for layer in layers:
         mark(layer, request)
-        torch_optimizers.watch(layer)
     _tell(layers, request, is_list)
     return to_prune
 

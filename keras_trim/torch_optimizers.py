@@ -1,27 +1,22 @@
 """Raises an error if a `torch.optim` optimizer would train a marked model without pruning.
 
 PyTorch calls hooks before and after each step of any of its optimizers. The hook looks up the
-marked weights when an optimizer takes its first step; after that, a step only costs the check of a
-flag.
+marked weights among those an optimizer trains, and again if either have changed since its last
+step. Otherwise a step only costs that comparison.
 """
 
-import threading
 import weakref
 
-from keras_trim.annotations import marked_variables
+from keras_trim.annotations import all_marked_variables, changes, get_spec
 from keras_trim.backend import BACKEND
 
-_roots = weakref.WeakSet()  # layers and models that have been marked
-_pruners = weakref.WeakSet()
-_known = weakref.WeakKeyDictionary()  # optimizer -> list of references to its pruners
-_moved = weakref.WeakSet()  # pruners whose weights have moved since the last `apply`
-_lock = threading.Lock()
-_is_installed = False
+_pruners = weakref.WeakValueDictionary()  # id -> pruner, the newest last
+_known = weakref.WeakKeyDictionary()  # optimizer -> (what it trained, references to its pruners)
+_unapplied = weakref.WeakKeyDictionary()  # pruner -> optimizers that stepped since its `apply`
 
 
-def watch(root):
+def install():
     """Makes any `torch.optim` optimizer raise if it would move marked weights unpruned."""
-    global _is_installed
     if BACKEND != "torch":
         return
     from torch.optim.optimizer import (
@@ -29,32 +24,25 @@ def watch(root):
         register_optimizer_step_pre_hook,
     )
 
-    with _lock:
-        _roots.add(root)
-        _known.clear()
-        if not _is_installed:
-            register_optimizer_step_pre_hook(_before_step)
-            register_optimizer_step_post_hook(_after_step)
-            _is_installed = True
+    register_optimizer_step_pre_hook(_before_step)
+    register_optimizer_step_post_hook(_after_step)
 
 
 def expect(pruner):
     """Registers a pruner that takes care of its weights."""
     if BACKEND == "torch":
-        _pruners.add(pruner)
+        _pruners[id(pruner)] = pruner
         _known.clear()
 
 
 def applied(pruner):
     """Records that a pruner has been applied."""
-    _moved.discard(pruner)
+    _unapplied.pop(pruner, None)
 
 
 def _before_step(optimizer, *_):
-    if optimizer not in _known:
-        _known[optimizer] = [weakref.ref(pruner) for pruner in _find_pruners(optimizer)]
-    for reference in _known[optimizer]:
-        if reference() in _moved:
+    for pruner in _pruners_of(optimizer):
+        if optimizer in _unapplied.get(pruner, ()):
             raise ValueError(
                 "`pruner.apply()` was not called after the last step, so that pruned weights are "
                 "no longer zero. Call it after each `optimizer.step()`. "
@@ -63,33 +51,48 @@ def _before_step(optimizer, *_):
 
 
 def _after_step(optimizer, *_):
-    for reference in _known.get(optimizer, ()):
+    _, references = _known.get(optimizer, (None, ()))
+    for reference in references:
         pruner = reference()
         if pruner is not None:
-            _moved.add(pruner)
+            _unapplied.setdefault(pruner, weakref.WeakSet()).add(optimizer)
 
 
-def _find_pruners(optimizer):
-    """Returns the set of pruners of an optimizer's weights.
+def _pruners_of(optimizer):
+    """Returns the list of pruners of the weights that an optimizer trains."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+    trained = [id(parameter) for parameter in parameters]
+    known, references = _known.get(optimizer, (None, ()))
+    pruners = [reference() for reference in references]
+    if known != (changes(), trained) or None in pruners:
+        pruners = _find_pruners(optimizer, parameters)
+        # Finding them may have marked weights that were built since.
+        _known[optimizer] = (changes(), trained), [weakref.ref(pruner) for pruner in pruners]
+    return pruners
+
+
+def _find_pruners(optimizer, parameters):
+    """Returns the list of pruners of an optimizer's parameters.
 
     Raises:
-        ValueError: if a marked weight has no pruner.
+        ValueError: if a marked weight has no pruner that follows its mark.
     """
-    owners = {id(w.variable.value): p for p in list(_pruners) for w in p.pruned_weights}
-    marked = {id(v.value): v for root in list(_roots) for v in marked_variables(root)}
-    pruners, unpruned = set(), []
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if id(parameter) in owners and id(parameter) in marked:
-                pruners.add(owners[id(parameter)])
-            elif id(parameter) in marked and parameter.requires_grad:
-                unpruned.append(marked[id(parameter)].path)
+    marked = {id(variable.value): variable for variable in all_marked_variables()}
+    owners = {
+        id(weight.variable.value): pruner
+        for pruner in _pruners.values()
+        for weight in pruner.pruned_weights
+        if get_spec(weight.variable) is weight.spec
+    }
+    trained = [id(parameter) for parameter in parameters if id(parameter) in marked]
+    unpruned = [marked[each].path for each in trained if each not in owners]
     if unpruned:
         raise ValueError(
             "This model is marked for pruning, but nothing would prune it: make a "
-            "`keras_trim.Pruner(model)`, and call its `apply()` after each `optimizer.step()`. "
+            "`keras_trim.Pruner(model)`, a new one if marks have changed, and call its `apply()` "
+            "after each `optimizer.step()`. "
             "`keras_trim.strip_pruning(model)` takes the marks off. Received: "
             f"optimizer={type(optimizer).__name__}, {len(unpruned)} marked weights without a "
             f"pruner, {', '.join(unpruned[:4])}{' ...' if len(unpruned) > 4 else ''}"
         )
-    return pruners
+    return list({id(owners[each]): owners[each] for each in trained}.values())

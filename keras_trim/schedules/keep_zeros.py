@@ -12,7 +12,9 @@ from keras_trim.schedules.base import PruningSchedule
 
 @keras.saving.register_keras_serializable(package="keras_trim")
 class KeepZeros(PruningSchedule):
-    """Keeps the zeros that a model has when training begins, and adds none.
+    """Keeps the zeros that a model has when pruning begins, and adds none.
+
+    It begins with the first step, or when the `keras_trim.Pruner` is made.
 
     Use it to continue training a model that was pruned by `keras_trim.prune` or otherwise, whatever
     the sparsity of each weight. Every zero stays zero.
@@ -27,7 +29,7 @@ class KeepZeros(PruningSchedule):
     ```
     """
 
-    starts_from_zeros = True  # `PruningOptimizer` reads this: masks start from existing zeros
+    starts_from_zeros = True  # masks start from existing zeros
 
     def __call__(self, step):
         return ops.cast(ops.zeros_like(step), "bool"), ops.zeros((), "float32")
