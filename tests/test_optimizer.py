@@ -488,3 +488,20 @@ def test_weights_that_are_excluded_from_weight_decay(mlp):
     optimizer.apply([ops.zeros(v.shape) for v in variables], variables)
     assert (values(mlp.layers[0].bias) == 1).all()
     assert np.abs(values(mlp.layers[0].kernel)).sum() < kernel
+
+
+def test_marks_that_change_in_a_loop_of_ones_own(mlp):
+    keras_trim.prune_low_magnitude(mlp.layers[0], keras_trim.ConstantSparsity(0.5, 0))
+    optimizer = PruningOptimizer("sgd")
+    variables = mlp.trainable_variables
+    gradients = [ops.ones(v.shape) for v in variables]
+    optimizer.apply(gradients, variables)
+    for change in (
+        lambda: keras_trim.prune_low_magnitude(mlp.layers[1]),
+        lambda: keras_trim.strip_pruning(mlp.layers[0]),
+    ):
+        change()
+        with pytest.raises(ValueError, match="has changed since .* a new `keras_trim.Pruning"):
+            optimizer.apply(gradients, variables)
+        optimizer = PruningOptimizer("sgd")
+        optimizer.apply(gradients, variables)
