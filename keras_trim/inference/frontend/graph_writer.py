@@ -54,7 +54,11 @@ class GraphWriter:
 
         The symbol's shape is exact only where converters need it. The importer takes the final
         shape from Keras after it has converted the layer.
+
+        Raises:
+            Unsupported: if an input is a constant array, of which most converters know nothing.
         """
+        only(all(isinstance(x, Symbol) for x in inputs), "an array as input")
         if not (operation.takes_integers and len({is_float(x.dtype) for x in inputs}) == 1):
             inputs = [x if is_float(x.dtype) else self.cast(x, "float32") for x in inputs]
         (value,) = self.graph.add(operation, [x.value for x in inputs], name)
@@ -90,12 +94,18 @@ class GraphWriter:
         call, inputs = self._call_of(function, args, kwargs)
         shapes = [x.shape for x in inputs]
         specs = call.specs(shapes)
+        if isinstance(function, layers.Layer) and any(map(_is_array, tree.flatten((args, kwargs)))):
+            # As of a learned query: Keras declares its batch of 1, but it is repeated.
+            sizes = {shape[0] for shape in shapes} | {
+                y.shape[0] for y in _tensors(specs) if y.shape
+            }
+            only(len(sizes) == 1, "the batch of an array")
         masks, deleted = call.masks_after(shapes) if hands_on_masks else ([], [])
         self.unmasked |= {inputs[i].value for i in deleted}
         call.mask_outputs = tuple(
             i for i, mask in enumerate(masks) if isinstance(mask, keras.KerasTensor)
         )
-        count = sum(spec is not None for spec in tree.flatten(specs)) + len(call.mask_outputs)
+        count = len(_tensors(specs)) + len(call.mask_outputs)
         values = iter(())
         if count:  # `compute_mask` may return only None
             values = iter(self.graph.add(call, [x.value for x in inputs], name, count))
@@ -165,12 +175,22 @@ class GraphWriter:
         shape = inputs[0].shape
         if isinstance(operation, operations.Permute):
             return tuple(shape[axis] for axis in operation.axes)
+        if isinstance(operation, operations.Dense):
+            return (*shape[:-1], operation.kernel.shape[1])
         if isinstance(operation, operations.Reshape):
             return (shape[0], *(None if n == -1 else n for n in operation.shape))
         if isinstance(operation, operations.Slice):
             parts = zip(shape, operation.begins, operation.ends, operation.steps, strict=True)
             return tuple(n and len(range(*slice(*part).indices(n))) for n, *part in parts)
         return shape
+
+
+def _is_array(x):
+    return not isinstance(x, Symbol) and len(getattr(x, "shape", ())) > 0
+
+
+def _tensors(specs):
+    return [spec for spec in tree.flatten(specs) if spec is not None]
 
 
 def _with_masks(outputs, masks):

@@ -11,7 +11,8 @@ import inspect
 import threading
 
 import keras
-from keras import layers, tree
+import numpy as np
+from keras import layers, ops, tree
 from keras.src.backend import set_keras_mask  # Keras does not export it
 
 from keras_trim.inference.frontend.converters.arithmetic import add_logical
@@ -74,6 +75,7 @@ def output_masks(reader, layer, args, kwargs, outputs):
     masks = kwargs.get("mask")
     if masks is None:
         masks = _masks(args[0])
+    masks = tree.map_structure(functools.partial(_as_symbol, reader), masks)
     flat = tree.flatten(outputs)
     is_masked = _any(masks) or _creates_masks(layer)
     if not is_masked or all(y.mask is not None for y in flat):
@@ -158,6 +160,12 @@ def _own_mask(reader, layer, x):
         seen = reader.add(operations.Reduce("max", (last,), False), [other], reader.name)
         return dataclasses.replace(reader.cast(seen, "bool"), shape=x.shape[:-1])
     return None
+
+
+def _as_symbol(reader, mask):
+    if mask is None or _is_symbol(mask):
+        return mask
+    return reader.cast(reader.add_constant(ops.convert_to_numpy(mask).astype(np.int32)), "bool")
 
 
 def _is_symbol(x):

@@ -48,6 +48,8 @@ def activate(activation, reader, x, name):
     if activation is None or activation is keras.activations.linear:
         return x
     if isinstance(activation, layers.Layer):
+        if not activation.built:  # Keras builds it only when it first computes something
+            activation(keras.KerasTensor(x.shape, x.dtype))
         return reader.call(activation, x)
     if activation in (keras.activations.softmax, keras.activations.log_softmax):
         return add_softmax(reader, x, -1, activation is keras.activations.log_softmax)
@@ -59,6 +61,7 @@ def activate(activation, reader, x, name):
 
 def add_softmax(reader, x, axis, is_log=False):
     """Adds a softmax over any axis."""
+    only(isinstance(axis, int), "softmax over several axes")
     rank = len(x.shape)
     axis = axis % rank
     if axis == rank - 1:
@@ -105,5 +108,5 @@ def _elu(layer, reader, x):
 
 @converts(layers.Softmax)
 def _softmax(layer, reader, x, mask=None):
-    only(mask is None and isinstance(layer.axis, int), "softmax over several axes")
+    only(mask is None, "a mask")
     return add_softmax(reader, x, layer.axis)

@@ -10,6 +10,8 @@ from keras_trim.inference.ir import operations
 from keras_trim.inference.ir.dtypes import is_float
 from keras_trim.inference.ir.operations.strided import LARGEST_RANK
 
+NOTHING = -0.0  # added to any number, it gives that number; 0.0 makes -0.0 positive
+
 
 def add_binary(reader, function, x, y):
     """Adds `function(x, y)`; one of x and y may be an array or a number."""
@@ -37,7 +39,8 @@ def _with_array(reader, function, x, y):
         if unary is not None:
             return reader.add(unary, [symbol], reader.name)
     channels = symbol.shape[-1]
-    if other.size == channels == other.shape[-1] and 1 < len(symbol.shape) >= other.ndim:
+    is_per_channel = other.ndim > 0 and other.size == channels == other.shape[-1]
+    if is_per_channel and 1 < len(symbol.shape) >= other.ndim:
         scale = _per_channel(function, other.reshape(-1), is_first)
         if scale is not None:
             return scale_channels(reader, symbol, *scale)
@@ -50,53 +53,57 @@ def _with_array(reader, function, x, y):
 
 def _with_number(function, number, is_first):
     """An operation on one tensor that computes the function with a number, or None."""
-    affine, infinity = (
-        {
-            "add": (1.0, number),
-            "subtract": (1.0, -number) if is_first else (-1.0, number),
-            "multiply": (number, 0.0),
-            "divide": (1 / number, 0.0) if is_first and number else None,
-        }.get(function),
-        float("inf"),
-    )
+    infinity = float("inf")
+    affine = {
+        "add": (1.0, number),
+        "subtract": (1.0, -number) if is_first else (-1.0, number),
+        "multiply": (number, NOTHING),
+        "divide": (1 / number, NOTHING) if is_first and _has_reciprocal(number) else None,
+    }.get(function)
     if affine is not None:
         return operations.Activation("affine", *affine)
     if function == "divide" and not is_first:
-        return operations.Activation("divided", number, 0.0)
-    if function == "maximum":
+        return operations.Activation("divided", number, NOTHING)
+    if function == "maximum" and number == number:  # a clip ignores bounds that are NaN
         return operations.Activation("clip", number, infinity)
-    if function == "minimum":
+    if function == "minimum" and number == number:
         return operations.Activation("clip", -infinity, number)
     if function == "power" and is_first:
-        return _powers().get(number, operations.Activation("power", number))
+        return _POWERS.get(number, operations.Activation("power", number))
     return None
 
 
-def _powers():
-    return {
-        2.0: operations.Activation("square"),
-        0.5: operations.Activation("sqrt"),
-        -0.5: operations.Activation("rsqrt"),
-        -1.0: operations.Activation("divided", 1.0, 0.0),
-    }
+# No roots: of -infinity and -0, `sqrt` and `power` differ.
+_POWERS = {
+    2.0: operations.Activation("square"),
+    -1.0: operations.Activation("divided", 1.0, NOTHING),
+}
+
+
+def _has_reciprocal(numbers):
+    """Whether all numbers have a reciprocal with all digits of a float32."""
+    limits = np.finfo(np.float32)
+    size = np.abs(numbers)
+    return bool(np.all((size >= 1 / float(limits.max)) & (size <= 1 / float(limits.tiny))))
 
 
 def _per_channel(function, array, is_first):
     """(scale, shift) that are equivalent, or None."""
-    ones, zeros = np.ones_like(array), np.zeros_like(array)
+    ones, nothing = np.ones_like(array), np.full_like(array, NOTHING)
     if function == "add":
         return ones, array
     if function == "subtract":
         return (ones, -array) if is_first else (-ones, array)
     if function == "multiply":
-        return array, zeros
-    if function == "divide" and is_first and array.all():
-        return 1 / array, zeros
+        return array, nothing
+    if function == "divide" and is_first and _has_reciprocal(array):
+        return 1 / array, nothing
     return None
 
 
 @converts(layers.PReLU)
 def _prelu(layer, reader, x):
+    only(is_float(x.dtype), "integers, which may overflow")
     clip = operations.Activation("clip", 0.0, float("inf"))
     negated = reader.add(operations.Activation("affine", -1.0, 0.0), [x], reader.name)
     negated = reader.add(clip, [negated], reader.name)
@@ -132,8 +139,8 @@ _UNARY = {
     ("numpy", "Sqrt"): ("sqrt",),
     ("numpy", "Square"): ("square",),
     ("numpy", "Tanh"): ("tanh",),
-    ("numpy", "Negative"): ("affine", -1.0, 0.0),
-    ("numpy", "Reciprocal"): ("divided", 1.0, 0.0),
+    ("numpy", "Negative"): ("affine", -1.0, NOTHING),
+    ("numpy", "Reciprocal"): ("divided", 1.0, NOTHING),
     ("numpy", "Clip"): ("clip", "x_min", "x_max"),
     ("math", "Rsqrt"): ("rsqrt",),
     ("nn", "Relu"): ("clip", 0.0, float("inf")),
@@ -160,6 +167,7 @@ def _unary(function, *factors):
     def convert(operation, reader, x):
         values = [getattr(operation, f) if isinstance(f, str) else f for f in factors]
         only(all(isinstance(value, int | float) for value in values), "a bound that is an array")
+        only(all(value == value for value in values), "a bound that is NaN")
         unary = operations.Activation(function, *map(float, values))
         return reader.add(unary, [x], reader.name)
 
@@ -178,13 +186,13 @@ def _gelu(operation, reader, x):
 
 @converts(*keras_operations("nn", "Softmax", "LogSoftmax"))
 def _softmax(operation, reader, x):
-    only(operation.axis is not None, "softmax over all axes")
     return add_softmax(reader, x, operation.axis, type(operation).__name__ == "LogSoftmax")
 
 
 def _compare(function):
     def convert(operation, reader, x, y):
         only(isinstance(x, reader.symbol) and isinstance(y, int | float), "two tensors")
+        only(is_float(x.dtype) or isinstance(y, int), "integers, which Keras rounds")
         return reader.add(operations.Compare(function, float(y)), [x], reader.name)
 
     return convert

@@ -53,7 +53,7 @@ def _matmul(operation, reader, x, y):
     only(not _is_weight(x, reader), "weights on the left")
     if _is_weight(y, reader):
         kernel = array(y)
-        only(kernel.ndim == 2, "weights of another rank")
+        only(kernel.ndim == 2 and len(x.shape) > 1, "vectors")
         dense = operations.Dense(kernel, np.zeros(kernel.shape[1], np.float32))
         return reader.add(dense, [x], reader.name)
     rank = len(x.shape)
@@ -80,7 +80,10 @@ def _dot(layer, reader, inputs):
 @converts(*keras_operations("nn", "DotProductAttention"))
 def _attention(operation, reader, query, key, value, bias=None, mask=None, scale=None):
     only(bias is None and getattr(operation, "attn_logits_soft_cap", None) is None, "a bias")
+    only(all(isinstance(z, reader.symbol) for z in (query, key, value)), "an array")
     only(query.shape[2:] == key.shape[2:] and len(query.shape) == 4, "shared heads")
+    only(key.shape[2] == value.shape[2], "shared heads")
+    only(query.shape[0] == key.shape[0] == value.shape[0], "a shared batch")
     inputs = [query, key, value]
     if mask is not None:
         if _is_weight(mask, reader):

@@ -1,5 +1,7 @@
 """Converts convolutional layers."""
 
+import dataclasses
+
 import numpy as np
 from keras import layers
 
@@ -17,9 +19,12 @@ def as_formatted(layer, reader, y):
     return y if layer.data_format == "channels_last" else reader.move_channels_first(y)
 
 
-def _activated(layer, reader, y):
+def _activated(layer, reader, x, y):
+    """Applies the activation of a layer to y, its output for x."""
     # Softmax is over the last axis in the layer's data format, so restore that format first.
-    return activate(layer.activation, reader, as_formatted(layer, reader, y), reader.name)
+    y = as_formatted(layer, reader, y)
+    y = dataclasses.replace(y, shape=tuple(layer.compute_output_shape(x.shape)))
+    return activate(layer.activation, reader, y, reader.name)
 
 
 def two(values, fill=1):
@@ -36,7 +41,7 @@ def _paddings(layer):
 def _convolution(layer, reader, x):
     kernel = array(layer.kernel)
     kernel = kernel[None] if layer.rank == 1 else kernel
-    x = channels_last(layer, reader, x)
+    moved = channels_last(layer, reader, x)
     y = reader.add(
         operations.Convolution(
             kernel,
@@ -46,17 +51,17 @@ def _convolution(layer, reader, x):
             dilation=two(layer.dilation_rate),
             groups=layer.groups,
         ),
-        [x],
+        [moved],
         reader.name,
     )
-    return _activated(layer, reader, y)
+    return _activated(layer, reader, x, y)
 
 
 @converts(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 def _depthwise(layer, reader, x):
-    x = channels_last(layer, reader, x)
-    y = _add_depthwise(layer, layer.kernel, bias_of(layer, _outputs(layer.kernel)), reader, x)
-    return _activated(layer, reader, y)
+    moved = channels_last(layer, reader, x)
+    y = _add_depthwise(layer, layer.kernel, bias_of(layer, _outputs(layer.kernel)), reader, moved)
+    return _activated(layer, reader, x, y)
 
 
 def _outputs(kernel):
@@ -80,13 +85,13 @@ def _add_depthwise(layer, kernel, bias, reader, x):
 
 @converts(layers.SeparableConv1D, layers.SeparableConv2D)
 def _separable(layer, reader, x):
-    x = channels_last(layer, reader, x)
+    moved = channels_last(layer, reader, x)
     channels = _outputs(layer.depthwise_kernel)
-    y = _add_depthwise(layer, layer.depthwise_kernel, np.zeros(channels, np.float32), reader, x)
+    y = _add_depthwise(layer, layer.depthwise_kernel, np.zeros(channels, np.float32), reader, moved)
     kernel = array(layer.pointwise_kernel)
     kernel = kernel[None] if layer.rank == 1 else kernel
     y = reader.add(operations.Convolution(kernel, bias_of(layer, layer.filters)), [y], reader.name)
-    return _activated(layer, reader, y)
+    return _activated(layer, reader, x, y)
 
 
 @converts(layers.Conv1DTranspose, layers.Conv2DTranspose)
@@ -99,7 +104,7 @@ def _transposed(layer, reader, x):
     more = (more,) * layer.rank if more is None or isinstance(more, int) else more
     axes = zip(kernel.shape[:2], two(strides), two(dilation), two(more, None), strict=True)
     padding = tuple(_transposed_padding(layer.padding, *axis) for axis in axes)
-    x = channels_last(layer, reader, x)
+    moved = channels_last(layer, reader, x)
     y = reader.add(
         operations.Convolution(
             kernel,
@@ -108,10 +113,10 @@ def _transposed(layer, reader, x):
             dilation=two(dilation),
             input_dilation=two(strides),
         ),
-        [x],
+        [moved],
         reader.name,
     )
-    return _activated(layer, reader, y)
+    return _activated(layer, reader, x, y)
 
 
 def _transposed_padding(padding, size, stride, dilation, more):

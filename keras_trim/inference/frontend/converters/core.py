@@ -1,5 +1,6 @@
 """Converts dense layers, embeddings, normalization by constants, and no-ops at inference."""
 
+import keras
 import numpy as np
 from keras import layers
 
@@ -7,6 +8,9 @@ from keras_trim.inference.frontend.converters.activation import activate
 from keras_trim.inference.frontend.converters.registry import array, bias_of, converts, only
 from keras_trim.inference.ir import operations
 from keras_trim.inference.ir.operations.strided import LARGEST_RANK
+
+# Up to this mean in units of the deviation, x * scale + shift keeps enough digits of x - mean.
+_LARGEST_MEAN = 100
 
 
 @converts(
@@ -44,9 +48,13 @@ def _einsum_dense(layer, reader, x, training=None):
 
 def dense_einsum(reader, equation, x, kernel, bias=None):
     """Adds an einsum of a tensor and weights as a dense layer on joined axes."""
-    inputs, rest = equation.replace(" ", "").split(",")
-    weights, output = rest.split("->")
-    x_axes, y_axes = inputs.replace("...", ""), output.replace("...", "")
+    terms, arrow, output = equation.replace(" ", "").partition("->")
+    only(arrow and terms.count(",") == 1, "its equation")
+    inputs, weights = terms.split(",")
+    dots = "..." if inputs.startswith("...") else ""
+    only(output.startswith(dots), "its equation")
+    x_axes, y_axes = inputs.removeprefix(dots), output.removeprefix(dots)
+    only("." not in x_axes + y_axes, "its equation")
     contracted = [axis for axis in x_axes if axis not in y_axes]
     new = [axis for axis in y_axes if axis not in x_axes]
     free = [axis for axis in x_axes if axis in y_axes]
@@ -54,13 +62,15 @@ def dense_einsum(reader, equation, x, kernel, bias=None):
         y_axes == "".join(free + new)
         and sorted(weights) == sorted(contracted + new)
         and len(set(weights)) == len(weights)
-        and (free[:1] == [x_axes[0]] or inputs.startswith("..."))
     )
-    has_more = inputs.startswith("...")
-    only(is_plain and "..." not in inputs[1:].lstrip("."), "its equation")
-    only(has_more or len(x.shape) == len(x_axes), "its equation")
+    only(is_plain, "its equation")
+    # The batch axis stays: it is among those that the dots stand for, or the first free one.
+    lead = len(x.shape) - len(x_axes)
+    only(lead > 0 if dots else lead == 0 and free[:1] == [x_axes[0]], "its equation")
+    sizes = dict(zip(weights, kernel.shape, strict=True))
+    same = all(x.shape[lead + x_axes.index(axis)] == sizes[axis] for axis in contracted)
+    only(same, "sizes of 1 that are repeated")
     if x_axes != "".join(free + contracted):
-        lead = len(x.shape) - len(x_axes)
         order = [lead + x_axes.index(axis) for axis in free + contracted]
         only(len(x.shape) <= LARGEST_RANK, "many axes")
         x = reader.add(operations.Permute((*range(lead), *order)), [x], reader.name)
@@ -126,8 +136,12 @@ def _rescaling(layer, reader, x, training=None):
     if scale.ndim == offset.ndim == 0:
         affine = operations.Activation("affine", float(scale), float(offset))
         return reader.add(affine, [x], reader.name)
-    only(x.shape[-1] is not None and scale.ndim <= 1 and offset.ndim <= 1, "its scale")
-    ones = np.ones(x.shape[-1], np.float32)
+    # With channels first, Keras aligns a list with the third axis from the end.
+    only(keras.config.image_data_format() == "channels_last", "channels that are not last")
+    channels = x.shape[-1]
+    only(channels is not None and len(x.shape) > 1, "its scale")
+    only(all(z.shape in ((), (1,), (channels,)) for z in (scale, offset)), "its scale")
+    ones = np.ones(channels, np.float32)
     return scale_channels(reader, x, scale * ones, offset * ones)
 
 
@@ -136,9 +150,18 @@ def _normalization(layer, reader, x):
     only(len(layer.axis) <= 1 and len(x.shape) > 1, "several axes")
     mean = np.asarray(array(layer.mean)).reshape(-1)
     deviation = np.sqrt(np.asarray(array(layer.variance)).reshape(-1))
-    deviation = np.maximum(deviation, np.float32(1e-7))
-    scale, shift = (deviation, mean) if layer.invert else (1 / deviation, -mean / deviation)
+    deviation = np.maximum(deviation, np.float32(keras.config.epsilon()))
     axis = layer.axis[0] % len(x.shape) if layer.axis else len(x.shape) - 1
     only(axis > 0 and x.shape[axis] is not None, "its axis")
     ones = np.ones(x.shape[axis], np.float32)
-    return scale_channels(reader, x, scale * ones, shift * ones, axis)
+    if layer.invert:
+        return scale_channels(reader, x, deviation * ones, mean * ones, axis)
+    if (np.abs(mean) <= _LARGEST_MEAN * deviation).all():
+        return scale_channels(reader, x, ones / deviation, -mean / deviation * ones, axis)
+    # Where the deviation is next to nothing, only x - mean itself is close to what Keras computes.
+    only(len(x.shape) <= LARGEST_RANK, "many axes")
+    shape = [-1 if i == axis else 1 for i in range(len(x.shape))]
+    for function, values in (("subtract", mean), ("divide", deviation)):
+        constant = reader.add_constant(values.reshape(shape))
+        x = reader.add(operations.Binary(function), [x, constant], reader.name)
+    return x

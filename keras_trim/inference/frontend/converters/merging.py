@@ -4,14 +4,16 @@ In Keras, `Multiply`, `Maximum` and `Minimum` leave masked positions of an input
 """
 
 import functools
+import itertools
 
 import numpy as np
 from keras import layers
 
-from keras_trim.inference.frontend.converters.arithmetic import add_binary
+from keras_trim.inference.frontend.converters.arithmetic import NOTHING, add_binary
 from keras_trim.inference.frontend.converters.indexing import reshape
 from keras_trim.inference.frontend.converters.registry import converts, only
 from keras_trim.inference.ir import operations
+from keras_trim.inference.ir.dtypes import is_float
 
 
 def _fold(function):
@@ -32,8 +34,11 @@ converts(layers.Subtract)(_fold("subtract"))
 
 @converts(layers.Average)
 def _average(layer, reader, inputs):
+    is_symbol = [isinstance(x, reader.symbol) for x in inputs]
+    floats = (is_float(x.dtype) for x in itertools.compress(inputs, is_symbol))
+    only(all(floats), "integers, which may overflow")
     total = _fold("add")(layer, reader, inputs)
-    affine = operations.Activation("affine", 1 / len(inputs), 0.0)
+    affine = operations.Activation("affine", 1 / len(inputs), NOTHING)
     return reader.add(affine, [total], reader.name)
 
 
@@ -65,7 +70,7 @@ converts(layers.Minimum)(_extreme("minimum"))
 
 def _mask_of(reader, x):
     """The mask of a tensor as float32, with an axis of one channel; or `None`."""
-    if x.mask is None:
+    if getattr(x, "mask", None) is None:  # a constant has none
         return None
     only(len(x.mask.shape) == len(x.shape) - 1, "a mask of another rank")
     return reshape(reader, reader.cast(x.mask, "float32"), (*x.mask.shape[1:], 1))

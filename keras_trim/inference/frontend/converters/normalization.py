@@ -14,6 +14,7 @@ from keras_trim.inference.frontend.converters.registry import (
     only,
 )
 from keras_trim.inference.ir import operations
+from keras_trim.inference.ir.dtypes import is_float
 
 
 def _axes(axis, rank):
@@ -31,6 +32,7 @@ def _normalize(reader, x, axes, gamma, beta, epsilon, is_rms=False):
     """Adds a normalization over some axes; gamma and beta have one value per element of these."""
     order, back = _order(axes, len(x.shape))
     only(axes[0] > 0, "the batch axis")
+    only(is_float(x.dtype), "integers, which may overflow")
     is_last = order == list(range(len(x.shape)))
     x = x if is_last else permute(reader, x, order)
     lead, shape = x.shape[1 : -len(axes)], x.shape[-len(axes) :]
@@ -67,6 +69,7 @@ def _group_normalization(layer, reader, x):
     axis = layer.axis % rank
     channels = x.shape[axis]
     only(axis > 0, "the batch axis")
+    only(is_float(x.dtype), "integers, which may overflow")
     gamma = array(layer.gamma) if layer.scale else np.ones(channels, np.float32)
     beta = array(layer.beta) if layer.center else np.zeros(channels, np.float32)
     # Moves the axis last, like `move_channels_last`, so that the moves cancel out.
@@ -94,6 +97,7 @@ def _to_unit_operation(operation, reader, x):
 def _to_unit(reader, x, axis, epsilon):
     axes = tuple(_axes(axis, len(x.shape)))
     only(axes[0] > 0, "the batch axis")
+    only(is_float(x.dtype), "integers, which may overflow")
     y = reader.add(operations.Activation("square"), [x], reader.name)
     y = reader.add(operations.Reduce("sum", axes, True), [y], reader.name)
     y = reader.add(operations.Activation("rsqrt"), [y], reader.name)

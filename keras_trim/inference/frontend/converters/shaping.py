@@ -6,7 +6,7 @@ import keras
 from keras import layers
 
 from keras_trim.inference.frontend.converters.convolution import as_formatted, channels_last, two
-from keras_trim.inference.frontend.converters.indexing import slice_of
+from keras_trim.inference.frontend.converters.indexing import reshape, slice_of
 from keras_trim.inference.frontend.converters.registry import converts, keras_operations, only
 from keras_trim.inference.ir import operations
 from keras_trim.inference.ir.dtypes import is_float
@@ -159,7 +159,7 @@ def _permute(layer, reader, x):
 
 @converts(layers.RepeatVector)
 def _repeat_vector(layer, reader, x):
-    y = reader.add(operations.Reshape((1, x.shape[-1])), [x], reader.name)
+    y = reshape(reader, x, (1, x.shape[-1]))
     return reader.add(operations.Repeat((layer.n,)), [y], reader.name)
 
 
