@@ -19,6 +19,7 @@ from keras_trim.inference.frontend.mask_propagation import (
     with_masks,
 )
 from keras_trim.inference.frontend.model_structure import (
+    dtype_of_backend,
     fits,
     function_of,
     hides_its_calls,
@@ -152,7 +153,7 @@ class _Importer(GraphWriter):
             if len(args) == 1 and options <= {"mask"} and fits(function, args[0]):
                 training = self.training
                 symbols = masked(tree.flatten(args[0]), kwargs.get("mask"))
-                outputs = self._inlined(operation.name, function, symbols)
+                outputs = self._inlined(operation, function, symbols)
                 # Keras infers a graph's outputs without calling its layers, so a trace around it
                 # has not seen this.
                 self._is_unforeseen |= self.training != training
@@ -174,12 +175,20 @@ class _Importer(GraphWriter):
             self.training = inspect.signature(layer.call).parameters["training"].default
         return args, kwargs
 
-    def _inlined(self, name, function, symbols):
-        self._prefix = (*self._prefix, name)
+    def _inlined(self, model, function, symbols):
+        outer, self._prefix = self.name, (*self._prefix, model.name)
+        self.name = "/".join(self._prefix)
+        self._owners[self.name] = model
         try:
-            return self._run(function, symbols)
+            pairs = zip(symbols, function.inputs, strict=True)
+            return self._run(function, [self._as_input(x, spec) for x, spec in pairs])
         finally:
-            self._prefix = self._prefix[:-1]
+            self.name, self._prefix = outer, self._prefix[:-1]
+
+    def _as_input(self, x, spec):
+        """What a nested model's input makes of a tensor: Keras casts it, and keeps its mask."""
+        dtype = dtype_of_backend(spec.dtype)
+        return x if x is None or x.dtype == dtype else self.cast(x, dtype).with_mask(x.mask)
 
     def call(self, operation, *args, **kwargs):
         """Converts one layer or operation; returns the `Symbol`s of its outputs."""
