@@ -19,6 +19,7 @@ from keras_trim.inference.frontend.mask_propagation import (
     with_masks,
 )
 from keras_trim.inference.frontend.model_structure import (
+    casts_saturate,
     dtype_of_backend,
     fits,
     function_of,
@@ -86,9 +87,11 @@ class _Importer(GraphWriter):
                 )
             symbols.append(self.new_symbol(self.graph.new_value(), tensor))
             name = getattr(tensor, "name", None) or f"input_{number}"
-            self.graph.input_specs.append(
-                {"name": name, "shape": tuple(tensor.shape), "dtype": symbols[-1].dtype}
-            )
+            dtype = symbols[-1].dtype
+            spec = {"name": name, "shape": tuple(tensor.shape), "dtype": dtype}
+            if casts_saturate(dtype):
+                spec["saturates"] = True
+            self.graph.input_specs.append(spec)
         self.graph.inputs = [symbol.value for symbol in symbols if symbol is not None]
         if not self.graph.inputs:
             raise ValueError(f"A model needs an input. Received: model={model.name}")
@@ -299,6 +302,14 @@ class _Importer(GraphWriter):
         return tree.map_structure(
             lambda x: keras.KerasTensor(x.shape, x.dtype) if isinstance(x, Symbol) else x, structure
         )
+
+    def cast(self, x, dtype):
+        """As the writer's, as Keras's backend does it."""
+        dtype = dtype_of_backend(dtype)
+        y = super().cast(x, dtype)
+        if is_float(x.dtype) and casts_saturate(dtype):
+            self.graph.nodes[-1].operation.saturates = True
+        return y
 
     def apply(self, operation, *args):
         """Converts a layer or model inside another; returns the `Symbol`s of its outputs."""

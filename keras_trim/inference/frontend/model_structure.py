@@ -21,12 +21,22 @@ def unpacked(outputs):
 
 
 def dtype_of_backend(dtype):
-    """The dtype that the backend uses for `dtype`: JAX disables 64-bit numbers by default."""
+    """The dtype that the backend uses for `dtype`.
+
+    JAX disables 64-bit numbers by default; Keras replaces the unsigned ones that PyTorch lacks.
+    """
+    if keras.backend.backend() == "torch":
+        return {"uint16": "int32", "uint32": "int64"}.get(dtype, dtype)
     if keras.backend.backend() != "jax" or not is_number(dtype):
         return dtype
     import jax
 
     return jax.dtypes.canonicalize_dtype(dtype).name
+
+
+def casts_saturate(dtype):
+    """Whether the backend turns floats that are too large for an integer dtype into its limits."""
+    return keras.backend.backend() == "jax" and "int" in dtype
 
 
 def is_graph(operation):

@@ -3,8 +3,10 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_same, numbers, randomize
+from helpers import assert_same, randomize
 from keras import layers, ops
+
+from keras_trim.inference import Engine
 
 
 def halves(*shape):
@@ -59,3 +61,58 @@ def test_nested_models_mask_what_they_cast():
     reader = keras.Model(z, layers.GlobalAveragePooling1D()(layers.Dense(3)(z)))
     model = keras.Model(x, reader(layers.Embedding(9, 4, mask_zero=True)(x) * 5))
     assert_same(randomize(model, 0.0), np.array([[1, 2, 0, 0, 5]], "float32"), native=False)
+
+
+def assert_predicts(model, x):
+    """Asserts that `predict` gives exactly what that of the model gives."""
+    got, expected = Engine(model, 1).predict(x), model.predict(x, verbose=0)
+    for a, b in zip(keras.tree.flatten(got), keras.tree.flatten(expected), strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert a.dtype == b.dtype
+
+
+TOO_LARGE = np.array([[300, -1, 200, 70000, 5]], "int64")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "int32", "bool"])
+@pytest.mark.parametrize("given", ["int64", "int32", "float32", "float64", "bool"])
+def test_inputs_of_narrow_integers(dtype, given, tmp_path):
+    x = keras.Input((5,), dtype=dtype)
+    model = keras.Model(x, [ops.cast(x, "float32") * 2, x])
+    data = TOO_LARGE.astype(given)
+    if given.startswith("float"):
+        data = np.concatenate([data, [[0.5, -0.5, 0.0, 127.9, 2.0]]]).astype(given)
+    assert_predicts(model, data)
+    engine = Engine(model, 1)
+    engine.save(tmp_path / "model.engine")
+    for a, b in zip(Engine.load(tmp_path / "model.engine")(data), engine(data), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "tensorflow", reason="it depends on the size of the tensor"
+)
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint16", "int32", "bool"])
+def test_casts_of_what_is_too_large(dtype, tmp_path):
+    x = keras.Input((9,))
+    model = keras.Model(x, [ops.cast(x * 1.0, dtype), ops.cast(ops.cast(x, "int32"), dtype)])
+    large = [300, -1, np.nan, 3e9, -3e9, np.inf, -np.inf, 70000.7, -1.9]
+    data = np.array([large], "float32")
+    assert_predicts(model, data)
+    engine = Engine(model, 1)
+    engine.save(tmp_path / "model.engine")
+    for a, b in zip(Engine.load(tmp_path / "model.engine")(data), engine(data), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX has no such integers")
+@pytest.mark.parametrize("number", [3e9, -3e9, np.nan])
+def test_casts_to_more_than_32_bits(number):
+    x = keras.Input((2,))
+    engine = Engine(keras.Model(x, ops.cast(x, "int64")), 1)
+    np.testing.assert_array_equal(engine.predict(np.array([[7.9, -2e9]])), [[7, -2000000000]])
+    with pytest.raises(ValueError, match="integers of 32 bits"):
+        engine.predict(np.array([[1.0, number]], "float32"))
+    x = keras.Input((2,), dtype="int64")
+    with pytest.raises(ValueError, match="integers of 32 bits"):
+        Engine(keras.Model(x, x + 1), 1).predict(np.array([[1.0, number]], "float32"))
