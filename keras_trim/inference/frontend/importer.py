@@ -27,6 +27,7 @@ from keras_trim.inference.frontend.model_structure import (
     is_graph,
     is_of_keras,
     numbered,
+    refuse_own_prediction,
     unpacked,
 )
 from keras_trim.inference.frontend.tracing import Trace, Untraceable, trace
@@ -74,6 +75,7 @@ class _Importer(GraphWriter):
 
     def read(self, model):
         function, inputs = function_of(model)
+        refuse_own_prediction(model)
         self.training = False if model._call_has_training_arg else None  # as in `predict`
         symbols = []
         for number, tensor in enumerate(tree.flatten(inputs)):

@@ -106,3 +106,16 @@ def function_of(model):
         except Untraceable:
             continue
     return None, input_tensors(model, model.input_dtype)
+
+
+def refuse_own_prediction(model):
+    """Raises ValueError if `predict` computes something else than `call`."""
+    for name in ("predict_step", "predict", "make_predict_function"):
+        owner = next(cls for cls in type(model).__mro__ if name in vars(cls))
+        if name in vars(model) or not owner.__module__.startswith("keras.src."):
+            raise ValueError(
+                f"The engine computes what a model's `call` does, and this model's `{name}` is its "
+                "own and may do more. Do that in `call`, or around the engine, which you then make "
+                "of a model without it: `Engine(keras.Model(model.input, model.output))`. "
+                f"Received: model={model.name}, of the class {type(model).__name__}"
+            )
