@@ -86,10 +86,35 @@ def trace(layer, args, kwargs, training=False, is_outermost=False):
             if scope.state_mapping:
                 raise Untraceable(f"{layer.name} changes its state")
             function = keras.Function(inputs, outputs)
+            _make_callable(function)
             return Trace(function, noted.of_nodes(function), noted.context.training, is_bare)
     # User code runs here, and may raise anything on symbolic arguments.
     except Exception as error:
         raise Untraceable(f"{layer.name}: {error}") from error
+
+
+def _make_callable(function):
+    """Makes sure that each operation of a trace can be called on other tensors.
+
+    Raises:
+        Untraceable: if one takes a Python function, which may use tensors of the trace.
+    """
+    for node in _nodes(function):
+        operation = node.operation
+        if isinstance(operation, layers.Layer):
+            continue
+        given = vars(operation), node.arguments.args, node.arguments.kwargs
+        if any(callable(x) for x in tree.flatten(given) if not isinstance(x, keras.Variable)):
+            raise Untraceable(f"{operation.name} calls a function")
+        if isinstance(getattr(operation, "axis", None), list):  # JAX needs tuples (`ops.norm`)
+            operation.axis = tuple(operation.axis)
+
+
+def _nodes(function):
+    """The nodes of a function in the order of its calls, without the inputs."""
+    depths = sorted(function._nodes_by_depth, reverse=True)
+    nodes = [node for depth in depths for node in function._nodes_by_depth[depth]]
+    return [node for node in nodes if not node.is_input]
 
 
 def _is_stateless(layer):
