@@ -1,8 +1,9 @@
 """Python in the `call` of a layer: what a trace of it cannot hold runs in Keras."""
 
 import keras
+import numpy as np
 import pytest
-from helpers import assert_same, numbers
+from helpers import assert_same, kinds, numbers
 from keras import layers, ops
 
 
@@ -48,3 +49,47 @@ def test_operations_that_call_functions(name):
 @pytest.mark.parametrize("axis", [-1, 1, (1, 2)])
 def test_norms(axis):
     assert_same(model_of(lambda x: ops.norm(x, axis=axis)), numbers(2, 3, 4), native=False)
+
+
+SIZES = {
+    "default": lambda x: x * (x.shape[1] or 10),
+    "batch": lambda x: x * 2 if x.shape[0] == 1 else x,
+    "unknown": lambda x: x * 3 if x.shape[1] is None else ops.tanh(x),
+    "constant": lambda x: x + np.arange(x.shape[1] or 1, dtype="float32")[:, None],
+    "operation": lambda x: ops.sin(x) if x.shape[1] else ops.cos(x),
+    "slice": lambda x: ops.transpose(x, (0, 2, 1))[:, : x.shape[1]],
+    "squeeze": lambda x: ops.sum(ops.squeeze(x[:, :1] * 2), keepdims=True, axis=0),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_that_python_asks_for(name):
+    model = model_of(SIZES[name], (None, 4))
+    for shape in ((1, 3, 4), (2, 3, 4), (2, 2, 4)):
+        assert_same(model, numbers(*shape), native=False)
+
+
+class Asking(keras.Model):
+    def call(self, x):
+        return x * (x.shape[0] or 7)
+
+
+def test_models_that_ask_for_the_size_of_the_batch():
+    model = Asking()
+    model(numbers(2, 4))
+    for batch in (1, 3):
+        assert_same(model, numbers(batch, 4), native=False)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: ops.reshape(ops.tanh(x), ops.shape(x)),
+        lambda x: ops.reshape(x, (-1, x.shape[1], 2, 2)) if x.shape[1] else x,
+        lambda x: ops.relu(x) * np.arange(4, dtype="float32") + ops.mean(x, 1, keepdims=True),
+        lambda x: layers.Softmax()(x) + ops.full((4,), 0.5),
+    ],
+)
+def test_sizes_that_do_not_matter(function):
+    assert_same(model_of(function), numbers(2, 3, 4))
+    assert "KerasCall" not in kinds(assert_same(model_of(function), numbers(1, 3, 4)))
