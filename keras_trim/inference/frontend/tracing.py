@@ -109,7 +109,7 @@ def _program(function):
         program += [numbers.get(id(x), x) for x in tree.flatten(given)]
         numbers |= {id(y): len(numbers) + i for i, y in enumerate(node.outputs)}
         program += [len(y.shape) for y in node.outputs]
-    return program + [numbers[id(y)] for y in function.outputs]
+    return program + [numbers.get(id(y)) for y in function.outputs]
 
 
 @dataclasses.dataclass(frozen=True)
