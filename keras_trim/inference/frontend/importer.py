@@ -19,12 +19,15 @@ from keras_trim.inference.frontend.mask_propagation import (
     with_masks,
 )
 from keras_trim.inference.frontend.model_structure import (
+    casts_saturate,
+    dtype_of_backend,
     fits,
     function_of,
     hides_its_calls,
     is_graph,
     is_of_keras,
     numbered,
+    refuse_own_prediction,
     unpacked,
 )
 from keras_trim.inference.frontend.tracing import Trace, Untraceable, trace
@@ -72,6 +75,7 @@ class _Importer(GraphWriter):
 
     def read(self, model):
         function, inputs = function_of(model)
+        refuse_own_prediction(model)
         self.training = False if model._call_has_training_arg else None  # as in `predict`
         symbols = []
         for number, tensor in enumerate(tree.flatten(inputs)):
@@ -85,9 +89,11 @@ class _Importer(GraphWriter):
                 )
             symbols.append(self.new_symbol(self.graph.new_value(), tensor))
             name = getattr(tensor, "name", None) or f"input_{number}"
-            self.graph.input_specs.append(
-                {"name": name, "shape": tuple(tensor.shape), "dtype": symbols[-1].dtype}
-            )
+            dtype = symbols[-1].dtype
+            spec = {"name": name, "shape": tuple(tensor.shape), "dtype": dtype}
+            if casts_saturate(dtype):
+                spec["saturates"] = True
+            self.graph.input_specs.append(spec)
         self.graph.inputs = [symbol.value for symbol in symbols if symbol is not None]
         if not self.graph.inputs:
             raise ValueError(f"A model needs an input. Received: model={model.name}")
@@ -152,7 +158,7 @@ class _Importer(GraphWriter):
             if len(args) == 1 and options <= {"mask"} and fits(function, args[0]):
                 training = self.training
                 symbols = masked(tree.flatten(args[0]), kwargs.get("mask"))
-                outputs = self._inlined(operation.name, function, symbols)
+                outputs = self._inlined(operation, function, symbols)
                 # Keras infers a graph's outputs without calling its layers, so a trace around it
                 # has not seen this.
                 self._is_unforeseen |= self.training != training
@@ -174,12 +180,20 @@ class _Importer(GraphWriter):
             self.training = inspect.signature(layer.call).parameters["training"].default
         return args, kwargs
 
-    def _inlined(self, name, function, symbols):
-        self._prefix = (*self._prefix, name)
+    def _inlined(self, model, function, symbols):
+        outer, self._prefix = self.name, (*self._prefix, model.name)
+        self.name = "/".join(self._prefix)
+        self._owners[self.name] = model
         try:
-            return self._run(function, symbols)
+            pairs = zip(symbols, function.inputs, strict=True)
+            return self._run(function, [self._as_input(x, spec) for x, spec in pairs])
         finally:
-            self._prefix = self._prefix[:-1]
+            self.name, self._prefix = outer, self._prefix[:-1]
+
+    def _as_input(self, x, spec):
+        """What a nested model's input makes of a tensor: Keras casts it, and keeps its mask."""
+        dtype = dtype_of_backend(spec.dtype)
+        return x if x is None or x.dtype == dtype else self.cast(x, dtype).with_mask(x.mask)
 
     def call(self, operation, *args, **kwargs):
         """Converts one layer or operation; returns the `Symbol`s of its outputs."""
@@ -290,6 +304,14 @@ class _Importer(GraphWriter):
         return tree.map_structure(
             lambda x: keras.KerasTensor(x.shape, x.dtype) if isinstance(x, Symbol) else x, structure
         )
+
+    def cast(self, x, dtype):
+        """As the writer's, as Keras's backend does it."""
+        dtype = dtype_of_backend(dtype)
+        y = super().cast(x, dtype)
+        if is_float(x.dtype) and casts_saturate(dtype):
+            self.graph.nodes[-1].operation.saturates = True
+        return y
 
     def apply(self, operation, *args):
         """Converts a layer or model inside another; returns the `Symbol`s of its outputs."""

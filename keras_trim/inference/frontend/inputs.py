@@ -1,7 +1,9 @@
 """Converts between the user's structures and the order of the graph's inputs and outputs."""
 
+import numpy as np
+
 from keras_trim.batches import flatten
-from keras_trim.inference.ir.dtypes import WIDE
+from keras_trim.inference.ir.dtypes import WIDE, converted, is_float
 
 
 def flatten_inputs(x, structure, specs):
@@ -10,7 +12,8 @@ def flatten_inputs(x, structure, specs):
     Args:
         x: An array, or a list, tuple or dictionary of arrays, as the model takes them.
         structure: The model's input structure, with numbers in place of arrays.
-        specs: List of dictionaries: `name`, `shape`, `dtype`.
+        specs: List of dictionaries: `name`, `shape`, `dtype`; `saturates` as for `converted`, by
+            default False.
 
     Returns:
         List of arrays, all with the same batch size; None for missing optional inputs.
@@ -18,20 +21,29 @@ def flatten_inputs(x, structure, specs):
     Raises:
         ValueError: if the structure, a shape or a dtype does not match the model's.
     """
-    return flatten(x, structure, specs, _fits_in_32_bits)
+    return flatten(x, structure, specs, _as_input)
 
 
-def _fits_in_32_bits(array, spec):
-    """Returns the array, or raises `ValueError` if its integers need more than 32 bits."""
-    if spec["dtype"] in WIDE and array.size:
+def _as_input(array, spec):
+    """The array with the integers that an input of integers takes from it.
+
+    Raises:
+        ValueError: if they need more than 32 bits.
+    """
+    dtype = spec["dtype"]
+    if dtype in WIDE and array.size:
         least, most = array.min(), array.max()
-        if least < -(1 << 31) or most >= 1 << 31:
+        if not (least >= -(1 << 31) and most < 1 << 31):  # or NaN
             raise ValueError(
                 "The engine computes with integers of 32 bits, and input "
                 f"'{spec['name']}' has some that need more. "
                 f"Received: numbers from {least} to {most}"
             )
-    return array
+        return array
+    if is_float(dtype) or array.dtype.name == dtype:
+        return array
+    with np.errstate(invalid="ignore"):  # as Keras
+        return converted(array, dtype, spec.get("saturates", False))
 
 
 def restore_structure(structure, leaves):

@@ -21,12 +21,22 @@ def unpacked(outputs):
 
 
 def dtype_of_backend(dtype):
-    """The dtype that the backend uses for `dtype`: JAX disables 64-bit numbers by default."""
+    """The dtype that the backend uses for `dtype`.
+
+    JAX disables 64-bit numbers by default; Keras replaces the unsigned ones that PyTorch lacks.
+    """
+    if keras.backend.backend() == "torch":
+        return {"uint16": "int32", "uint32": "int64"}.get(dtype, dtype)
     if keras.backend.backend() != "jax" or not is_number(dtype):
         return dtype
     import jax
 
     return jax.dtypes.canonicalize_dtype(dtype).name
+
+
+def casts_saturate(dtype):
+    """Whether the backend turns floats that are too large for an integer dtype into its limits."""
+    return keras.backend.backend() == "jax" and "int" in dtype
 
 
 def is_graph(operation):
@@ -96,3 +106,16 @@ def function_of(model):
         except Untraceable:
             continue
     return None, input_tensors(model, model.input_dtype)
+
+
+def refuse_own_prediction(model):
+    """Raises ValueError if `predict` computes something else than `call`."""
+    for name in ("predict_step", "predict", "make_predict_function"):
+        owner = next(cls for cls in type(model).__mro__ if name in vars(cls))
+        if name in vars(model) or not owner.__module__.startswith("keras.src."):
+            raise ValueError(
+                f"The engine computes what a model's `call` does, and this model's `{name}` is its "
+                "own and may do more. Do that in `call`, or around the engine, which you then make "
+                "of a model without it: `Engine(keras.Model(model.input, model.output))`. "
+                f"Received: model={model.name}, of the class {type(model).__name__}"
+            )

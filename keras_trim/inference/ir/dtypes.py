@@ -19,6 +19,24 @@ def stored(dtype):
     return "float32" if is_float(dtype) else "int32"
 
 
+def converted(array, dtype, saturates=False):
+    """The array in an integer or boolean dtype.
+
+    Args:
+        array: Array.
+        dtype: String.
+        saturates: Boolean. Whether floats beyond the range of the dtype become its limits and NaN
+            becomes 0, as on JAX. Otherwise they wrap, as in NumPy.
+    """
+    dtype = np.dtype(dtype)
+    if saturates and array.dtype.kind == "f" and dtype.kind != "b":
+        limits = np.iinfo(dtype)
+        array = np.clip(
+            np.nan_to_num(np.float64(array), posinf=np.inf, neginf=-np.inf), limits.min, limits.max
+        )
+    return array.astype(dtype)
+
+
 def as_numpy(dtype):
     """The NumPy dtype with this name."""
     if dtype != "bfloat16":

@@ -245,6 +245,7 @@ def _specs(specs):
             and isinstance(dtype, str)
             and dtype in _DTYPES
             and isinstance(shape, list)
+            and type(spec.get("saturates", False)) is bool
             and 1 <= len(shape) <= _MOST_AXES
             and all(n is None or (type(n) is int and 0 <= n < 1 << 31) for n in shape),
             "an input has an impossible name, shape or dtype",

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_trim.inference.ir.dtypes import is_float, stored
+from keras_trim.inference.ir.dtypes import WIDE, converted, is_float, stored
 from keras_trim.inference.ir.operations.strided import (
     Cast,
     Constant,
@@ -187,10 +187,16 @@ def _lower_cast(op, builder, x):
     if is_float(op.dtype) and x.dtype == "float32":
         return x
     y = Tensor(x.shape, "NHWC", stored(op.dtype))
-    dtype = np.dtype("float32" if is_float(op.dtype) else op.dtype)
 
     def cast(a, out):
-        np.copyto(out, a.astype(dtype), casting="unsafe")
+        result = a if is_float(op.dtype) else converted(a, op.dtype, op.saturates)
+        np.copyto(out, result, casting="unsafe")
+        if op.dtype in WIDE and not np.array_equal(out, result):
+            raise ValueError(
+                "The engine computes with integers of 32 bits, and the model casts numbers to "
+                "some that need more. "
+                f"Received: {op.dtype} from {result.min()} to {result.max()}"
+            )
 
     builder.host(cast, [x], [y])
     return y

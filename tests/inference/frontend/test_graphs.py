@@ -165,6 +165,26 @@ def test_model_that_was_never_built():
             Engine(model)
 
 
+def test_models_that_predict_by_other_means():
+    def doubled(self, *arguments, **options):
+        return 2 * super(type(self), self).predict_step(*arguments, **options)
+
+    x = keras.Input((4,))
+    for name in ("predict_step", "predict", "make_predict_function"):
+        model = type("Own", (keras.Model,), {name: doubled})(x, layers.Dense(3)(x))
+        with pytest.raises(ValueError, match=f"`{name}` is its own(?s:.*)class Own"):
+            Engine(model)
+        assert_same(keras.Model(model.input, model.output), numbers(2, 4))  # the cure
+        outer = keras.Model(x, model(x))  # `predict` does not call that of a model within
+        np.testing.assert_allclose(
+            Engine(outer, 1).predict(numbers(2, 4)), outer.predict(numbers(2, 4)), rtol=1e-5
+        )
+    model = keras.Model(x, layers.Dense(3)(x))
+    model.predict_step = doubled
+    with pytest.raises(ValueError, match="`predict_step` is its own"):
+        Engine(model)
+
+
 def test_functional_subclass_with_a_call_of_its_own():
     class Negated(keras.Model):
         def call(self, x, training=None):

@@ -6,6 +6,7 @@ from keras import layers
 
 from keras_trim.inference.frontend.converters.activation import known_activation
 from keras_trim.inference.frontend.converters.registry import array, converts, only
+from keras_trim.inference.frontend.keras_call import FunctionCall, KerasCall
 from keras_trim.inference.ir import operations
 
 _CELLS = {
@@ -132,13 +133,70 @@ def _bidirectional(layer, reader, sequences, initial_state=None, mask=None, trai
 
 @converts(layers.TimeDistributed)
 def _time_distributed(layer, reader, inputs, training=None, mask=None):
-    inner = layer.layer
+    inner, parts = layer.layer, layer._flatten_layers()
     only(mask is None or not inner._call_has_mask_arg, "a mask for each step")
-    only(not getattr(inner, "stateful", False), "a state that outlives the call")
-    if type(inner) is layers.Dense:
+    only(
+        not any(getattr(part, "stateful", False) for part in parts),
+        "a state that outlives the call",
+    )
+    # Other activations may name an axis, so they get steps.
+    if type(inner) is layers.Dense and _is_of_keras(inner.activation):
         return reader.apply(inner, inputs)
+    length = len(reader.graph.nodes)
     joined = reader.add(operations.JoinTime(), [inputs], reader.name)
     joined = reader.symbol(joined.value, (None, *inputs.shape[2:]), inputs.dtype)
     y = reader.apply(inner, joined)
     only(isinstance(y, reader.symbol), "several outputs")
+    within = [node.operation for node in reader.graph.nodes[length:]]
+    only(all(map(_keeps_examples_apart, within)), "a layer that may combine examples")
+    is_vector = any(map(_may_give_vectors, within))
+    only(not (is_vector and any(isinstance(op, operations.Softmax) for op in within)), "vectors")
     return reader.add(operations.SplitTime(), [y, inputs], reader.name)
+
+
+def _keeps_examples_apart(operation):
+    """Whether each example of the result depends on the same example of the inputs alone."""
+    if isinstance(operation, KerasCall):
+        return not operation.training and _is_apart_in_keras(operation.function)
+    if isinstance(operation, operations.Reduce):
+        return 0 not in operation.axes
+    if isinstance(operation, operations.Einsum):
+        labels = operation.x_labels, operation.y_labels, operation.out_labels
+        return len({label[:1] for label in labels}) == 1
+    if isinstance(operation, operations.Constant):  # it may hold numbers for each example
+        return operation.value.shape[:1] in ((), (1,))
+    return True
+
+
+def _is_apart_in_keras(function):
+    """Whether a function that runs in Keras is certain to keep examples apart."""
+    if isinstance(function, FunctionCall):
+        return _is_of_keras(function.function)
+    return isinstance(function, layers.Layer) and all(
+        type(part).__module__.startswith(_APART)
+        and not isinstance(part, layers.Lambda | layers.EinsumDense)
+        and _is_of_keras(getattr(part, "activation", None))
+        and _is_of_keras(getattr(part, "recurrent_activation", None))
+        for part in function._flatten_layers()
+    )
+
+
+def _is_of_keras(activation):
+    """Whether an activation is None or a function of Keras, which knows no axis but the last."""
+    if isinstance(activation, layers.Layer):
+        return False
+    return activation is None or getattr(activation, "__module__", "").startswith("keras.src.")
+
+
+def _may_give_vectors(operation):
+    """Whether the result may have no axis but that of the batch, which then is the last one."""
+    if isinstance(operation, operations.Reduce):
+        return not operation.keepdims
+    return isinstance(operation, operations.Reshape) and not operation.shape
+
+
+# Layers whose arguments cannot name the batch axis.
+_APART = tuple(
+    f"keras.src.layers.{kind}."
+    for kind in ("attention", "convolutional", "core", "pooling", "reshaping", "rnn")
+)

@@ -121,9 +121,12 @@ class Cast(Operation):
 
     Args:
         dtype: String, the name of a Keras dtype.
+        saturates: Boolean. Whether floats that are too large for integers become the largest one;
+            otherwise they wrap.
     """
 
     dtype: str
+    saturates: bool = False
     takes_integers = True
 
     def check(self):

@@ -1,0 +1,95 @@
+"""Python in the `call` of a layer: what a trace of it cannot hold runs in Keras."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import assert_same, kinds, numbers
+from keras import layers, ops
+
+
+class Calling(layers.Layer):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def call(self, x):
+        return self.function(x)
+
+
+def model_of(function, shape=(3, 4)):
+    x = keras.Input(shape)
+    return keras.Model(x, Calling(function)(x))
+
+
+def cumulated(x):
+    def step(carry, part):
+        return carry + part * ops.mean(x), carry
+
+    return ops.scan(step, x[:, 0], ops.transpose(x, (1, 0, 2)))[0]
+
+
+CLOSURES = {
+    "map": lambda x: ops.map(lambda part: part * ops.mean(x), x),
+    "scan": cumulated,
+    "vectorized map": lambda x: ops.vectorized_map(lambda part: part * ops.sum(x), x),
+    "associative scan": lambda x: ops.associative_scan(lambda a, b: a + b * ops.mean(x), x, axis=1),
+    "for": lambda x: ops.fori_loop(0, 3, lambda i, y: y * 0.5 + x, x),
+    "while": lambda x: ops.while_loop(
+        lambda i, y: i < 3, lambda i, y: (i + 1, y + x), (ops.zeros((), "int32"), x)
+    )[1],
+    "condition": lambda x: ops.cond(ops.sum(x) > 0, lambda: x * 2, lambda: x - 1),
+}
+
+
+@pytest.mark.parametrize("name", CLOSURES)
+def test_operations_that_call_functions(name):
+    assert_same(model_of(CLOSURES[name]), numbers(2, 3, 4), native=False)
+
+
+@pytest.mark.parametrize("axis", [-1, 1, (1, 2)])
+def test_norms(axis):
+    assert_same(model_of(lambda x: ops.norm(x, axis=axis)), numbers(2, 3, 4), native=False)
+
+
+SIZES = {
+    "default": lambda x: x * (x.shape[1] or 10),
+    "batch": lambda x: x * 2 if x.shape[0] == 1 else x,
+    "unknown": lambda x: x * 3 if x.shape[1] is None else ops.tanh(x),
+    "operation": lambda x: ops.sin(x) if x.shape[1] else ops.cos(x),
+    "slice": lambda x: ops.transpose(x, (0, 2, 1))[:, : x.shape[1]],
+}
+if keras.backend.backend() != "jax":  # where Keras's own inference of shapes fails
+    SIZES["constant"] = lambda x: x + np.arange(x.shape[1] or 1, dtype="float32")[:, None]
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_that_python_asks_for(name):
+    model = model_of(SIZES[name], (None, 4))
+    for shape in ((1, 3, 4), (2, 3, 4), (2, 2, 4)):
+        assert_same(model, numbers(*shape), native=False)
+
+
+class Asking(keras.Model):
+    def call(self, x):
+        return x * (x.shape[0] or 7)
+
+
+def test_models_that_ask_for_the_size_of_the_batch():
+    model = Asking()
+    model(numbers(2, 4))
+    for batch in (1, 3):
+        assert_same(model, numbers(batch, 4), native=False)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: ops.reshape(ops.tanh(x), ops.shape(x)),
+        lambda x: ops.reshape(x, (-1, x.shape[1], 2, 2)) if x.shape[1] else x,
+        lambda x: ops.relu(x) * np.arange(4, dtype="float32") + ops.mean(x, 1, keepdims=True),
+        lambda x: layers.Softmax()(x) + ops.full((4,), 0.5),
+    ],
+)
+def test_sizes_that_do_not_matter(function):
+    assert_same(model_of(function), numbers(2, 3, 4))
+    assert "KerasCall" not in kinds(assert_same(model_of(function), numbers(1, 3, 4)))
