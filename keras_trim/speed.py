@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_trim import timing
+from keras_trim import batches, timing
 from keras_trim.arguments import check_model, described, takes_named
 from keras_trim.processor import count_cores, processor_name
 from keras_trim.progress import progress
@@ -180,36 +180,33 @@ def bench(
     """
     check_model(model)
     names = _names(runtimes)
-    inputs = _random(model, batch_size) if x is None else x
+    inputs = _random(model, batch_size) if x is None else _as_taken(model, x)
     num_threads = num_threads or count_cores()
-    runs, left_out = {}, {}
+    runs, differences, left_out, reference = {}, {}, {}, None
     with progress("timing", len(names) + 1, verbose) as work:
         for name in names:
             work.description = f"timing: preparing {name}"
             try:
-                runs[name] = timing.runner(name, model, num_threads)
-                runs[name](inputs)
-            except (ImportError, ValueError) as error:
+                run = timing.runner(name, model, num_threads)
+                outputs = run(inputs)
+                reference = outputs if reference is None else reference
+                differences[name] = _difference(reference, outputs)
+                runs[name] = run
+            except Exception as error:  # runtimes may raise anything
                 if name == timing.PREDICT:
                     raise  # the inputs do not match the model
-                left_out[name] = " ".join(str(error).split())
-                runs.pop(name, None)
+                left_out[name] = _why(error)
             work.advance()
         work.description = "timing: taking turns"
-        outputs = {name: run(inputs) for name, run in runs.items()}
         times = timing.time_in_turns(runs, inputs, seconds)
-    reference = outputs[timing.PREDICT]
-    rows = [
-        SpeedRow(name, time * 1e3, _difference(reference, outputs[name]))
-        for name, time in times.items()
-    ]
+    rows = [SpeedRow(name, time * 1e3, differences[name]) for name, time in times.items()]
     engine = getattr(runs.get(timing.ENGINE), "engine", None)
     return SpeedReport(
         rows,
         left_out,
-        sparsity_report(model).sparsity,
+        sparsity_report(model).sparsity if model.weights else 0.0,
         sum(keras.ops.convert_to_numpy(variable.value).nbytes for variable in model.weights),
-        len(keras.tree.flatten(inputs)[0]),
+        timing.num_examples(inputs),
         num_threads,
         processor_name(),
         keras.backend.backend(),
@@ -247,10 +244,31 @@ def _random(model, batch_size):
     return keras.tree.pack_sequence_as(input_structure(model), random_inputs(model, shapes))
 
 
+def _as_taken(model, x):
+    """Returns the inputs of a call as arrays, in the structure and dtypes that the model takes."""
+    if not getattr(model, "inputs", None):
+        has_arrays = all(hasattr(array, "shape") for array in keras.tree.flatten(x))
+        return x if has_arrays else np.asarray(x)
+    if any(tensor.dtype == "string" for tensor in model.inputs):
+        return x
+    structure, specs = batches.signature(model)
+    arrays = batches.flatten(x, structure, specs)
+    return keras.tree.pack_sequence_as(structure, arrays)
+
+
+def _why(error):
+    """Returns the reason for which a runtime cannot run a model."""
+    if isinstance(error, (ImportError, ValueError)):  # ours name the cure
+        return " ".join(str(error).split())
+    from keras_trim.exporters.reasons import reason
+
+    return f"{type(error).__name__}: {reason(error)}"
+
+
 def _difference(reference, outputs):
     """Returns the largest difference of outputs, relative to the largest reference value."""
     return max(
-        float(np.abs(np.asarray(a, "float64") - np.asarray(b, "float64")).max())
-        / max(float(np.abs(np.asarray(a, "float64")).max()), 1e-30)
+        float(np.abs(np.asarray(a, "float64") - np.asarray(b, "float64")).max(initial=0.0))
+        / max(float(np.abs(np.asarray(a, "float64")).max(initial=0.0)), 1e-30)
         for a, b in zip(reference, outputs, strict=True)
     )

@@ -1,8 +1,6 @@
 """Runs a model in each installed runtime, so that their times can be compared."""
 
 import importlib.util
-import pathlib
-import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +14,7 @@ OTHERS = {
     "litert": ("ai_edge_litert", "tensorflow"),
     "onnxruntime": ("onnxruntime", "onnx", "onnxscript", "torch"),
 }
-_SUFFIXES = {"litert": ".tflite", "onnxruntime": ".onnx"}
+_FORMATS = {"litert": "litert", "onnxruntime": "onnx"}
 
 
 def installed() -> list[str]:
@@ -43,7 +41,7 @@ def runner(name: str, model: keras.Model, num_threads: int) -> Callable[[Any], l
         ImportError, ValueError: if this runtime cannot run the model. The message names the fix.
     """
     if name == PREDICT:
-        return lambda x: keras.tree.flatten(model.predict(x, batch_size=_size(x), verbose=0))
+        return lambda x: keras.tree.flatten(model.predict(x, batch_size=num_examples(x), verbose=0))
     if name == BATCH:
         return lambda x: keras.tree.flatten(model.predict_on_batch(x))
     if name == ENGINE:
@@ -60,19 +58,29 @@ def _exported(name: str, model: keras.Model, num_threads: int) -> Callable[[Any]
     from keras_trim import exporters
     from keras_trim.exporters import litert, onnx
 
-    with tempfile.TemporaryDirectory(prefix="keras_trim_") as folder:
-        path = pathlib.Path(folder, f"model{_SUFFIXES[name]}")
-        exporters.export(model, path)
-        data = path.read_bytes()
+    made, inputs = exporters.make_file_with_inputs(model, _FORMATS[name])
     if name == "litert":
-        run = litert.runner(data, [tensor.name for tensor in model.inputs], num_threads)
+        run = litert.runner(made.data, [tensor.name for tensor in inputs], num_threads)
     else:
-        run = onnx.runner(data, num_threads)
-    return lambda x: run(keras.tree.flatten(x))
+        run = onnx.runner(made.data, num_threads)
+    dtypes = [tensor.dtype for tensor in inputs]
+
+    def call(x: Any) -> list[Any]:
+        # A file takes its own dtypes only, which are not those of a model in low precision.
+        arrays = [
+            np.asarray(array).astype(dtype, copy=False)
+            for array, dtype in zip(keras.tree.flatten(x), dtypes, strict=True)
+        ]
+        return (
+            litert.in_rows(run, arrays) if made.batch_size == 1 < num_examples(x) else run(arrays)
+        )
+
+    return call
 
 
-def _size(x: Any) -> int:
-    return len(keras.tree.flatten(x)[0])
+def num_examples(x: Any) -> int:
+    """Returns the number of examples in nested arrays, some of which may be `None`."""
+    return len(next(array for array in keras.tree.flatten(x) if array is not None))
 
 
 def time_in_turns(

@@ -75,8 +75,8 @@ def load(path, imports=(), compile=True):
             if streams.debugging():
                 raise
             why = _why(path, kind, error)
-            # The unknown object may be a loss or metric: tries again without.
-            if compile and re.search(_UNKNOWN, str(error)) and _is_read(read, path, objects):
+            # What fails may be the optimizer, a loss or a metric: tries again without.
+            if compile and _is_read(read, path, objects):
                 why += "; or leave optimizer, loss and metrics out by --no-compile"
             raise CommandError(why) from error
 

@@ -8,6 +8,7 @@ of the originals.
 import contextlib
 import faulthandler
 import json
+import math
 import os
 import sys
 import warnings
@@ -36,9 +37,17 @@ def err():
 
 
 def print_json(data):
-    """Prints the JSON document of a command."""
-    out().write(json.dumps(data, indent=2, allow_nan=False) + "\n")
+    """Prints the JSON document of a command. JSON has no NaN and infinity: these become null."""
+    out().write(json.dumps(_finite(data), indent=2, allow_nan=False) + "\n")
     out().flush()
+
+
+def _finite(data):
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [*map(_finite, data)]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def console():

@@ -1,5 +1,6 @@
 """Exports models to files for other runtimes: LiteRT, ONNX, OpenVINO, safetensors."""
 
+import contextlib
 import dataclasses
 import os
 import warnings
@@ -132,38 +133,36 @@ def export(
         weights = "int8"
     validate(model, format, weights, verification_data, representative_data)
     require_packages(format, _CONVERTERS[format].PACKAGES)
-    with replace_path(path) as temporary:  # first, so that a read-only folder fails at once
+    with contextlib.ExitStack() as stack:
+        # First, so that a path that cannot be written fails at once.
+        paths = {"": path}
+        if format == "openvino":
+            paths = {".xml": path, ".bin": f"{os.path.splitext(path)[0]}.bin"}
+        temporaries = {
+            ending: stack.enter_context(replace_path(each)) for ending, each in paths.items()
+        }
         if format == "safetensors":
             made, accuracy = safetensors.convert(model, weights), None
         else:
             with progress(f"exporting to {format}", verbose=verbose):
                 made, accuracy = _convert(
-                    model, format, weights, verification_data, representative_data
+                    prepare(model), format, weights, verification_data, representative_data
                 )
-        num_bytes = _write(made.data, path, temporary)
+        files = made.data if isinstance(made.data, dict) else {"": made.data}
+        for ending, content in files.items():
+            temporaries[ending].write_bytes(content)
     for warning in made.warnings:
         warnings.warn(f"{path}: {warning}.", stacklevel=3)
     return ExportedFile(
         path,
         format,
         weights,
-        num_bytes,
+        sum(map(len, files.values())),
         made.is_sparse,
         made.batch_size,
         None if format == "safetensors" else made.largest_error,
         accuracy,
     )
-
-
-def _write(data, path, temporary):
-    """Writes a converter's bytes, or its dict of ending -> bytes. Returns their total size."""
-    files = data if isinstance(data, dict) else {"": data}
-    for ending, content in files.items():
-        if ending in ("", ".xml"):
-            temporary.write_bytes(content)
-        else:
-            _write_beside(path, ending, content)
-    return sum(map(len, files.values()))
 
 
 def make_file(model, format):
@@ -175,22 +174,27 @@ def make_file(model, format):
     Raises:
         ImportError, ValueError: like `export`.
     """
+    return make_file_with_inputs(model, format)[0]
+
+
+def make_file_with_inputs(model, format):
+    """As `make_file`. Returns the file, and a list of tensors with its inputs' names and dtypes."""
     validate(model, format, None, None, None)
     require_packages(format, _CONVERTERS[format].PACKAGES)
-    return _convert(model, format, None, None, None)[0]
+    prepared = prepare(model)
+    return _convert(prepared, format)[0], prepared.model.inputs
 
 
-def _convert(model, format, weights, verification_data, representative_data):
+def _convert(prepared, format, weights=None, verification_data=None, representative_data=None):
     """Returns the file of a model, and its accuracy on the representative data or `None`."""
     converter = _CONVERTERS[format]
-    prepared = prepare(model)
     cases = make_cases(prepared, verification_data)
     options = {"weights": weights}
     if format in ("onnx", "openvino"):
         options["names"] = [prepared.input_names, prepared.output_names]
     if representative_data is not None:
         options["representative"] = representative_cases(prepared, representative_data)
-    with left_unchanged(model):
+    with left_unchanged(prepared.source):
         try:
             made = convert(prepared, converter, cases, **options)
         except FileDiffersError as error:
@@ -210,7 +214,7 @@ def _convert(model, format, weights, verification_data, representative_data):
             if tensor.name in prepared.names
         ]
         if renamed:
-            notes.append(f"names of inputs are in ASCII: {', '.join(renamed)}")
+            notes.append(f"inputs have names that LiteRT accepts: {', '.join(renamed)}")
     return dataclasses.replace(made, warnings=notes), accuracy
 
 
@@ -232,8 +236,3 @@ def _difference(prepared, converter, error, format, weights):
         f"backend: {error}; {where}. No file was written. "
         f"Received: model={prepared.source.name}, format={format!r}, weights={weights!r}"
     )
-
-
-def _write_beside(path, ending, data):
-    with replace_path(os.path.splitext(path)[0] + ending) as temporary:
-        temporary.write_bytes(data)

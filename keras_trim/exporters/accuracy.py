@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_trim.exporters.cases import Case, call, read_inputs
+from keras_trim.exporters.cases import Case, call, has_rows, read_inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,16 +35,14 @@ class FileAccuracy:
         errors = sizes = 0.0
         count = same = compared = 0
         for case in cases:
-            for first in range(0, len(case.inputs[0]), batch_size):
-                part = slice(first, first + batch_size)
-                values = run([array[part] for array in case.inputs])
-                targets = [array[part] for array in case.outputs]
-                count += len(case.inputs[0][part])
+            for part in _parts(case, batch_size):
+                values, targets = run(part.inputs), part.outputs
+                count += len(part.inputs[0])
                 for value, target in zip(values, targets, strict=True):
                     value, target = value.astype("float64"), target.astype("float64")
                     errors += np.square(value - target).sum()
                     sizes += np.square(target).sum()
-                several = [i for i, target in enumerate(targets) if target.shape[-1] > 1]
+                several = [i for i, target in enumerate(targets) if target.shape[-1:] > (1,)]
                 if several:
                     value, target = (each[several[0]].argmax(-1) for each in (values, targets))
                     same += int((value == target).sum())
@@ -66,7 +64,27 @@ def representative_cases(prepared, data):
     Raises:
         ValueError: if `data` does not match the model's inputs.
     """
-    return [
-        Case(f"batch {number} of the representative data", inputs, call(prepared.model, inputs))
-        for number, inputs in enumerate(read_inputs(prepared, data))
-    ]
+    cases = []
+    for number, inputs in enumerate(read_inputs(prepared, data)):
+        name = f"batch {number} of the representative data"
+        case = Case(name, inputs, call(prepared.model, inputs))
+        if has_rows(case) or prepared.model.inputs[0].shape[0] is not None:
+            cases.append(case)
+            continue
+        for row in range(len(inputs[0])):  # a file may only take one example at a time
+            one = [array[row : row + 1] for array in inputs]
+            cases.append(Case(name, one, call(prepared.model, one)))
+    return cases
+
+
+def _parts(case, batch_size):
+    """Yields the examples of a case as cases of `batch_size`."""
+    if len(case.inputs[0]) <= batch_size:
+        yield case
+        return
+    for first in range(0, len(case.inputs[0]), batch_size):
+        inputs, outputs = (
+            [array[first : first + batch_size] for array in arrays]
+            for arrays in (case.inputs, case.outputs)
+        )
+        yield Case(case.name, inputs, outputs)

@@ -61,8 +61,8 @@ def make_cases(prepared, data=None):
         List of `Case`.
 
     Raises:
-        ValueError: if the model cannot be called, does not return the same outputs twice, or does
-            not accept `data`.
+        ValueError: if the model cannot be called, does not return the same outputs twice, does not
+            accept `data`, or has an output that is finite for no inputs, so nothing is compared.
     """
     model = prepared.model
     refuse_text(model.inputs)
@@ -75,6 +75,14 @@ def make_cases(prepared, data=None):
         except ValueError:  # the model only accepts special inputs
             if not cases:
                 raise
+        if _never_finite(cases):  # a logarithm or a root may only take positive numbers
+            try:
+                cases += _free_sizes(prepared, in_unit=True)
+            except MismatchError:
+                raise
+            except ValueError:
+                pass
+        _check_finite(prepared, cases, data is not None)
         _check_repeatable(prepared, cases[0])
     return cases
 
@@ -137,7 +145,7 @@ def _as_taken(prepared, inputs):
     return [x.astype(tensor.dtype) for x, tensor in zip(inputs, tensors, strict=True)]
 
 
-def _free_sizes(prepared):
+def _free_sizes(prepared, in_unit=False):
     """Returns a case for each of three sizes, and one with mixed sizes if several are free."""
     tensors = prepared.model.inputs
     free = [
@@ -147,16 +155,17 @@ def _free_sizes(prepared):
         if size is None and axis
     ]
     if not free and tensors[0].shape[0] is not None:
-        return [_random_case(prepared, "random inputs", tensors[0].shape[0], {})]
+        return [_random_case(prepared, "random inputs", tensors[0].shape[0], {}, in_unit)]
     cases, taken = [], []
     for batch, sizes in zip(_BATCHES, _SIZES, strict=True):
-        case, size = _first_accepted(prepared, batch, sizes if free else (None,), free)
+        case, size = _first_accepted(prepared, batch, sizes if free else (None,), free, in_unit)
         cases.append(case)
         taken.append(size)
     if len(free) > 1:
         mixed = {place: taken[1 + number % 2] for number, place in enumerate(free)}
         try:
-            cases.append(_random_case(prepared, "inputs of several sizes", _BATCHES[1], mixed))
+            name = "inputs of several sizes"
+            cases.append(_random_case(prepared, name, _BATCHES[1], mixed, in_unit))
         except MismatchError:
             raise
         except Exception:  # these sizes must be equal
@@ -164,12 +173,12 @@ def _free_sizes(prepared):
     return cases
 
 
-def _first_accepted(prepared, batch, sizes, free):
+def _first_accepted(prepared, batch, sizes, free, in_unit):
     """Returns the case of the first size that Keras accepts, and that size."""
     for size in sizes:
         name = f"batches of {batch}" + (f", size {size} where sizes are free" if free else "")
         try:
-            return _random_case(prepared, name, batch, dict.fromkeys(free, size)), size
+            return _random_case(prepared, name, batch, dict.fromkeys(free, size), in_unit), size
         except MismatchError:
             raise
         except Exception as problem:
@@ -182,11 +191,12 @@ def _first_accepted(prepared, batch, sizes, free):
     ) from error
 
 
-def _random_case(prepared, name, batch, sizes):
+def _random_case(prepared, name, batch, sizes, in_unit):
     shapes = [[tensor.shape[0] or batch, *tensor.shape[1:]] for tensor in prepared.model.inputs]
     for (i, axis), size in sizes.items():
         shapes[i][axis] = size
-    return _answer(prepared, name, random_inputs(prepared.model, shapes))
+    name += " in [0, 1]" if in_unit else ""
+    return _answer(prepared, name, random_inputs(prepared.model, shapes, in_unit))
 
 
 def _masked(prepared):
@@ -228,6 +238,33 @@ def _answer(prepared, name, inputs):
                 f"Received: model={prepared.source.name}"
             )
     return Case(name, inputs, outputs)
+
+
+def _never_finite(cases):
+    """Lists the indices of outputs that have no finite value in any case."""
+    return [
+        index
+        for index, outputs in enumerate(zip(*(case.outputs for case in cases), strict=True))
+        if not any(np.isfinite(x.astype("float64")).any() or not x.size for x in outputs)
+    ]
+
+
+def _check_finite(prepared, cases, has_data):
+    """Raises `ValueError` for outputs of which no value could be compared."""
+    names = [prepared.output_names[index] for index in _never_finite(cases)]
+    if names:
+        cure = "`verification_data` needs" if has_data else "pass `verification_data` with"
+        raise ValueError(
+            "A file cannot be compared with the model, whose outputs are NaN or infinite on random "
+            f"inputs{' and on the data' if has_data else ''}: {cure} inputs for which they are "
+            "finite. If there are none, check the model's weights. "
+            f"Received: model={prepared.source.name}, outputs={', '.join(map(repr, names))}"
+        )
+
+
+def has_rows(case):
+    """Whether each output of a case has a row per example; a total over the batch has none."""
+    return all(np.ndim(x) and len(x) == len(case.inputs[0]) for x in case.outputs)
 
 
 def _check_repeatable(prepared, case):

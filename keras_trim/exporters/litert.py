@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from keras_trim.exporters import time_distributed
+from keras_trim.exporters.calibration import calibrate
 from keras_trim.exporters.cases import input_structure
 from keras_trim.exporters.reasons import reason
 from keras_trim.exporters.verification import TOLERANCE, Converted, one_example, verify
@@ -54,12 +55,26 @@ def convert(model, cases, weights=None, representative=None):
         data, names = _call_converter(folder, model), _names(model)
         error = verify(runner(data, names), cases, RUNTIME)
         if weights is not None:
-            data = _call_converter(folder, model, weights, representative=representative)
+            if representative is None:
+                data = _call_converter(folder, model, weights)
+            else:
+                examples = list(_examples(representative, model))
+                data = calibrate(folder, names, examples, model)
             error = verify(runner(data, names), cases, RUNTIME, _ANY)
         dense = Converted(data, False, batch_size, error, notes)
         if weights != "int8":
             return _sparsest(
                 dense, _call_converter(folder, model, weights, sparse=True), model, cases
+            )
+        kept = [
+            f"'{layer.name}'"
+            for layer in model._flatten_layers()
+            if isinstance(layer, (keras.layers.Conv3D, keras.layers.Conv3DTranspose))
+        ]
+        if kept:
+            notes.append(
+                f"the weights of {', '.join(kept[:3])}{' and others' if kept[3:] else ''} stay in "
+                "float32: LiteRT has no three-dimensional convolution with int8 weights"
             )
         # LiteRT 2.3 rejects most files with sparse int8 weights, and runs the others wrongly.
         if representative is None and _has_zeros(model):
@@ -74,14 +89,15 @@ def trial(model, cases):
     """Returns the outputs of a float32 file for each case."""
     with _saved(model) as (folder, batch_size):
         run = runner(_call_converter(folder, model), _names(model))
-        return [_in_rows(run, case.inputs) if batch_size else run(case.inputs) for case in cases]
+        return [in_rows(run, case.inputs) if batch_size else run(case.inputs) for case in cases]
 
 
 def _names(model):
     return [tensor.name for tensor in model.inputs]
 
 
-def _in_rows(run, inputs):
+def in_rows(run, inputs):
+    """Runs a file that takes one example at a time on several."""
     rows = [run([array[i : i + 1] for array in inputs]) for i in range(len(inputs[0]))]
     return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
 
@@ -139,7 +155,7 @@ def _save(model, folder, batch_size):
     archive.write_out(folder, verbose=False)
 
 
-def _call_converter(folder, model, weights=None, sparse=False, representative=None):
+def _call_converter(folder, model, weights=None, sparse=False):
     import tensorflow as tf
 
     # Converting a concrete function would leave the variables out of the file.
@@ -151,9 +167,6 @@ def _call_converter(folder, model, weights=None, sparse=False, representative=No
         converter.optimizations.append(tf.lite.Optimize.DEFAULT)
     if weights == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if representative:
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.representative_dataset = lambda: _examples(representative, model)
     try:
         return converter.convert()
     except Exception as error:
@@ -161,18 +174,17 @@ def _call_converter(folder, model, weights=None, sparse=False, representative=No
 
 
 def _examples(cases, model):
-    """Yields one example at a time, as a dict by names of inputs."""
+    """Yields the inputs of one example at a time."""
     size = model.inputs[0].shape[0] or 1
     for case in cases:
         for first in range(0, len(case.inputs[0]), size):
-            arrays = (array[first : first + size] for array in case.inputs)
-            yield dict(zip(_names(model), arrays, strict=True))
+            yield [array[first : first + size] for array in case.inputs]
 
 
 def _failure(error, model):
     return ValueError(
-        f"TensorFlow's converter cannot convert this model to LiteRT: {reason(error)}. "
-        f"Received: model={model.name}"
+        f"TensorFlow's converter cannot convert this model to LiteRT: "
+        f"{reason(error, model._flatten_layers())}. Received: model={model.name}"
     )
 
 

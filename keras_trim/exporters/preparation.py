@@ -6,6 +6,7 @@ where the user's classes are known.
 
 import contextlib
 import dataclasses
+import keyword
 import re
 
 import keras
@@ -67,7 +68,7 @@ def prepare(model):
     layers = list(model._flatten_layers())
     precision = _precision(layers)
     stateful = [layer for layer in layers if is_stateful(layer)]
-    names = _safe_names(layers)
+    names = _safe_names(layers, {tensor.name for tensor in model.inputs})
     if precision == "float32" and not stateful and not names:
         return Prepared(model, model, {}, precision, [])
     try:
@@ -133,21 +134,38 @@ def _precision(layers):
     return "bfloat16" if "bfloat16" in dtypes else "float16" if dtypes else "float32"
 
 
-def _safe_names(layers):
-    """Returns a dict that replaces names that converters reject."""
+def _safe_names(layers, inputs):
+    """Returns a dict that replaces names that converters reject.
+
+    Args:
+        layers: List of layers.
+        inputs: Set of strings: the names of inputs, which become arguments of a function.
+    """
     taken, names = {layer.name for layer in layers}, {}
+    arguments = set()  # TensorFlow makes these out of names of inputs
     for layer in layers:
         name = layer.name
-        if name in names or _SAFE_NAME.fullmatch(name):
-            continue
+        is_safe = bool(_SAFE_NAME.fullmatch(name))
         stem = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_") or type(layer).__name__.lower()
+        if name in inputs:
+            argument = name.replace("-", "_")
+            is_safe = is_safe and argument not in arguments and not _is_reserved(argument)
+            arguments.add(argument if is_safe else None)
+            stem = f"input_{stem}" if _is_reserved(stem) else stem
+        if name in names or is_safe:
+            continue
         safe, count = stem, 1
-        while safe in taken:
+        while safe in taken or safe in arguments:
             count += 1
             safe = f"{stem}_{count}"
         taken.add(safe)
+        arguments.add(safe)
         names[name] = safe
     return names
+
+
+def _is_reserved(name):
+    return name == "self" or keyword.iskeyword(name)
 
 
 def _copy(model, names):

@@ -31,7 +31,7 @@ def convert(model, weights):
         `Converted`.
 
     Raises:
-        ValueError: if float16 would overflow.
+        ValueError: if float16 would overflow, or int8 has to store NaN or infinity.
     """
     import safetensors.numpy
 
@@ -76,6 +76,11 @@ def _encode(name, values, weights):
             )
         return {name: _contiguous(halves)}
     values = values.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError(
+            "A weight holds NaN or infinity, which int8 cannot store: use weights=None or "
+            f"'float16'. Received: weights='int8', weight={name}"
+        )
     largest = np.abs(values).max(axis=tuple(range(values.ndim - 1)), initial=0.0)
     scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
     return {name: _contiguous(np.rint(values / scale).astype(np.int8)), f"{name}.scale": scale}

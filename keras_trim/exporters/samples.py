@@ -5,8 +5,14 @@ import numpy as np
 from keras import layers
 
 
-def random_inputs(model, shapes):
-    """Returns random arrays that a model accepts: normal floats, indices within its tables."""
+def random_inputs(model, shapes, in_unit=False):
+    """Returns random arrays that a model accepts: normal floats, indices within its tables.
+
+    Args:
+        model: Keras model.
+        shapes: List of lists of integers, one per input.
+        in_unit: Bool. Whether floats are from [0, 1] instead.
+    """
     rng = np.random.default_rng(0)
     readers = input_readers(model)
     arrays = []
@@ -19,7 +25,7 @@ def random_inputs(model, shapes):
         elif tensor.dtype == "uint8":
             array = rng.integers(0, 256, shape)
         elif keras.backend.is_float_dtype(tensor.dtype):
-            array = rng.standard_normal(shape)
+            array = rng.random(shape) if in_unit else rng.standard_normal(shape)
         else:  # indices of unknown meaning
             array = rng.integers(0, 2, shape)
         arrays.append(array.astype(tensor.dtype))

@@ -2,6 +2,8 @@
 
 import importlib.util
 
+import keras
+
 from keras_trim.arguments import check_model
 from keras_trim.exporters.cases import refuse_text
 
@@ -39,6 +41,7 @@ def validate(model, format, weights, verification_data, representative_data):
                 f"call it on a batch. Received: model={model.name}"
             )
         return
+    _refuse_own_predict_step(model)
     if not model.built or not getattr(model, "inputs", None):
         raise ValueError(
             "The model's inputs are not known. It must be a Sequential or Functional model, built "
@@ -55,6 +58,18 @@ def validate(model, format, weights, verification_data, representative_data):
             "TensorFlow's converter cannot convert layers that Keras has quantized. Export the "
             "model from before `quantize`; weights='int8' makes a small file. "
             f"Received: {', '.join(quantized[:4])}{' ...' if quantized[4:] else ''}"
+        )
+
+
+def _refuse_own_predict_step(model):
+    """Raises `ValueError` if `model.predict` returns something other than the model's outputs."""
+    own = getattr(model.predict_step, "__func__", model.predict_step)
+    if own is not keras.Model.predict_step:
+        raise ValueError(
+            f"A file returns what a call of the model returns, but `{type(model).__name__}` has a "
+            "`predict_step` of its own, which may change that in `model.predict`. Do what it does "
+            "in layers, or export `keras.Model(model.inputs, model.outputs)`, which is without it. "
+            f"Received: model={model.name}"
         )
 
 

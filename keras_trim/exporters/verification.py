@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from keras_trim.exporters.cases import MismatchError, largest_difference
+from keras_trim.exporters.cases import MismatchError, has_rows, largest_difference
 from keras_trim.exporters.reasons import reason
 
 # Largest difference between a file's and the model's outputs, relative to the largest output.
@@ -77,9 +77,15 @@ def verify(run, cases, runtime, tolerance=TOLERANCE):
 
 
 def one_example(cases):
-    """Splits cases for a file that takes one example at a time: one case per row."""
+    """Splits cases for a file that takes one example at a time: one case per row.
+
+    Of outputs without rows, such as a total over the batch, only cases of one example remain.
+    """
     found = []
     for case in cases:
+        if not has_rows(case):
+            found += [case] if len(case.inputs[0]) == 1 else []
+            continue
         for row in range(min(len(case.inputs[0]), 3)):
             part = slice(row, row + 1)
             found.append(

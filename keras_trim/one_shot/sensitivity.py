@@ -96,10 +96,23 @@ class Sensitivity(Shown):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Sensitivity":
-        """Reads a JSON file that `save` wrote."""
-        data = json.loads(pathlib.Path(path).read_text())
-        rows = [SensitivityRow(**(row | {"shape": tuple(row["shape"])})) for row in data["rows"]]
-        return cls(rows, data["metric"], data["dense"], data["settings"])
+        """Reads a JSON file that `save` wrote.
+
+        Raises:
+            ValueError: if the file is not such a file, or is damaged.
+        """
+        try:
+            data = json.loads(pathlib.Path(path).read_text())
+            rows = [
+                SensitivityRow(**(row | {"shape": tuple(row["shape"])})) for row in data["rows"]
+            ]
+            return cls(rows, data["metric"], data["dense"], data["settings"])
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ValueError(
+                "The file holds no sensitivities that `Sensitivity.save` wrote, or is damaged "
+                f"({type(error).__name__}: {error}): name another file, or delete it. "
+                f"Received: path={path}"
+            ) from error
 
 
 @takes_named

@@ -33,10 +33,11 @@ def check_suffix(path):
             "`path` must be the path of a file: the model comes first, the path second. "
             f"Received: path={described(path)}"
         )
-    path = pathlib.Path(path)
+    given, path = path, pathlib.Path(path)
     if path.suffix != ".ktrim":
-        cure = _WRITERS.get(path.suffix.lower(), f"write {str(path.with_suffix('.ktrim'))!r}")
-        raise ValueError(f"`path` must end in `.ktrim`: {cure}. Received: path={path}")
+        name = path.with_suffix(".ktrim") if path.name else path / "model.ktrim"
+        cure = _WRITERS.get(path.suffix.lower(), f"write {str(name)!r}")
+        raise ValueError(f"`path` must end in `.ktrim`: {cure}. Received: path={str(given)!r}")
     return path
 
 

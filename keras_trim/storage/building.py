@@ -21,9 +21,10 @@ _UNSAVED_BYTES = 1 << 20
 _UNINITIALIZED = "uninitialized_variables"  # Keras's list of variables to initialize later
 
 
-# Building layers takes time; in a Sequential model it grows with the square of their number. Few
-# layers have no weights, so a file with many more layers than arrays is not a saved model.
-_FREE_LAYERS, _FREE_SEQUENTIAL = 2000, 100
+# Building layers takes time; in a Sequential model it grows with the square of their number, to
+# half a minute for 250 of them. Few layers have no weights, so a file with many more layers than
+# arrays is not a saved model.
+_FREE_LAYERS, _FREE_SEQUENTIAL = 2000, 250
 _LAYERS_PER_ARRAY = 8
 
 
@@ -49,7 +50,7 @@ def build(text, num_bytes, num_arrays, custom_objects, compile, safe_mode):
         config = json.loads(text)
         if not isinstance(config, dict):
             raise ValueError("its configuration is no object")
-        _check_layers(config, num_arrays)
+        check_layers(config, num_arrays)
         compile_config = config.pop("compile_config", None)
         with ObjectSharingScope():
             model, initialize_the_rest = _build(config, num_bytes, custom_objects, safe_mode)
@@ -145,7 +146,8 @@ def _check_size(num_bytes):
         )
 
 
-def _check_layers(config, num_arrays):
+def check_layers(config, num_arrays):
+    """Raises `FormatError` if a model has far more layers than arrays."""
     for count, free in (
         (_count_layers(config), _FREE_LAYERS),
         (_count_layers(config, "Sequential"), _FREE_SEQUENTIAL),

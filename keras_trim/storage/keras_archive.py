@@ -7,7 +7,7 @@ import shutil
 import zipfile
 import zlib
 
-from keras_trim.arguments import takes_named
+from keras_trim.arguments import described, takes_named
 from keras_trim.atomic import replace_file
 from keras_trim.storage.result import compared
 
@@ -57,8 +57,13 @@ def compress_keras(
         ValueError: if `path` is not a `.keras` archive.
         OSError: if a file cannot be read or written. `path` is left unchanged.
     """
-    path = pathlib.Path(path)
-    output = path if output is None else pathlib.Path(output)
+    given = {"path": path, "output": path if output is None else output}
+    for name, each in given.items():
+        if not isinstance(each, (str, os.PathLike)):
+            raise ValueError(
+                f"`{name}` must be the path of a `.keras` file. Received: {name}={described(each)}"
+            )
+    path, output = map(pathlib.Path, given.values())
     for name, each in (("path", path), ("output", output)):
         if each.suffix != ".keras":
             raise ValueError(

@@ -67,6 +67,18 @@ class WriteStore(_Store):
         return path in self._names
 
 
+class NameStore(WriteStore):
+    """Collects the names of the arrays that a model saves, and not their values."""
+
+    def __init__(self):
+        super().__init__(None)
+        self.names = set()
+
+    def __setitem__(self, key, value):
+        self.names.add(self._path(key))
+        self._names.setdefault(self._folder, []).append(str(key))
+
+
 class ReadStore(_Store):
     """Serves the arrays that a model loads. Each array is decoded on request.
 
@@ -84,8 +96,10 @@ class ReadStore(_Store):
         self._folders = set()
         self.unread = set(names)
         for name in names:
-            folder, _, key = name.rpartition("/")
-            self._keys.setdefault(folder, []).append(key)
+            # A layer may save keys with slashes in them.
+            folder, _, key = f"/{name}".rpartition("/vars/")
+            self._keys.setdefault(folder.removeprefix("/"), []).append(key)
+            folder = name.rpartition("/")[0]
             while folder:
                 self._folders.add(folder)
                 folder = folder.rpartition("/")[0]
@@ -102,7 +116,7 @@ class ReadStore(_Store):
         return self._read(name)
 
     def keys(self):
-        return list(self._keys.get(posixpath.join(self._folder, "vars"), ()))
+        return list(self._keys.get(self._folder, ()))
 
     def __len__(self):
         return len(self.keys())

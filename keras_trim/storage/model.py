@@ -17,11 +17,11 @@ from keras_trim import hosts
 from keras_trim.arguments import check_model, takes_named
 from keras_trim.storage import assets, quantization
 from keras_trim.storage.arrays import check_suffix, metadata
-from keras_trim.storage.building import build, shorten
+from keras_trim.storage.building import build, check_layers, shorten
 from keras_trim.storage.container import Reader, Writer
 from keras_trim.storage.dtypes import DTYPES
 from keras_trim.storage.errors import FormatError
-from keras_trim.storage.keras_stores import ReadStore, WriteStore
+from keras_trim.storage.keras_stores import NameStore, ReadStore, WriteStore
 from keras_trim.storage.result import SavedArray, SaveResult
 
 _CONFIG = "config.json"
@@ -59,7 +59,8 @@ def save(
         `.arrays` lists both per weight.
 
     Raises:
-        ValueError: if an argument is invalid or the model is not built.
+        ValueError: if an argument is invalid, the model is not built, or it has so many layers
+            without weights that `load` would refuse the file.
         OSError: if the file cannot be written. An existing file is left unchanged.
         ImportError: if `zstandard` is not installed.
 
@@ -83,6 +84,8 @@ def write(model, path, values, include_optimizer):
     """Implements `save` for arguments that have been checked."""
     config = _structure(model)
     rows = []
+    # Values of optimizers are never rounded. What is saved without them is the model's own.
+    own = saved_names(model) if values and include_optimizer else None
     shared = any(hosts.is_shared(variable.value) for variable in model.variables)
     opened = hosts.replace_shared_file(path, shared)
     whole = hosts.whole_variables() if shared else contextlib.nullcontext()
@@ -90,13 +93,24 @@ def write(model, path, values, include_optimizer):
         writer = Writer(file)
         saving_lib._save_state(
             model,
-            weights_store=WriteStore(lambda *array: rows.append(_write(writer, *array, values))),
+            weights_store=WriteStore(
+                lambda name, array: rows.append(
+                    _write(writer, name, array, values if own is None or name in own else None)
+                )
+            ),
             assets_store=assets_store,
             inner_path="",
             visited_saveables=set() if include_optimizer else optimizer_ids(model),
         )
         for index, variable in enumerate(_seeds(model)):
             writer.write_array(f"{_SEEDS}{index}", hosts.to_numpy(variable))
+        try:
+            check_layers(json.loads(config), len(writer.arrays))
+        except FormatError as error:
+            raise ValueError(
+                f"The model has too many layers without weights: {error} Save it as `.keras`, or "
+                f"leave such layers out. Received: model={model.name}"
+            ) from error
         writer.write_file(_CONFIG, config.encode())
         for name, data in asset_files():
             writer.write_file(name, data)
@@ -202,7 +216,7 @@ def _structure(model):
 def _write(writer, name, array, values):
     """Writes an array, quantized if `values` asks for it."""
     quantized = None
-    if values and array.ndim >= 2 and not _is_of_optimizer(name):
+    if values and array.ndim >= 2:
         quantized = quantization.quantize(array, values)
     errors = ()
     if quantized is None:
@@ -243,6 +257,10 @@ def _load_state(reader, model):
         errors.append(f"{getattr(saveable, 'name', type(saveable).__name__)}: {shorten(error)}")
     unread = sorted(name for name in store.unread if not _is_of_optimizer(name))
     if unread and not errors:
+        # A layer may save more than it reads back.
+        own = saved_names(model)
+        unread = [name for name in unread if name not in own]
+    if unread and not errors:
         errors.append(f"the model has no {', '.join(unread[:4])}{' ...' if unread[4:] else ''}")
     seeds = _seeds(model)
     if not errors and len(reader.arrays) - len(names) == len(seeds):
@@ -254,6 +272,19 @@ def _load_state(reader, model):
                 break
             variable.assign(reader.read_array(name))
     return errors
+
+
+def saved_names(model):
+    """Set of strings: the names of the arrays that a model saves, without its optimizers'."""
+    store = NameStore()
+    saving_lib._save_state(
+        model,
+        weights_store=store,
+        assets_store=None,
+        inner_path="",
+        visited_saveables=optimizer_ids(model),
+    )
+    return store.names
 
 
 def _is_of_optimizer(name):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from keras_trim_cli import files, models, options, streams, text
+from keras_trim_cli import examples, files, models, options, streams, text
 from keras_trim_cli.errors import CommandError
 
 _BY_SUFFIX = {
@@ -78,6 +78,11 @@ def export(
         raise typer.BadParameter("--representative-data is for LiteRT files in int8")
     models.format_of(model)
     files.check_output(output, force)
+    if chosen == "openvino":
+        files.check_output(output.with_suffix(".bin"), force)
+    data = None
+    if representative_data is not None:
+        data = examples.load(representative_data)
     with streams.silenced():
         loaded = models.load(model, imports, compile=False)
         import keras_trim
@@ -89,7 +94,7 @@ def export(
                     output,
                     format=chosen,
                     weights=weights and weights.value,
-                    representative_data=representative_data and _arrays(representative_data),
+                    representative_data=data,
                 )
             except ValueError as error:
                 raise CommandError(f"cannot export {model}: {error}") from error
@@ -134,14 +139,3 @@ def _format(output, given):
     if given and said not in (None, given):
         raise typer.BadParameter(f"OUTPUT {output.name!r} ends as {said} files do: drop --format")
     return given or said
-
-
-def _arrays(path):
-    """The array of a .npy file, or the dict of arrays of a .npz file."""
-    import numpy as np
-
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        return loaded if isinstance(loaded, np.ndarray) else dict(loaded)
-    except (ValueError, OSError) as error:
-        raise CommandError(f"cannot read arrays from {path}: {error}") from error

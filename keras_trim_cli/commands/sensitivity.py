@@ -43,6 +43,10 @@ def sensitivity(
         raise typer.BadParameter("--sparsities must be like 0.5,0.9") from None
     models.format_of(model)
     if plot is not None:
+        if plot.suffix.lower() != ".png":
+            raise typer.BadParameter(
+                f"--plot draws a PNG, whose name ends in .png, not {plot.name!r}"
+            )
         files.check_output(plot, force)
     if output is not None:  # its rows are kept and extended
         files.check_output(output, force=True)

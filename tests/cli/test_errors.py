@@ -4,6 +4,7 @@ import sys
 import textwrap
 
 import keras
+import numpy as np
 import pytest
 from commands import error_of, fill, run
 
@@ -84,6 +85,11 @@ def test_compile_state_that_cannot_be_restored(folder):
         assert "by --no-compile" in line
         run(*arguments, "--no-compile")
         (folder / "x.ktrim").unlink()
+    model.compile("sgd", "mse")
+    model.save(folder / "custom.h5")  # which Keras cannot restore
+    line = error_of("prune", folder / "custom.h5", folder / "x.ktrim", "-s", 0.5)
+    assert "by --no-compile" in line
+    run("prune", folder / "custom.h5", folder / "x.ktrim", "-s", 0.5, "--no-compile")
 
 
 def test_lambda_layers_are_not_run(folder):
@@ -100,6 +106,25 @@ def test_outputs_that_cannot_be(folder):
     (folder / "folder.keras").mkdir()
     assert "no regular file" in error_of(*prune, folder / "folder.keras", "-s", 0.5, "-f")
     assert (folder / "pruned.keras").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz"])
+@pytest.mark.parametrize("kept", [0, 150])
+def test_files_that_are_no_arrays(folder, name, kept):
+    (np.save if name == "x.npy" else np.savez)(folder / name, np.ones((50, 8)))
+    (folder / name).write_bytes((folder / name).read_bytes()[:kept])
+    for arguments in (
+        ("export", folder / "dense.keras", folder / "m.tflite", "--representative-data"),
+        ("sensitivity", folder / "dense.keras", "--calibration"),
+    ):
+        assert f"cannot read {folder / name}" in error_of(*arguments, folder / name)
+
+
+def test_the_second_file_of_openvino_is_not_overwritten(folder):
+    (folder / "m.bin").write_bytes(b"mine")
+    line = error_of("export", folder / "dense.keras", folder / "m.xml")
+    assert f"{folder / 'm.bin'} exists already: give --force" in line
+    assert (folder / "m.bin").read_bytes() == b"mine"
 
 
 def test_a_failing_writer_leaves_the_old_file(folder, monkeypatch):

@@ -1,5 +1,6 @@
 """The command as a real process."""
 
+import json
 import os
 import pty
 import shutil
@@ -9,6 +10,8 @@ import tomllib
 
 import pytest
 from commands import ROOT, fill, finish, start
+
+from keras_trim_cli import streams
 
 pytestmark = pytest.mark.usefixtures("one_backend")
 
@@ -55,6 +58,11 @@ def test_json_is_all_there_is(folder):
     assert out.startswith("{\n")
     assert out.endswith("}\n")
     assert err == ""  # nothing that the backend prints
+
+
+def test_json_has_no_nan(capsys):
+    streams.print_json({"a": [float("nan"), 1.5], "b": {"c": float("-inf"), "d": None}})
+    assert json.loads(capsys.readouterr().out) == {"a": [None, 1.5], "b": {"c": None, "d": None}}
 
 
 def test_python_m_keras_trim():

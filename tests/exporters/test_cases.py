@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 from keras_trim.exporters import cases, verification
-from keras_trim.exporters.accuracy import FileAccuracy
+from keras_trim.exporters.accuracy import FileAccuracy, representative_cases
 from keras_trim.exporters.cases import Case, make_cases
 from keras_trim.exporters.preparation import prepare
 
@@ -145,6 +145,35 @@ def test_optional_inputs_that_are_not_given():
         make_cases(prepare(model), [np.ones((1, 2)), None])
 
 
+def test_outputs_that_are_finite_for_some_inputs_only():
+    x = keras.Input((4,))
+    model = keras.Model(x, [keras.ops.sum(keras.ops.sqrt(x), axis=1), layers.Dense(2)(x)])
+    made = make_cases(prepare(model))
+    assert [case.name for case in made if np.isfinite(case.outputs[0]).any()] == [
+        f"batches of {size} in [0, 1]" for size in (1, 3, 7)
+    ]
+
+
+def test_outputs_that_are_never_finite():
+    x = keras.Input((4,))
+    model = keras.Model(x, [layers.Dense(2, name="good")(x), layers.Dense(2, name="bad")(x)])
+    message = "NaN or infinite on random inputs: pass `verification_data`.*outputs='bad'"
+    model.get_layer("bad").bias.assign([np.nan, np.nan])
+    with pytest.raises(ValueError, match=message):
+        make_cases(prepare(model))
+    message = "on random inputs and on the data: `verification_data` needs inputs"
+    with pytest.raises(ValueError, match=message):
+        make_cases(prepare(model), np.ones((3, 4)))
+
+
+def test_data_for_which_outputs_are_finite():
+    x = keras.Input((4,))
+    model = keras.Model(x, keras.ops.log(x - 5.0))
+    with pytest.raises(ValueError, match="pass `verification_data`"):
+        make_cases(prepare(model))
+    make_cases(prepare(model), np.full((3, 4), 7.0))
+
+
 # --- comparing
 
 
@@ -181,6 +210,24 @@ def test_one_example_at_a_time():
     rows = verification.one_example([case([[1.0], [2.0]])])
     assert [each.inputs[0].shape for each in rows] == [(1, 3), (1, 3)]
     assert [each.outputs[0].tolist() for each in rows] == [[[1.0]], [[2.0]]]
+
+
+def test_one_example_of_a_total_over_the_batch():
+    made = [
+        Case("one", [np.ones((1, 3))], [np.float32(1)]),
+        Case("more", [np.ones((3, 3))], [np.float32(3)]),
+    ]
+    assert [each.name for each in verification.one_example(made)] == ["one"]
+
+
+def test_accuracy_of_a_total_over_the_batch():
+    x = keras.Input((4,))
+    model = keras.Model(x, keras.ops.mean(x * 2.0))
+    data = np.arange(12.0).reshape(3, 4)
+    made = representative_cases(prepare(model), data)
+    accuracy = FileAccuracy.of(lambda inputs: [2 * inputs[0].mean()], made)
+    assert (accuracy.num_examples, accuracy.relative_error) == (3, 0)
+    assert accuracy.agreement is None
 
 
 def test_accuracy():

@@ -61,7 +61,9 @@ def test_mixed_precision_and_names_in_any_script(ending, tmp_path):
     randomize(model)
     path = tmp_path / f"模型{ending}"
     if ending == ".tflite":
-        with pytest.warns(UserWarning, match="names of inputs are in ASCII: '输入 1' is '1'"):
+        with pytest.warns(
+            UserWarning, match="inputs have names that LiteRT accepts: '输入 1' is '1'"
+        ):
             keras_trim.export(model, path)
     else:
         keras_trim.export(model, path)

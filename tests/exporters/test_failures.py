@@ -14,6 +14,7 @@ from keras import layers
 from models import assert_close, inputs_of, make, outputs_of, run_litert
 
 import keras_trim
+from keras_trim import exporters
 from keras_trim.exporters import conversion_worker
 
 BACKEND = keras.backend.backend()
@@ -73,6 +74,32 @@ def test_quantized_layers(old_file):
     name = model.layers[1].name
     with pytest.raises(ValueError, match=f"before `quantize`.*Received: '{name}' \\(int8\\)"):
         keras_trim.export(model, old_file, format="litert")
+
+
+class Softmax(keras.Model):
+    def predict_step(self, data):
+        return keras.ops.softmax(super().predict_step(data))
+
+
+@pytest.mark.parametrize("format", NEEDS)
+def test_predict_step(format, old_file):
+    x = keras.Input((4,))
+    model = Softmax(x, layers.Dense(3)(x), name="own")
+    with pytest.raises(ValueError, match=r"`Softmax` has a `predict_step`.*Received: model=own"):
+        keras_trim.export(model, old_file, format=format)
+    model = keras.Sequential([x, layers.Dense(3)])
+    model.predict_step = lambda data: data
+    with pytest.raises(ValueError, match="`predict_step`"):
+        keras_trim.export(model, old_file, format=format)
+
+
+def test_a_folder_in_the_way_of_the_second_file(tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(exporters, "_convert", None)  # it fails before
+    (tmp_path / "model.bin").mkdir()
+    with pytest.raises(IsADirectoryError, match="Received: path=.*model.bin"):
+        keras_trim.export(make("mlp"), tmp_path / "model.xml")
+    assert os.listdir(tmp_path) == ["model.bin"]
 
 
 def test_any_error_of_a_converter(monkeypatch, tmp_path):

@@ -69,6 +69,30 @@ def test_int8_is_stored_densely(name, tmp_path):
     assert not texts
 
 
+def test_convolutions_that_stay_in_float32(tmp_path):
+    model = keras.Sequential([keras.Input((3, 3, 3, 8)), layers.Conv3D(16, 3, name="volume")])
+    result, texts = export(model, tmp_path, "int8")
+    assert ["weights of 'volume' stay in float32" in text for text in texts] == [True]
+    assert result.num_bytes > 4 * model.count_params()
+
+
+def test_a_crash_of_the_calibrator_is_an_error(tmp_path):
+    model = keras.Sequential([keras.Input((5, 32)), layers.LSTM(32)])
+    message = "cannot measure the activations.*recurrent layers.*Received: model=sequential"
+    with pytest.raises(ValueError, match=message):
+        keras_trim.export(
+            model, tmp_path / "model.tflite", representative_data=np.ones((3, 5, 32), "float32")
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_of_inputs_that_are_no_arguments(tmp_path):
+    inputs = [keras.Input((4,), name=name) for name in ("a-b", "a_b", "self", "class")]
+    model = keras.Model(inputs, layers.Dense(2)(layers.Concatenate()(inputs)))
+    with pytest.warns(UserWarning, match="names that LiteRT accepts: 'a_b' is 'a_b_2', 'self'"):
+        keras_trim.export(model, tmp_path / "model.tflite")
+
+
 def test_few_zeros_are_stored_densely(tmp_path):
     result, texts = export(make("mlp", sparsity=0.32), tmp_path, "float16")
     assert not result.is_sparse  # 3 bytes for a value and its index, 2 for a value

@@ -128,6 +128,17 @@ def test_names_in_any_script():
     make_cases(prepared)  # checks that it computes the same
 
 
+def test_names_of_inputs_that_are_no_arguments():
+    names = ["a-b", "a_b", "a_b_2", "self", "class", "fine"]
+    inputs = [keras.Input((3,), name=name) for name in names]
+    model = keras.Model(inputs, layers.Dense(1, name="if")(layers.Add()(inputs)))
+    prepared = prepare(model)
+    found = [tensor.name for tensor in prepared.model.inputs]
+    assert found == ["a-b", "a_b_3", "a_b_2", "input_self", "input_class", "fine"]
+    assert prepared.input_names == names
+    assert prepared.output_names == ["if"]
+
+
 def test_a_configuration_that_does_not_make_the_model():
     class Forgetful(Block):
         def get_config(self):

@@ -78,6 +78,16 @@ def test_int8(tmp_path):
         np.testing.assert_array_equal(integers == 0, np.abs(values) <= scale / 2)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_int8_holds_finite_values_only(value, tmp_path):
+    model = make("mlp")
+    kernel = model.layers[1].kernel
+    kernel.assign(np.full(kernel.shape, value))
+    with pytest.raises(ValueError, match=r"NaN or infinity.*weight=.*kernel"):
+        keras_trim.export(model, tmp_path / "m", format="safetensors", weights="int8")
+    assert not list(tmp_path.iterdir())
+
+
 def test_other_dtypes(tmp_path):
     keras.config.set_dtype_policy("bfloat16")
     model = keras.Sequential([keras.Input((3,)), layers.Dense(2), layers.Dropout(0.5)])

@@ -220,3 +220,11 @@ def test_weights_of_the_same_path_are_told_apart(rng):
 def test_times_that_do_not_fit(times, message):
     with pytest.raises(ValueError, match=message):
         keras_trim.budget(made(a=(1.0, 9.0), b=(1.5, 13.5)), milliseconds=3.0, times=times)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"rows": [{"shape": [1]}]}', '{"rows": 3}', '{"a": '])
+def test_a_damaged_file(text, tmp_path):
+    path = tmp_path / "sensitivity.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"damaged.*Received: path={path}"):
+        Sensitivity.load(path)

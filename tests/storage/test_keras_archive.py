@@ -89,4 +89,6 @@ def test_what_is_no_keras_archive(path, tmp_path):
         keras_trim.compress_keras("m.ktrim")
     with pytest.raises(ValueError, match="`output` must end in `.keras`.*Received: output="):
         keras_trim.compress_keras(path, tmp_path / "new.zip")
+    with pytest.raises(ValueError, match="`path` must be the path of.*Received: path=None"):
+        keras_trim.compress_keras(None)
     assert not [*tmp_path.glob(".*")]

@@ -10,6 +10,7 @@ import pytest
 from keras import layers
 
 import keras_trim
+from keras_trim.storage import building
 
 KERNELS_AT = 0.8
 
@@ -344,6 +345,8 @@ def test_wrong_arguments(mlp, tmp_path):
     path = tmp_path / "model.ktrim"
     with pytest.raises(ValueError, match="must end in `.ktrim`"):
         keras_trim.save(mlp, tmp_path / "model.keras")
+    with pytest.raises(ValueError, match=r"write 'model.ktrim'. Received: path=''"):
+        keras_trim.save(mlp, "")
     with pytest.raises(ValueError, match="'int8'. Received: values='int4'"):
         keras_trim.save(mlp, path, values="int4")
     with pytest.raises(ValueError, match="must be a Keras model; read the file first.*Received"):
@@ -421,6 +424,69 @@ def test_weights_that_a_layer_does_not_save_begin_as_they_do(tmp_path):
     keras_trim.save(model, tmp_path / "model.ktrim")
     loaded = keras_trim.load(tmp_path / "model.ktrim")
     assert_same_variables(model.variables, loaded.variables)
+
+
+@keras.saving.register_keras_serializable(package="tests.storage")
+class Versioned(layers.Layer):
+    """Saves an entry that it does not read, and one with a slash in its name."""
+
+    def save_own_variables(self, store):
+        store["version"] = np.int64(2)
+        store["tables/first"] = np.arange(3)
+
+    def load_own_variables(self, store):
+        assert sorted(store.keys()) == ["tables/first", "version"]
+        self.first = np.asarray(store["tables/first"])
+
+    def call(self, x):
+        return x
+
+
+def test_entries_of_a_layer_of_the_user(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), Versioned(), layers.Dense(2)])
+    keras_trim.save(model, tmp_path / "model.ktrim")
+    for given in (None, model):
+        loaded = keras_trim.load(tmp_path / "model.ktrim", given)
+        np.testing.assert_array_equal(loaded.layers[0].first, np.arange(3))
+        assert_same_variables(model.variables, loaded.variables)
+
+
+def test_a_bias_that_the_model_lacks(tmp_path):
+    keras_trim.save(keras.Sequential([keras.Input((4,)), layers.Dense(2)]), tmp_path / "m.ktrim")
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2, use_bias=False)])
+    with pytest.raises(ValueError, match="do not match"):
+        keras_trim.load(tmp_path / "m.ktrim", model)
+
+
+@keras.saving.register_keras_serializable(package="tests.storage")
+class Optimizer(layers.Dense):
+    """A layer whose path is like that of an optimizer."""
+
+
+@pytest.mark.parametrize("include_optimizer", [False, True])
+def test_only_values_of_optimizers_are_never_rounded(include_optimizer, tmp_path):
+    model = keras.Sequential([keras.Input((40,)), Optimizer(30)])
+    model.compile("adam", "mse")
+    model.fit(np.ones((2, 40)), np.ones((2, 30)), verbose=0)
+    path = tmp_path / "model.ktrim"
+    result = keras_trim.save(model, path, values="int8", include_optimizer=include_optimizer)
+    rounded = [array.name for array in result.arrays if array.largest_error]
+    assert rounded == ["layers/optimizer/vars/0"]
+    loaded = keras_trim.load(path)
+    if include_optimizer:
+        assert_same_variables(model.optimizer.variables, loaded.optimizer.variables)
+
+
+def test_layers_without_weights(monkeypatch, tmp_path):
+    monkeypatch.setattr(building, "_FREE_SEQUENTIAL", 5)
+    path = tmp_path / "model.ktrim"
+    some = [layers.ReLU() for _ in range(12)]
+    keras_trim.save(keras.Sequential([keras.Input((4,)), layers.Dense(2), *some]), path)
+    keras_trim.load(path)
+    path.unlink()
+    with pytest.raises(ValueError, match="too many layers without weights.*Received: model=seq"):
+        keras_trim.save(keras.Sequential([keras.Input((4,)), *some]), path)
+    assert not list(tmp_path.iterdir())
 
 
 @keras.saving.register_keras_serializable(package="tests.storage")
