@@ -193,6 +193,7 @@ def compiled(optimizer="adam"):
     return model
 
 
+@pytest.mark.filterwarnings("ignore:3 weights were pruned")
 def test_compile_state_and_a_fresh_optimizer(tmp_path):
     model = compiled(keras.optimizers.AdamW(0.003, weight_decay=0.01, clipnorm=1.0))
     keras_trim.save(model, tmp_path / "model.ktrim")
@@ -208,6 +209,7 @@ def test_compile_state_and_a_fresh_optimizer(tmp_path):
     assert not keras_trim.load(tmp_path / "model.ktrim", compile=False).compiled
 
 
+@pytest.mark.filterwarnings("ignore:3 weights were pruned")
 def test_training_resumes_with_the_optimizers_state(tmp_path):
     model = compiled()
     small = keras_trim.save(model, tmp_path / "small.ktrim")
