@@ -133,12 +133,12 @@ def _warn_of_revival(weights, step):
 
 def _least_zeros(spec, step):
     """The fewest zeros that a schedule asks for in what it still has to do after `step` steps."""
-    schedule, zeros = spec.schedule, spec.target_zeros
+    schedule, zeros, following = spec.schedule, spec.target_zeros, step + 1
     if not is_known_ahead(schedule):
-        _, sparsity = schedule(ops.convert_to_tensor(step, "int32"))
+        _, sparsity = schedule(ops.convert_to_tensor(following, "int32"))
         first = spec.pattern.count_zeros(int(spec.count_pruned(sparsity)))
     else:
-        first = 0 if step < schedule.begin_step else spec.first_zeros
+        first = 0 if following < schedule.begin_step else spec.first_zeros
     return first if zeros is None else min(first, zeros)
 
 

@@ -176,6 +176,7 @@ def test_a_model_that_was_trained_before_goes_on(mlp, data):
     assert zeros(mlp) == [64, 8]
 
 
+@pytest.mark.filterwarnings("ignore:2 weights were pruned")
 def test_strip_pruning_leaves_a_plain_model(mlp, data):
     optimizer = keras.optimizers.Adam()
     keras_trim.prune_low_magnitude(mlp, HALF)

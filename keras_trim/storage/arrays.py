@@ -37,7 +37,8 @@ def check_suffix(path):
     if path.suffix != ".ktrim":
         name = path.with_suffix(".ktrim") if path.name else path / "model.ktrim"
         cure = _WRITERS.get(path.suffix.lower(), f"write {str(name)!r}")
-        raise ValueError(f"`path` must end in `.ktrim`: {cure}. Received: path={str(given)!r}")
+        received = given if path.name else described(given)
+        raise ValueError(f"`path` must end in `.ktrim`: {cure}. Received: path={received}")
     return path
 
 
