@@ -37,7 +37,7 @@ class Images(Task):
         small_size = 75 if model == "inception_v3" else 32
         self._model = model
         self._size = size or (small_size if is_small else {"inception_v3": 299}.get(model, 224))
-        self._width = width or (0.5 if is_small and model != "inception_v3" else 1.0)
+        self._width = width or (0.5 if is_small and model == "mobilenet_v1" else 1.0)
         self.name = f"images_{model}"
         self.first_layer = None if quick else FIRST_LAYERS[model]
         self.command = {"model": model, "size": size, "width": width}
