@@ -57,7 +57,7 @@ class Pool(layers.Layer):
         return shape[0], 3, shape[-1]
 
 
-@pytest.mark.skipif(keras.backend.backend() == "jax", reason="Keras does not repeat it")
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="Keras repeats it on PyTorch only")
 @pytest.mark.parametrize("batch", [None, 2])
 def test_a_learned_query(batch):
     model = of_constant(lambda x: layers.Dense(2)(Pool()(x)), batch)

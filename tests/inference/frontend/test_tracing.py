@@ -62,6 +62,13 @@ if keras.backend.backend() != "jax":  # where Keras's own inference of shapes fa
     SIZES["constant"] = lambda x: x + np.arange(x.shape[1] or 1, dtype="float32")[:, None]
 
 
+not_on_tensorflow = pytest.mark.skipif(
+    keras.backend.backend() == "tensorflow",
+    reason="whether `predict` shows a size to Python depends on the calls before",
+)
+
+
+@not_on_tensorflow
 @pytest.mark.parametrize("name", SIZES)
 def test_sizes_that_python_asks_for(name):
     model = model_of(SIZES[name], (None, 4))
@@ -74,6 +81,7 @@ class Asking(keras.Model):
         return x * (x.shape[0] or 7)
 
 
+@not_on_tensorflow
 def test_models_that_ask_for_the_size_of_the_batch():
     model = Asking()
     model(numbers(2, 4))

@@ -1,5 +1,6 @@
 """Converts the arithmetic of `keras.ops`, and layers that are made of it."""
 
+import keras
 import numpy as np
 from keras import layers, ops
 
@@ -73,11 +74,13 @@ def _with_number(function, number, is_first):
     return None
 
 
-# No roots: of -infinity and -0, `sqrt` and `power` differ.
 _POWERS = {
     2.0: operations.Activation("square"),
     -1.0: operations.Activation("divided", 1.0, NOTHING),
 }
+# Of -infinity and -0, roots and powers differ. TensorFlow replaces these powers by roots.
+if keras.backend.backend() == "tensorflow":
+    _POWERS |= {0.5: operations.Activation("sqrt"), -0.5: operations.Activation("rsqrt")}
 
 
 def _has_reciprocal(numbers):
