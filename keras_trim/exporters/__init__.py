@@ -190,7 +190,9 @@ def _convert(prepared, format, weights=None, verification_data=None, representat
     converter = _CONVERTERS[format]
     cases = make_cases(prepared, verification_data)
     options = {"weights": weights}
-    if format in ("onnx", "openvino"):
+    if format == "litert":
+        options["names"] = [tensor.name for tensor in prepared.model.inputs]
+    elif format in ("onnx", "openvino"):
         options["names"] = [prepared.input_names, prepared.output_names]
     if representative_data is not None:
         options["representative"] = representative_cases(prepared, representative_data)
@@ -202,7 +204,7 @@ def _convert(prepared, format, weights=None, verification_data=None, representat
     accuracy = None
     if representative_data is not None:
         accuracy = FileAccuracy.of(
-            litert.runner(made.data, [tensor.name for tensor in prepared.model.inputs]),
+            litert.runner(made.data, options["names"]),
             options["representative"],
             prepared.model.inputs[0].shape[0] or 1,
         )

@@ -35,13 +35,7 @@ def calibrate(folder, names, examples, model):
         process = subprocess.run(
             [sys.executable, "-m", __name__],
             input=json.dumps({"saved": folder, "own": own, "names": names, "examples": stored}),
-            env={
-                **os.environ,
-                "CUDA_VISIBLE_DEVICES": "",
-                "KERAS_BACKEND": "tensorflow",
-                "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
-                "TF_CPP_MIN_LOG_LEVEL": "3",
-            },
+            env=conversion_worker.environment("tensorflow"),
             capture_output=True,
             text=True,
             errors="replace",

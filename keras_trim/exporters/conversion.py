@@ -64,7 +64,7 @@ def _run(prepared, converter, task, cases, options):
         process = subprocess.run(
             [sys.executable, "-m", conversion_worker.__name__],
             input=json.dumps(job),
-            env=_environment(converter.BACKEND),
+            env=conversion_worker.environment(converter.BACKEND),
             capture_output=True,
             text=True,
             errors="replace",
@@ -78,19 +78,6 @@ def _run(prepared, converter, task, cases, options):
                 f"{process.returncode}: {lines[-1][:300]}. Received: model={prepared.source.name}"
             )
         return _result(result, folder, cases)
-
-
-def _environment(backend):
-    return {
-        **os.environ,
-        "KERAS_BACKEND": backend,
-        # Keep the worker from taking the accelerator's memory away from this process.
-        "CUDA_VISIBLE_DEVICES": "",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
-        "PYTHONIOENCODING": "utf-8",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
 
 
 def _result(result, folder, cases):

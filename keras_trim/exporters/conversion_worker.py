@@ -12,6 +12,20 @@ import numpy as np
 MODEL, OUTPUT, RESULT = "model.keras", "output", "result.json"
 
 
+def environment(backend):
+    """Returns the environment variables of a process that uses a Keras backend."""
+    return {
+        **os.environ,
+        "KERAS_BACKEND": backend,
+        # Keep the worker from taking the accelerator's memory away from this process.
+        "CUDA_VISIBLE_DEVICES": "",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
+        "PYTHONIOENCODING": "utf-8",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+
+
 def main():
     job = json.load(sys.stdin)
     folder = job["folder"]

@@ -27,12 +27,14 @@ PACKAGES = ("ai_edge_litert", "tensorflow")
 _ANY = 1e300
 
 
-def convert(model, cases, weights=None, representative=None):
+def convert(model, cases, names, weights=None, representative=None):
     """Converts a model under the TensorFlow backend.
 
     Args:
         model: Built Keras model in float32.
         cases: List of `Case` to verify the file with.
+        names: List of strings: the names of the inputs in the file. A model that was loaded in
+            another process may have other names than the user's.
         weights: `None` (unchanged), `"float16"` or `"int8"`.
         representative: List of `Case` for activations in int8, or `None`.
 
@@ -43,7 +45,7 @@ def convert(model, cases, weights=None, representative=None):
         FileDiffersError: if the file's outputs differ from the model's.
         ValueError: if the model cannot be converted.
     """
-    with _saved(model) as (folder, batch_size):
+    with _saved(model, names) as (folder, batch_size):
         notes = []
         if batch_size:
             notes.append(
@@ -52,7 +54,7 @@ def convert(model, cases, weights=None, representative=None):
             )
             cases = one_example(cases)
         # Verifies in float32 first: a file with exact weights must match the model.
-        data, names = _call_converter(folder, model), _names(model)
+        data = _call_converter(folder, model)
         error = verify(runner(data, names), cases, RUNTIME)
         if weights is not None:
             if representative is None:
@@ -63,9 +65,8 @@ def convert(model, cases, weights=None, representative=None):
             error = verify(runner(data, names), cases, RUNTIME, _ANY)
         dense = Converted(data, False, batch_size, error, notes)
         if weights != "int8":
-            return _sparsest(
-                dense, _call_converter(folder, model, weights, sparse=True), model, cases
-            )
+            sparse = _call_converter(folder, model, weights, sparse=True)
+            return _sparsest(dense, sparse, names, cases)
         kept = [
             f"'{layer.name}'"
             for layer in model._flatten_layers()
@@ -87,13 +88,10 @@ def convert(model, cases, weights=None, representative=None):
 
 def trial(model, cases):
     """Returns the outputs of a float32 file for each case."""
-    with _saved(model) as (folder, batch_size):
-        run = runner(_call_converter(folder, model), _names(model))
+    names = [tensor.name for tensor in model.inputs]
+    with _saved(model, names) as (folder, batch_size):
+        run = runner(_call_converter(folder, model), names)
         return [in_rows(run, case.inputs) if batch_size else run(case.inputs) for case in cases]
-
-
-def _names(model):
-    return [tensor.name for tensor in model.inputs]
 
 
 def in_rows(run, inputs):
@@ -102,13 +100,13 @@ def in_rows(run, inputs):
     return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
 
 
-def _sparsest(dense, sparse, model, cases):
+def _sparsest(dense, sparse, names, cases):
     """Returns the smaller of two files, if its outputs are the same."""
     if len(sparse) >= len(dense.data):  # with few zeros, indices cost more than they save
         return dense
     tolerance = max(TOLERANCE, 1.5 * dense.largest_error)
     try:
-        error = verify(runner(sparse, _names(model)), cases, RUNTIME, tolerance)
+        error = verify(runner(sparse, names), cases, RUNTIME, tolerance)
     except ValueError:
         note = (
             "weights are stored densely: LiteRT does not give the same outputs with sparse ones "
@@ -120,7 +118,7 @@ def _sparsest(dense, sparse, model, cases):
 
 
 @contextlib.contextmanager
-def _saved(model):
+def _saved(model, names):
     """Yields a folder with TensorFlow's saved model, and the file's fixed batch size or `None`."""
     # Without a fixed batch size, loops of recurrent layers need operations that LiteRT lacks.
     is_recurrent = any(isinstance(layer, keras.layers.RNN) for layer in model._flatten_layers())
@@ -132,13 +130,13 @@ def _saved(model):
         warnings.simplefilter("ignore")  # TensorFlow's warnings about its internals
         try:
             with time_distributed.as_batches():
-                _save(model, folder, batch_size)
+                _save(model, names, folder, batch_size)
         except Exception as error:
             raise _failure(error, model) from error
         yield folder, batch_size
 
 
-def _save(model, folder, batch_size):
+def _save(model, names, folder, batch_size):
     import tensorflow as tf
 
     def call(*inputs):
@@ -146,8 +144,8 @@ def _save(model, folder, batch_size):
         return tuple(keras.tree.flatten(model(structure, training=False)))
 
     signature = [
-        tf.TensorSpec([tensor.shape[0] or batch_size, *tensor.shape[1:]], tensor.dtype, tensor.name)
-        for tensor in model.inputs
+        tf.TensorSpec([tensor.shape[0] or batch_size, *tensor.shape[1:]], tensor.dtype, name)
+        for tensor, name in zip(model.inputs, names, strict=True)
     ]
     archive = keras.export.ExportArchive()
     archive.track(model)

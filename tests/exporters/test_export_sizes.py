@@ -132,7 +132,18 @@ def test_openvino(tmp_path):
     assert_close(run_openvino(files[1], inputs), outputs_of(model, inputs))
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="the converter runs under TensorFlow")
+def test_a_litert_file_has_the_model_s_names_of_inputs(tmp_path):
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(8), layers.Dense(3)])
+    path, x = tmp_path / "model.tflite", np.random.default_rng(0).standard_normal((8, 4))
+    result = keras_trim.export(model, path, representative_data=x.astype("float32"), verbose=0)
+    assert result.accuracy.num_examples == 8
+    from ai_edge_litert.interpreter import Interpreter
+
+    (signature,) = Interpreter(model_path=str(path)).get_signature_list().values()
+    assert signature["inputs"] == [tensor.name for tensor in model.inputs]
+
+
 def test_representative_data(tmp_path):
     model, path = make("cnn", sparsity=0.0), tmp_path / "model.tflite"
     images = np.random.default_rng(0).standard_normal((64, 16, 16, 3)).astype("float32")
