@@ -60,12 +60,12 @@ def _compare(model, seed, folder):
     except (ValueError, NotImplementedError) as error:
         found["engine"] = f"refused: {error}"
     else:
-        for a, b in zip(got, expected, strict=True):
-            b = np.asarray(b, "float64")
-            error = np.abs(a - b).max(initial=0) / max(np.abs(b).max(initial=0), 1e-3)
-            found["error"] = max(found["error"], float(error))
-            if a.shape != b.shape or not error < _TOLERANCE:
-                found["engine"] = "different"
+        found["error"] = _difference(got, expected)
+        if found["error"] >= _TOLERANCE:
+            # TensorFlow's graph optimizer takes maximum(2 * x, x) for a leaky ReLU.
+            called = map(keras.ops.convert_to_numpy, keras.tree.flatten(model(data)))
+            is_call = _difference(got, called) < _TOLERANCE
+            found["engine"] = "equal to the call, unlike predict" if is_call else "different"
     path = pathlib.Path(folder, "model.ktrim")
     for variable, value in zip(variables, before, strict=True):
         variable.assign(value)
@@ -80,6 +80,20 @@ def _compare(model, seed, folder):
     if not same:
         found["file"] = "different"
     return found
+
+
+def _difference(got, expected):
+    """Returns the largest difference between lists of outputs, relative to the largest values."""
+    import numpy as np
+
+    errors = [0.0]
+    for a, b in zip(got, expected, strict=True):
+        if a.shape != np.shape(b):
+            return float("inf")
+        b = np.asarray(b, "float64")
+        error = np.abs(a - b).max(initial=0) / max(np.abs(b).max(initial=0), 1e-3)
+        errors.append(float(error) if np.isfinite(error) else float("inf"))
+    return max(errors)
 
 
 def _try(seed):
@@ -134,7 +148,7 @@ def _summarize(models, first):
         "seconds": round(sum(found["seconds"] for found in models)),
         "engine": _counted(found["engine"] for found in models),
         "file": _counted(found["file"] for found in models),
-        "largest_error": max(found.get("error", 0.0) for found in models),
+        "largest_error": max(f.get("error", 0.0) for f in models if f["engine"] == "equal"),
         "in_keras": _counted(name for found in models for name in found.get("in_keras", ())),
         "not_equal": [found for found in models if {found["engine"], found["file"]} != {"equal"}],
     }

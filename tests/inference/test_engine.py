@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from helpers import numbers, randomize
 from keras import layers
+from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
 from keras_trim.inference import Engine, planner
 from keras_trim.inference.lowering.tuner import Tuner
@@ -320,3 +321,21 @@ def test_a_model_that_is_not_built():
         Engine(keras.Sequential([layers.Dense(3)]))
     with pytest.raises(ValueError, match="Keras model"):
         Engine("model.keras")
+
+
+def test_a_model_whose_shapes_keras_could_not_note():
+    class Untraced(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(2)
+
+        def call(self, x):
+            if in_symbolic_scope():
+                raise RuntimeError("only real numbers, please")
+            return self.dense(x)
+
+    model = Untraced()
+    model(np.zeros((1, 3), "float32"))
+    assert model.built
+    with pytest.raises(ValueError, match=r"give the model's class a `build\(self, input_shape\)`"):
+        Engine(model)

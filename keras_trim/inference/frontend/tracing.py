@@ -312,11 +312,13 @@ def input_tensors(model, dtype):
             lambda x: keras.KerasTensor(x.shape, dtype=x.dtype), model._inputs_struct
         )
     shapes = model._build_shapes_dict
-    if not model.built or not shapes:
+    if not shapes:
+        cure = "call the model once on data, make it with `keras.Input`, or call its `build`"
+        if model.built:  # by a call that Keras could not trace, so it did not note the shapes
+            cure = "give the model's class a `build(self, input_shape)` and call the model again"
         raise ValueError(
-            "The engine must know the shapes of a model's inputs: call the model once on data, or "
-            "make it with `keras.Input`, or call its `build` with their shapes. Received: "
-            f"model={model.name}"
+            f"The engine must know the shapes of a model's inputs: {cure}. "
+            f"Received: model={model.name}"
         )
     keeps_states = any(getattr(part, "stateful", False) for part in model._flatten_layers())
     return _map_shapes(
