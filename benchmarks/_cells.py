@@ -14,7 +14,7 @@ class Cells:
     Args:
         name: String.
         settings: Dict of JSON types: what the results depend on.
-        most: Integer. The number of new results after which the program ends, to be resumed later.
+        most: Integer. Exits after this many new results, so that a later run can resume.
     """
 
     def __init__(self, name, settings, most=None):
@@ -24,14 +24,14 @@ class Cells:
         self.results = read["results"] if read.get("settings") == settings else {}
 
     def measure(self, *key, by):
-        """Returns the results under a key, a path through nested dicts; `by()` makes new ones."""
+        """Returns the results under a key path in nested dicts. Calls `by()` if there are none."""
         *parents, last = map(str, key)
         own = self.results
         for name in parents:
             own = own.setdefault(name, {})
         if last not in own:
             if self._left == 0:
-                raise SystemExit("measured as many figures as asked for")
+                raise SystemExit("reached the requested number of new results")
             own[last] = by()
             self._left = None if self._left is None else self._left - 1
             write_result(

@@ -82,7 +82,7 @@ class Worker:
 
 
 def serve(*functions):
-    """A worker's main loop: calls the requested functions by name."""
+    """Runs a worker's main loop, which calls the requested functions by name."""
     commands = {function.__name__: function for function in (*functions, package_versions)}
     # Whatever libraries print goes to standard error, so the answers stay readable.
     channel = os.fdopen(os.dup(1), "w")
@@ -106,7 +106,7 @@ def serve(*functions):
 
 
 def package_versions(names):
-    """Dict: name -> version, for the packages that are installed here."""
+    """Returns a dict: name -> version, for the packages that are installed here."""
     versions = {"python": platform.python_version()}
     for name in names:
         try:
@@ -117,14 +117,14 @@ def package_versions(names):
 
 
 def count_cores():
-    """Integer: the number of cores that this process may use."""
+    """Returns the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def cpu_name():
-    """String: model of the CPU, with the vector extensions that matter."""
+    """Returns the CPU's model name, with the vector extensions that matter."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -165,6 +165,6 @@ def write_result(folder, name, settings, versions, results):
 
 
 def median_ratio(numerators, denominators):
-    """Float: the median of the ratios of values that were measured in pairs."""
+    """Returns the median ratio of values that were measured in pairs, a float."""
     pairs = zip(numerators, denominators, strict=True)
     return statistics.median(above / below for above, below in pairs)

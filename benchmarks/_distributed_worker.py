@@ -110,7 +110,7 @@ def first_step(weights, is_pruned):
 
 
 def _array_bytes(model):
-    """Integer: bytes of weights, momenta, masks, and the gradients of one step."""
+    """Returns the bytes of weights, momenta, masks, and the gradients of one step."""
     variables = [*model.variables, *model.optimizer.variables]
     gradients = sum(4 * int(np.prod(v.shape)) for v in model.trainable_variables)
     return sum(np.dtype(v.dtype).itemsize * int(np.prod(v.shape)) for v in variables) + gradients

@@ -58,7 +58,8 @@ def load(folder):
     """Builds the network with Arm's weights.
 
     Args:
-        folder: Path of the folder with `ds_cnn_l.npz`: arrays under the names of the frozen graph.
+        folder: Path of the folder with `ds_cnn_l.npz`, whose arrays have the names of Arm's frozen
+            graph.
     """
     model = build()
     arrays = np.load(pathlib.Path(folder, "ds_cnn_l.npz"))
@@ -82,5 +83,5 @@ def load(folder):
 
 
 def accuracy(model, x, y):
-    """Float: the fraction of examples whose largest output is right."""
+    """Returns the top-1 accuracy, a float from 0 to 1."""
     return float(np.mean(model.predict(x, batch_size=256, verbose=0).argmax(-1) == y))

@@ -1,4 +1,4 @@
-"""Engine files that lie: their checksums are right, but their graphs or weights are not.
+"""Corrupt engine files: their checksums are valid, but their graphs or weights are not.
 
 A file is an archive of arrays, one of which is the graph as JSON. This module writes the changed
 archive itself, because `Writer` would take ten times as long to compress it.
@@ -17,7 +17,7 @@ _GRAPH = "graph"
 
 
 class Template:
-    """An engine's file to change.
+    """An engine file to mutate.
 
     Args:
         data: Bytes of the file.
@@ -30,7 +30,7 @@ class Template:
         self._stored = {id(array): _store(array) for array in self.arrays.values()}
 
     def mutate(self, choice):
-        """Returns the names of the changes, and the changed file."""
+        """Returns the names of the changes and the changed file."""
         graph, arrays = json.loads(self.text), dict(self.arrays)
         changes = [choice.choice(CHANGES) for _ in range(choice.choice((1, 1, 1, 2, 3)))]
         for change in changes:
@@ -39,7 +39,7 @@ class Template:
         return name, self.join(json.dumps(graph).encode(), arrays)
 
     def join(self, text, arrays):
-        """A file of a graph and arrays, nothing in it compressed."""
+        """Returns an uncompressed file with this graph and these arrays."""
         items, body = [], [PREFIX.pack(MAGIC, VERSION, 0)]
         for name, array in {_GRAPH: np.frombuffer(text, np.uint8), **arrays}.items():
             item, stored = self._stored.get(id(array)) or _store(array)
@@ -52,7 +52,7 @@ class Template:
 
 
 def _store(array):
-    """What a header says of an array, less its name, and the array's bytes."""
+    """Returns an array's header entry, without its name, and its bytes."""
     data = array.tobytes()
     chunk = {"positions": "all", "count": array.size, "stored": [len(data)]}
     item = {
@@ -75,7 +75,7 @@ def _rewire(graph, arrays, choice):
 
 
 def _swap(graph, arrays, choice):
-    """Puts the weights of one operation in place of another's."""
+    """Replaces the weights of one operation by those of another."""
     if len(arrays) > 1:
         names = list(arrays)
         a, b = choice.choice(names), choice.choice(names)

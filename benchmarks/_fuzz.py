@@ -1,4 +1,4 @@
-"""Shared by both fuzzers: one process, limits of memory and time, outcomes counted by mutation.
+"""Shared by both fuzzers: runs inputs under memory and time limits, and counts the outcomes.
 
 Inputs come in blocks, each with its own random generator, and the counts are saved after each
 block. So a stopped run can resume, and ends with the same inputs.
@@ -23,21 +23,21 @@ BLOCK = 10_000  # inputs
 
 
 def parse(doc, **defaults):
-    """Parses the arguments of both fuzzers, and more integers with their defaults."""
+    """Parses the arguments that both fuzzers share, and extra integers given as defaults."""
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for name, default in {"count": 1_000_000, "seed": 0, **defaults}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--mode", choices=("bytes", "structure"), action="append")
-    parser.add_argument("--resume", action="store_true", help="go on with what is in the results")
+    parser.add_argument("--resume", action="store_true", help="continue from the saved results")
     args = parser.parse_args()
     args.mode = args.mode or ["bytes", "structure"]
     return args
 
 
 def limit_memory(bytes_more):
-    """Lets the address space grow by this many bytes from now on."""
+    """Limits the growth of the address space to this many bytes."""
     size = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + bytes_more,) * 2)
 
@@ -51,7 +51,7 @@ def run(name, args, settings, packages, seconds, make, read):
         settings: Dict. More values to write.
         packages: Names of packages.
         seconds: Integer. Time limit of one input. Exceeding it ends the process.
-        make: Function: mode, `random.Random` -> name of a mutation, input as bytes.
+        make: Function: mode, `random.Random` -> name of the mutation, and the input as bytes.
         read: Function: input, `random.Random` -> outcome, a string. It raises `FormatError` if it
             refuses the input; any other exception is a failure.
     """
@@ -85,7 +85,7 @@ def _run_block(results, mode, seed, count, seconds, make, read):
     for index in range(results["inputs"], results["inputs"] + count):
         mutation, data = make(mode, choice)
         digest.update(data)
-        signal.alarm(seconds)  # its default action kills
+        signal.alarm(seconds)  # by default, the signal kills the process
         begin = time.perf_counter()
         try:
             outcome = read(data, choice)
@@ -110,6 +110,6 @@ def _run_block(results, mode, seed, count, seconds, make, read):
 
 
 def _kind(error):
-    """Returns the beginning of a message, without names and numbers."""
+    """Returns the beginning of an error message, without names and numbers."""
     text = re.sub(r"'.*?'|\(.*|\d[\d,]*", "_", str(error))
     return " ".join(text.split())[:70]

@@ -1,4 +1,4 @@
-"""The README's small table: one figure each for accuracy, size and speed, beside its peer."""
+"""The README's small table: accuracy, size and speed, each next to an alternative."""
 
 import json
 
@@ -67,7 +67,7 @@ def _training():
     results = _load("mobilenet")["results"]
     slowdowns = [results[backend]["ratio"] - 1 for backend in ("jax", "tensorflow", "torch")]
     return [
-        "Training step of MobileNetV1, against the dense one",
+        "Training step of MobileNetV1, compared with a dense one",
         f"**{min(slowdowns):+.1%} to {max(slowdowns):+.1%}**",
         f"{results['TFMOT']['ratio'] - 1:+.1%} with TFMOT",
     ]
@@ -77,6 +77,6 @@ def _machines():
     cpus = sorted({_load(name)["cpu"] for name in ("inference/mobilenet_v1", "mobilenet")})
     return (
         f"Latency and training were measured on {' and '.join(cpus)}, 2 cores of a shared virtual "
-        "machine. The accuracy row is a trained network; those of size and latency have random "
+        "machine. The accuracy row uses a trained network. The size and latency rows use random "
         "weights, pruned by magnitude."
     )

@@ -65,7 +65,7 @@ def _saved_model(name, weights):
 
 
 def _calibration(name, count=16):
-    """Yields random examples, other ones than those that are measured."""
+    """Yields random examples, different from the measured ones."""
     for seed in range(100, 100 + count):
         yield _inference_models.make_input(name, seed)
 
@@ -134,7 +134,7 @@ def _channels_first(name):
 
 
 class _Calibration:
-    """A reader of examples, as ONNX Runtime wants them."""
+    """Feeds calibration examples to ONNX Runtime."""
 
     def __init__(self, name, source):
         import onnx
@@ -149,7 +149,7 @@ class _Calibration:
 
 
 def _fold_normalization(graph):
-    """Folds normalizations, by now a few per-channel constants, into the convolution before.
+    """Folds normalizations, by now per-channel constants, into the preceding convolution.
 
     Keras exports them as a subtraction, a product and a sum.
     """
@@ -192,7 +192,7 @@ def _fold_normalization(graph):
 
 
 def count_onnx_operations(path):
-    """Dict: kind of operation -> count."""
+    """Returns a dict: kind of operation -> count."""
     import onnx
 
     kinds = [node.op_type for node in onnx.load(path).graph.node]

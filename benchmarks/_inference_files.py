@@ -6,7 +6,7 @@ import pathlib
 from benchmarks._common import Worker
 
 _HERE = pathlib.Path(__file__).parent
-# The versions that the files depend on. Files of other versions are not used.
+# The versions that the files depend on. Files from other versions are not used.
 _SOURCES = ("_inference_models.py", "_inference_export.py")
 _BACKENDS = {
     "weights": "jax",

@@ -1,4 +1,4 @@
-"""Commands that measure single products of the engine, and the machine's limits."""
+"""Commands that measure single matrix products of the engine, and the machine's limits."""
 
 import statistics
 import time
@@ -14,7 +14,7 @@ from keras_trim.inference.runtime.executor import Executor
 
 
 class _OneKind(Tuner):
-    """Considers the sparse candidates for a product alone, or the dense ones."""
+    """A tuner that considers only the sparse candidates for a product, or only the dense ones."""
 
     def __init__(self, is_dense):
         super().__init__()
@@ -32,7 +32,7 @@ class _OneKind(Tuner):
 
 
 def _layer(shape, sparsity):
-    """A model of one layer: a convolution, or a dense layer where the size of the image is 0."""
+    """Builds a one-layer model: a convolution, or a dense layer if the image size is 0."""
     import keras
 
     size, kernel, inputs, outputs = shape
@@ -51,7 +51,7 @@ def _layer(shape, sparsity):
 
 
 def _onnx_layer(shape, weights):
-    """The same in ONNX Runtime, channels first."""
+    """Builds the same layer for ONNX Runtime, channels first."""
     import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
 
@@ -85,9 +85,9 @@ def _onnx_layer(shape, weights):
 
 
 def time_product(shape, sparsities, seconds, rounds):
-    """What one layer takes at each sparsity on one thread, in milliseconds.
+    """Measures one layer's milliseconds at each sparsity on one thread.
 
-    For the engine its product alone counts, as layers hand their tensors on in its layout.
+    For the engine, only the matrix product counts, because consecutive layers keep its layout.
 
     Returns:
         Dict: `sparse` and `dense` (the engine's best variant of either kind, a list each) and
@@ -128,7 +128,7 @@ def time_product(shape, sparsities, seconds, rounds):
 
 
 def _products(execution):
-    """Runs all but what takes the input, and what changes its and the output's layout."""
+    """Returns a function that runs a program without reading the input or changing layouts."""
     codes = execution.program.table[:, 0]
     (step,) = execution.program.steps
     rows = [i for i in range(*step) if codes[i] != TRANSPOSE.code]
@@ -150,7 +150,7 @@ def _median_ms(function, seconds, least=3):
 
 
 def measure_machine(num_threads):
-    """Peak FLOP/s, and bytes per second that are read, or copied (read and written)."""
+    """Measures peak FLOP/s, and bytes per second read, or copied (read and written)."""
     from benchmarks import _machine
 
     return _machine.measure(num_threads)

@@ -1,8 +1,7 @@
 """The networks whose inference is measured: random weights, pruned by magnitude.
 
-With random weights alone, after some tens of layers the signal dies out or drowns in a part that is
-the same for all inputs. So batch normalization gets the statistics of random examples, as if
-trained.
+With plain random weights, the signal vanishes after some tens of layers, or becomes nearly the same
+for all inputs. So batch normalization gets the statistics of random examples, as if trained.
 """
 
 import dataclasses
@@ -20,8 +19,8 @@ class Network:
         build: Function `keras -> model`.
         shape: Tuple of integers: the shape of one example, channels last.
         pruned: Function `(layer, array) -> bool`: whether a weight of rank 2 or more is pruned.
-        goals: Dict: sparsity -> the engine's goals: how many times as fast as the fastest dense
-            runtime, and as DeepSparse (or None).
+        goals: Dict: sparsity -> the engine's goals: its speedup over the fastest dense runtime, and
+            over DeepSparse (or `None`).
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""The plot of time over sparsity, drawn only from a file of results."""
+"""Plots time over sparsity from a results file."""
 
 import json
 
@@ -44,7 +44,7 @@ def draw(path, image):
 
 
 def crossover(result):
-    """Float: the sparsity from which the sparse product beats the fastest dense one, or None.
+    """Returns the sparsity from which the sparse product beats the fastest dense one, or `None`.
 
     Args:
         result: Dict, as returned by `_inference_kernels.time_product`.

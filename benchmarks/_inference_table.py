@@ -1,4 +1,4 @@
-"""The tables of inference, made only from the files of results."""
+"""Makes the inference tables from the results files."""
 
 import json
 
@@ -9,12 +9,12 @@ from benchmarks._inference_models import NETWORKS
 FOLDER = RESULTS / "inference"
 OTHERS = "inference-*"  # folders of results from other processors
 OURS, DENSE, PEER = "keras-trim", ("LiteRT", "ONNX Runtime"), "DeepSparse"
-NEW = "warm, a new network"  # one whose kernels have to be chosen
+NEW = "warm, a new network"  # its kernels still have to be chosen
 _BYTES_PER_WEIGHT = 6  # of a sparse row: a float32 and a column in 16 bits
 
 
 def make(markdown):
-    """Returns the tables and the text about them.
+    """Returns the tables and the paragraphs that explain them.
 
     Args:
         markdown: Function `(header, rows) -> string`.
@@ -39,7 +39,7 @@ def _load(name, folder=FOLDER):
 
 
 def _networks(folder):
-    """Dict: name of a network -> its measurements."""
+    """Returns a dict: name of a network -> its measurements."""
     contents = {name: _load(name, folder) for name in NETWORKS}
     return {name: content for name, content in contents.items() if content}
 
@@ -54,9 +54,9 @@ def _table(markdown, contents, machine):
         "network, one example",
         "zeros",
         *(f"{runtime}, ms" for runtime in (OURS, *DENSE, PEER)),
-        "over the fastest dense",
+        "speedup over the fastest dense",
         "goal",
-        "over DeepSparse",
+        "speedup over DeepSparse",
         "goal",
         "of peak",
     ]
@@ -96,7 +96,7 @@ def _goal(goal):
 
 
 def _fraction(layers, sparsity, machine):
-    """Fraction of the limit that sparse layers reach: memory if rows are read once, else FLOP/s."""
+    """Returns how much of the limit sparse layers reach: memory bandwidth, or else FLOP/s."""
     limits = machine["results"]["1"]
     rows = [layer for layer in layers if layer["kernel"].startswith("sparse")]
     if not sparsity or not rows:
@@ -120,16 +120,16 @@ def _explanation(contents, machine):
     dates = sorted({content["date"][:10] for content in contents.values()})
     limits = machine["results"]["1"]
     return (
-        f"{first['cpu']}, {first['cores']} cores, a shared virtual machine; {' and '.join(dates)}; "
-        f"{packages}. Milliseconds on one thread, medians; how many times as fast on one thread / "
-        "on two, medians of paired rounds, in the calmest of twelve attempts. Networks have random "
-        "weights; all runtimes get the same ones and give the same outputs. `of peak`: "
-        "multiply-adds with weights that are not zero, "
-        "in layers that run sparsely, over what one core can do "
-        f"({limits['flops'] / 1e9:.0f} GFLOP/s; it reads {limits['read_bytes'] / 1e9:.0f} GB/s "
-        "from memory, which weights that fit in a cache do not come from). How it is measured, and "
-        "why some miss a goal: "
-        "[benchmarks/README.md](../benchmarks/README.md#goals-that-are-missed)."
+        f"Measured on {first['cpu']}, {first['cores']} cores of a shared virtual machine, on "
+        f"{' and '.join(dates)}, with {packages}. Times are median milliseconds on one thread. "
+        "Speedups are for one thread / two threads: medians of paired rounds in the calmest of "
+        "twelve attempts. All runtimes run the same random weights and give the same outputs. `of "
+        "peak` compares the multiply-adds with nonzero weights in sparse layers with the limit of "
+        f"one core ({limits['flops'] / 1e9:.0f} GFLOP/s). Where memory is the limit, it compares "
+        f"with one core's read bandwidth ({limits['read_bytes'] / 1e9:.0f} GB/s); weights that fit "
+        "in a cache can exceed it. "
+        "[benchmarks/README.md](../benchmarks/README.md#goals-that-are-missed) says how this is "
+        "measured, and why some networks miss a goal."
     )
 
 
@@ -157,12 +157,12 @@ def _compile():
         seconds = {c: f"{t['load']:.1f} s" for c, t in result.items() if isinstance(t, dict)}
         imports = result["warm, from a file"]["imports"]
         parts.append(
-            f"{NETWORKS[name].title} at {result['sparsity']:.0%}: {seconds['cold']} on a machine's "
-            f"first use; {seconds[NEW]} if it has run other networks, {seconds['warm']} if it has "
-            f"run this one; {seconds['warm, from a file']} from a file of the engine's own (and "
-            f"{imports:.1f} s to import it)"
+            f"{NETWORKS[name].title} at {result['sparsity']:.0%} takes {seconds['cold']} on a new "
+            f"machine, {seconds[NEW]} if the machine has run other networks, and {seconds['warm']} "
+            f"if it has run this one. From an engine file it takes {seconds['warm, from a file']}, "
+            f"plus {imports:.1f} s for imports."
         )
-    yield f"From a Keras model to its first answer: {'; '.join(parts)}."
+    yield f"Time from a Keras model to its first answer: {' '.join(parts)}"
 
 
 def _crossover():
@@ -172,7 +172,7 @@ def _crossover():
     found = [_inference_plot.crossover(result) for result in content["results"].values()]
     found = [sparsity for sparsity in found if sparsity is not None]
     yield (
-        "A sparse product beats the fastest dense one, ONNX Runtime's or our own, from "
-        f"{min(found):.0%} to {max(found):.0%} zeros on, depending on the layer:\n\n"
+        "Depending on the layer, a sparse product starts to beat the fastest dense one (ONNX "
+        f"Runtime's or our own) between {min(found):.0%} and {max(found):.0%} zeros:\n\n"
         "![Time of a layer over its sparsity](images/crossover.png)"
     )

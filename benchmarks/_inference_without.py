@@ -1,4 +1,4 @@
-"""What each optional way to compute a layer gains: networks with it and without it, in turns."""
+"""Measures the gain of each optional algorithm: networks run with and without it, in turns."""
 
 import statistics
 import time
@@ -22,11 +22,11 @@ FEATURES = {
     "tiling": ("tiling", None),
     "inter_op": ("branches", "inter-op"),
 }
-LEAST_GAIN = 1.02  # of a network, to be worth its code
+LEAST_GAIN = 1.02  # a network's speedup that justifies the code
 
 
 def _tuner(feature):
-    """A tuner that does not consider a feature's candidates, or all of them for `None`."""
+    """Returns a tuner that skips a feature's candidates, or considers all of them for `None`."""
     from keras_trim.inference.lowering.tuner import Tuner
 
     kind, name = FEATURES.get(feature, (None, None))
@@ -44,7 +44,7 @@ def _tuner(feature):
 
 
 def in_blocks(weights, rows=4):
-    """The weights of a network with zeros in blocks of as many outputs: of kernels with zeros."""
+    """Returns a network's weights with each kernel's zeros moved to blocks of `rows` outputs."""
     blocked = []
     for weight in weights:
         size, outputs = int((weight == 0).sum()), weight.shape[-1]
@@ -52,15 +52,15 @@ def in_blocks(weights, rows=4):
             blocked.append(weight)
             continue
         groups = np.abs(weight).reshape(-1, rows).sum(axis=1)
-        gone = np.argsort(groups)[: size // rows]
+        pruned = np.argsort(groups)[: size // rows]
         kept = np.where(weight == 0, 1e-3, weight).reshape(-1, rows).copy()
-        kept[gone] = 0
+        kept[pruned] = 0
         blocked.append(kept.reshape(weight.shape).astype(np.float32))
     return blocked
 
 
 def measure(name, path, features, num_threads, rounds, is_blocked=False):
-    """Milliseconds of a network with all features, and without each of some.
+    """Times a network with all features, and without each of the given ones.
 
     Args:
         name: String. A key of `_inference_models.NETWORKS`.
@@ -70,8 +70,8 @@ def measure(name, path, features, num_threads, rounds, is_blocked=False):
         is_blocked: Boolean. Whether zeros are in blocks of four outputs.
 
     Returns:
-        Dict: feature -> dict of `gain`, how many times as long the network takes without it (the
-        median over rounds), and of the medians, `ms_with` and `ms_without`.
+        Dict: feature -> dict with `gain`, the factor by which the network is slower without it
+        (median over rounds), and the median milliseconds, `ms_with` and `ms_without`.
     """
     import keras
 
@@ -100,7 +100,7 @@ def measure(name, path, features, num_threads, rounds, is_blocked=False):
 
 
 def _fastest_of(run, count=5):
-    """The milliseconds of the fastest of some runs, after one that brings weights into caches."""
+    """Returns the milliseconds of the fastest run, after one that brings weights into caches."""
     run()
     best = float("inf")
     for _ in range(count):

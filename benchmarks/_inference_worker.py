@@ -23,7 +23,7 @@ _state = {}
 
 def _keras_trim(name, path, num_threads):
     if path.endswith(".engine"):
-        sys.modules["keras"] = None  # as on a machine without Keras
+        sys.modules["keras"] = None  # simulate a machine without Keras
     from keras_trim.inference import Engine
 
     if path.endswith(".engine"):
@@ -73,7 +73,7 @@ def _openvino(name, path, num_threads):
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": num_threads,
-            "INFERENCE_PRECISION_HINT": "f32",  # of what is not int8
+            "INFERENCE_PRECISION_HINT": "f32",  # for operations that are not int8
         }
         with tempfile.TemporaryDirectory() as folder:
             if zipfile.is_zipfile(path):
@@ -142,7 +142,7 @@ def answer(seed):
 
 
 def measure(seconds, least):
-    """Lists the seconds of consecutive runs, for at least this long and at least this many."""
+    """Returns the seconds of consecutive runs: at least `least` of them, for at least `seconds`."""
     run, x = _state["run"], _state["x"]
     for _ in range(2):
         run(x)
@@ -184,7 +184,7 @@ def resident_bytes():
 
 
 def measure_without(**arguments):
-    """As `_inference_without.measure`."""
+    """Calls `_inference_without.measure`."""
     from benchmarks import _inference_without
 
     return _inference_without.measure(**arguments)

@@ -1,4 +1,4 @@
-"""The table of dense int8 beside pruned float32, made only from the file of results."""
+"""Makes the table of dense int8 next to pruned float32 from the results file."""
 
 import json
 
@@ -10,7 +10,7 @@ _OURS = "keras-trim"
 
 
 def make(markdown):
-    """Returns the table and the sentence below it.
+    """Returns the table and the paragraph below it.
 
     Args:
         markdown: Function `(header, rows) -> string`.
@@ -24,7 +24,7 @@ def make(markdown):
         for case in by_threads["1"]["speedup_over_int8"]:
             rows.append(_row(name, case, by_threads))
     header = ["network, one example", "engine", "ms", "fastest dense float32, ms"]
-    header += ["fastest dense int8, ms", "engine over int8"]
+    header += ["fastest dense int8, ms", "engine's speedup over int8"]
     versions = {
         package: version
         for packages in content["versions"].values()
@@ -33,10 +33,10 @@ def make(markdown):
     }
     listed = ", ".join(f"{package} {version}" for package, version in versions.items())
     return (
-        f"{markdown(header, rows)}\n\n{content['cpu']}, {content['date'][:10]}; {listed}. "
-        "Milliseconds on one thread; how many times as fast as the fastest int8 runtime, on one "
-        "thread / on two; medians of paired rounds. Random weights: the table says nothing about "
-        "what either way costs in accuracy."
+        f"{markdown(header, rows)}\n\nMeasured on {content['cpu']} on {content['date'][:10]}, "
+        f"with {listed}. Times are milliseconds on one thread. Speedups over the fastest int8 "
+        "runtime are for one thread / two threads, medians of paired rounds. The weights are "
+        "random, so the table says nothing about what pruning or int8 costs in accuracy."
     )
 
 

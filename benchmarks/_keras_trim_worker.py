@@ -96,7 +96,7 @@ def train(block, steps):
 
 
 def time_first_step(model_name, is_pruned):
-    """Seconds from a built model to the end of its first step: mark, compile, trace, run."""
+    """Returns the seconds from a built model to the end of its first step, compiling included."""
     data = _data(model_name, 1)
     model = _models.build(keras, model_name)
     callbacks = []
@@ -119,7 +119,7 @@ def time_first_step(model_name, is_pruned):
 
 
 class Still(keras.optimizers.Optimizer):
-    """An optimizer that moves nothing, so that all memory above it is due to pruning."""
+    """An optimizer that changes nothing, so that any extra memory is due to pruning."""
 
     def __init__(self):
         super().__init__(learning_rate=0.0)
@@ -129,7 +129,7 @@ class Still(keras.optimizers.Optimizer):
 
 
 def mask_bytes(model_name):
-    """Integers: bytes per pruned weight that grow with the model, and those that do not."""
+    """Returns the bytes per pruned weight that grow with the model, and the bytes that do not."""
     model = _models.build(keras, model_name)
     keras_trim.prune_low_magnitude(model, keras_trim.ConstantSparsity(0.8, 0))
     optimizer = keras_trim.PruningOptimizer(keras.optimizers.Adam())
@@ -145,17 +145,17 @@ def peak_memory(model_name, side):
     """Measures the temporary memory of a mask update.
 
     The update is that of `PruningOptimizer.apply`, compiled as `fit` compiles it, around an
-    optimizer that moves nothing. Every step updates the masks.
+    optimizer that changes nothing. Every step updates the masks.
 
     Args:
         model_name: String, or `None` for one dense layer with `side` x `side` weights.
         side: Integer.
 
     Returns:
-        Dict, in units of the largest weight's bytes: `grown` (as the kernel sees it), `control`
-            (what
-        the kernel sees of one tensor of that size) and on JAX `planned` (what XLA reserves for
-        temporary and output buffers, including branches that do not run).
+        Dict of sizes in units of the largest weight's bytes. `grown` is the growth that the
+        kernel reports, and `control` the growth that it reports for one tensor of that size. On
+        JAX, `planned` is what XLA reserves for temporary and output buffers, including those of
+        branches that do not run.
     """
     model = _models.build(keras, model_name) if model_name else _one_layer(side)
     keras_trim.prune_low_magnitude(model, keras_trim.ConstantSparsity(0.8, 0, frequency=1))

@@ -18,7 +18,7 @@ _STREAM = 1 << 28  # bytes, far more than any cache
 
 @intrinsic
 def _multiply_add_loop(typing_context, steps, factor):
-    """Runs `_CHAINS` vectors, each x = x * factor + factor per step. Returns the sum of all."""
+    """Computes x = x * factor + factor per step in `_CHAINS` vectors, and returns their sum."""
 
     def codegen(context, builder, signature, arguments):
         steps, factor = arguments
@@ -72,7 +72,7 @@ def _copy(x, y):
 
 
 def measure(num_threads):
-    """Dict: `flops`, `read_bytes` and `copy_bytes`, each per second, the best of several runs."""
+    """Returns a dict: `flops`, `read_bytes`, `copy_bytes` per second, the best of several runs."""
     arrays = [
         [np.ones(_STREAM // 4 // num_threads, np.float32) for _ in range(2)]
         for _ in range(num_threads)
@@ -88,7 +88,7 @@ def measure(num_threads):
 
 
 def _best(functions, rounds=10):
-    """Returns the least seconds to run all functions, each in its own thread."""
+    """Returns the shortest time to run all functions, each in its own thread."""
     for function in functions:
         function()
     best = float("inf")

@@ -23,14 +23,14 @@ def _status(field):
 
 
 def peak_growth(function):
-    """Integer: the most bytes by which the resident size grew while `function()` ran."""
+    """Returns the peak growth of the resident size in bytes while `function()` ran."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     before = _status("VmRSS")
     pathlib.Path("/proc/self/clear_refs").write_text("5")
     result = function()
     growth = _status("VmHWM") - before
-    del result  # keep it until here: it belongs to the peak
+    del result  # keep it until here, because it is part of the peak
     return growth
 
 

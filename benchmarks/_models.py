@@ -1,4 +1,4 @@
-"""The measured models, built the same way from Keras 3 and from legacy Keras, and their data."""
+"""The measured models and their data, the same for Keras 3 and legacy Keras."""
 
 import numpy as np
 
@@ -89,7 +89,7 @@ def repeat_batches(name, data):
 
 
 def make_dataset(name, data):
-    """Returns them as an in-memory `tf.data.Dataset`, the fastest way to feed TensorFlow."""
+    """Returns the data as an in-memory `tf.data.Dataset`, the fastest way to feed TensorFlow."""
     import tensorflow as tf
 
     _, batch_size = SHAPES[name]

@@ -1,4 +1,4 @@
-"""Files that lie: real `.ktrim` files with random changes, most of them with valid checksums.
+"""Corrupt files: real `.ktrim` files with random changes, most of them with valid checksums.
 
 A change that a checksum reveals only tests the checksum. So most changes are made as an attacker
 would: a stream or a header field is changed, and everything around it is adjusted to fit.
@@ -40,7 +40,7 @@ VALUES = (
 
 
 def seed_files(rng_seed=0):
-    """List of bytes: small files that use every feature of the format."""
+    """Returns small files that together use every feature of the format, a list of bytes."""
     rng = np.random.default_rng(rng_seed)
 
     def weights(shape, sparsity, dtype="float32"):
@@ -106,7 +106,7 @@ class Parts:
         return prefix + bytes(self.body) + stored + trailer
 
     def records(self):
-        """Yields offset and length of the range of each checksum, and a function to set it."""
+        """Yields the offset and length of each checksum's range, and a function to set it."""
         offset = 0
         for array in self.header["arrays"]:
             for record in [*array["chunks"], *array.get("scales", {}).get("chunks", ())]:
@@ -230,7 +230,8 @@ def _lie_about_shape(data, choice):
     return parts.join()
 
 
-# By what is changed: bytes of a file, which checksums reveal; or what is below checksums that fit.
+# Grouped by what changes: bytes of the file, which checksums reveal, or contents under valid
+# checksums.
 MODES = {
     "bytes": (_flip_bits, _cut, _insert_or_drop, _change_trailer),
     "structure": (

@@ -1,8 +1,8 @@
 """One-shot pruning of a small network on scikit-learn's digits, which trains in seconds.
 
-It answers what would take hours on larger networks: how many examples, which method, whether the
-first convolution is worth pruning, and when to train on afterwards. Means over networks trained
-from several seeds; the settings of the library are not chosen here.
+It answers questions that would take hours on larger networks: how many examples to use, which
+method, whether to prune the first convolution, and when to fine-tune afterwards. Results are means
+over networks trained from several seeds. The library's defaults were not chosen with it.
 """
 
 import functools
@@ -24,7 +24,7 @@ EPOCHS, BATCH_SIZE = 20, 32
 
 
 def digits(arguments, cells):
-    """Measures test accuracies: seed, sparsity, what was done."""
+    """Measures test accuracies for each seed, sparsity and way to prune."""
     data = demo.load_digits()
     for seed in SEEDS:
         network = _Network(data, seed)
@@ -41,19 +41,19 @@ def digits(arguments, cells):
 
 
 def _ways(model, sparsity):
-    """Dict: name -> arguments of `_Network.pruned`."""
+    """Returns a dict: name -> arguments of `_Network.pruned`."""
     ways = {f"{n} examples": {"sparsity": sparsity, "count": n} for n in EXAMPLES}
     ways |= {f"method {m}": {"sparsity": sparsity, "method": m} for m in METHODS}
     kernels = [v for v in model.trainable_variables if v.name == "kernel"]
     sizes = [math.prod(v.shape) for v in kernels]
-    others = sparsity * sum(sizes) / sum(sizes[1:])  # as many zeros without the first
+    others = sparsity * sum(sizes) / sum(sizes[1:])  # as many zeros, none in the first kernel
     paths = {v.path.split("/", 1)[1]: others for v in kernels[1:]}
     ways["first dense"] = {"distribution": keras_trim.Allocation(paths)}
     return ways
 
 
 class _Network:
-    """A trained network, and what becomes of it."""
+    """A network that is trained once, then restored before each measurement."""
 
     def __init__(self, data, seed):
         self._data, self._seed, self._weights = data, seed, None
@@ -84,14 +84,14 @@ class _Network:
         return self._measure()
 
     def pruned(self, sparsity=None, count=512, method="reconstruct", **arguments):
-        """What one shot on so many examples gives."""
+        """Measures the network after pruning it in one shot on `count` examples."""
         self._restore()
         x = self._data.x_train[:count]
         keras_trim.prune(self.model, sparsity, calibration_data=x, method=method, **arguments)
         return self._measure()
 
     def tuned(self, epochs, is_gradual):
-        """What so many epochs with labels give, after one shot or from the dense weights."""
+        """Measures it after one shot plus `epochs` of fine-tuning, or after gradual pruning."""
         self._restore()
         keras.utils.set_random_seed(self._seed)
         steps = epochs * math.ceil(len(self._data.x_train) / BATCH_SIZE)

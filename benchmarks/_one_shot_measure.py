@@ -38,9 +38,9 @@ def measure_pruned(cells, key, model, weights, x, measure, *, target, method, **
         target, method: Argument of `pattern`; name of the method.
         **arguments: More arguments of `keras_trim.prune`.
     """
-    import keras_trim  # once the backend is chosen
+    import keras_trim  # after the backend is chosen
 
-    took = None  # what pruning took, once this process has pruned
+    took = None  # the cost of pruning, set when this process prunes
     arguments |= {"calibration_data": x, "batch_size": 128}
 
     def prune():

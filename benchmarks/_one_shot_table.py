@@ -1,4 +1,4 @@
-"""The tables of one-shot pruning, from `benchmarks/results/one_shot_*.json`."""
+"""Makes the tables of one-shot pruning from `benchmarks/results/one_shot_*.json`."""
 
 import json
 import statistics
@@ -19,7 +19,7 @@ _TRAINED = {
 
 
 def make(markdown):
-    """Markdown of all the tables that there are results for."""
+    """Returns the Markdown of all tables that have results."""
     parts = [_ds_cnn(markdown)]
     found = {}
     for name in ("cifar", "reviews"):
@@ -66,9 +66,9 @@ def _ds_cnn(markdown):
     draws = max(len(draws) for draws in targets.values())
     which = f"the mean of {draws} draws of clips" if draws > 1 else "one draw of clips"
     return (
-        "Arm's DS-CNN-L with Arm's weights; 512 unlabelled clips of other speakers than those of "
-        "the 2,337 clips of the test (one standard error: 0.6 points); `reconstruct`: "
-        f"{which}.\n\n{markdown(header, rows)}"
+        "Arm's DS-CNN-L with Arm's weights, pruned on 512 unlabeled clips. The 2,337 test clips "
+        "are by other speakers (one standard error: 0.6 points). The rows of `reconstruct` show "
+        f"{which}:\n\n{markdown(header, rows)}"
     )
 
 
@@ -90,7 +90,7 @@ def _trained(markdown, name, results):
     header = ["test accuracy", *(_block(key) for key in targets)]
     dense = _percent(results["dense"]["test"])
     estimated = results["dense + statistics"]["test"]
-    more = f"; {_percent(estimated)} with statistics estimated anew" if "cifar" in name else ""
+    more = f"; {_percent(estimated)} with re-estimated statistics" if "cifar" in name else ""
     if "cifar" not in name:  # no statistics
         rows = [row for row in rows if "statistics" not in row[0]]
     return f"{_TRAINED[name]} (dense {dense}{more}):\n\n{markdown(header, rows)}"
@@ -112,8 +112,9 @@ def _fine_tuned(markdown, results):
     ]
     header = ["test accuracy at 90 %", *(key for key in results)]
     return (
-        "The eight convolutions trained on with labels, after one shot with `KeepZeros` or by "
-        f"gradual pruning from the dense weights:\n\n{markdown(header, rows)}"
+        "The network of eight convolutions, fine-tuned with labels: either with `KeepZeros` after "
+        "one-shot pruning, or by gradual pruning of the dense weights:\n\n"
+        f"{markdown(header, rows)}"
     )
 
 
@@ -121,11 +122,11 @@ def _cost():
     results, parts = _read("cost"), []
     if "sparsegpt_4096" in results:
         own = results["sparsegpt_4096"]
-        parts.append(f"SparseGPT of one 4096x4096 layer takes {own['seconds']:.1f} s")
+        parts.append(f"SparseGPT takes {own['seconds']:.1f} s for one 4096x4096 layer")
     if "mobilenet" in results:
         own = results["mobilenet"]
         parts.append(
-            f"`reconstruct` of MobileNetV1 224 on 512 pictures takes {own['seconds']:.0f} s and "
-            f"{own['bytes'] / 1e9:.1f} GB beyond the model"
+            f"`reconstruct` takes {own['seconds']:.0f} s for MobileNetV1 224 on 512 images, and "
+            f"{own['bytes'] / 1e9:.1f} GB of memory in addition to the model"
         )
     return f"On two cores: {'; '.join(parts)}." if parts else ""

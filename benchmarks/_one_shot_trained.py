@@ -43,7 +43,7 @@ def cifar(arguments, cells):
 
 
 def _backup(name):
-    """A callback with which training goes on, epoch by epoch, where it was cut."""
+    """Returns a callback that lets interrupted training resume from the last epoch."""
     return keras.callbacks.BackupAndRestore(_trained.CACHE / f"{name}_backup")
 
 
@@ -85,7 +85,7 @@ def _prune_all(cells, model, examples, measure):
 
 
 def _fine_tune(cells, model, examples, train, measure, sparsity=0.9):
-    """Measures one shot plus epochs of `KeepZeros`, and as many epochs of gradual pruning."""
+    """Measures one shot plus epochs of `KeepZeros`, and the same epochs of gradual pruning."""
     weights = model.get_weights()
     steps = len(train[0]) // BATCH_SIZE
 

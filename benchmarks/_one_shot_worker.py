@@ -27,7 +27,7 @@ def sparsegpt_4096():
         cpu_seconds.append(time.process_time() - cpu)
     return {
         "seconds": min(seconds),
-        "cpu_seconds": min(cpu_seconds),  # over all cores: a busy machine does not stretch it
+        "cpu_seconds": min(cpu_seconds),  # over all cores, unaffected by other load
         "all": seconds,
         "zeros": float(np.mean(pruned == 0)),
     }

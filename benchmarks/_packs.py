@@ -70,14 +70,14 @@ def movie_reviews(folder):
 
 
 def audio(folder):
-    """The sound of some of the clips, 16 kHz.
+    """Reads the 16 kHz audio of some of the clips.
 
     Returns:
-        Tuple of int16 (clips, 16000) and the integers (clips,) that are their places in
-        `speech_mfcc.npz`.
+        Tuple of the samples, int16 (clips, 16000), and the clips' indices in `speech_mfcc.npz`,
+        integers (clips,).
     """
     data = np.load(pathlib.Path(folder, "speech_audio_sample.npz"))
-    # Three planes of bytes of the second differences, their signs in the lowest bit.
+    # The second differences are stored as three byte planes, with the sign in the lowest bit.
     planes = np.frombuffer(lzma.decompress(data["audio_xz"].tobytes()), np.uint8)
     planes = planes.reshape(3, len(data["label"]), 16_000).astype(np.uint32)
     folded = planes[0] | planes[1] << 8 | planes[2] << 16

@@ -1,4 +1,4 @@
-"""The table of what was tried to make keras-trim fail, made only from the files of results."""
+"""Makes the table of attempts to make keras-trim fail from the results files."""
 
 import collections
 import json
@@ -31,11 +31,11 @@ def make(markdown):
 
 
 _EXPLANATION = """\
-Memory is that of the whole process. A changed file has to load, or to be refused with \
-`FormatError`, within its limits of time and memory. The engine has to give what \
-`model.predict` gives, or to refuse the model with a reason, and a file of the model has \
-to restore all variables. A killed run, started again until it is done, has to end with \
-the same bits as one that nobody killed."""
+Peak memory is that of the whole process. A mutated file must either load or raise \
+`FormatError`, within limits of time and memory. The engine must return what `model.predict` \
+returns, or refuse the model with a reason, and a file of the model must restore all \
+variables. A run that is killed and restarted until it finishes must end bit for bit like one \
+that was never killed."""
 
 
 def _load(name):

@@ -26,5 +26,5 @@ if __name__ == "__main__":
         "load": keras_trim.load,
         "keras.models.load_model": keras.models.load_model,
     }[what]
-    read(folder / f"small{suffix}")  # imports and compiles whatever the first use needs
+    read(folder / f"small{suffix}")  # the first load imports and compiles what it needs
     print(peak_growth(lambda: read(folder / f"model{suffix}")))

@@ -1,4 +1,4 @@
-"""Commands that run in a process with TFMOT and legacy Keras. Compare `_keras_trim_worker`."""
+"""Commands that run in a process with TFMOT and legacy Keras, as in `_keras_trim_worker`."""
 
 import time
 
@@ -109,7 +109,7 @@ def mask_bytes(model_name):
 
 
 def peak_memory(model_name, side):
-    """Measures the update of one weight and its mask, as TFMOT does it in each step."""
+    """Measures the memory of updating one weight and its mask the way TFMOT does in each step."""
     weight = tf.Variable(_models.random_weight(side))
     pruning, mask = _make_pruning(weight, 0.8)
 

@@ -1,6 +1,6 @@
 """Small networks that benchmarks train themselves: CIFAR-10 images, movie reviews.
 
-Weights are kept in a folder of the user's cache, so each network is trained once.
+Weights are cached in a folder of the user, so each network is trained only once.
 """
 
 import pathlib
@@ -52,7 +52,7 @@ VOCABULARY, LENGTH = 8192, 48
 
 
 def review_transformer(width=96, blocks=3, heads=4):
-    """A transformer encoder over words with one logit: whether a review is positive."""
+    """A transformer encoder over words, with one logit for positive reviews."""
     words = keras.Input((LENGTH,), dtype="int32")
     x = layers.Embedding(VOCABULARY, width, name="words")(words)
     places = layers.Embedding(LENGTH, width, name="places")(
@@ -73,7 +73,7 @@ def review_transformer(width=96, blocks=3, heads=4):
 
 
 def augment(x, rng):
-    """Shifts images by up to four pixels, and mirrors half of them."""
+    """Shifts images by up to four pixels and mirrors half of them."""
     padded = np.pad(x, ((0, 0), (4, 4), (4, 4), (0, 0)))
     moved = np.empty_like(x)
     places = rng.integers(0, 9, (len(x), 2))

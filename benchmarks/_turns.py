@@ -1,6 +1,6 @@
 """Several `fit` calls in one process that take turns, so their steps can be compared.
 
-Times on a machine drift by more than the differences of interest. So each `fit` runs in its own
+A machine's speed drifts by more than the differences of interest. So each `fit` runs in its own
 thread, and only one at any time. After every block of steps, it waits until its steps are computed,
 records the time of the block and hands over to the next. This measures Keras's own training loop,
 with the callbacks that a user would pass.
@@ -49,7 +49,7 @@ def take_turns(callback_class, fits, block):
     errors = []
 
     class Stopwatch(callback_class):
-        # As without this callback, JAX may compute a step while Python prepares the next.
+        # Let JAX compute a step while Python prepares the next, as it would without this callback.
         async_safe = True
 
         def __init__(self, name):

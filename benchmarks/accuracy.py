@@ -35,7 +35,7 @@ QUICK = {"seeds": [0], "dense_epochs": 1, "epochs": 1, "end_step": 300, "frequen
 
 
 def compare(workers, settings):
-    """Dict: target -> library -> the values of all seeds."""
+    """Returns a dict: target -> library -> the values of all seeds."""
     schedule = {
         "begin_step": 0,
         "end_step": settings["end_step"],
@@ -75,10 +75,10 @@ def parse_arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--peer-python", required=True, help="interpreter that has TFMOT")
-    parser.add_argument("--data", help="an mnist.npz; by default Keras downloads it")
+    parser.add_argument("--peer-python", required=True, help="interpreter with TFMOT")
+    parser.add_argument("--data", help="path of mnist.npz (default: Keras downloads it)")
     parser.add_argument("--backend", default="jax", help="keras-trim's backend")
-    parser.add_argument("--quick", action="store_true", help="tiny settings, to try it out")
+    parser.add_argument("--quick", action="store_true", help="tiny settings, for a quick try")
     return parser.parse_args()
 
 

@@ -4,10 +4,10 @@
 
 The parts, each of which writes one file of results (`--only` selects some):
 
-    distributed_steps    pruned over dense training step: weights split over 8 devices of JAX,
-                         2 replicas of TensorFlow
-    large_model          100 weights of different shapes, 120 million parameters, on JAX: compiling,
-                         first step, memory
+    distributed_steps    time of a pruned training step over that of a dense one: weights split over
+                         8 devices on JAX, 2 replicas on TensorFlow
+    large_model          compiling, first step and memory of a model with 100 weights of different
+                         shapes and 120 million parameters, on JAX
 """
 
 import argparse
@@ -89,7 +89,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="+", default=list(FULL), choices=list(FULL))
-    parser.add_argument("--quick", action="store_true", help="tiny settings, to try it out")
+    parser.add_argument("--quick", action="store_true", help="tiny settings, for a quick try")
     parser.add_argument("--output", type=pathlib.Path, help="folder for the results")
     arguments = parser.parse_args()
     with Worker(MODULE, "jax") as worker:

@@ -1,4 +1,4 @@
-"""Loads and runs engine files that lie, in one process. None may crash, hang or take memory.
+"""Loads and runs corrupt engine files in one process. None may crash, hang or take memory.
 
     python -m benchmarks.fuzz_engine [--count 1000000] [--seed 0] [--mode bytes|structure]
                                      [--run 100] [--resume]
@@ -29,7 +29,7 @@ def _call(engine, inputs):
     engine._tuner.seconds = 1e-5
     try:
         engine(inputs)
-    except ValueError as error:  # of inputs that are not those of the changed file
+    except ValueError as error:  # the inputs do not fit the mutated file
         if "nput" not in str(error):
             raise
         return "inputs refused"
@@ -53,7 +53,7 @@ def main():
         engine = Engine.load(io.BytesIO(changed), num_threads=1, max_bytes=MAX_BYTES)
         return _call(engine, inputs) if choice.randrange(args.run) == 0 else "loaded"
 
-    warnings.simplefilter("ignore")  # of numbers that do not fit the dtype they are changed to
+    warnings.simplefilter("ignore")  # numbers may not fit the dtype that they are changed to
     engine = Engine.load(io.BytesIO(data), num_threads=1)
     _call(engine, inputs)
     _fuzz.limit_memory(MAX_BYTES + HEADROOM)

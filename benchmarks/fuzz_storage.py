@@ -1,4 +1,4 @@
-"""Reads a million files that lie, in one process. None may crash, hang or take claimed memory.
+"""Reads a million corrupt files in one process. None may crash, hang or take claimed memory.
 
     python -m benchmarks.fuzz_storage [--count 1000000] [--seed 0] [--mode bytes|structure]
                                       [--resume]

@@ -13,8 +13,8 @@ Networks and other parts, each of which writes one file of results (`--only` sel
 
     python -m benchmarks.inference --without FEATURE [FEATURE ...] [--only NETWORK ...]
 
-measures instead how much longer the pruned networks take without an optional way to compute a
-layer (`all`: each of them in turn), and writes `without.json`.
+measures instead how much slower the pruned networks are without an optional algorithm for some
+layers (`all`: each of them in turn), and writes `without.json`.
 """
 
 import argparse
@@ -51,7 +51,7 @@ PACKAGES = {
     PEER: ("deepsparse", "numpy"),
 }
 TOLERANCE = 1e-3  # relative to the largest output; 100 float32 layers differ by up to 2e-4
-PAUSE = 0.05  # seconds for threads of the previous runtime to stop spinning
+PAUSE = 0.05  # seconds, until the previous runtime's threads stop spinning
 
 FULL = {"rounds": 3, "seconds": 0.15, "least": 3, "attempts": 12, "cases": 3}
 QUICK = {"rounds": 2, "seconds": 0.02, "least": 2, "attempts": 1, "cases": 1}
@@ -96,7 +96,7 @@ class Bench:
         return worker.call("load", runtime=runtime, name=name, path=path, num_threads=num_threads)
 
     def versions(self, packages=None):
-        """Dict: runtime -> versions of its packages.
+        """Returns a dict: runtime -> versions of its packages.
 
         Args:
             packages: Dict: runtime -> names of packages. Default: those of `self.runtimes`.
@@ -165,7 +165,7 @@ class Bench:
         )
 
     def _take_turns(self, workers):
-        """Dict: runtime -> the median of each round, in milliseconds."""
+        """Returns a dict: runtime -> the median of each round, in milliseconds."""
         milliseconds = {runtime: [] for runtime in workers}
         for i in range(self.settings["rounds"]):
             # Reverse every other round, so that no runtime always follows the same one.
@@ -241,12 +241,12 @@ class Bench:
 
 
 def _compare(workers):
-    """Dict: runtime -> difference from the first peer's output, relative to the largest output."""
+    """Returns each runtime's difference from the first peer, relative to the largest output."""
     reference = next((runtime for runtime in workers if runtime != OURS), OURS)
     expected, other = (np.array(workers[reference].call("answer", seed=i)) for i in (0, 1))
     largest = np.abs(expected).max()
     if not np.abs(expected - other).max() > 0.1 * largest:
-        raise ValueError("The network gives the same answer to any input: it measures nothing")
+        raise ValueError("The outputs do not depend on the input, so comparing them proves nothing")
     errors = {}
     for runtime, worker in workers.items():
         found = np.array(worker.call("answer", seed=0))
@@ -261,7 +261,7 @@ def _compared(found):
 
 
 def _ratios(milliseconds):
-    """Returns how many times as fast as each peer we are, as the median over rounds."""
+    """Returns our speedup over each peer, the median over rounds."""
     if OURS not in milliseconds:
         return {}
     speedups = {
@@ -281,11 +281,11 @@ def parse_arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--peer-python", help="interpreter that has DeepSparse; else without it")
+    parser.add_argument("--peer-python", help="interpreter with DeepSparse, to measure it, too")
     choices = (*NETWORKS, *PARTS)
     parser.add_argument("--only", nargs="+", default=choices, choices=choices, metavar="PART")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--quick", action="store_true", help="few rounds, to try it out")
+    parser.add_argument("--quick", action="store_true", help="few rounds, for a quick try")
     parser.add_argument(
         "--without", nargs="+", metavar="FEATURE", choices=(*_inference_without.FEATURES, "all")
     )

@@ -1,6 +1,6 @@
 """Dense int8 networks in other CPU runtimes, next to pruned float32 networks in the engine.
 
-    pip install nncf        # what OpenVINO quantizes with
+    pip install nncf        # quantizes for OpenVINO
     python -m benchmarks.int8 [--only NETWORK ...] [--quick]
 
 Each runtime gets its network the way its own documentation describes: LiteRT by full-integer
@@ -10,7 +10,7 @@ networks of the same runtimes run in the same turns.
 
 Both kinds of networks give up something: pruned ones need training to get their accuracy back, and
 int8 ones round. With random weights there is no accuracy to measure, so the results only have each
-int8 network's difference from the float32 one, relative to the largest output. It tells whether the
+int8 network's difference from the float32 one, relative to the largest output. It shows whether the
 quantized network still computes the same function.
 """
 
@@ -35,7 +35,7 @@ _OPENVINO = {"OpenVINO": ("openvino", "nncf")}
 
 
 def measure(bench, name, num_threads):
-    """Dict: milliseconds of each case in turns, differences, and the engine over the best int8."""
+    """Returns the milliseconds of each case, differences, and our speedup over the best int8."""
     core = max(os.sched_getaffinity(0)) if num_threads == 1 else None
     cases = [(f"{OURS}, {sparsity:.1%}", OURS, sparsity) for sparsity in NETWORKS[name].goals]
     cases += [(runtime, runtime, 0.0) for runtime in (*FLOAT, *INT8)]
@@ -64,7 +64,7 @@ def measure(bench, name, num_threads):
 
 
 def _difference(worker, reference):
-    """Float: the largest difference of an answer, relative to the largest output."""
+    """Returns a worker's largest difference, relative to the largest output, a float."""
     found, expected = (np.array(each.call("answer", seed=0)) for each in (worker, reference))
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
@@ -75,7 +75,7 @@ def main():
     )
     parser.add_argument("--only", nargs="+", default=IMAGES, choices=IMAGES, metavar="NETWORK")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--quick", action="store_true", help="few rounds, to try it out")
+    parser.add_argument("--quick", action="store_true", help="few rounds, for a quick try")
     parser.add_argument("--work-dir", type=pathlib.Path, help="folder that keeps the files")
     arguments = parser.parse_args()
     if max(arguments.threads) > count_cores():

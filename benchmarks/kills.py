@@ -8,8 +8,8 @@ state, metrics and history.
 
 With `XLA_FLAGS=--xla_backend_optimization_level=0`, JAX compiles faster.
 
-This process imports Keras and forks, and its children train. To training, a child looks like a new
-process. It need not import Keras again, which takes most of the time of a small run.
+This process imports Keras and forks, and its children train. A forked child is as good as a new
+process, but does not import Keras again, which takes most of the time of a small run.
 """
 
 import argparse
@@ -29,13 +29,13 @@ MOMENTS = ("step", "write", "fsync", "replace", "removal")
 
 
 def train(folder, result, kill):
-    """Trains, and dies on the way.
+    """Trains, and kills its own process on the way if asked to.
 
     Args:
         folder: Path for checkpoints, or `None` for none.
         result: Path of the file to write the outcome to.
-        kill: Tuple: one of `MOMENTS`, and how many of them pass before the kill. `None` for no
-            kill.
+        kill: Tuple: one of `MOMENTS`, and how many of them to let pass before the kill. `None` to
+            finish the run.
     """
     import keras
     import numpy as np
@@ -70,7 +70,7 @@ def train(folder, result, kill):
 
 
 def killer(moment, count):
-    """Returns a callback that kills the process at a moment, without time for anything else."""
+    """Returns a callback that kills the process at a moment with SIGKILL."""
     import keras
 
     from keras_trim.storage.container import Writer
@@ -128,7 +128,7 @@ def _import():
 
 
 def choose(rng):
-    """Chooses a moment, and how many of its kind come before."""
+    """Chooses a moment, and how many of its kind to let pass first."""
     moment = rng.choice(MOMENTS)
     most = {"step": 28, "write": 200, "fsync": 12, "replace": 6, "removal": 4}[moment]
     return moment, rng.randrange(most)
@@ -152,11 +152,11 @@ def run(kills, seed):
             for _ in range(rng.randint(1, 4)):
                 kill = choose(rng) if done < kills else None
                 if kill is None or fork(checkpoints, result, kill) == 0:
-                    break  # it ended before that moment came
+                    break  # the run finished before that moment came
                 killed.append(kill)
                 done += 1
             if fork(checkpoints, result, None):
-                raise RuntimeError("A run that nobody kills was killed.")
+                raise RuntimeError("A run was killed by someone else.")
             outcome = json.loads(result.read_text())
             names = sorted(os.listdir(checkpoints))
             left = [name for name in names if not name.startswith("checkpoint-")]

@@ -1,8 +1,8 @@
 """Accuracy and cost of pruning networks in one shot.
 
     python -m benchmarks.one_shot ds_cnn --data path/to/packs
-    python -m benchmarks.one_shot spread --data path/to/packs     # DS-CNN-L, too
-    python -m benchmarks.one_shot digits     # of scikit-learn: trains in seconds, needs no packs
+    python -m benchmarks.one_shot spread --data path/to/packs     # ways to spread zeros over it
+    python -m benchmarks.one_shot digits     # scikit-learn's data, which needs no packs
     python -m benchmarks.one_shot cost
     python -m benchmarks.one_shot cifar --data path/to/packs      # trains networks first, once
     python -m benchmarks.one_shot reviews --data path/to/packs
@@ -34,7 +34,7 @@ METHODS = ("magnitude", "wanda", "sparsegpt", "reconstruct")
 
 
 class DsCnn:
-    """DS-CNN-L, clips to calibrate on and clips to measure on.
+    """DS-CNN-L, with calibration clips and validation and test clips.
 
     Args:
         folder: Path of the packs.
@@ -53,11 +53,11 @@ class DsCnn:
         self.weights = self.model.get_weights()
 
     def measure(self):
-        """Dict: part of the clips -> accuracy."""
+        """Returns a dict: part of the clips -> accuracy."""
         return {name: self._accuracy(self.model, *part) for name, part in self._parts.items()}
 
     def examples(self, draw):
-        """Array of clips without labels."""
+        """Returns calibration clips, an array without labels."""
         chosen = np.random.default_rng(draw).choice(len(self._tune), NUM_EXAMPLES, False)
         return self._tune[chosen]
 
@@ -88,9 +88,9 @@ def ds_cnn(arguments, cells):
 
 
 def spread(arguments, cells):
-    """Measures how zeros are best spread over DS-CNN-L's weights, as many for each way.
+    """Compares ways to spread the same number of zeros over DS-CNN-L's weights.
 
-    `"first dense"` leaves the first convolution out, `"budget"` follows the error of the outputs.
+    `"first dense"` does not prune the first convolution. `"budget"` follows the output error.
     """
     import keras_trim
 
@@ -149,9 +149,9 @@ def main():
     )
     parser.add_argument("what", choices=("ds_cnn", "spread", "digits", "cost", "cifar", "reviews"))
     parser.add_argument("--data", type=pathlib.Path, help="folder of the packs")
-    parser.add_argument("--draws", type=int, default=3, help="draws of examples to calibrate on")
+    parser.add_argument("--draws", type=int, default=3, help="draws of calibration examples")
     parser.add_argument("--backend", default=os.environ.get("KERAS_BACKEND", "jax"))
-    parser.add_argument("--most", type=int, help="new figures after which to end")
+    parser.add_argument("--most", type=int, help="stop after this many new results")
     arguments = parser.parse_args()
     os.environ["KERAS_BACKEND"] = arguments.backend
     settings = {"examples": NUM_EXAMPLES, "backend": arguments.backend}

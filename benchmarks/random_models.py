@@ -33,7 +33,7 @@ _TOLERANCE = 2e-3  # relative to the largest output
 
 
 def _compare(model, seed, folder):
-    """Returns the outcome for a model: of the engine, and of the file."""
+    """Returns the outcome for a model, in the engine and from a file."""
     import keras
     import numpy as np
     import random_models
@@ -50,7 +50,7 @@ def _compare(model, seed, folder):
     found = {"seed": seed, "engine": "equal", "file": "equal", "in_keras": [], "error": 0.0}
     try:
         engine = Engine(model, 1)
-        engine._tuner.seconds = 1e-4  # it does not matter here which kernels are fastest
+        engine._tuner.seconds = 1e-4  # a short search: this test does not need the fastest kernels
         got = keras.tree.flatten(engine(data))
         found["in_keras"] = sorted(
             type(node.operation.function).__name__
@@ -97,7 +97,7 @@ def _difference(got, expected):
 
 
 def _try(seed):
-    """What became of the model of a seed, and in how many seconds."""
+    """Returns the outcome for the model of a seed, with its seconds."""
     import keras
     import random_models
 
@@ -122,9 +122,9 @@ def run(first, count, lines):
     import keras
 
     models = [json.loads(line) for line in lines.read_text().splitlines()]
-    models = [found for found in models if not _is_bad(found)]  # those are tried again
+    models = [found for found in models if not _is_bad(found)]  # try failed models again
     seeds = set(range(first, first + count)) - {found["seed"] for found in models}
-    gc.freeze()  # else each collection walks through all modules of three frameworks
+    gc.freeze()  # otherwise each collection scans all modules of three frameworks
     for seed in sorted(seeds):
         models.append(_try(seed))
         with lines.open("a") as file:
@@ -164,7 +164,7 @@ def main():
     )
     parser.add_argument("--count", type=int, default=334)
     parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--resume", action="store_true", help="go on with the last run's lines")
+    parser.add_argument("--resume", action="store_true", help="continue from the last run's lines")
     args = parser.parse_args()
     sys.path.insert(0, str(ROOT / "tests"))
     import keras

@@ -1,4 +1,4 @@
-"""Sizes of sparse model files, the speed of writing and reading them, and the memory that takes.
+"""Sizes of sparse model files, and the speed and memory of writing and reading them.
 
     python -m benchmarks.storage --data mnist.npz [--only sizes|speed|memory] [--quick]
 
@@ -60,7 +60,8 @@ def _builders(keras):
 def _normal_kernels(model, trained_statistics=False):
     """Draws kernels. With `trained_statistics`, also draws the other weights, as if trained.
 
-    Fresh biases are zero and fresh normalization statistics are one, so they would cost nothing.
+    Initial biases are zero and initial normalization statistics are one, so they would compress to
+    almost nothing.
     """
     rng = np.random.default_rng(0)
     drawn = []
@@ -114,13 +115,13 @@ def _trained_cnns(keras, path, quick):
 
 
 def entropy_bits(symbols):
-    """Float: the minimum bits of an order-0 code for these symbols, without its table."""
+    """Returns the minimum bits of an order-0 code for these symbols, without its table."""
     counts = np.unique(symbols, return_counts=True)[1]
     return float(-np.sum(counts * np.log2(counts / counts.sum())))
 
 
 def bound_bytes(array):
-    """Float: the order-0 entropy of an array's mask and of the byte planes of nonzero values."""
+    """Returns the entropy of an array's mask and byte planes of nonzero values, in bytes."""
     flat = np.ascontiguousarray(array).reshape(-1)
     mask = flat.view(f"u{flat.itemsize}") != 0
     planes = flat[mask].view(np.uint8).reshape(-1, flat.itemsize)
@@ -128,7 +129,7 @@ def bound_bytes(array):
 
 
 def measure_sizes(model, with_gzip):
-    """Dict: sizes in bytes, and the ratios of interest."""
+    """Returns a dict of sizes in bytes, and the ratios of interest."""
     import keras_trim
     from keras_trim.storage import quantization
 
@@ -206,7 +207,7 @@ def sizes(data, quick):
 
 
 def _speed_arrays(sparsity, num_weights):
-    """Returns weights of the sizes that large layers have."""
+    """Returns arrays with the sizes of large layers' weights."""
     rng = np.random.default_rng(0)
     arrays = {}
     for index in range(num_weights >> 20):
@@ -254,7 +255,7 @@ def speed(quick):
 
 
 def memory(quick):
-    """Dict: what is loaded, on which backend -> peak growth over the decoded weights.
+    """Returns a dict: reader -> backend -> peak growth over the size of the decoded weights.
 
     Each case runs in its own process.
     """

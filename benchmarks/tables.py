@@ -1,4 +1,4 @@
-"""Writes the tables of results into the README and the docs.
+"""Writes the results tables into the README and the docs.
 
     python -m benchmarks.tables [--check]
 
@@ -87,19 +87,19 @@ def training_speed():
             "≥ 12x",
         ],
         [
-            "... over `np.partition`",
+            "... time over `np.partition`",
             *by_backend(mask["results"], lambda r: f"{r['over_partition']:.2f}"),
             peer(mask["results"], lambda r: f"{r['over_partition']:.1f}"),
             "≤ 3",
         ],
         [
-            "training step, pruned over dense: MobileNetV1 96x96, batch 16",
+            "time of a training step, pruned over dense: MobileNetV1 96x96, batch 16",
             *by_backend(mobilenet["results"], ratio),
             peer(mobilenet["results"], ratio),
             "≤ 1.02",
         ],
         [
-            "the same: MLP 784-512-512-10, batch 128",
+            "the same for MLP 784-512-512-10, batch 128",
             *by_backend(mlp["results"], ratio),
             peer(mlp["results"], ratio),
             "≤ 1.05",
@@ -111,13 +111,13 @@ def training_speed():
             "≤ 2 s",
         ],
         [
-            "memory that stays, bytes per pruned weight",
+            "permanent memory, bytes per pruned weight",
             *by_backend(memory["results"], lambda r: f"{r['bytes_per_pruned_weight']:.0f}"),
             peer(memory["results"], lambda r: f"{r['bytes_per_pruned_weight']:.0f}"),
             "≤ 1",
         ],
         [
-            "memory during an update, over the largest weight's",
+            "temporary memory of an update, over the largest weight's bytes",
             *by_backend(memory["results"], lambda r: f"{r[largest]['grown']:.2f}"),
             peer(memory["results"], lambda r: f"{r[largest]['grown']:.2f}"),
             "≤ 2",
@@ -126,15 +126,16 @@ def training_speed():
     names = ("mask_update", "mlp", "mobilenet", "first_step", "memory")
     table = markdown(["", *BACKENDS.values(), "TFMOT 0.8.1", "goal"], rows)
     return (
-        f"{table}\n\n{where(*names)} Medians of interleaved pairs. Training steps: masks are "
-        f"updated every 100 steps; {_pairs(mobilenet)} for MobileNetV1, {_pairs(mlp)} for the MLP; "
-        "in brackets the quartiles of the pairs' ratios. How each figure is measured: "
-        "[benchmarks/README.md](../benchmarks/README.md)."
+        f"{table}\n\n{where(*names)} Values are medians of interleaved pairs. In the training "
+        f"steps, masks are updated every 100 steps. We measured {_pairs(mobilenet)} for "
+        f"MobileNetV1, and {_pairs(mlp)} for the MLP. The quartiles of the pairs' ratios are in "
+        "parentheses. [benchmarks/README.md](../benchmarks/README.md) says how each figure is "
+        "measured."
     )
 
 
 def _pairs(content):
-    """Returns how much was measured on each backend."""
+    """Returns the number of pairs of blocks that were measured on each backend."""
     settings = content["settings"]
     pairs = content["results"]["jax"]["pairs"]
     rounds = settings["rounds"]
@@ -162,12 +163,13 @@ def accuracy():
     }
     differences = " and ".join(f"{points} to {other}" for other, points in lost.items())
     return (
-        f"{table}\n\nTest accuracy on MNIST of a small convolutional network, mean and standard "
-        f"deviation (in points) of {len(settings['seeds'])} seeds. {settings['dense_epochs']} "
-        f"epochs dense, then {settings['epochs']} more, dense or pruned, both libraries from the "
-        f"same weights, with the same schedule and order of examples ({content['date'][:10]}, "
-        f"keras-trim on {BACKENDS[settings['backend']]}). At 80 %, the difference is {differences} "
-        "(points, mean over the seeds and its standard error)."
+        f"{table}\n\nTest accuracy of a small convolutional network on MNIST: mean and standard "
+        f"deviation over {len(settings['seeds'])} seeds, in points. Each seed trains for "
+        f"{settings['dense_epochs']} epochs dense, then for {settings['epochs']} more, dense or "
+        "pruned. Both libraries start from the same weights and use the same schedule and order of "
+        f"examples ({content['date'][:10]}, keras-trim on {BACKENDS[settings['backend']]}). At "
+        f"80 %, the difference is {differences} (in points, mean over the seeds ± its standard "
+        "error)."
     )
 
 
@@ -210,16 +212,18 @@ def storage():
         )
 
     return (
-        f"{markdown(header, rows)}\n\n{where('storage_sizes', 'storage_speed')} Whole files, "
-        "the model's structure included, over its weights in memory; the bound is the order-0 "
-        "entropy of masks and byte planes of the weights alone. The MNIST network is trained, the "
-        "others have normal kernels; why some miss a goal: "
-        "[benchmarks/README.md](../benchmarks/README.md#goals-that-are-missed). One core writes "
-        f"{fast['encode_mb_per_second']:,.0f} MB/s of float32 weights at 80 % and reads "
-        f"{fast['decode_mb_per_second']:,.0f} MB/s (at any sparsity at least "
-        f"{slowest['encode']:,.0f} and {slowest['decode']:,.0f}). Loading ResNet50 takes "
-        f"{peaks['load_arrays']['jax']['peak_over_decoded']:.2f} times its weights in memory as "
-        f"arrays; as a model, {listed('load')} times (`keras.models.load_model`: "
+        f"{markdown(header, rows)}\n\n{where('storage_sizes', 'storage_speed')} Factors "
+        "compare whole files, including the model's structure, with the weights in memory. The "
+        "bound is the order-0 entropy of masks and byte planes of the weights alone. The MNIST "
+        "network is trained, and the others have normally distributed kernels. "
+        "[benchmarks/README.md](../benchmarks/README.md#goals-that-are-missed) explains why some "
+        "miss a goal. At 80 %, one core writes "
+        f"{fast['encode_mb_per_second']:,.0f} MB/s of float32 weights and reads "
+        f"{fast['decode_mb_per_second']:,.0f} MB/s; at any sparsity, it writes at least "
+        f"{slowest['encode']:,.0f} MB/s and reads at least {slowest['decode']:,.0f} MB/s. Loading "
+        f"ResNet50 as arrays takes {peaks['load_arrays']['jax']['peak_over_decoded']:.2f} times "
+        "the memory of its weights. For loading it as a model, the factor is "
+        f"{listed('load')} (with `keras.models.load_model`, "
         f"{listed('keras.models.load_model')})."
     )
 
@@ -265,7 +269,7 @@ def deployment():
         for name in times[batches[0]]
         if name != "dense"
     ]
-    speed = markdown(["two Dense layers of 2048, time over dense", *batches], rows)
+    speed = markdown(["two Dense layers of 2048, time relative to dense", *batches], rows)
     version = content["versions"]["keras-trim"]["ai-edge-litert"]
     return (
         f"{files}\n\n{speed}\n\n{content['cpu']}, one thread; {content['date'][:10]}; "
@@ -291,7 +295,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if stale")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if out of date")
     check = parser.parse_args().check
     is_stale = False
     for name, (file, make) in TABLES.items():
@@ -306,7 +310,7 @@ def main():
         if not check:
             path.write_text(new)
     if check and is_stale:
-        sys.exit("The tables are not those of benchmarks/results.")
+        sys.exit("The tables are out of date. Run `python -m benchmarks.tables`.")
 
 
 if __name__ == "__main__":

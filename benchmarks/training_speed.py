@@ -5,10 +5,10 @@
 The parts, each of which writes one file of results (`--only` selects some):
 
     mask_update   computing the mask of one weight with 25 million elements
-    mlp           training step of a small MLP, pruned over dense
-    mobilenet     training step of MobileNetV1, pruned over dense
+    mlp           time of a training step of a small MLP, pruned over dense
+    mobilenet     time of a training step of MobileNetV1, pruned over dense
     first_step    extra time of the first step, including tracing and compiling
-    memory        bytes per weight that stay, and bytes in temporary use
+    memory        permanent bytes per weight, and temporary bytes of an update
 """
 
 import argparse
@@ -111,7 +111,7 @@ def mask_update(bench, side, rounds):
 
 
 def _compare_masks(workers, numpy_worker, side):
-    """Dict: worker -> number of positions where its mask differs from NumPy's."""
+    """Returns a dict: worker -> number of positions where its mask differs from NumPy's."""
     size = side * side
     num_pruned = round(size * SPARSITY)
     differing = {}
@@ -168,7 +168,7 @@ def train_step(bench, model_name, frequency, block, windows, rounds, batches):
 def _check_outputs(name, output, expected):
     output, expected = np.array(output), np.array(expected)
     if not np.allclose(output, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max()):
-        raise ValueError(f"The dense model of {name} answers differently from the first one")
+        raise ValueError(f"The dense model of {name} computes other outputs than the first one")
 
 
 def _summary(dense, pruned, places):
@@ -232,7 +232,7 @@ def memory(bench, model, side):
             with bench.start(name, **_memory.OPEN_ALLOCATORS) as worker:
                 peak = worker.call("peak_memory", model_name=model_name, side=side)
             if not 0.95 < peak["control"] < 1.05 and case == "one weight":
-                raise ValueError(f"{name}: the kernel's account of memory is off: {peak}")
+                raise ValueError(f"{name}: the kernel misreports the memory of the control: {peak}")
             results[name][f"peak, {case}"] = peak
     return results
 
@@ -241,10 +241,10 @@ def parse_arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--peer-python", help="interpreter that has TFMOT; without it, no peer")
+    parser.add_argument("--peer-python", help="interpreter with TFMOT, to measure it, too")
     parser.add_argument("--backends", nargs="+", default=BACKENDS, choices=BACKENDS)
     parser.add_argument("--only", nargs="+", default=list(FULL), choices=list(FULL))
-    parser.add_argument("--quick", action="store_true", help="tiny settings, to try it out")
+    parser.add_argument("--quick", action="store_true", help="tiny settings, for a quick try")
     parser.add_argument("--output", type=pathlib.Path, help="folder for the results")
     return parser.parse_args()
 

@@ -1,12 +1,12 @@
-"""The engine of this checkout beside that of another one, in turns on the same `.engine` files.
+"""Compares the engine of this checkout with another one, in turns on the same `.engine` files.
 
     git worktree add ../before v0.1.0
     python -m benchmarks.versions ../before [--networks mobilenet_v1 mlp]
 
-Both versions are loaded, and answer the same, before turns of a tenth of a second begin. A round is
-a turn of each; the ratio is the median of the ratios within rounds, above 1 where this checkout is
-slower. So phases in which the machine is slower hardly matter. A first call, without a cache in
-`--work`, compiles kernels (for the first network) and tunes.
+Loads both versions and checks that their outputs are the same. Then they take turns of a tenth of
+a second, and a round is one turn of each. The ratio is the median of the ratios within rounds, so
+slow phases of the machine hardly matter. It is above 1 if this checkout is slower. Without a cache
+in `--work`, the first call tunes and, for the first network, compiles kernels.
 """
 
 import argparse
@@ -57,7 +57,7 @@ Engine(model).save(path)
 
 
 class Version:
-    """A checkout, and a folder for its cache."""
+    """A checkout with its own cache folder."""
 
     def __init__(self, tree, folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ class Version:
         return subprocess.Popen(command, cwd=self._tree, env=environment, **pipes)
 
     def load(self, path, num_threads):
-        """Returns a process that measures, the seconds of its first call, and what it answered."""
+        """Returns a measuring process, the seconds of its first call, and its output."""
         answers = self._folder / "answers.npy"
         process = self.start(SERVE, path, num_threads, answers)
         seconds = float(process.stdout.readline())
@@ -83,7 +83,7 @@ class Version:
 
 
 def compare(versions, path, num_threads, rounds):
-    """Dict: version -> seconds of its first call and of each round; and the ratio."""
+    """Returns a dict: version -> seconds of its first call and of each round; and the ratio."""
     found, processes, answers = {"first_call": {}, "seconds": {}}, {}, {}
     for key, version in versions.items():
         processes[key], found["first_call"][key], answers[key] = version.load(path, num_threads)
@@ -105,7 +105,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("other", type=pathlib.Path, help="a checkout of the other version")
+    parser.add_argument("other", type=pathlib.Path, help="checkout of the other version")
     parser.add_argument("--networks", nargs="+", choices=SPARSITIES, default=list(SPARSITIES))
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--work", type=pathlib.Path, default=ROOT / "build" / "versions")

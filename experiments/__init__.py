@@ -1,1 +1,1 @@
-"""What pruning costs and saves on whole tasks; README.md says how to run them."""
+"""Measures what pruning costs and saves on whole tasks. README.md says how to run it."""

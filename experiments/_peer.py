@@ -1,4 +1,4 @@
-"""Trains one row with TFMOT in its own Keras 2; the process that asks tests what comes of it."""
+"""Worker that trains one row with TFMOT on Keras 2. The calling process scores the result."""
 
 import argparse
 import importlib
@@ -12,10 +12,10 @@ from experiments.library import keras
 
 
 def train(module, task, data, quick, start, path, target, seed, rate, dense_layer):
-    """Trains on from the weights in the file `start`; writes the new ones to `path`.
+    """Trains from the weights in the file `start` and writes the new weights to `path`.
 
     Returns:
-        List: what the trained model answers to the task's examples.
+        Nested list of floats: the trained model's predictions for the task's examples.
     """
     arguments = argparse.Namespace(data=data, quick=quick, **task)
     task = importlib.import_module(module).make_task(arguments)

@@ -1,20 +1,20 @@
-"""Beam search over what a translation model says of the next word."""
+"""Beam search for the translation model."""
 
 import numpy as np
 
 from experiments.gnmt import BEGIN, END, PAD, halves
 
-_BUCKET = 8  # a new length is compiled anew
+_BUCKET = 8  # lengths are padded to a multiple of this, because each new length recompiles
 
 
 class Translator:
-    """Translates rows of subword numbers.
+    """Translates sentences given as lists of subword IDs.
 
     Args:
-        model: What `experiments.gnmt.build` made.
-        beam: Integer. Translations that are followed at a time; 1 is greedy.
-        alpha: Float. The exponent of the length's penalty (Wu et al., section 7).
-        batch_size: Integer. Sentences at a time.
+        model: Model returned by `experiments.gnmt.build`.
+        beam: Integer. Beam width; 1 is greedy search.
+        alpha: Float. Exponent of the length penalty (Wu et al., section 7).
+        batch_size: Integer. Number of sentences per batch.
     """
 
     def __init__(self, model, beam=4, alpha=0.6, batch_size=32):
@@ -22,17 +22,17 @@ class Translator:
         self._beam, self._alpha, self._batch_size = beam, alpha, batch_size
 
     def __call__(self, sentences):
-        """List of lists of subword numbers: the translations, without `BEGIN` and `END`."""
+        """Returns the translations as lists of subword IDs, without `BEGIN` and `END`."""
         order = np.argsort([len(sentence) for sentence in sentences], kind="stable")
-        found = [None] * len(sentences)
+        translations = [None] * len(sentences)
         for start in range(0, len(order), self._batch_size):
             chosen = order[start : start + self._batch_size]
             batch = [sentences[i] for i in chosen]
-            # Always as many, so that nothing is compiled for the last batch.
+            # Fill up the last batch: another batch size would recompile the model.
             batch += [batch[-1]] * (self._batch_size - len(batch))
             for i, translation in zip(chosen, self._translate(pad(batch)), strict=False):
-                found[i] = translation
-        return found
+                translations[i] = translation
+        return translations
 
     def _translate(self, source):
         beam, count = self._beam, len(source)
@@ -47,7 +47,7 @@ class Translator:
         history = np.zeros((count * beam, 0), "int32")
         scores = np.tile([0.0] + [-np.inf] * (beam - 1), (count, 1))
         best = [(-np.inf, [])] * count
-        longest = 2 * (source != PAD).sum(axis=1) + 5  # words of a translation, `END` included
+        longest = 2 * (source != PAD).sum(axis=1) + 5  # maximum length, `END` included
         for length in range(1, max(longest) + 1):
             logits, *states = self._step.predict_on_batch([words, memory, mask, *states])
             total = scores[..., None] + _log_softmax(np.asarray(logits)).reshape(count, beam, -1)
@@ -60,7 +60,8 @@ class Translator:
             scores, rows, words = _choose(total, beam)
             history = np.concatenate([history[rows], words], axis=1)
             states = [np.asarray(state)[rows] for state in states]
-            # A score only falls, and its penalty is largest at the longest translation.
+            # Log-probabilities only decrease, and the penalty is largest at the maximum length,
+            # so this bounds the score that an open translation can still reach.
             reachable = scores.max(-1) / penalty(longest, self._alpha)
             if np.all((reachable <= [score for score, _ in best]) | (length >= longest)):
                 break
@@ -68,12 +69,20 @@ class Translator:
 
 
 def penalty(length, alpha):
-    """What the sum of log-probabilities is divided by (Wu et al., equation 14)."""
+    """Returns the length penalty that divides the log-probability (Wu et al., equation 14)."""
     return ((5 + length) / 6) ** alpha
 
 
 def pad(sentences, length=None):
-    """int32 (sentences, words): filled up with `PAD` to `length` words, rounded up to eights."""
+    """Pads sentences with `PAD` to the same length.
+
+    Args:
+        sentences: List of lists of subword IDs.
+        length: Integer. Length to pad to. Default: that of the longest sentence.
+
+    Returns:
+        int32 array of shape (sentences, words), with `words` rounded up to a multiple of 8.
+    """
     length = length or max(1, max(map(len, sentences)))
     rows = np.full((len(sentences), -(-length // _BUCKET) * _BUCKET), PAD, "int32")
     for row, sentence in zip(rows, sentences, strict=True):
@@ -82,7 +91,15 @@ def pad(sentences, length=None):
 
 
 def _choose(total, beam):
-    """The best continuations of each sentence: scores, places in the batch, words."""
+    """Selects the best continuations of each sentence.
+
+    Args:
+        total: Float array of shape (sentences, beam, vocabulary): log-probabilities.
+
+    Returns:
+        Tuple of arrays: log-probabilities (sentences, beam), the batch rows that are continued
+        (sentences * beam,), and the next words (sentences * beam, 1).
+    """
     count, _, vocabulary = total.shape
     flat = total.reshape(count, -1)
     chosen = np.argpartition(-flat, beam - 1, axis=1)[:, :beam]

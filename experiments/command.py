@@ -1,4 +1,4 @@
-"""The command line that all experiments share."""
+"""The command line shared by all experiments."""
 
 import argparse
 import ctypes
@@ -6,7 +6,7 @@ import os
 import pathlib
 import sys
 
-# Before anything imports a backend.
+# This must be set before anything imports a backend.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 HERE = pathlib.Path(__file__).parent
@@ -14,60 +14,65 @@ QUICK = HERE.parent / "build" / "experiments"
 
 
 def parser(doc, **arguments):
-    """A parser with the arguments of all experiments; `arguments` are defaults."""
-    made = argparse.ArgumentParser(
+    """Returns an argument parser with the options that all experiments share.
+
+    Args:
+        doc: String. The description in the help text.
+        **arguments: Values for arguments that are not on the command line.
+    """
+    result = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--data", required=True, help="a folder, or a file of data; see README.md")
-    made.add_argument("--seeds", type=int, default=3, help="how many; the first is 0")
-    made.add_argument("--no-resume", action="store_true", help="forget checkpoints and results")
-    made.add_argument("--quick", action="store_true", help="tiny sizes, to try it out")
-    made.add_argument(
+    result.add_argument("--data", required=True, help="data file or folder; see README.md")
+    result.add_argument("--seeds", type=int, default=3, help="number of seeds, starting from 0")
+    result.add_argument("--no-resume", action="store_true", help="delete checkpoints and results")
+    result.add_argument("--quick", action="store_true", help="tiny sizes, for a quick try")
+    result.add_argument(
         "--work",
         type=pathlib.Path,
         default=HERE.parent / "build" / "experiments",
         help="folder for checkpoints and exported files",
     )
-    made.add_argument("--results", type=pathlib.Path, help="folder for the lines of JSON")
-    made.add_argument("--peer-python", help="interpreter that has TFMOT, for its rows")
-    made.add_argument("--only", help="rows to run, such as dense,0.8,2:4 (default: all)")
-    made.add_argument("--measure", action="store_true", help="time the files that there are")
-    made.set_defaults(**arguments)
-    return made
+    result.add_argument("--results", type=pathlib.Path, help="folder for the results (JSON Lines)")
+    result.add_argument("--peer-python", help="interpreter with TFMOT; adds its rows")
+    result.add_argument("--only", help="rows to run, such as dense,0.8,2:4 (default: all)")
+    result.add_argument("--measure", action="store_true", help="time the exported files")
+    result.set_defaults(**arguments)
+    return result
 
 
 def target_of(name):
-    """`None` for "dense", the pattern for one like "2:4", else the sparsity."""
+    """Returns `None` for "dense", a string for a pattern like "2:4", else the sparsity."""
     if name == "dense":
         return None
     return name if ":" in name else float(name)
 
 
 def keep_memory():
-    """Keeps freed memory in the process (glibc; elsewhere nothing happens).
+    """Keeps freed memory in the process. Does nothing where the C library is not glibc.
 
-    Else TensorFlow's large tensors go back to the system and are mapped anew at each step: 40 % of
-    the time of training MobileNetV2 was spent on that.
+    By default, glibc returns the memory of large tensors to the system and maps it again at the
+    next step. With TensorFlow, that took 40 % of the training time of MobileNetV2.
     """
     if not sys.platform.startswith("linux"):
         return
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # musl does not have it
     if set_option is not None:
-        trim_threshold, mmap_max, arena_max = -1, -4, -8  # malloc.h
+        trim_threshold, mmap_max, arena_max = -1, -4, -8  # from malloc.h
         set_option(trim_threshold, 2**31 - 1)
         set_option(mmap_max, 0)
         set_option(arena_max, 1)
 
 
 def run(arguments, make_task):
-    """Runs, or times, the rows of a task that are missing.
+    """Runs the missing rows of a task, or times its exported files.
 
     Args:
-        arguments: What `parser` parsed.
-        make_task: Function of `arguments` that returns a `Task`.
+        arguments: The parsed command line.
+        make_task: Function that takes `arguments` and returns a `Task`.
 
     Returns:
-        `Records`.
+        The `Records` of the task.
     """
     import shutil
 

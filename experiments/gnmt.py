@@ -1,13 +1,13 @@
-"""GNMT: translation by stacks of LSTM layers with attention, as an ordinary Keras model.
+"""GNMT: stacked LSTM layers with attention for translation, as an ordinary Keras model.
 
 Wu et al., "Google's neural machine translation system", https://arxiv.org/abs/1609.08144. The first
-encoder layer runs in both directions; from the third layer on there are residual connections. Here,
-as in the version of MLPerf, attention (additive: Bahdanau et al., https://arxiv.org/abs/1409.0473)
-is asked by what the first decoder layer gives in the same step, and goes to all layers above it; so
-training computes layer by layer, all words at once.
+encoder layer is bidirectional, and the layers from the third on have residual connections.
+Attention is additive (Bahdanau et al., https://arxiv.org/abs/1409.0473). As in MLPerf's version,
+the output of the first decoder layer is the query, and all layers above it get the context of the
+same step. So each layer processes all words of a training batch at once.
 
-Sentences are rows of subword numbers, filled up with `PAD`. What is filled up is masked: a sentence
-is translated as it is alone.
+Sentences are rows of subword IDs, padded with `PAD`. The padding is masked, so the other sentences
+of a batch do not change a translation.
 """
 
 import keras
@@ -17,30 +17,30 @@ PAD, UNKNOWN, BEGIN, END = 0, 1, 2, 3
 
 
 def build(vocabulary, width=1024, depth=8, dropout=0.2):
-    """The network that is trained: it sees the right words before each one.
+    """Builds the model for training with teacher forcing.
 
     Args:
         vocabulary: Integer. Number of subwords, shared by both languages.
         width: Integer. Units of each LSTM layer; 1024 in the paper.
-        depth: Integer, at least 2. Layers of the encoder, and of the decoder; 8 in the paper.
-        dropout: Float. Of the inputs of each LSTM layer.
+        depth: Integer, at least 2. Number of encoder layers and of decoder layers; 8 in the paper.
+        dropout: Float. Dropout rate for the inputs of each LSTM layer.
 
     Returns:
-        Keras model of two int32 inputs, `source` (batch, words) and `target` (batch, words:
-        `BEGIN`, then the translation). Its output is logits (batch, words, vocabulary) of the next
-        words.
+        Keras model with two int32 inputs of shape (batch, words): `source`, and `target`, which is
+        `BEGIN` followed by the translation. The output is the logits of the next word at each
+        position, of shape (batch, words, vocabulary).
     """
     source = keras.Input((None,), dtype="int32", name="source")
     target = keras.Input((None,), dtype="int32", name="target")
-    parts = _Parts(vocabulary, width, depth, dropout)
+    parts = _Layers(vocabulary, width, depth, dropout)
     memory = parts.encode(source)
     states = [None] * depth
     logits, _ = parts.decode(target, memory, ops.not_equal(source, PAD), states)
     return keras.Model({"source": source, "target": target}, logits, name="gnmt")
 
 
-class _Parts:
-    """The layers by name: new ones, or those of a model that was built before."""
+class _Layers:
+    """The model's layers: new ones, or those of an existing model, looked up by name."""
 
     def __init__(self, vocabulary=None, width=None, depth=None, dropout=0.0, model=None):
         self._model = model
@@ -51,8 +51,8 @@ class _Parts:
         make = self._make
         self._source = make(layers.Embedding, "source_embedding", vocabulary, width)
         self._target = make(layers.Embedding, "target_embedding", vocabulary, width)
-        both = None if model else layers.LSTM(width, return_sequences=True)
-        self._encoder = [make(layers.Bidirectional, "encoder_lstm_1", both)]
+        first = None if model else layers.LSTM(width, return_sequences=True)
+        self._encoder = [make(layers.Bidirectional, "encoder_lstm_1", first)]
         self._decoder = []
         for i in range(1, depth + 1):
             lstm = {"return_sequences": True}
@@ -75,7 +75,12 @@ class _Parts:
         return layers.Dropout(self._dropout)(x) if self._dropout else x
 
     def encode(self, source):
-        """Float (batch, words, width, or twice that with a single layer)."""
+        """Encodes the source sentences.
+
+        Returns:
+            Float tensor of shape (batch, words, width). With a single layer, which is
+            bidirectional, the last dimension is twice as large.
+        """
         mask = ops.not_equal(source, PAD)
         x = self._source(source)
         for i, layer in enumerate(self._encoder):
@@ -84,59 +89,66 @@ class _Parts:
         return x
 
     def decode(self, target, memory, mask, states):
-        """Logits of the next words, and the states of all layers after the last word.
+        """Predicts the word after each target word.
 
         Args:
-            target: Integers (batch, words).
-            memory: What `encode` returned.
-            mask: Bool (batch, words): which of it are words.
-            states: List: for each layer a list of its two states, or `None` (the beginning).
+            target: Integer tensor of shape (batch, words).
+            memory: Tensor returned by `encode`.
+            mask: Boolean tensor of shape (batch, source words). False for padding.
+            states: List with one item per layer: its two states, or `None` for zeros.
+
+        Returns:
+            Tuple: logits of the next words, and a list of each layer's two states after the last
+            word.
         """
         x = self._target(target)
-        ends, context = [], None
+        new_states, context = [], None
         for i, layer in enumerate(self._decoder):
             inputs = self._drop(x)
             if context is not None:
                 inputs = ops.concatenate([inputs, context], axis=-1)
-            y, *end = layer(inputs, initial_state=states[i])
-            ends.append(end)
+            y, *new_state = layer(inputs, initial_state=states[i])
+            new_states.append(new_state)
             if context is None:
                 keys = self._key(memory)
                 context = self._attention([self._query(y), memory, keys], mask=[None, mask])
             x = x + y if i >= 2 else y
-        return self._logits(ops.concatenate([x, context], axis=-1)), ends
+        return self._logits(ops.concatenate([x, context], axis=-1)), new_states
 
 
 def halves(model):
-    """The two models that translate: they share the layers of the model that was trained.
+    """Splits a trained model into an encoder and a one-step decoder, for beam search.
+
+    Both share the layers of the trained model.
 
     Args:
-        model: What `build` made, or `keras_trim.load` of it.
+        model: Model returned by `build`, or loaded from a file of it with `keras_trim.load`.
 
     Returns:
-        Tuple of Keras models: of `source` -> memory; and of one word (batch, 1), memory, mask and
-        all states -> logits (batch, vocabulary) and all states.
+        Tuple of two Keras models. The encoder maps `source` to the memory. The decoder maps one
+        word (batch, 1), the memory, its mask and all states to logits (batch, vocabulary) and the
+        new states.
     """
-    parts = _Parts(model=model)
+    parts = _Layers(model=model)
     source = keras.Input((None,), dtype="int32")
     memory = parts.encode(source)
     encoder = keras.Model(source, memory)
     word = keras.Input((1,), dtype="int32")
-    given = keras.Input((None, memory.shape[-1]))
+    memory_input = keras.Input((None, memory.shape[-1]))
     mask = keras.Input((None,), dtype="bool")
     states = [[keras.Input((parts.width,)) for _ in range(2)] for _ in range(parts.depth)]
-    logits, ends = parts.decode(word, given, mask, states)
-    flat = [state for pair in ends for state in pair]
-    inputs = [word, given, mask, *(state for pair in states for state in pair)]
-    return encoder, keras.Model(inputs, [logits[:, 0], *flat])
+    logits, new_states = parts.decode(word, memory_input, mask, states)
+    outputs = [state for pair in new_states for state in pair]
+    inputs = [word, memory_input, mask, *(state for pair in states for state in pair)]
+    return encoder, keras.Model(inputs, [logits[:, 0], *outputs])
 
 
 @keras.saving.register_keras_serializable("keras_trim_experiments")
 class SmoothedCrossEntropy(keras.losses.Loss):
-    """Cross-entropy with smoothed labels, averaged over the words that are not `PAD`.
+    """Cross-entropy with label smoothing, averaged over all words except padding.
 
     Args:
-        smoothing: Float. The share that is spread over all words alike.
+        smoothing: Float. The probability that is spread evenly over the vocabulary.
     """
 
     def __init__(self, smoothing=0.1, name="smoothed_cross_entropy"):

@@ -1,6 +1,7 @@
-"""What the page that this project implements reports, row by row, and what is asked of a row here.
+"""The models of the results page: their rows, the scores in TFMOT's pruning guide, and our goals.
 
-https://www.tensorflow.org/model_optimization/guide/pruning (accuracy in per cent, BLEU).
+The guide is https://www.tensorflow.org/model_optimization/guide/pruning. It reports accuracy in
+percent, or BLEU.
 """
 
 import dataclasses
@@ -8,17 +9,17 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Goal:
-    """A model of the table.
+    """A model, and what its rows should reach.
 
     Args:
         title: String.
-        targets: Tuple of sparsities and N:M patterns, the rows.
+        targets: Tuple of floats (sparsities) and strings (N:M patterns), one for each sparse row.
         score: String. The name of the score.
-        dense: Float. The page's score of the dense model, or `None`.
-        sparse: Dict: target -> the page's score.
-        within: Dict: target -> by how much, in points, a row may miss the dense one, where the page
-            has no figure.
-        with_tfmot: Bool. Whether TFMOT has rows, too.
+        dense: Float. The guide's score for the dense model, or `None`.
+        sparse: Dict: target -> the guide's score.
+        within: Dict: target -> largest allowed drop in points, for targets that the guide does not
+            report.
+        with_tfmot: Boolean. Whether to train rows with TFMOT, too.
     """
 
     title: str
@@ -30,7 +31,7 @@ class Goal:
     with_tfmot: bool = False
 
     def drop(self, target):
-        """Float: by how many points a row may fall short of the dense one, or `None`."""
+        """Returns the largest allowed drop from the dense score in points, or `None`."""
         if target in self.sparse:
             return self.dense - self.sparse[target]
         return self.within.get(target)

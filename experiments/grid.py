@@ -1,4 +1,4 @@
-"""All rows of a task: what is done is kept, and the rest goes on where it stopped."""
+"""Runs all rows of a task. Skips finished rows and resumes an interrupted one."""
 
 import contextlib
 import pathlib
@@ -13,19 +13,19 @@ from experiments.library import keras
 
 
 class Grid:
-    """Runs what is missing of a task's rows.
+    """Runs the missing rows of a task.
 
-    For each seed a dense network is trained, or given. From its weights, all rows train on for the
-    same steps: dense, and each sparsity. Learning rate, and whether the first layer stays dense,
-    are chosen once for all rows, by `choose`.
+    Each seed starts from a dense checkpoint, which is trained first or given. Every row continues
+    from that checkpoint for the same number of steps, dense or at one sparsity. `choose` selects
+    the learning rate, and whether the first layer stays dense, once for all rows.
 
     Args:
         task: `experiments.task.Task`.
         records: `experiments.records.Records`.
         work: `pathlib.Path` of the folder for checkpoints and exported files.
-        peer_python: Path of an interpreter that has TFMOT, or `None`.
-        data: String, what `--data` said: the peer reads it as well.
-        quick: Bool.
+        peer_python: Path of an interpreter with TFMOT installed, or `None`.
+        data: String. The value of `--data`, which TFMOT's process reads as well.
+        quick: Boolean. Whether sizes are tiny, for a quick try.
     """
 
     def __init__(self, task, records, work, peer_python=None, data=None, quick=False):
@@ -35,11 +35,11 @@ class Grid:
         self._left = 0
 
     def run(self, seeds, only=None):
-        """Runs what is missing for these seeds, seed by seed, so that each has all rows.
+        """Runs the missing rows. Finishes all rows of one seed before it starts the next.
 
         Args:
             seeds: Sequence of integers.
-            only: List of targets, or `None` (all).
+            only: List of targets to run, or `None` for all.
         """
         rows = [("keras-trim", target) for target in (None, *self._task.targets)]
         if self._peer_python and self._task.goal.with_tfmot:
@@ -53,7 +53,7 @@ class Grid:
         self._left = len(missing)
         choice = self.choose(seeds[0])
         for seed, library, target in missing:
-            self._row(seed, library, target, choice)
+            self._run_row(seed, library, target, choice)
             self._left -= 1
 
     def _find(self, seed, library, target):
@@ -62,14 +62,18 @@ class Grid:
         )
 
     def choose(self, seed):
-        """The settings of all rows of the task, chosen on validation data.
+        """Chooses the settings of all rows on the validation set.
 
-        The rule: at the task's `choice_target`, with the first seed, the pair of learning rate and
-        "the first layer is pruned, or stays dense" with the best validation score; of equal ones
-        the first (higher rates come first, and pruning everything before a dense layer).
+        Trains the row of `choice_target` with each pair of learning rate and dense layer (`None`,
+        or the task's first layer), and keeps the pair with the best validation score. A tie goes to
+        the pair that comes first: learning rates are in the order of `Settings.rates`, and pruning
+        every layer comes before keeping the first one dense.
+
+        Args:
+            seed: Integer. The seed to train with.
 
         Returns:
-            Dict: `rate`, `dense_layer`.
+            Dict with the keys `rate` and `dense_layer`.
         """
         done = self._records.find(kind="choice")
         if done:
@@ -83,7 +87,7 @@ class Grid:
                 continue
             trial = {"kind": "trial", "rate": rate, "dense_layer": layer}
             if len(pairs) > 1:
-                label = f"choice: rate {rate}, dense layer {layer}"
+                label = f"choosing settings: learning rate {rate}, dense layer {layer}"
                 target = task.settings.choice_target
                 model = self._train(seed, target, trial, label)
                 trial["val"] = task.score(model, "val")
@@ -94,8 +98,8 @@ class Grid:
         self._records.append({"kind": "choice", **choice})
         return choice
 
-    def _start(self, seed):
-        """The weights that all rows of a seed begin with."""
+    def _start_weights(self, seed):
+        """Returns the dense weights that all rows of a seed start from, trained if needed."""
         task = self._task
         path = self._start_path(seed)
         if not path.exists():
@@ -109,8 +113,8 @@ class Grid:
                 folder = self._work / f"dense-{seed}"
                 model = training.train_dense(task, seed, folder, f"{task.name}, dense, seed {seed}")
             found = shipping.ship(task, model, self._work / f"start-{seed}.ktrim")
-            print(f"{task.name}: dense checkpoint {found['test']:.2f}", flush=True)
-            _save(path, model.get_weights())
+            print(f"{task.name}: dense checkpoint, test {found['test']:.2f}", flush=True)
+            _save_arrays(path, model.get_weights())
             seconds = time.perf_counter() - start
             self._records.append({"kind": "start", "seed": seed, **found, "seconds": seconds})
             if folder:
@@ -122,16 +126,16 @@ class Grid:
         return self._work / ("start.npz" if self._task.weights_are_given else f"start-{seed}.npz")
 
     def _train(self, seed, target, choice, label):
-        """A trained model; checkpoints are removed with the next one."""
+        """Trains a row and returns the model. Deletes the checkpoints of other rows."""
         folder = self._work / "checkpoints"
         settings = f"{choice['rate']}-{choice['dense_layer']}-{_backend('keras-trim')}"
-        name = f"{_name(target)}-{seed}-{settings}"
+        name = f"{_target_name(target)}-{seed}-{settings}"
         for other in folder.glob("*"):
             if other.name != name:
                 shutil.rmtree(other)
         return training.train_on(
             self._task,
-            self._start(seed),
+            self._start_weights(seed),
             target,
             seed,
             choice["rate"],
@@ -140,12 +144,12 @@ class Grid:
             label,
         )
 
-    def _row(self, seed, library, target, choice):
+    def _run_row(self, seed, library, target, choice):
         task = self._task
-        label = f"{task.name}, {library}, {_name(target)}, seed {seed}"
+        label = f"{task.name}, {library}, {_target_name(target)}, seed {seed}"
         if self._seconds:
             hours = self._left * np.mean(self._seconds) / 3600
-            label = f"{label} ({self._left} rows to go, {hours:.1f} hours)"
+            label = f"{label} ({self._left} rows left, about {hours:.1f} hours)"
         print(label, flush=True)
         start, versions = time.perf_counter(), None
         if library == "TFMOT":
@@ -153,7 +157,7 @@ class Grid:
         else:
             model = self._train(seed, target, choice, label)
         trained = time.perf_counter() - start
-        path = self._work / f"{library}-{_name(target)}-{seed}.ktrim"
+        path = self._work / f"{library}-{_target_name(target)}-{seed}.ktrim"
         found = shipping.ship(task, model, path, choice["dense_layer"])
         self._seconds.append(time.perf_counter() - start)
         self._records.append(
@@ -179,8 +183,12 @@ class Grid:
         keras.backend.clear_session()
 
     def _train_peer(self, seed, target, choice):
-        """A Keras 3 model with what TFMOT made of the same start, and its packages' versions."""
-        self._start(seed)
+        """Trains a row with TFMOT from the same checkpoint.
+
+        Returns:
+            Tuple: Keras 3 model with TFMOT's weights, and a dict of TFMOT's package versions.
+        """
+        self._start_weights(seed)
         path = self._work / "peer.npz"
         with contextlib.ExitStack() as stack:
             worker = stack.enter_context(
@@ -208,14 +216,17 @@ class Grid:
         return model, versions
 
     def measure(self):
-        """Times the exported files of the first seed that has them, those not yet timed."""
+        """Times the exported files of the targets that have no times yet.
+
+        Uses the first seed that has a file.
+        """
         for row in self._records.find(kind="row", library="keras-trim"):
-            path = self._work / f"keras-trim-{_name(row['target'])}-{row['seed']}.ktrim"
+            path = self._work / f"keras-trim-{_target_name(row['target'])}-{row['seed']}.ktrim"
             timed = self._records.find(kind="time", target=row["target"])
             if timed or not path.exists() or not self._task.can_be_timed:
                 continue
             found = shipping.milliseconds(path)
-            print(f"{self._task.name}, {_name(row['target'])}: {found}", flush=True)
+            print(f"{self._task.name}, {_target_name(row['target'])}: {found}", flush=True)
             found = {"milliseconds": found, "litert_bytes": shipping.litert_bytes(path)}
             self._records.append({"kind": "time", "target": row["target"], **found})
 
@@ -224,11 +235,11 @@ def _backend(library):
     return "tensorflow" if library == "TFMOT" else keras.backend.backend()
 
 
-def _save(path, arrays):
+def _save_arrays(path, arrays):
     temporary = pathlib.Path(f"{path}.partly.npz")
     np.savez(temporary, *arrays)
     temporary.rename(path)
 
 
-def _name(target):
+def _target_name(target):
     return {None: "dense", "2:4": "2-4"}.get(target, str(target))

@@ -1,11 +1,11 @@
-"""Classification of pictures by the networks of `keras.applications`.
+"""Image classification with the networks of `keras.applications`.
 
     python -m experiments.images --model mobilenet_v1 --data path/to/cifar10_jpeg.npz
     python -m experiments.images --model inception_v3 --data path/to/imagenet
 
 `--data` is `cifar10` (downloaded), a pack (README.md), or a folder in ImageNet's layout:
-`train/<class>/*.jpg`, `val/<class>/*.jpg`. From folders, networks see 224 or 299 pixels at full
-width; for small pictures they are smaller, which the tables say.
+`train/<class>/*.jpg`, `val/<class>/*.jpg`. On folders, networks run at 224 or 299 pixels and full
+width. On packs and CIFAR-10 they run on smaller images; the tables say which size and width.
 """
 
 import dataclasses
@@ -19,9 +19,9 @@ FIRST_LAYERS = {"mobilenet_v1": "conv1", "mobilenet_v2": "Conv1", "inception_v3"
 SMALL = Settings(
     epochs=4, rates=(1e-3, 3e-4), dense_epochs=30, dense_rate=2e-3, patience=3, weight_decay=1e-3
 )
-# A few thousand pictures make few steps of an epoch.
+# With a few thousand images, an epoch has few steps.
 FEW = dataclasses.replace(SMALL, epochs=8, dense_epochs=40, patience=5)
-# As in the networks' papers, but for AdamW.
+# As in the networks' papers, except for AdamW.
 IMAGENET = Settings(
     epochs=20, rates=(3e-4, 1e-4), dense_epochs=100, dense_rate=1e-3, patience=10, weight_decay=1e-3
 )
@@ -47,13 +47,13 @@ class Images(Task):
         self.settings = QUICK if quick else small if is_small else IMAGENET
         self._limit = 16 if quick else None
         if is_small and model != "inception_v3":
-            self.batch_size = 256  # a step takes less than twice as long as with 128
+            self.batch_size = 256  # less than twice as long per step as 128
         if quick:
             self.batch_size = 8
         self._quick = quick
         self.about_data = (
-            f"{data}, {len(self._parts['train']):,} pictures of {self._size} pixels to train on, "
-            f"width {self._width}"
+            f"{data}: {len(self._parts['train']):,} training images at {self._size}x{self._size} "
+            f"pixels, width {self._width}"
         )
         self._num_classes = 1 + max(int(part.labels.max()) for part in self._parts.values())
 
@@ -75,7 +75,7 @@ class Images(Task):
             return model
         if self._model == "mobilenet_v1":
             return with_settings(model, lambda name: name == "conv1", strides=(1, 1))
-        # MobileNetV2's is 0.999; a small data set's epoch has fewer steps than that remembers.
+        # MobileNetV2's 0.999 averages over more steps than a small data set has in an epoch.
         return with_settings(model, lambda name: "bn" in name.lower(), momentum=0.99)
 
     def loss(self, keras):
@@ -93,30 +93,30 @@ class Images(Task):
 
     def score(self, model, part):
         part = self._parts[part]
-        right, size = 0, self._limit or 1000
+        correct, size = 0, self._limit or 1000
         for start in range(0, self._limit or len(part), size):
             chosen = range(start, min(start + size, len(part)))
-            answers = model.predict(part.read(chosen, self._size), verbose=0).argmax(-1)
-            right += int(np.sum(answers == part.labels[chosen.start : chosen.stop]))
-        return 100 * right / (self._limit or len(part))
+            predictions = model.predict(part.read(chosen, self._size), verbose=0).argmax(-1)
+            correct += int(np.sum(predictions == part.labels[chosen.start : chosen.stop]))
+        return 100 * correct / (self._limit or len(part))
 
     def examples(self):
         return self._parts["val"].read(range(4), self._size)
 
 
-def with_settings(model, is_meant, **settings):
-    """A model like another one, with other settings of some layers.
+def with_settings(model, matches, **settings):
+    """Returns a new model with the same architecture, except for some layers' settings.
 
-    Small pictures would be a single pixel after half of MobileNetV1.
+    Small images need this: MobileNetV1 would shrink them to a single pixel halfway through.
 
     Args:
         model: Keras model.
-        is_meant: Function: name of a layer -> bool.
-        **settings: What these layers' configurations say instead.
+        matches: Function: name of a layer -> whether to change its settings.
+        **settings: New values for the layers' configurations.
     """
     config = model.get_config()
     for each in config["layers"]:
-        if is_meant(each["config"]["name"]):
+        if matches(each["config"]["name"]):
             each["config"].update(settings)
     return type(model).from_config(config)
 
@@ -134,8 +134,8 @@ def make_task(arguments):
 def parse(argv=None):
     parser = command.parser(__doc__)
     parser.add_argument("--model", choices=FIRST_LAYERS, required=True)
-    parser.add_argument("--size", type=int, help="pixels of a side")
-    parser.add_argument("--width", type=float, help="alpha of MobileNets")
+    parser.add_argument("--size", type=int, help="height and width of the images in pixels")
+    parser.add_argument("--width", type=float, help="width multiplier (alpha) of the MobileNets")
     return parser.parse_args(argv)
 
 

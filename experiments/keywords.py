@@ -1,13 +1,13 @@
-"""Keyword spotting: Arm's DS-CNN-L on Speech Commands, from the weights that Arm trained.
+"""Keyword spotting: Arm's DS-CNN-L on Speech Commands, starting from Arm's trained weights.
 
     python -m experiments.keywords --data path/to/packs
     python -m experiments.keywords --data path/to/speech_commands --weights path/to/packs
     python -m experiments.keywords --data path/to/packs --measure
 
-The packs are `speech_mfcc.npz` and `ds_cnn_l.npz` (README.md). Training takes the clips of version
-0.01 and a part of the official test set, `tune`; settings are chosen on `val`, and tables show
-`test`: clips of speakers that are in neither. A folder of Speech Commands' wav files goes through
-the same front end, and has its own parts; without `--weights` the network is trained from scratch.
+The packs are `speech_mfcc.npz` and `ds_cnn_l.npz` (README.md). The training set is the clips of
+version 0.01 and `tune`, a part of the official test set. Settings are chosen on `val`. The tables
+show `test`, whose speakers are in neither. A folder of Speech Commands' WAV files goes through the
+same front end and has its own split. Without `--weights`, it trains the network from scratch.
 """
 
 import pathlib
@@ -28,8 +28,8 @@ class Keywords(Task):
     name = "keywords"
     module = "experiments.keywords"
     about_data = (
-        "Google Speech Commands: 4,500 clips of version 0.01 and 1,970 of the official test set "
-        "to train on, 583 to choose settings, 2,337 of other speakers to test"
+        "Google Speech Commands: 4,500 training clips from version 0.01 and 1,970 from the "
+        "official test set, 583 validation clips, 2,337 test clips by other speakers"
     )
 
     def __init__(self, data, weights=None, quick=False):
@@ -44,15 +44,15 @@ class Keywords(Task):
         self.targets = (0.8,) if quick else self.goal.targets
         self.batch_size = 8 if quick else 100
         self._num_batches = 3 if quick else 100
-        parts = _of_pack(data) if is_pack else speech_commands.load(data)
+        parts = _load_pack(data) if is_pack else speech_commands.load(data)
         self._x, self._labels = parts["train"]
         if not is_pack:
             counts = ", ".join(f"{len(parts[part][1]):,} {part}" for part in parts)
             self.about_data = f"Google Speech Commands, {data.name}: {counts}"
-        self._of_label = [
-            places
+        self._indices_by_label = [
+            indices
             for label in range(len(_ds_cnn.LABELS))
-            if len(places := np.flatnonzero(self._labels == label))
+            if len(indices := np.flatnonzero(self._labels == label))
         ]
         limit = 16 if quick else None
         self._parts = {p: [each[:limit] for each in parts[p]] for p in ("val", "test")}
@@ -62,7 +62,7 @@ class Keywords(Task):
         model = _ds_cnn.build(keras, self._channels)
         for layer in model.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
-                layer.momentum = 0.9  # a few hundred steps, not Arm's 30,000
+                layer.momentum = 0.9  # we train for hundreds of steps, Arm for 30,000
         return model
 
     def initial_weights(self, model):
@@ -76,10 +76,10 @@ class Keywords(Task):
         return self._num_batches
 
     def batch(self, seed, epoch, index):
-        """Clips of all labels alike, moved in time by up to five frames (0.1 s)."""
+        """Returns a class-balanced batch of clips, shifted in time by up to 5 frames (0.1 s)."""
         rng = np.random.default_rng([seed, epoch, index])
-        groups = rng.integers(0, len(self._of_label), self.batch_size)
-        chosen = [rng.choice(self._of_label[group]) for group in groups]
+        groups = rng.integers(0, len(self._indices_by_label), self.batch_size)
+        chosen = [rng.choice(self._indices_by_label[group]) for group in groups]
         frames = rng.integers(-5, 6, self.batch_size)
         return shift(self._x[chosen], frames, self._silence), self._labels[chosen]
 
@@ -91,25 +91,28 @@ class Keywords(Task):
 
 
 def shift(clips, frames, silence):
-    """Clips moved in time.
+    """Shifts clips in time.
 
     Args:
-        clips: Float array, (clips, frames, coefficients, 1).
-        frames: Integers, (clips,): how far each is moved; later, if it is positive.
-        silence: Float array, (coefficients,): fills the frames that are free then.
+        clips: Float array of shape (clips, frames, coefficients, 1).
+        frames: Integer array of shape (clips,): the shift of each clip. Positive means later.
+        silence: Float array of shape (coefficients,), which fills the frames that become free.
+
+    Returns:
+        Array with the shape and dtype of `clips`.
     """
-    moved = np.empty_like(clips)
-    moved[:] = silence[:, None]
-    for target, clip, n in zip(moved, clips, frames, strict=True):
+    shifted = np.empty_like(clips)
+    shifted[:] = silence[:, None]
+    for target, clip, n in zip(shifted, clips, frames, strict=True):
         if n >= 0:
             target[n:] = clip[: len(clip) - n]
         else:
             target[:n] = clip[-n:]
-    return moved
+    return shifted
 
 
-def _of_pack(folder):
-    """Dict like that of `speech_commands.load`."""
+def _load_pack(folder):
+    """Loads the packs. Returns a dict like that of `speech_commands.load`."""
     parts = {part: _packs.speech(folder, part=part, **OFFICIAL) for part in ("val", "test")}
     tune = _packs.speech(folder, part="tune", **OFFICIAL)
     older = _packs.speech(folder, source="isolated_v0.01", part="train")
@@ -123,7 +126,7 @@ def make_task(arguments):
 
 def parse(argv=None):
     parser = command.parser(__doc__)
-    parser.add_argument("--weights", help="folder with Arm's `ds_cnn_l.npz`, if data are wav files")
+    parser.add_argument("--weights", help="folder with `ds_cnn_l.npz`, if --data has WAV files")
     return parser.parse_args(argv)
 
 

@@ -1,6 +1,7 @@
-"""The library that prunes: keras-trim on Keras 3, or TFMOT on its own Keras 2.
+"""The pruning library: keras-trim on Keras 3, or TFMOT on Keras 2.
 
-Their names are the same. The environment variable `LIBRARY` chooses, as the interpreters differ.
+Both have the same names. The environment variable `LIBRARY` selects one of them, because each runs
+in an interpreter of its own.
 """
 
 import os

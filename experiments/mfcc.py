@@ -1,9 +1,8 @@
-"""The front end of Arm's DS-CNN: 16,000 samples of sound to 49x10 mel-frequency coefficients.
+"""The front end of Arm's DS-CNN: turns 16,000 audio samples into 49x10 MFCC.
 
-What TensorFlow's operations `AudioSpectrogram` and `Mfcc` compute, in NumPy: magnitudes of a
-Fourier transform in Hann windows of 40 ms every 20 ms, summed in 40 triangles that are even on the
-mel scale from 20 to 4000 Hz, then the logarithm and the first 10 coefficients of a cosine
-transform.
+Computes in NumPy what TensorFlow's operations `AudioSpectrogram` and `Mfcc` do: Fourier magnitudes
+of 40 ms Hann windows with a stride of 20 ms, 40 triangular filters evenly spaced on the mel scale
+from 20 to 4000 Hz, the logarithm, and the first 10 coefficients of a cosine transform.
 """
 
 import numpy as np
@@ -11,20 +10,20 @@ import numpy as np
 SAMPLE_RATE = 16_000
 SAMPLES = 16_000
 WINDOW, STRIDE = 640, 320
-_FFT = 1024  # the power of two above the window
+_FFT = 1024  # the next power of two after the window
 _CHANNELS, _COEFFICIENTS = 40, 10
 _LOWEST, _HIGHEST = 20.0, 4000.0  # Hz
-_FLOOR = 1e-12  # below it, the logarithm is that of this
+_FLOOR = 1e-12  # smaller values are clamped to this before the logarithm
 
 
 def mfcc(samples):
-    """Mel-frequency cepstral coefficients.
+    """Computes mel-frequency cepstral coefficients.
 
     Args:
-        samples: int16 or float array, (..., samples); floats in [-1, 1].
+        samples: int16 or float array of shape (..., samples). Floats are in [-1, 1].
 
     Returns:
-        Float32 array, (..., frames, 10), with 49 frames for a second.
+        float32 array of shape (..., frames, 10). One second has 49 frames.
     """
     samples = np.asarray(samples)
     if samples.dtype == np.int16:
@@ -37,7 +36,10 @@ def mfcc(samples):
 
 
 def _mel_weights():
-    """Float array, (frequencies, channels): triangles, each to the middle of the next."""
+    """Returns the mel filter bank, a float array of shape (frequencies, channels).
+
+    Each triangle begins and ends at the centers of its neighbors.
+    """
     frequencies = np.arange(_FFT // 2 + 1) * SAMPLE_RATE / _FFT
     first = int(1.5 + _LOWEST * _FFT / SAMPLE_RATE)
     last = int(_HIGHEST * _FFT / SAMPLE_RATE)
@@ -56,6 +58,6 @@ def _mel(hertz):
 
 
 def _cosines():
-    """Float array, (channels, coefficients): a cosine transform of type 2."""
+    """Returns the type-2 cosine transform, a float array of shape (channels, coefficients)."""
     k, n = np.arange(_COEFFICIENTS), np.arange(_CHANNELS)[:, None] + 0.5
     return np.sqrt(2.0 / _CHANNELS) * np.cos(np.pi / _CHANNELS * k * n)

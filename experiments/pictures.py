@@ -1,7 +1,7 @@
-"""Pictures to train on and to test: arrays in memory, or ImageNet's layout of folders.
+"""Image data sets: arrays in memory, or folders in ImageNet's layout.
 
-Reading one picture is a function of its place and a random number generator, so that training
-resumes in the middle of an epoch, and several processes can read.
+What is read depends only on the index and the random generator, so training can resume in the
+middle of an epoch, and several processes can read.
 """
 
 import math
@@ -11,16 +11,16 @@ import numpy as np
 
 from benchmarks import _packs
 
-_ENDINGS = {".jpg", ".jpeg", ".png"}
-_SHIFT = 4  # pixels that small pictures are moved by
+_SUFFIXES = {".jpg", ".jpeg", ".png"}
+_MAX_SHIFT = 4  # pixels, in augmenting small images
 
 
 class Arrays:
-    """Pictures in memory.
+    """Images in memory.
 
     Args:
-        x: uint8 array, (pictures, height, width, 3).
-        labels: Integers, (pictures,).
+        x: uint8 array of shape (images, height, width, 3).
+        labels: Integer array of shape (images,).
     """
 
     def __init__(self, x, labels):
@@ -28,7 +28,7 @@ class Arrays:
         self.num_classes = int(labels.max()) + 1
 
     def read(self, i, size, rng=None):
-        """uint8 (size, size, 3): picture `i`; with `rng` augmented."""
+        """Returns image `i` as uint8 (size, size, 3), augmented if `rng` is given."""
         x = self._x[i]
         if x.shape[0] <= 64:
             return _resized(x if rng is None else moved(x, rng), size)
@@ -38,35 +38,35 @@ class Arrays:
 
 
 class Folder:
-    """Pictures as files: `root/<class>/*.jpg`; classes in the order of their names."""
+    """Images in files `root/<class>/*.jpg`. Labels follow the alphabetical order of classes."""
 
     def __init__(self, root):
         root = pathlib.Path(root)
         classes = sorted(path.name for path in root.iterdir() if path.is_dir())
         self._files, labels = [], []
         for label, name in enumerate(classes):
-            files = sorted(p for p in (root / name).iterdir() if p.suffix.lower() in _ENDINGS)
+            files = sorted(p for p in (root / name).iterdir() if p.suffix.lower() in _SUFFIXES)
             self._files += files
             labels += [label] * len(files)
         if not self._files:
-            raise ValueError(f"No pictures were found in {root}/<class>/")
+            raise ValueError(f"No images were found in {root}/<class>/")
         self.labels = np.array(labels)
         self.num_classes = len(classes)
 
     def read(self, i, size, rng=None):
-        """uint8 (size, size, 3): picture `i`; with `rng` augmented."""
+        """Returns image `i` as uint8 (size, size, 3), augmented if `rng` is given."""
         from PIL import Image
 
-        with Image.open(self._files[i]) as picture:
-            return cut(picture.convert("RGB"), size, rng)
+        with Image.open(self._files[i]) as image:
+            return cut(image.convert("RGB"), size, rng)
 
 
 class Part:
-    """Some pictures of a source.
+    """A subset of an image data set.
 
     Args:
         source: `Arrays` or `Folder`.
-        chosen: Integers, or `None` (all).
+        chosen: Integer array of indices, or `None` for all images.
     """
 
     def __init__(self, source, chosen=None):
@@ -78,18 +78,23 @@ class Part:
         return len(self._chosen)
 
     def read(self, indices, size, rng=None):
-        """Float32 (pictures, size, size, 3) in [-1, 1]."""
-        pictures = [self._source.read(self._chosen[i], size, rng) for i in indices]
-        return np.stack(pictures).astype("float32") / 127.5 - 1
+        """Returns float32 (images, size, size, 3) in [-1, 1], augmented if `rng` is given."""
+        images = [self._source.read(self._chosen[i], size, rng) for i in indices]
+        return np.stack(images).astype("float32") / 127.5 - 1
 
 
 def load(data):
-    """Dict of `Part`: `"train"`, `"val"` (to choose settings on), `"test"`.
+    """Loads a data set and splits it.
+
+    A folder's `val` is the test set. Where the data has no validation set of its own, a tenth of
+    the training images is held out for validation.
 
     Args:
-        data: `"cifar10"`, the path of a pack of JPEGs, or of a folder with `train` and `val`. What
-            is held out to choose settings on is a tenth of the training pictures, if the data
-            have no such part; a folder's `val` is what is tested.
+        data: `"cifar10"`, the path of a pack of JPEGs, or the path of a folder with `train` and
+            `val`.
+
+    Returns:
+        Dict: `"train"`, `"val"`, `"test"` -> `Part`.
     """
     if data == "cifar10":
         import keras
@@ -114,18 +119,27 @@ def _held_out(source):
 
 
 def moved(x, rng):
-    """A picture moved by up to four pixels; half of them mirrored."""
-    padded = np.pad(x, ((_SHIFT, _SHIFT), (_SHIFT, _SHIFT), (0, 0)))
-    top, left = rng.integers(0, 2 * _SHIFT + 1, 2)
+    """Shifts an image by up to four pixels each way, and mirrors half of the images."""
+    padded = np.pad(x, ((_MAX_SHIFT, _MAX_SHIFT), (_MAX_SHIFT, _MAX_SHIFT), (0, 0)))
+    top, left = rng.integers(0, 2 * _MAX_SHIFT + 1, 2)
     x = padded[top : top + x.shape[0], left : left + x.shape[1]]
     return x[:, ::-1] if rng.random() < 0.5 else x
 
 
 def cut(picture, size, rng=None):
-    """A square of a picture, as networks for ImageNet are trained and tested on.
+    """Crops an image and resizes it to a square, as is usual for ImageNet.
 
-    With `rng`: 8 to 100 % of the area, 3:4 to 4:3, half of them mirrored (Szegedy et al., 2015,
-    https://arxiv.org/abs/1409.4842, section 6). Without: the middle, 87.5 % of the shorter side.
+    With `rng`, takes a random crop for training: 8 to 100 % of the area, aspect ratios from 3:4 to
+    4:3, half of the crops mirrored (Szegedy et al., 2015, https://arxiv.org/abs/1409.4842, section
+    6). Without it, takes the center crop for testing, 87.5 % of the shorter side.
+
+    Args:
+        picture: `PIL.Image.Image`.
+        size: Integer. Height and width of the result.
+        rng: `numpy.random.Generator`, or `None`.
+
+    Returns:
+        uint8 array of shape (size, size, 3).
     """
     from PIL import Image
 

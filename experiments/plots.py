@@ -1,10 +1,10 @@
-"""Plots of a model's score: over its zeros, and over the time it takes."""
+"""Plots a model's score against its sparsity and against its latency."""
 
 
 def draw(results, path):
-    """Writes a PNG: score over zeros and, once models were timed, over milliseconds.
+    """Writes a PNG with the score over zeros and, if there are times, over milliseconds.
 
-    Writes nothing if no sparse row was run.
+    Writes nothing if no sparse row has been run.
 
     Args:
         results: `experiments.tables.Results`.
@@ -27,8 +27,8 @@ def draw(results, path):
         _curve(left, results, ["2:4"], library, color)
     dense, error, _ = results.scores(None)
     left.axhspan(dense - (error or 0), dense + (error or 0), color="gray", alpha=0.2)
-    left.axhline(dense, color="gray", ls="--", label="dense, as many steps")
-    left.set(xlabel="zeros of all weights, %", ylabel=_score(goal), title=goal.title)
+    left.axhline(dense, color="gray", ls="--", label="dense, same number of steps")
+    left.set(xlabel="zeros among all weights, %", ylabel=_score(goal), title=goal.title)
     left.legend(fontsize=8)
     if panels == 2:
         _times(axes[0, 1], results)
@@ -40,7 +40,7 @@ def draw(results, path):
 
 
 def _curve(axis, results, targets, library, color):
-    """Points with error bars; an N:M pattern by itself, at the zeros that it has."""
+    """Draws points with error bars, connected unless they are for an N:M pattern."""
     found = [(target, results.scores(target, library)) for target in targets]
     found = [(target, score) for target, score in found if score]
     if not found:
@@ -60,7 +60,7 @@ def _curve(axis, results, targets, library, color):
 
 
 def _times(axis, results):
-    """Each target's score over the engine's time; the dense one in the other runtimes."""
+    """Draws each target's score over the engine's time, and the dense model in all runtimes."""
     axis.set(xlabel="milliseconds, batch 1, one thread", ylabel=_score(results.goal))
     for target in results.goal.targets:
         time, score = results.time(target), results.scores(target)

@@ -1,4 +1,4 @@
-"""Results: one line of JSON per run, appended when the run is done."""
+"""Results: each finished run appends one line of JSON."""
 
 import datetime
 import json
@@ -12,7 +12,7 @@ class Records:
     """A file of finished runs.
 
     Args:
-        path: `pathlib.Path`.
+        path: `pathlib.Path`. The file need not exist yet.
     """
 
     def __init__(self, path):
@@ -21,11 +21,15 @@ class Records:
         self.all = [json.loads(line) for line in lines]
 
     def find(self, **fields):
-        """List of the records with these values."""
+        """Returns a list of the records with these values."""
         return [r for r in self.all if all(r.get(k) == v for k, v in fields.items())]
 
     def append(self, record):
-        """Adds a dict, with the date, the machine and the versions of packages."""
+        """Adds the date, machine, load and package versions to a dict, and appends it.
+
+        Returns:
+            The dict as it was written.
+        """
         record = record | {
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "machine": f"{cpu_name()}, {os.cpu_count()} cores, {platform.system()}",

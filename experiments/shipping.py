@@ -1,4 +1,4 @@
-"""What is shipped: the exported file, read again and tested; its size; its milliseconds."""
+"""Exports a model, scores the reloaded file, and measures its size and latency."""
 
 import json
 import os
@@ -15,39 +15,41 @@ from keras_trim.policies import candidates
 
 
 def ship(task, model, path, dense_layer=None):
-    """Writes a model as `.ktrim` and tests what is read from the file.
+    """Saves a model as `.ktrim`, loads the file, and scores the loaded model.
 
     Args:
         task: `experiments.task.Task`.
-        model: Keras model, stripped.
+        model: Keras model without pruning state (stripped).
         path: `pathlib.Path` of the file.
+        dense_layer: String. Name of a layer that stays dense, or `None`.
 
     Returns:
-        Dict: scores, zeros and bytes.
+        Dict with the scores, the counts of zeros, and the size of the file in bytes.
 
     Raises:
-        ValueError: if the file does not return what the model does.
+        AssertionError: If the loaded model's outputs differ from the model's.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     keras_trim.save(model, path)
     x = task.examples()
-    before = model.predict(x, verbose=0)
+    expected = model.predict(x, verbose=0)
     keras.backend.clear_session()
     loaded = keras_trim.load(path)
-    np.testing.assert_allclose(loaded.predict(x, verbose=0), before, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), expected, rtol=1e-4, atol=1e-5)
     found = count_zeros(loaded, dense_layer) | {"ktrim_bytes": path.stat().st_size}
     return found | task.report(loaded)
 
 
 def count_zeros(model, dense_layer=None):
-    """Counts zeros in the weights that are pruned.
+    """Counts the zeros in the pruned weights of a model.
 
     Args:
         model: Keras model.
         dense_layer: String. Name of a layer that stays dense, or `None`.
 
     Returns:
-        Dict: `pruned_weights`, their number; `zeros` among them; `weights`, the number of all.
+        Dict of integers: `pruned_weights`, the number of pruned weights; `zeros`, the zeros among
+        them; `weights`, the number of all weights.
     """
     pruned = [
         keras.ops.convert_to_numpy(candidate.variable)
@@ -62,16 +64,19 @@ def count_zeros(model, dense_layer=None):
 
 
 def litert_bytes(path):
-    """Integer: bytes of the LiteRT file of a `.ktrim` file; zeros are stored sparsely in both."""
+    """Returns the size in bytes of a `.ktrim` file's model as a (sparse) LiteRT file."""
     model = keras_trim.load(path)
     with tempfile.TemporaryDirectory() as folder:
         return keras_trim.export(model, pathlib.Path(folder, "model.tflite")).num_bytes
 
 
 def milliseconds(path, seconds=4.0):
-    """Dict: runtime -> median milliseconds at batch 1 on one thread, timed in turns.
+    """Times a `.ktrim` file in the engine, LiteRT and ONNX Runtime, which take turns.
 
-    Each runs the file at `path`: the engine skips its zeros, LiteRT and ONNX Runtime do not.
+    The engine skips the zeros; LiteRT and ONNX Runtime compute with them.
+
+    Returns:
+        Dict: runtime -> median milliseconds at batch size 1 on one thread.
     """
     command = [sys.executable, "-m", "keras_trim_cli", "bench", str(path), "--json"]
     command += ["--against", "litert,onnxruntime", "--seconds", str(seconds)]

@@ -1,4 +1,4 @@
-"""The two small networks of `examples/`: a CNN on MNIST, an LSTM on reviews.
+"""The two small networks of `examples/`: a CNN on MNIST and an LSTM on movie reviews.
 
 python -m experiments.small --model mnist_cnn --data path/to/mnist.npz
 python -m experiments.small --model imdb_lstm --data path/to/movie_reviews.tsv
@@ -15,7 +15,7 @@ QUICK = Settings(epochs=2, dense_epochs=1)
 
 
 class Small(Task):
-    """What both have in common: arrays in memory."""
+    """Base class of both tasks, whose data fits in memory."""
 
     def __init__(self, name, train, test, about, quick):
         self.name = name
@@ -29,7 +29,7 @@ class Small(Task):
         self._train = x[rest][:limit], y[rest][:limit]
         self._parts = {"val": (x[held_out][:limit], y[held_out][:limit])}
         self._parts["test"] = tuple(each[:limit] for each in test)
-        self.about_data = f"{about}: {len(rest):,} to train on, {len(test[0]):,} to test"
+        self.about_data = f"{about}: {len(rest):,} training and {len(test[0]):,} test examples"
 
     def num_batches(self):
         return len(self._train[0]) // self.batch_size
@@ -42,8 +42,8 @@ class Small(Task):
     def score(self, model, part):
         x, y = self._parts[part]
         outputs = model.predict(x, batch_size=500, verbose=0)
-        answers = outputs.argmax(-1) if outputs.shape[-1] > 1 else outputs[:, 0] > 0.5
-        return 100 * float(np.mean(answers == y))
+        predictions = outputs.argmax(-1) if outputs.shape[-1] > 1 else outputs[:, 0] > 0.5
+        return 100 * float(np.mean(predictions == y))
 
     def examples(self):
         return self._parts["val"][0][:8]
@@ -74,7 +74,7 @@ class Reviews(Small):
             (keras.utils.pad_sequences(words, maxlen=imdb_lstm.LENGTH), labels)
             for words, labels in parts
         ]
-        about = "sentences of movie reviews (of VADER), in place of IMDB"
+        about = "Sentences of movie reviews (from VADER), in place of IMDB"
         super().__init__("imdb_lstm", *padded, about, quick)
 
     def build(self, keras):

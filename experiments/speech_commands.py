@@ -1,4 +1,4 @@
-"""Speech Commands as its folder of wav files, through the front end of `mfcc`."""
+"""Loads Speech Commands from its folder of WAV files, as MFCC."""
 
 import pathlib
 import wave
@@ -14,15 +14,15 @@ _SILENCE, _UNKNOWN = 0, 1
 
 
 def load(folder, seed=0):
-    """Clips of the official parts, as the networks of the page are trained and tested on.
+    """Loads the official training, validation and test sets, with balanced classes.
 
-    As many clips of other words ("unknown") and of background noise ("silence") are taken for each
-    part as there are of a keyword on average; the others are left out.
+    Each set gets as many clips of other words ("unknown") and of background noise ("silence") as it
+    has clips per keyword on average. The remaining clips of other words are left out.
 
     Args:
         folder: Path with `<word>/*.wav` (16 kHz, 16 bits, mono), `validation_list.txt`,
             `testing_list.txt` and `_background_noise_/*.wav`.
-        seed: Integer. Of which clips of other words, and which seconds of noise.
+        seed: Integer. Selects the clips of other words and the seconds of noise.
 
     Returns:
         Dict: `"train"`, `"val"`, `"test"` -> tuple of MFCC, float32 (clips, 49, 10, 1), and labels,
@@ -58,26 +58,29 @@ def _clips(known, unknown, noise, rng):
         piece = fit(whole[start : start + SAMPLES])
         samples.append((piece * rng.random()).astype("int16"))
     labels += [_SILENCE] * (len(samples) - len(labels))
-    x = [mfcc(each)[..., None] for each in samples]  # one by one: windows take memory
+    x = [mfcc(each)[..., None] for each in samples]  # one at a time, to save memory
     return np.stack(x), np.array(labels, "int64")
 
 
 def read(path):
-    """int16 (samples,) of a wav file.
+    """Reads a WAV file.
+
+    Returns:
+        int16 array of shape (samples,).
 
     Raises:
-        ValueError: if it is not 16 kHz, 16 bits, mono.
+        ValueError: If the file is not 16 kHz, 16 bits, mono.
     """
     with wave.open(str(path)) as file:
-        form = file.getframerate(), 8 * file.getsampwidth(), file.getnchannels()
-        if form != (SAMPLE_RATE, 16, 1):
+        audio_format = file.getframerate(), 8 * file.getsampwidth(), file.getnchannels()
+        if audio_format != (SAMPLE_RATE, 16, 1):
             raise ValueError(
-                f"Clips must have {SAMPLE_RATE} samples of 16 bits a second, and one channel. "
-                f"Received: {path} with (rate, bits, channels)={form}"
+                f"Clips must be mono, with {SAMPLE_RATE} samples of 16 bits per second. "
+                f"Received: {path} with (rate, bits, channels)={audio_format}"
             )
         return np.frombuffer(file.readframes(file.getnframes()), "<i2")
 
 
 def fit(samples):
-    """One second of samples: cut, or filled up with zeros."""
+    """Truncates the samples to one second, or pads them with zeros."""
     return np.pad(samples[:SAMPLES], (0, max(0, SAMPLES - len(samples))))

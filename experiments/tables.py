@@ -1,8 +1,8 @@
-"""Writes docs/results.md, its plots, and the small table of the README, from the lines of JSON.
+"""Writes docs/results.md, its plots and the small table in the README from experiments/results.
 
     python -m experiments.tables [--check]
 
-`--check` only tells whether the pages are up to date.
+`--check` writes nothing, and fails if the pages are out of date.
 """
 
 import argparse
@@ -26,29 +26,35 @@ _INTRODUCTION = """# Results: what pruning costs and saves
 
 <!-- Written by `python -m experiments.tables` from experiments/results; do not edit. -->
 
-Each model is trained densely, or taken as trained. From that checkpoint it trains on for the same
-steps: densely, and at each sparsity. Optimizer, schedule and learning rate are the same for all
-rows of a model. They are chosen on validation data by one rule: at 80 % zeros, with the first seed,
-the pair of learning rate and "the first layer is pruned, or stays dense" with the best validation
-score. What is tested is the exported file, read again.
+Each seed of a model starts from a dense checkpoint, which was trained here or published. All rows
+of the table continue training from that checkpoint for the same number of steps: one stays dense,
+the others are pruned to one sparsity each. They share the optimizer, the learning rate and the
+pruning schedule. One rule chooses the learning rate, and whether the first layer is pruned or stays
+dense: we take the pair with the best validation score at 80 % sparsity for the first seed. We
+export each model, load the file, and report the test score of the loaded model.
 
-Scores are accuracies in per cent, or BLEU: the mean of all seeds, and its standard error. *Drop* is
-the dense score less the sparse one of the same seed, in points. The goal of a row is a drop no
-larger than that of [the page](https://www.tensorflow.org/model_optimization/guide/pruning) that
-this project implements, to within one standard error. Data here are smaller than the page's, so
-only drops can be compared. Zeros are counted over all weights that are pruned. Milliseconds are
-medians at batch 1 on one thread, timed in turns on one machine: the sparse file in the engine, and
-the same model in LiteRT and ONNX Runtime, which compute with the zeros.
+- **Scores** are top-1 accuracy in percent, or BLEU: the mean over all seeds ± its standard error.
+- **Sparsity** is the target for the weights that are pruned. The next column shows the zeros among
+  all weights of the model.
+- **Drop** is the dense score minus the sparse score of the same seed, in points.
+- **Goal:** a row meets its goal if its drop is no larger than the allowed drop, within one standard
+  error. Where [TFMOT's guide](https://www.tensorflow.org/model_optimization/guide/pruning) reports
+  the row, the allowed drop is the guide's. Its data sets are larger than ours, so compare drops,
+  not scores.
+- **Times** are median milliseconds at batch size 1 on one thread. The runtimes take turns on one
+  machine. The engine skips the zeros; LiteRT and ONNX Runtime run the same model and compute with
+  them.
 
-[experiments/README.md](../experiments/README.md) says how to run a row on your own data.
+To run a row on your own data, see [experiments/README.md](../experiments/README.md).
 """
 
 
 class Results:
-    """The runs of one model.
+    """The recorded runs of one model.
 
     Args:
-        name: String, as in `GOALS`.
+        name: String. A key of `GOALS`.
+        folder: `pathlib.Path` of the results.
     """
 
     def __init__(self, name, folder=RESULTS):
@@ -58,11 +64,11 @@ class Results:
         self.lines = [json.loads(line) for line in lines]
         own = [line for line in self.lines if line.get("library") == "keras-trim"]
         counts = collections.Counter(line["backend"] for line in own)
-        # What the table shows; runs on other backends are named below it.
+        # The table shows the backend with the most runs; a note below it lists the others.
         self.backend = counts.most_common(1)[0][0] if counts else None
 
     def rows(self, target, library="keras-trim"):
-        """Dict: seed -> run."""
+        """Returns a dict: seed -> run."""
         backend = self.backend if library == "keras-trim" else "tensorflow"
         wanted = {"kind": "row", "target": target, "library": library, "backend": backend}
         return {
@@ -72,32 +78,36 @@ class Results:
         }
 
     def on_other_backends(self):
-        """List of runs."""
+        """Returns a list of the keras-trim runs that the table does not show."""
         own = [line for line in self.lines if line.get("library") == "keras-trim"]
         return [line for line in own if line["backend"] != self.backend]
 
     def scores(self, target, library="keras-trim"):
-        """Mean and standard error of the test scores, or `None` if nothing was run."""
+        """Returns the `summary` of the test scores, or `None` if there are no runs."""
         return summary([row["test"] for row in self.rows(target, library).values()])
 
     def drop(self, target, library="keras-trim"):
-        """Mean and standard error of the drops of the seeds that have both, or `None`."""
+        """Returns the `summary` of the drops of all seeds with both runs, or `None`."""
         dense, sparse = self.rows(None), self.rows(target, library)
         return summary([dense[s]["test"] - sparse[s]["test"] for s in sparse if s in dense])
 
     def zeros(self, target, library="keras-trim"):
-        """Float: zeros over all weights of the model in per cent; `None` if nothing was run."""
+        """Returns the percentage of zeros among all weights, or `None` if there are no runs."""
         rows = self.rows(target, library).values()
         return 100 * statistics.mean(r["zeros"] / r["weights"] for r in rows) if rows else None
 
     def time(self, target):
-        """Dict: milliseconds and bytes, or `None`."""
+        """Returns the latest record with milliseconds and bytes, or `None`."""
         found = [line for line in self.lines if line["kind"] == "time" and line["target"] == target]
         return found[-1] if found else None
 
 
 def summary(values):
-    """Tuple: mean, standard error (`None` of a single value), count; or `None` without values."""
+    """Summarizes the values of several seeds.
+
+    Returns:
+        Tuple of mean, standard error (`None` for a single value) and count. `None` without values.
+    """
     if not values:
         return None
     error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
@@ -105,13 +115,13 @@ def summary(values):
 
 
 def is_met(goal_drop, drop):
-    """Bool: the drop is no larger than the goal, to within one standard error."""
+    """Returns whether the drop is at most `goal_drop`, within one standard error."""
     mean, error, _ = drop
     return mean <= goal_drop + (error or 0.0)
 
 
 def section(results):
-    """The lines of Markdown on one model."""
+    """Returns the Markdown lines about one model."""
     goal = results.goal
     lines = [f"## {goal.title}", ""]
     runs = [line for line in results.lines if line.get("library") == "keras-trim"]
@@ -119,15 +129,15 @@ def section(results):
         return [*lines, "Not run yet.", ""]
     lines += [_about(results, runs), ""]
     header = [
-        "zeros",
-        "of all weights",
+        "sparsity",
+        "zeros in all weights",
         "seeds",
         goal.score,
         "drop",
-        "allowed",
+        "allowed drop",
         "goal",
-        "the page",
-        "TFMOT",
+        f"{goal.score} in TFMOT's guide",
+        f"{goal.score} with TFMOT",
     ]
     header += ["`.ktrim`", "LiteRT file", "engine", "LiteRT", "ONNX Runtime"]
     lines += [_line(header), _line(["---", *["---:"] * (len(header) - 1)])]
@@ -135,7 +145,7 @@ def section(results):
     lines += ["", *_notes(results)]
     if (DOCS / "images" / f"results_{results.name}.png").exists():
         lines += [
-            f"![{goal.title}: {goal.score} over zeros](images/results_{results.name}.png)",
+            f"![{goal.title}: {goal.score} over sparsity](images/results_{results.name}.png)",
             "",
         ]
     return lines
@@ -148,11 +158,11 @@ def _line(cells):
 def _cells(results, target):
     goal = results.goal
     rows = results.rows(target)
-    page = goal.dense if target is None else goal.sparse.get(target)
+    reported = goal.dense if target is None else goal.sparse.get(target)
     label = "dense" if target is None else _percent(target)
     found = results.scores(target)
     if found is None:
-        return [label, "", "0", "not run yet", *[""] * 3, _number(page), *[""] * 6]
+        return [label, "", "0", "not run yet", *[""] * 3, _number(reported), *[""] * 6]
     allowed = None if target is None else goal.drop(target)
     drop = None if target is None else results.drop(target)
     verdict = "" if allowed is None or not drop else "met" if is_met(allowed, drop) else "missed"
@@ -166,7 +176,7 @@ def _cells(results, target):
         "" if drop is None else _value(drop),
         _number(allowed),
         verdict,
-        _number(page),
+        _number(reported),
         _value(results.scores(target, "TFMOT")) if target is not None else "",
         _bytes(statistics.mean(row["ktrim_bytes"] for row in rows.values())),
         _bytes(time.get("litert_bytes")),
@@ -184,22 +194,22 @@ def _about(results, runs):
     )
     dense = first["dense_layer"]
     return (
-        f"{first['data']}. {first['steps']:,} further steps of {first['batch_size']} examples from "
-        f"each checkpoint; learning rate {first['rate']:g}, falling as a cosine does; zeros grow "
-        f"until step {first['schedule']['end_step']:,}. "
-        + (f"`{dense}` stays dense (chosen on validation data). " if dense else "")
-        + f"{_BACKENDS[results.backend]}; {packages}; {first['machine']}."
+        f"{first['data']}. Each row trains for {first['steps']:,} steps of {first['batch_size']} "
+        f"examples, with a learning rate of {first['rate']:g} and cosine decay. "
+        f"Sparsity grows until step {first['schedule']['end_step']:,}. "
+        + (f"`{dense}` stays dense, as chosen on the validation set. " if dense else "")
+        + f"Trained with {_BACKENDS[results.backend]} on {first['machine']} ({packages})."
     )
 
 
 def _notes(results):
-    """Sentences on what is missing, and where a goal is missed."""
+    """Returns lines about missing rows, runs on other backends, and hand-written notes."""
     goal, notes = results.goal, []
     missing = [t for t in (None, *goal.targets) if not results.rows(t)]
     few = [t for t in (None, *goal.targets) if 0 < len(results.rows(t)) < 3]
     if few:
         names = ", ".join("dense" if t is None else _percent(t) for t in few)
-        notes.append(f"Fewer than three seeds were run of: {names}.")
+        notes.append(f"Fewer than three seeds have been run for: {names}.")
     if missing:
         names = ", ".join("dense" if t is None else _percent(t) for t in missing)
         notes.append(f"Not run yet: {names}.")
@@ -209,10 +219,10 @@ def _notes(results):
         for run in results.on_other_backends()
     ]
     if goal.with_tfmot and not any(results.rows(t, "TFMOT") for t in goal.targets):
-        notes.append("TFMOT was not run yet.")
+        notes.append("TFMOT has not been run yet.")
     if not results.time(None):
-        notes.append("Times were not measured yet.")
-    path = RESULTS / f"{results.name}.md"  # what a person found out
+        notes.append("Times have not been measured yet.")
+    path = RESULTS / f"{results.name}.md"  # hand-written notes
     if path.exists():
         notes.append(path.read_text().strip())
     return [" ".join(notes), ""] if notes else []
@@ -241,20 +251,20 @@ def _milliseconds(value):
     return "" if value is None else f"{value:.2f} ms"
 
 
-def small_table(everything):
-    """The README's table: one row per model of which a sparse row was run."""
+def small_table(models):
+    """Returns the lines of the README's table: one row per model with any sparse runs."""
     header = ["model", "score", "dense", "50 %", "80 %", "90 %"]
     lines = [_line(header), _line(["---", "---", *["---:"] * 4])]
-    for results in everything:
+    for results in models:
         values = [results.scores(target) for target in (None, 0.5, 0.8, 0.9)]
         if any(values[1:]):
             cells = [_value(value) for value in values]
             lines.append(_line([results.goal.title, results.goal.score, *cells]))
-    return lines if len(lines) > 2 else ["No sparse row was run yet."]
+    return lines if len(lines) > 2 else ["No sparse row has been run yet."]
 
 
 def write(pages, check):
-    """Writes texts to files; returns whether they were the same before."""
+    """Writes texts to files, unless `check` is set. Returns whether they were already the same."""
     same = True
     for path, text in pages.items():
         before = path.read_text() if path.exists() else ""
@@ -267,16 +277,16 @@ def write(pages, check):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if out of date")
     arguments = parser.parse_args()
-    everything = [Results(name) for name in GOALS]
+    models = [Results(name) for name in GOALS]
     if not arguments.check:
         from experiments import plots
 
-        for results in everything:
+        for results in models:
             plots.draw(results, DOCS / "images" / f"results_{results.name}.png")
-    page = "\n".join([_INTRODUCTION, *(line for r in everything for line in section(r))])
-    table = "\n".join(small_table(everything))
+    page = "\n".join([_INTRODUCTION, *(line for r in models for line in section(r))])
+    table = "\n".join(small_table(models))
     readme = re.sub(
         r"(<!-- experiments -->\n).*?(<!-- /experiments -->)",
         lambda match: f"{match[1]}{table}\n{match[2]}",
@@ -285,7 +295,7 @@ def main():
     )
     same = write({PAGE: page.rstrip() + "\n", README: readme}, arguments.check)
     if arguments.check and not same:
-        sys.exit("The pages are out of date: run `python -m experiments.tables`.")
+        sys.exit("The pages are out of date. Run `python -m experiments.tables`.")
 
 
 if __name__ == "__main__":

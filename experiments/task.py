@@ -1,4 +1,4 @@
-"""What an experiment says about its task; the rest is shared."""
+"""The interface of a task. Everything else is shared by all experiments."""
 
 import abc
 import dataclasses
@@ -8,16 +8,17 @@ from experiments.goals import GOALS
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How long and how a task's networks are trained; the same for all rows.
+    """Training settings, the same for all rows of a task.
 
     Args:
-        epochs: Integer. Further epochs from the dense checkpoint, for each row.
-        rates: Tuple of floats. Learning rates to choose from on validation data.
-        choice_target: The row on which settings are chosen.
-        dense_epochs: Integer. Most epochs of dense training; 0 if the weights are given.
-        dense_rate: Float. Learning rate of dense training.
-        patience: Integer. Epochs without a better validation score that end dense training.
-        weight_decay: Float, of AdamW.
+        epochs: Integer. Epochs that each row trains from the dense checkpoint.
+        rates: Tuple of floats. Learning rates to choose from on the validation set.
+        choice_target: Target of the row on which settings are chosen.
+        dense_epochs: Integer. Maximum epochs of dense training; 0 if the weights are given.
+        dense_rate: Float. Initial learning rate of dense training.
+        patience: Integer. Epochs without a better validation score after which dense training
+            stops.
+        weight_decay: Float. Weight decay of AdamW.
     """
 
     epochs: int
@@ -29,9 +30,10 @@ class Settings:
     weight_decay: float = 0.0
 
     def schedule(self, steps):
-        """Arguments of `PolynomialDecay`: zeros grow in the first 60 % of all steps.
+        """Returns the arguments of `PolynomialDecay`.
 
-        The end is on the grid of updates: TFMOT would miss its final sparsity otherwise.
+        Sparsity grows during the first 60 % of the steps. The end step is a multiple of
+        `frequency`; otherwise TFMOT would miss its final sparsity.
         """
         frequency = max(1, steps * 3 // 5 // 20)
         end = frequency * max(1, steps * 3 // 5 // frequency)
@@ -42,15 +44,15 @@ class Task(abc.ABC):
     """A network, its data and its score.
 
     Attributes:
-        name: String. Of the file with results, and of its goal (`experiments.goals`).
-        targets: Tuple of sparsities (floats) and N:M patterns (`"2:4"`).
-        first_layer: String. The layer that may stay dense, or `None` if that is no question.
-        module: String. Where `make_task` is, for TFMOT's process.
+        name: String. Key of `experiments.goals.GOALS`, and name of the results file.
+        targets: Tuple of floats (sparsities) and strings (N:M patterns such as `"2:4"`).
+        first_layer: String. The layer that may stay dense, or `None` to always prune all layers.
+        module: String. The module with `make_task`, which TFMOT's process imports.
         settings: `Settings`.
-        weights_are_given: Bool. Whether all seeds begin with `initial_weights`.
-        command: Dict. Arguments of the command line that say which of the module's tasks this is.
-        can_be_timed: Bool. Whether the runtimes take the model.
-        about_data: String, for tables: which data, what was cut.
+        weights_are_given: Boolean. Whether all seeds start from `initial_weights`.
+        command: Dict. Command-line arguments that select this task within its module.
+        can_be_timed: Boolean. Whether all runtimes support the model.
+        about_data: String. Describes the data in the tables.
     """
 
     name = module = about_data = ""
@@ -69,26 +71,29 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def build(self, keras):
-        """The network without its training settings, in either Keras."""
+        """Returns the uncompiled network, in Keras 3 or Keras 2."""
 
     def initial_weights(self, model):  # noqa: B027 (a hook, for tasks with given weights)
-        """Gives a model the weights that dense training begins with, if they are not random."""
+        """Sets the weights to start from. Does nothing by default: they stay random."""
 
     @abc.abstractmethod
     def loss(self, keras):
-        """The loss, in either Keras."""
+        """Returns the loss, in Keras 3 or Keras 2."""
 
     @abc.abstractmethod
     def num_batches(self):
-        """Integer: batches of an epoch."""
+        """Returns the number of batches per epoch."""
 
     @abc.abstractmethod
     def batch(self, seed, epoch, index):
-        """Inputs and labels as NumPy arrays: a function of the arguments, so that runs resume."""
+        """Returns the inputs and labels of a batch as NumPy arrays.
+
+        They must depend only on the arguments, so that a run can resume within an epoch.
+        """
 
     @abc.abstractmethod
     def score(self, model, part):
-        """Float, in per cent or points.
+        """Returns the score of a model: accuracy in percent, or BLEU.
 
         Args:
             model: Keras model.
@@ -96,9 +101,9 @@ class Task(abc.ABC):
         """
 
     def report(self, model):
-        """Dict of all scores of a finished model, `"val"` and `"test"` at least."""
+        """Returns a dict of a finished model's scores, including `"val"` and `"test"`."""
         return {part: self.score(model, part) for part in ("val", "test")}
 
     @abc.abstractmethod
     def examples(self):
-        """A few inputs, to compare what files return with what the model did."""
+        """Returns a few inputs, to check that an exported file computes the same as the model."""

@@ -1,4 +1,4 @@
-"""Pairs of sentences, and their subwords."""
+"""Sentence pairs and their subwords."""
 
 import io
 import pathlib
@@ -6,19 +6,19 @@ import tarfile
 
 from experiments.gnmt import BEGIN, END, PAD, UNKNOWN
 
-# What is trained on, validated and tested, of the pack; README.md tells what it holds.
+# The training, validation and test files in the pack, which README.md describes.
 TRAIN = ("multi30k/train",)
 VALIDATION = "multi30k/val"
 TESTS = ("multi30k/test_2016_flickr", "newstest/newstest2015")
-# The same of a folder of one's own: `train.en`, `train.de`, ...
+# The same in a folder of your own: `train.en`, `train.de`, ...
 FOLDER = {"train": ("train",), "val": "val", "test": ("test",)}
 
 
 class Pairs:
-    """Reads sentences in two languages, line by line.
+    """Reads sentences in two languages, one per line.
 
     Args:
-        data: Path of a folder, or of a `.tar.gz`, with files that end in `.en` and `.de`.
+        data: Path of a folder or a `.tar.gz` with files that end in `.en` and `.de`.
         direction: `"en-de"` or `"de-en"`.
     """
 
@@ -27,13 +27,13 @@ class Pairs:
 
     @property
     def names(self):
-        """Dict: which files are for what."""
+        """Dict: `"train"`, `"val"`, `"test"` -> names of files, without the language."""
         if self._data.is_dir() and not (self._data / "multi30k").is_dir():
             return FOLDER
         return {"train": TRAIN, "val": VALIDATION, "test": TESTS}
 
     def read(self, name):
-        """Tuple of two lists of strings: source and target."""
+        """Returns a tuple of two lists of strings: source and target sentences."""
         return tuple(self._lines(f"{name}.{language}") for language in self._languages)
 
     def _lines(self, name):
@@ -46,12 +46,12 @@ class Pairs:
 
 
 class Subwords:
-    """A vocabulary of subwords that both languages share (SentencePiece, byte-pair encoding).
+    """A subword vocabulary that both languages share (SentencePiece, byte-pair encoding).
 
     Args:
-        path: `pathlib.Path` of the model; made of `sentences` if it is missing.
-        sentences: Function that returns a list of strings.
-        size: Integer. Most subwords.
+        path: `pathlib.Path` of the SentencePiece model, which is trained if it does not exist.
+        sentences: Function that returns the list of strings to train it on.
+        size: Integer. Maximum number of subwords.
     """
 
     def __init__(self, path, sentences, size):
@@ -77,9 +77,9 @@ class Subwords:
         self.size = self._model.vocab_size()
 
     def encode(self, sentences):
-        """List of lists of integers, without `BEGIN` and `END`."""
+        """Returns a list of lists of subword IDs, without `BEGIN` and `END`."""
         return self._model.encode(sentences)
 
     def decode(self, rows):
-        """List of strings."""
+        """Returns the sentences as a list of strings."""
         return self._model.decode(rows)

@@ -1,4 +1,4 @@
-"""Training on from a checkpoint, dense or pruned, with keras-trim or TFMOT."""
+"""Trains a task's dense network, and rows from its checkpoint with keras-trim or TFMOT."""
 
 import time
 
@@ -8,7 +8,7 @@ from experiments.library import Dataset, keras, sparsity
 
 
 class Batches(Dataset):
-    """A task's batches; each is a function of the seed, the epoch and its place."""
+    """The batches of a task. Each depends only on the seed, the epoch and its index."""
 
     def __init__(self, task, seed, epoch=0):
         super().__init__()
@@ -25,7 +25,7 @@ class Batches(Dataset):
 
 
 class Progress(keras.callbacks.Callback):
-    """Prints where training stands, and how long it goes on, every half a minute."""
+    """Prints the progress of training and the time left, every 30 seconds by default."""
 
     def __init__(self, label, epochs, every=30.0):
         super().__init__()
@@ -38,7 +38,7 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         now = time.perf_counter()
-        if self._start is None:  # the first step compiles
+        if self._start is None:  # do not time the first step, which compiles
             self._start = self._printed = now
             return
         self._done += 1
@@ -57,7 +57,7 @@ class Progress(keras.callbacks.Callback):
 
 
 class AllBut(sparsity.PruningPolicy):
-    """Prunes all layers but one."""
+    """Prunes all layers except one."""
 
     def __init__(self, name):
         self._name = name
@@ -70,13 +70,16 @@ class AllBut(sparsity.PruningPolicy):
 
 
 def prune(model, target, schedule, dense_layer=None):
-    """The model, marked (keras-trim) or wrapped (TFMOT).
+    """Prepares a model for pruning: marks its weights (keras-trim) or wraps its layers (TFMOT).
 
     Args:
         model: Keras model.
         target: Float or `"2:4"`.
-        schedule: Dict of arguments of `PolynomialDecay`, without the sparsities.
+        schedule: Dict of arguments for `PolynomialDecay`, without the sparsities.
         dense_layer: String. Name of a layer that stays dense, or `None`.
+
+    Returns:
+        The model to compile and train.
     """
     arguments = {"sparsity_m_by_n": (2, 4)} if target == "2:4" else {}
     if dense_layer:
@@ -86,21 +89,23 @@ def prune(model, target, schedule, dense_layer=None):
 
 
 def train_on(task, weights, target, seed, rate, dense_layer=None, checkpoints=None, label=""):
-    """Trains on from given weights for the task's number of further steps.
+    """Trains a row from given weights, for the number of epochs in the task's settings.
 
     Args:
         task: `Task`.
         weights: List of arrays.
-        target: Float, `"2:4"`, or `None` (dense).
-        seed: Integer. Of the order of examples, and of dropout.
-        rate: Float. Learning rate, which falls to 0 as a cosine does.
-        dense_layer: String or `None`: a layer that stays dense.
-        checkpoints: Path of a folder to resume from (keras-trim), or `None`.
+        target: Float (sparsity), `"2:4"`, or `None` for dense.
+        seed: Integer. Sets the order of examples and the dropout.
+        rate: Float. Initial learning rate, followed by cosine decay to 0.
+        dense_layer: String. Name of a layer that stays dense, or `None`.
+        checkpoints: Path of the folder with checkpoints to resume from (keras-trim only), or
+            `None`.
+        label: String. What to call the row in progress messages.
 
     Returns:
-        The model, stripped.
+        The trained Keras model, with pruning stripped.
     """
-    _begin(seed)
+    _reset(seed)
     model = task.build(keras)
     model.set_weights(weights)
     epochs = task.settings.epochs
@@ -118,16 +123,16 @@ def train_on(task, weights, target, seed, rate, dense_layer=None, checkpoints=No
 
 
 def train_dense(task, seed, checkpoints, label=""):
-    """Trains from scratch until the validation score stops rising.
+    """Trains the dense network until the validation score stops improving.
 
-    The learning rate falls by five where the validation score has not risen for a third of
-    the patience; the weights with the best validation score are kept.
+    Divides the learning rate by five when the validation score has not improved for a third of the
+    patience.
 
     Returns:
-        The model.
+        The Keras model, with the weights that had the best validation score.
     """
     settings = task.settings
-    _begin(seed)
+    _reset(seed)
     model = task.build(keras)
     task.initial_weights(model)
     compile_model(task, model, settings.dense_rate)
@@ -165,8 +170,8 @@ class Score(keras.callbacks.Callback):
         print(f"  epoch {epoch + 1}: validation {score:.2f}", flush=True)
 
 
-def _begin(seed):
-    """Names of layers are counted from the beginning, as checkpoints need it."""
+def _reset(seed):
+    """Clears Keras's state and sets the seed. Checkpoints depend on newly counted layer names."""
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
 

@@ -1,12 +1,13 @@
-"""Translation between English and German by GNMT.
+"""Translation between English and German with GNMT.
 
     python -m experiments.translation --direction en-de --data path/to/text_ende.tar.gz
 
 `--data` is the pack (README.md), or a folder with `train.en`, `train.de`, `val.en`, ..., `test.de`.
-The page's figures are for the 4.5 million sentences of WMT16 and a network of eight layers of 1024
-(`--depth 8 --width 1024`); the pack has a hundredth of that, and 4,000 subwords.
+TFMOT's guide trains on the 4.5 million sentences of WMT16 and has eight layers of 1024 units
+(`--depth 8 --width 1024`). The pack has a hundredth of these sentences, and 4,000 subwords.
 """
 
+import itertools
 import pathlib
 
 import numpy as np
@@ -18,8 +19,8 @@ from experiments.texts import Pairs, Subwords
 FULL = Settings(epochs=5, rates=(1e-3, 3e-4), dense_epochs=30, dense_rate=1e-3, patience=3)
 SMALL = Settings(epochs=3, rates=(1e-3, 3e-4), dense_epochs=15, dense_rate=1e-3, patience=2)
 QUICK = Settings(epochs=2, dense_epochs=1)
-_BUCKET = 8  # sentences are filled up to a multiple of so many words
-_LONGEST = 64  # longer ones are not trained on
+_BUCKET = 8  # sentences are padded to a multiple of this many words
+_LONGEST = 64  # longer sentences are left out of training
 
 
 class Translation(Task):
@@ -34,8 +35,8 @@ class Translation(Task):
         names = pairs.names
         limit = {"train": 400, "val": 2, "test": 2} if quick else dict.fromkeys(names)
         train = [
-            sentences[: limit["train"]]
-            for sentences in map(sum_lists, zip(*map(pairs.read, names["train"]), strict=True))
+            list(itertools.chain(*sentences))[: limit["train"]]
+            for sentences in zip(*map(pairs.read, names["train"]), strict=True)
         ]
         self._subwords = Subwords(
             pathlib.Path(work, "quick.subwords" if quick else f"{self.name}.subwords"),
@@ -51,19 +52,19 @@ class Translation(Task):
             ],
         }
         self.about_data = (
-            f"{len(train[0]):,} pairs of sentences ({', '.join(names['train'])}), tested on "
-            f"{' and '.join(names['test'])}; {depth} + {depth} layers of {width}, "
+            f"{len(train[0]):,} sentence pairs ({', '.join(names['train'])}), tested on "
+            f"{' and '.join(names['test'])}; {depth} + {depth} layers of {width} units, "
             f"{self._subwords.size:,} subwords"
         )
         self.test_names = names["test"]
 
     def _encoded(self, pair):
-        """List of (source, target) in numbers, those that are not too long."""
+        """Returns a list of (source, target) subword IDs, without empty and overlong pairs."""
         rows = zip(*map(self._subwords.encode, pair), strict=True)
         return [row for row in rows if 0 < max(map(len, row)) < _LONGEST]
 
     def _sorted_batches(self):
-        """List of lists of places: sentences of the same length, in eights, are in one batch."""
+        """Groups pairs of similar length: indices of shape (batches, batch size)."""
         lengths = [max(len(source), len(target) + 1) for source, target in self._train]
         order = np.argsort([-(-length // _BUCKET) for length in lengths], kind="stable")
         count = len(order) // self.batch_size
@@ -83,34 +84,35 @@ class Translation(Task):
         return 3 if self._quick else len(self._buckets)
 
     def batch(self, seed, epoch, index):
-        """Sentences of about the same length; which come together differs from epoch to epoch."""
+        """Returns a batch of pairs of similar length, grouped anew in each epoch."""
         rng = np.random.default_rng([seed, epoch])
-        # Of the first two batches TensorFlow learns which sizes vary: the shortest, the longest.
+        # From the first two batches, TensorFlow learns which dimensions vary. So they are the
+        # shortest and the longest.
         last = len(self._buckets) - 1
-        places = [0, last, *rng.permutation(np.arange(1, last))]
-        return self._arrays(self._shuffled(rng)[places[index]])
+        order = [0, last, *rng.permutation(np.arange(1, last))]
+        return self._arrays(self._shuffled(rng)[order[index]])
 
     def _shuffled(self, rng):
-        """The batches with the sentences of a length dealt anew."""
+        """Returns the batches after shuffling the pairs of each length."""
         flat = self._buckets.ravel()
         lengths = np.array(
             [-(-max(len(s), len(t) + 1) // _BUCKET) for s, t in (self._train[i] for i in flat)]
         )
         return flat[np.lexsort([rng.random(len(flat)), lengths])].reshape(self._buckets.shape)
 
-    def _arrays(self, places):
+    def _arrays(self, indices):
         from experiments.beam_search import pad
         from experiments.gnmt import BEGIN, END
 
-        pairs = [self._train[i] for i in places]
+        pairs = [self._train[i] for i in indices]
         length = max(max(len(source), len(target) + 1) for source, target in pairs)
         source = pad([source for source, _ in pairs], length)
-        given = pad([[BEGIN, *target] for _, target in pairs], length)
-        asked = pad([[*target, END] for _, target in pairs], length)
-        return {"source": source, "target": given}, asked
+        decoder_input = pad([[BEGIN, *target] for _, target in pairs], length)
+        labels = pad([[*target, END] for _, target in pairs], length)
+        return {"source": source, "target": decoder_input}, labels
 
     def score(self, model, part):
-        """BLEU on the validation set, of greedy translations, or on the first test set."""
+        """Returns BLEU on the validation set (greedy) or the first test set (beam search)."""
         return self._bleu(model, part, 0)
 
     def report(self, model):
@@ -142,14 +144,10 @@ def _metric():
 
 
 def _signature():
-    """String: how BLEU was computed, as sacrebleu writes it."""
+    """Returns sacrebleu's signature, which says how BLEU was computed."""
     bleu = _metric()
     bleu.corpus_score(["a b c d"], [["a b c d"]])
     return str(bleu.get_signature())
-
-
-def sum_lists(lists):
-    return [each for one in lists for each in one]
 
 
 def make_task(arguments):
@@ -167,7 +165,7 @@ def parse(argv=None):
     parser = command.parser(__doc__)
     parser.add_argument("--direction", choices=("en-de", "de-en"), required=True)
     parser.add_argument("--width", type=int, default=256, help="units of each LSTM layer")
-    parser.add_argument("--depth", type=int, default=2, help="layers of encoder and of decoder")
+    parser.add_argument("--depth", type=int, default=2, help="layers of encoder and decoder, each")
     return parser.parse_args(argv)
 
 

@@ -37,7 +37,7 @@ def test_no_picture_is_in_two_parts(folder):
 
 def test_an_empty_folder_is_an_error(tmp_path):
     (tmp_path / "n01").mkdir()
-    with pytest.raises(ValueError, match="No pictures"):
+    with pytest.raises(ValueError, match="No images"):
         pictures.Folder(tmp_path)
 
 

@@ -65,7 +65,7 @@ def test_section_says_what_was_and_was_not_run(results):
     assert "| 0 kB | 1 kB | 1.50 ms | 3.00 ms | 4.00 ms |" in text
     assert "| 2:4 | 45.0 % | 1 | 88.00 | 3.00 | 0.90 | missed | 94.33 |" in text
     assert "| 90 % |  | 0 | not run yet |" in text
-    assert "Fewer than three seeds were run of: 2:4." in text
+    assert "Fewer than three seeds have been run for: 2:4." in text
     assert "Not run yet: 75 %, 80 %, 87.5 %, 90 %." in text
     assert "50 %, seed 0, on JAX: 90.25." in text
     assert "`conv_1` stays dense" in text
@@ -79,6 +79,6 @@ def test_a_model_that_was_not_run(tmp_path):
 def test_small_table_has_the_models_with_figures(results, tmp_path):
     lines = tables.small_table([results, tables.Results("mnist_cnn", tmp_path)])
     assert tables.small_table([tables.Results("mnist_cnn", tmp_path)]) == [
-        "No sparse row was run yet."
+        "No sparse row has been run yet."
     ]
     assert lines[2:] == ["| DS-CNN-L | accuracy | 92.00 ± 0.58 | 91.67 ± 0.60 |  |  |"]
