@@ -14,9 +14,8 @@ class Settings:
         epochs: Integer. Further epochs from the dense checkpoint, for each row.
         rates: Tuple of floats. Learning rates to choose from on validation data.
         choice_target: The row on which settings are chosen.
-        dense_epochs: Integer. Most epochs of dense training; 0 if the weights are given.
-        dense_rate: Float. Learning rate of dense training.
-        patience: Integer. Epochs without a better validation score that end dense training.
+        dense_epochs: Integer. Epochs of dense training; 0 if the weights are given.
+        dense_rate: Float. Learning rate at which dense training begins.
         weight_decay: Float, of AdamW.
     """
 
@@ -25,7 +24,6 @@ class Settings:
     choice_target: object = 0.8
     dense_epochs: int = 0
     dense_rate: float = 1e-3
-    patience: int = 5
     weight_decay: float = 0.0
 
     def schedule(self, steps):

@@ -118,10 +118,10 @@ def train_on(task, weights, target, seed, rate, dense_layer=None, checkpoints=No
 
 
 def train_dense(task, seed, checkpoints, label=""):
-    """Trains from scratch until the validation score stops rising.
+    """Trains from scratch.
 
-    The learning rate falls by five where the validation score has not risen for a third of
-    the patience; the weights with the best validation score are kept.
+    The learning rate falls to 0 along a cosine. The weights of the epoch with the best validation
+    score are kept.
 
     Returns:
         The model.
@@ -130,14 +130,12 @@ def train_dense(task, seed, checkpoints, label=""):
     _begin(seed)
     model = task.build(keras)
     task.initial_weights(model)
-    compile_model(task, model, settings.dense_rate)
+    steps = settings.dense_epochs * task.num_batches()
+    compile_model(task, model, keras.optimizers.schedules.CosineDecay(settings.dense_rate, steps))
     callbacks = [
         Score(task),
-        keras.callbacks.ReduceLROnPlateau(
-            "val_score", factor=0.2, patience=max(1, settings.patience // 3), mode="max"
-        ),
         keras.callbacks.EarlyStopping(
-            "val_score", patience=settings.patience, mode="max", restore_best_weights=True
+            "val_score", patience=settings.dense_epochs, mode="max", restore_best_weights=True
         ),
         Progress(label, settings.dense_epochs),
         _checkpoint(checkpoints),
