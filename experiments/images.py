@@ -9,6 +9,7 @@ width. On packs and CIFAR-10 they run on smaller images; the tables say which si
 """
 
 import dataclasses
+import pathlib
 
 import numpy as np
 
@@ -16,14 +17,12 @@ from experiments import command, pictures
 from experiments.task import Settings, Task
 
 FIRST_LAYERS = {"mobilenet_v1": "conv1", "mobilenet_v2": "Conv1", "inception_v3": "conv2d"}
-SMALL = Settings(
-    epochs=4, rates=(1e-3, 3e-4), dense_epochs=30, dense_rate=2e-3, patience=3, weight_decay=1e-3
-)
+SMALL = Settings(epochs=4, rates=(1e-3, 3e-4), dense_epochs=20, dense_rate=2e-3, weight_decay=1e-3)
 # With a few thousand images, an epoch has few steps.
-FEW = dataclasses.replace(SMALL, epochs=8, dense_epochs=40, patience=5)
+FEW = dataclasses.replace(SMALL, epochs=8, dense_epochs=40)
 # As in the networks' papers, except for AdamW.
 IMAGENET = Settings(
-    epochs=20, rates=(3e-4, 1e-4), dense_epochs=100, dense_rate=1e-3, patience=10, weight_decay=1e-3
+    epochs=20, rates=(3e-4, 1e-4), dense_epochs=100, dense_rate=1e-3, weight_decay=1e-3
 )
 QUICK = Settings(epochs=2, dense_epochs=1)
 

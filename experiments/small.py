@@ -10,7 +10,7 @@ from examples import imdb_lstm, mnist_cnn
 from experiments import command
 from experiments.task import Settings, Task
 
-FULL = Settings(epochs=3, rates=(1e-3, 3e-4), dense_epochs=30, patience=3)
+FULL = Settings(epochs=3, rates=(1e-3, 3e-4), dense_epochs=8)
 QUICK = Settings(epochs=2, dense_epochs=1)
 
 

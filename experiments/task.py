@@ -14,10 +14,8 @@ class Settings:
         epochs: Integer. Epochs that each row trains from the dense checkpoint.
         rates: Tuple of floats. Learning rates to choose from on the validation set.
         choice_target: Target of the row on which settings are chosen.
-        dense_epochs: Integer. Maximum epochs of dense training; 0 if the weights are given.
+        dense_epochs: Integer. Epochs of dense training; 0 if the weights are given.
         dense_rate: Float. Initial learning rate of dense training.
-        patience: Integer. Epochs without a better validation score after which dense training
-            stops.
         weight_decay: Float. Weight decay of AdamW.
     """
 
@@ -26,7 +24,6 @@ class Settings:
     choice_target: object = 0.8
     dense_epochs: int = 0
     dense_rate: float = 1e-3
-    patience: int = 5
     weight_decay: float = 0.0
 
     def schedule(self, steps):

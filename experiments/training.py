@@ -123,10 +123,9 @@ def train_on(task, weights, target, seed, rate, dense_layer=None, checkpoints=No
 
 
 def train_dense(task, seed, checkpoints, label=""):
-    """Trains the dense network until the validation score stops improving.
+    """Trains the dense network.
 
-    Divides the learning rate by five when the validation score has not improved for a third of the
-    patience.
+    The learning rate falls to 0 along a cosine.
 
     Returns:
         The Keras model, with the weights that had the best validation score.
@@ -135,14 +134,12 @@ def train_dense(task, seed, checkpoints, label=""):
     _reset(seed)
     model = task.build(keras)
     task.initial_weights(model)
-    compile_model(task, model, settings.dense_rate)
+    steps = settings.dense_epochs * task.num_batches()
+    compile_model(task, model, keras.optimizers.schedules.CosineDecay(settings.dense_rate, steps))
     callbacks = [
         Score(task),
-        keras.callbacks.ReduceLROnPlateau(
-            "val_score", factor=0.2, patience=max(1, settings.patience // 3), mode="max"
-        ),
         keras.callbacks.EarlyStopping(
-            "val_score", patience=settings.patience, mode="max", restore_best_weights=True
+            "val_score", patience=settings.dense_epochs, mode="max", restore_best_weights=True
         ),
         Progress(label, settings.dense_epochs),
         _checkpoint(checkpoints),

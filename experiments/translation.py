@@ -16,8 +16,9 @@ from experiments import command
 from experiments.task import Settings, Task
 from experiments.texts import Pairs, Subwords
 
-FULL = Settings(epochs=5, rates=(1e-3, 3e-4), dense_epochs=30, dense_rate=1e-3, patience=3)
-SMALL = Settings(epochs=3, rates=(1e-3, 3e-4), dense_epochs=15, dense_rate=1e-3, patience=2)
+FULL = Settings(epochs=5, rates=(1e-3, 3e-4), dense_epochs=30)
+# One rate, that of the dense training: trials would cost as much as two rows.
+SMALL = Settings(epochs=3, rates=(1e-3,), dense_epochs=12)
 QUICK = Settings(epochs=2, dense_epochs=1)
 _BUCKET = 8  # sentences are padded to a multiple of this many words
 _LONGEST = 64  # longer sentences are left out of training
