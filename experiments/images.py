@@ -51,7 +51,7 @@ class Images(Task):
             self.batch_size = 8
         self._quick = quick
         self.about_data = (
-            f"{data}: {len(self._parts['train']):,} training images at {self._size}x{self._size} "
+            f"{pathlib.Path(data).name}: {len(self._parts['train']):,} training images at {self._size}x{self._size} "
             f"pixels, width {self._width}"
         )
         self._num_classes = 1 + max(int(part.labels.max()) for part in self._parts.values())
