@@ -51,8 +51,8 @@ class Images(Task):
             self.batch_size = 8
         self._quick = quick
         self.about_data = (
-            f"{pathlib.Path(data).name}: {len(self._parts['train']):,} training images at {self._size}x{self._size} "
-            f"pixels, width {self._width}"
+            f"{pathlib.Path(data).name}: {len(self._parts['train']):,} training images at "
+            f"{self._size}x{self._size} pixels, width {self._width}"
         )
         self._num_classes = 1 + max(int(part.labels.max()) for part in self._parts.values())
 
