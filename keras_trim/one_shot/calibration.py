@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_trim.kinds import is_table
 from keras_trim.one_shot.masks import all_padding
 from keras_trim.one_shot.moments import Moments
 from keras_trim.one_shot.product import to_numpy
@@ -235,7 +236,7 @@ class Calibration:
 
 
 def _why_no_product(job):
-    if isinstance(job.layer, layers.Embedding):
+    if is_table(job.layer, job.variable):
         return "a table is looked up, not multiplied"
     if "recurrent" in job.variable.name:
         return "a recurrent kernel multiplies states, which only the layer sees"

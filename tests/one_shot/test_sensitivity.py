@@ -170,7 +170,8 @@ def test_a_budget_in_bytes_is_kept():
         stored_bytes(size, allocation.sparsities[path])
         for path, size in {"a": 100, "b": 300}.items()
     )
-    assert stored == pytest.approx(800, rel=0.03)
+    assert stored <= 800
+    assert stored == pytest.approx(800)
 
 
 def test_a_budget_of_milliseconds():
@@ -179,6 +180,9 @@ def test_a_budget_of_milliseconds():
     allocation = keras_trim.budget(sensitivity, milliseconds=3.0, times=times)
     # Zeros in b save no time; 2 ms of a are needed.
     assert allocation.sparsities == pytest.approx({"a": 0.5, "b": 0.0})
+    times["a"] = {0: 4.0, 0.25: 3.9, 0.5: 2.0, 0.9: 1.0}  # a line would end at 3 ms with 0.25
+    allocation = keras_trim.budget(sensitivity, milliseconds=4.0, times=times)
+    assert allocation.sparsities["a"] == pytest.approx(0.25 + 0.25 * 0.9 / 1.9)
     with pytest.raises(ValueError, match="needs `times`.*Received: None"):
         keras_trim.budget(sensitivity, milliseconds=3.0)
 
@@ -293,3 +297,20 @@ def test_a_metric_gets_arrays(mlp, data):
     tensors = measure(mlp, x, y=given, metric=metric, sparsities=(0.5,))
     assert set(kinds) == {(np.ndarray, np.ndarray)}
     np.testing.assert_allclose(tensors.dense, np.abs(y - values(mlp(x))).mean(), rtol=1e-5)
+
+
+def test_a_module_of_pytorch_is_pruned_while_measured(rng):
+    if keras.backend.backend() != "torch":
+        pytest.skip("only PyTorch has such modules")
+    import torch
+
+    wrapper = keras.layers.TorchModuleWrapper(torch.nn.Linear(8, 8))
+    model = keras.Sequential([keras.Input((8,)), wrapper, keras.layers.Dense(4)])
+    x = rng.standard_normal((32, 8), "float32")
+    model(x)
+    before = model.get_weights()
+    rows = measure(model, x).rows
+    assert len(rows) == 4
+    assert all(row.change > 0.01 for row in rows)
+    for a, b in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(a, b)
