@@ -176,6 +176,12 @@ def read_examples(model, data, batch_size, name="calibration_data"):
         batch_size: Integer.
         name: String. The name of the caller's argument, for error messages.
     """
+    cardinality = getattr(data, "cardinality", None)  # of a `tf.data.Dataset`
+    if callable(cardinality) and int(cardinality()) == -1:
+        raise ValueError(
+            f"`{name}` is read to its end, and this dataset repeats forever: pass "
+            f"`dataset.take(16)` for 16 batches of it. Received: {batches.describe(data)}"
+        )
     try:
         read = list(batches.iterate(data, batch_size))
         if functional_of(model) is not None:

@@ -430,3 +430,12 @@ def test_a_pattern_has_one_sparsity():
         keras_trim.prune(mlp(), 0.9, sparsity_m_by_n=(2, 4))
     model = keras_trim.prune(mlp(), 0.5, sparsity_m_by_n=(2, 4))
     assert np.count_nonzero(values(model.layers[0].kernel)) == 12 * 32
+
+
+def test_a_dataset_that_repeats_forever(rng):
+    tf = pytest.importorskip("tensorflow")
+    data = tf.data.Dataset.from_tensor_slices(correlated(rng, 32, 24)).batch(8).repeat()
+    with pytest.raises(ValueError, match="repeats forever: pass `dataset.take.*Received"):
+        keras_trim.prune(mlp(), 0.5, calibration_data=data)
+    model = keras_trim.prune(mlp(), 0.5, calibration_data=data.take(4))
+    assert np.count_nonzero(values(model.layers[0].kernel)) == 12 * 32
