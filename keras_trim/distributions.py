@@ -42,6 +42,7 @@ def distribute(
     distribution: str | Mapping[str, float] | Allocation,
     sparsity: float | None,
     variables: list[Any],
+    prefix: str = "",
 ) -> list[float | None]:
     """Returns the sparsity of each weight.
 
@@ -55,13 +56,14 @@ def distribute(
         sparsity: Float in `[0, 1)`: the fraction of zeros in all weights together. `None` with a
             dict or an `Allocation`.
         variables: List of the Keras variables that can be pruned.
+        prefix: String, the first part of their paths that an `Allocation` lacks.
 
     Returns:
         List of floats, with `None` for weights that stay dense.
 
     Raises:
-        ValueError: if the distribution is unknown, a sparsity is outside `[0, 1)`, or an expression
-            matches nothing.
+        ValueError: if the distribution is unknown or empty, a sparsity is outside `[0, 1)`, or an
+            expression matches nothing.
     """
     if isinstance(distribution, (Mapping, Allocation)):
         if sparsity is not None:
@@ -70,7 +72,7 @@ def distribute(
                 f"(`None`). Received: sparsity={sparsity}, distribution={described(distribution)}"
             )
         if isinstance(distribution, Allocation):
-            return _by_path(distribution.sparsities, variables)
+            return _by_path(distribution.sparsities, variables, prefix)
         return _by_expression(distribution, variables)
     if distribution not in NAMES:
         raise ValueError(
@@ -123,6 +125,11 @@ def _global(sparsity, variables):
 
 
 def _by_expression(expressions, variables):
+    if not expressions:
+        raise ValueError(
+            "`distribution` must have one expression at least, such as {'kernel': 0.8}: without "
+            "any, nothing is pruned. Received: distribution={}"
+        )
     for expression, value in expressions.items():
         validate_sparsity(value, f"distribution[{expression!r}]")
         try:
@@ -146,7 +153,10 @@ def _by_expression(expressions, variables):
     return sparsities
 
 
-def _by_path(sparsities, variables):
+def _by_path(sparsities, variables, prefix):
+    as_measured = names(variables, prefix)
+    if set(sparsities) <= set(as_measured):
+        return [sparsities.get(name) for name in as_measured]
     # With and without the model's name, which Keras numbers.
     named = [(name, name.partition("/")[2]) for name in names(variables)]
     unknown = set(sparsities) - {name for both in named for name in both}

@@ -58,6 +58,8 @@ def test_the_first_expression_that_matches_counts():
         distribute({"out": 1.5}, None, paths)
     with pytest.raises(ValueError, match="leave `sparsity` out.*Received: sparsity=0.5"):
         distribute({"out": 0.5}, 0.5, paths)
+    with pytest.raises(ValueError, match="one expression at least.*Received: distribution={}"):
+        distribute({}, None, paths)
 
 
 def test_an_allocation_is_of_one_model():

@@ -16,8 +16,9 @@ _RHO = 0.1
 def admm_mask(weights, h, c, units, damping=0.01):
     """Bool array (systems, inputs, outputs), True where a weight is kept.
 
-    Pulls the weights and their projection onto the pattern together with an increasing penalty,
-    until the mask no longer changes.
+    Weights that are zero are the first to go, since they stay zero. Pulls the weights and their
+    projection onto the pattern together with an increasing penalty, until the mask no longer
+    changes.
 
     Args:
         weights: Float64 array (systems, inputs, outputs): the starting point.
@@ -33,13 +34,14 @@ def admm_mask(weights, h, c, units, damping=0.01):
     eigenvalues = eigenvalues[:, :, None]
     rotated = vectors.swapaxes(1, 2)
     target = rotated @ ((c + held * weights) / scale)
+    alive = weights != 0
     z = weights * scale
     z = z * units.keep(z**2)
     dual, kept, rho = np.zeros_like(z), z != 0, _RHO
     share = max(np.mean(kept), 1e-9)
     for step in range(_STEPS):
         free = vectors @ ((target + rotated @ (rho * z - dual)) / (eigenvalues + rho))
-        z = free + dual / rho
+        z = (free + dual / rho) * alive
         now = units.keep(z**2)
         z *= now
         dual += rho * (free - z)

@@ -117,11 +117,24 @@ def _spend(paths, goal):
     for _, path, index in exchanges:
         if cost <= goal:
             break
-        saved = path.points[index][1] - path.points[index + 1][1]
-        share = min((cost - goal) / saved, 1.0)
-        path.reached = index + share
-        cost -= share * saved
+        before, after = path.points[index][1], path.points[index + 1][1]
+        allowed = before - (cost - goal)
+        path.reached = index + (_share(path, index, allowed) if after < allowed else 1.0)
+        cost -= before - path.cost
     return cost if cost > goal * (1 + 1e-9) else 0.0
+
+
+def _share(path, index, goal):
+    """How much of a step to take, at least, for a path to cost no more than the goal.
+
+    Between two points, costs are not linear in sparsity: neither bytes nor measured times are.
+    """
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        path.reached = index + middle
+        low, high = (low, middle) if path.cost <= goal else (middle, high)
+    return high
 
 
 def _check_times(times, weights):
@@ -131,7 +144,8 @@ def _check_times(times, weights):
     unknown = sorted(set(times) - set(weights))
     if unknown:
         raise ValueError(
-            f"`times` are of another model than `sensitivity`; {cure}. Received: "
+            "`times` are of another model than `sensitivity`, or of another `pruning_policy`; "
+            f"{cure}. Received: "
             f"{', '.join(unknown[:4])}, for weights {', '.join(list(weights)[:4])}"
         )
     incomplete = [path for path, own in times.items() if 0.0 not in map(float, own)]
@@ -147,6 +161,7 @@ class _Path:
 
     def __init__(self, path, rows, sign, cost):
         self.path, self.reached, self._sign = path, 0.0, sign
+        self._cost, self._size = cost, rows[0].size
         points, worst = [(0.0, cost(path, rows[0].size, 0.0), 0.0)], 0.0
         for row in rows:
             worst = max(worst, sign * row.change)
@@ -165,6 +180,10 @@ class _Path:
     @property
     def sparsity(self):
         return self._at(0)
+
+    @property
+    def cost(self):
+        return self._cost(self.path, self._size, self.sparsity)
 
     @property
     def damage(self):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_trim.kinds import is_table
 from keras_trim.one_shot.masks import all_padding
 from keras_trim.one_shot.moments import Moments
 from keras_trim.one_shot.product import to_numpy
@@ -68,7 +69,7 @@ class Calibration:
         try:
             recorded = self._replay.record(list(watched.values()), self.batches[0])
         except Exception as error:
-            shapes = keras.tree.map_structure(lambda x: x.shape, self.batches[0])
+            shapes = keras.tree.map_structure(np.shape, self.batches[0])
             raise ValueError(
                 "The model cannot be called with a batch of `calibration_data`, which must be its "
                 f"inputs, without labels: {' '.join(str(error).split())[:300]} "
@@ -120,6 +121,11 @@ class Calibration:
         moments = moments or self.moments(job)
         product = self._products[id(job.variable)]
         weights = product.to_matrices(to_numpy(job.variable))
+        if not np.isfinite(weights).all():
+            raise ValueError(
+                "Weights must be finite to be pruned on `calibration_data`. "
+                f"Received: NaN or infinity in '{job.variable.path}'"
+            )
         pruned = self._solve(job, weights, moments)
         self._set(job.variable, product.from_matrices(pruned))
 
@@ -167,8 +173,9 @@ class Calibration:
         is_alone = is_alone and self._replay.has_one_reader(product.layer)
         activation = product.layer.activation
         is_linear = activation is None or activation is keras.activations.linear
-        outputs = product.shape[0] * product.shape[2]
-        fits = tuple(found.moving_mean.shape) == (outputs,)
+        is_first = getattr(product.layer, "data_format", None) == "channels_first"
+        rank = found.input_spec.ndim
+        fits = found.axis % rank == (1 if is_first else rank - 1)
         return found if is_alone and is_linear and fits else None
 
     def _correct(self, product, normalization, shift):
@@ -206,10 +213,18 @@ class Calibration:
         return [layer for layer in self._normalizations if id(layer) in reached]
 
     def assign(self):
-        """Assigns the new values to the model's weights."""
-        for variable, value in self.values.values():
-            # Through NumPy: JAX donates the arrays of weights to training steps.
-            variable.assign(ops.convert_to_numpy(value))
+        """Assigns the new values to the model's weights; if interrupted, the old ones again."""
+        # Through NumPy: JAX donates the arrays of weights to training steps.
+        new = [(variable, ops.convert_to_numpy(value)) for variable, value in self.values.values()]
+        old = []
+        try:
+            for variable, value in new:
+                old.append((variable, np.array(ops.convert_to_numpy(variable.value))))
+                variable.assign(value)
+        except BaseException:  # a keyboard interrupt, too
+            for variable, value in old:
+                variable.assign(value)
+            raise
 
     def _set(self, variable, value):
         dtype = "float64" if variable.dtype == "float64" else "float32"
@@ -221,7 +236,7 @@ class Calibration:
 
 
 def _why_no_product(job):
-    if isinstance(job.layer, layers.Embedding):
+    if is_table(job.layer, job.variable):
         return "a table is looked up, not multiplied"
     if "recurrent" in job.variable.name:
         return "a recurrent kernel multiplies states, which only the layer sees"

@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -64,6 +65,8 @@ class ConvolutionProduct(Product):
     def outputs(self, x, kernel):
         """Uses the backend's convolution, which needs no unfolding."""
         layer, x = self.layer, self._input(x)
+        if not keras.backend.is_float_dtype(x.dtype):  # the kernel would be cast to integers
+            x = ops.cast(x, layer.compute_dtype)
         padding = layer.padding
         if padding == "causal":
             pads = [(0, 0), (0, 0), (0, 0)]

@@ -111,5 +111,7 @@ class EinsumProduct(Product):
 
     def shifted_bias(self, bias, shift):
         shift = self._shift_to_bias(shift)
-        extra = shift.ndim - bias.ndim
-        return bias + shift.reshape(shift.shape[max(extra, 0) :])
+        labels = self._output.replace("...", "")
+        first = min(labels.index(axis) for axis in self.layer.bias_axes)  # where the bias begins
+        last = first + bias.ndim - shift.ndim  # the axes of an ellipsis at the end
+        return bias + shift.reshape(shift.shape[first:] + (1,) * last)

@@ -24,7 +24,7 @@ class Masks:
     @contextlib.contextmanager
     def inside(self, call, args, kwargs):
         """A context in which a layer's mask applies to the layers that it calls."""
-        self._around.append(_own(call, args, kwargs))
+        self._around.append((_own(call, args, kwargs), _by_argument(call, args, kwargs)))
         try:
             yield
         finally:
@@ -38,12 +38,34 @@ class Masks:
             args, kwargs: Its arguments.
             x: The first input.
         """
-        masks = [_own(call, args, kwargs), *reversed(self._around)]
+        masks = [_own(call, args, kwargs)]
+        masks += [others.get(id(x), own) for own, others in reversed(self._around)]
         return next((mask for mask in masks if mask is not None and _fits(mask, x)), None)
 
 
+def _by_argument(call, args, kwargs):
+    """Dict: id of a tensor that is an argument other than the first -> its mask or `None`.
+
+    The keys and values of attention have masks other than that of the queries.
+    """
+    given = _given(call, args, kwargs)
+    found = {}
+    for name, x in list(given.items())[1:]:
+        names = (f"{name}_mask", name.replace("sequence", "padding_mask"))
+        masks = [*(given.get(own) for own in names if own != name), backend.get_keras_mask(x)]
+        found[id(x)] = next((mask for mask in masks if hasattr(mask, "shape")), None)
+    if given:
+        found.pop(id(next(iter(given.values()))), None)  # the first may be given twice
+    return found
+
+
+def _given(call, args, kwargs):
+    """Dict: name of an argument -> its value, in the order of the signature."""
+    return inspect.signature(call).bind_partial(*args, **kwargs).arguments
+
+
 def _own(call, args, kwargs):
-    given = inspect.signature(call).bind_partial(*args, **kwargs).arguments
+    given = _given(call, args, kwargs)
     masks = [given.get(name) for name in _ARGUMENTS]
     if given:
         masks.append(backend.get_keras_mask(next(iter(given.values()))))

@@ -54,9 +54,9 @@ def prune(
 
     Args:
         model: A built `keras.Model` or `keras.layers.Layer`. It is changed in place.
-        sparsity: Float in `[0, 1)`. The fraction of zeros in each prunable weight. May be `None`
-            with `sparsity_m_by_n`, whose pattern alone decides. Must be `None` with a
-            `distribution` that has a sparsity for each weight.
+        sparsity: Float in `[0, 1)`. The fraction of zeros in each prunable weight. Weights that are
+            zero already stay zero, so there may be more. `None` with `sparsity_m_by_n`, whose
+            pattern alone decides, and with a `distribution` that has a sparsity for each weight.
         block_size: As in `prune_low_magnitude`, like the next three arguments.
             (`block_pooling_type` applies to magnitudes; with examples, a block's losses add up.)
         calibration_data: Inputs as for `model.predict`, without labels: an array, nested arrays, a
@@ -126,8 +126,7 @@ def make_jobs(model, sparsity, pattern, distribution):
                 "An N:M pattern has one sparsity: leave `distribution` out, or `sparsity_m_by_n`. "
                 f"Received: distribution={distribution!r}, sparsity_m_by_n={sparsity_m_by_n}"
             )
-        if sparsity is None:
-            sparsity = sparsity_m_by_n[0] / sparsity_m_by_n[1]
+        sparsity = _sparsity_of(sparsity_m_by_n, sparsity)
     if isinstance(distribution, str):
         validate_sparsity(sparsity, "sparsity")
     schedule = ConstantSparsity(0.0 if sparsity is None else sparsity, 0)
@@ -143,12 +142,29 @@ def make_jobs(model, sparsity, pattern, distribution):
     found = candidates(model, policy)
     warn_of_left_out(found, lambda variable: marks[id(variable)], stacklevel=5)
     owners = {id(candidate.variable): candidate.layer for candidate in found}
-    sparsities = distribute(distribution, sparsity, [variable for variable, _ in marked])
+    sparsities = distribute(
+        distribution, sparsity, [variable for variable, _ in marked], f"{model.name}/"
+    )
     return [
         Job(variable, mark.spec, own, owners[id(variable)])
         for (variable, mark), own in zip(marked, sparsities, strict=True)
         if own is not None
     ]
+
+
+def _sparsity_of(sparsity_m_by_n, sparsity):
+    """The sparsity of an N:M pattern; an error if the user asked for another one."""
+    zeros, group = sparsity_m_by_n
+    own = zeros / group
+    if sparsity is not None:
+        validate_sparsity(sparsity, "sparsity")
+        if abs(sparsity - own) > 0.01:
+            raise ValueError(
+                f"An N:M pattern alone says how many weights are zero, here {own:.3g} of them: "
+                f"leave `sparsity` out (`None`), or `sparsity_m_by_n`. Received: "
+                f"sparsity={sparsity}, sparsity_m_by_n={sparsity_m_by_n}"
+            )
+    return own
 
 
 def read_examples(model, data, batch_size, name="calibration_data"):
@@ -160,6 +176,12 @@ def read_examples(model, data, batch_size, name="calibration_data"):
         batch_size: Integer.
         name: String. The name of the caller's argument, for error messages.
     """
+    cardinality = getattr(data, "cardinality", None)  # of a `tf.data.Dataset`
+    if callable(cardinality) and int(cardinality()) == -1:
+        raise ValueError(
+            f"`{name}` is read to its end, and this dataset repeats forever: pass "
+            f"`dataset.take(16)` for 16 batches of it. Received: {batches.describe(data)}"
+        )
     try:
         read = list(batches.iterate(data, batch_size))
         if functional_of(model) is not None:
@@ -175,11 +197,11 @@ def read_examples(model, data, batch_size, name="calibration_data"):
         raise ValueError(text) from error
     for batch in read:
         for array in keras.tree.flatten(batch):
-            if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
+            if np.asarray(array).dtype.kind == "f" and not np.isfinite(array).all():
                 raise ValueError(
                     f"`{name}` has NaN or infinity: leave those examples out. Received: "
                     f"{np.count_nonzero(~np.isfinite(array))} such numbers in a batch of shape "
-                    f"{array.shape}"
+                    f"{np.shape(array)}"
                 )
     return read
 

@@ -28,10 +28,11 @@ def reconstruct(weights, h, c, units, damping=0.01):
             mean of `h`'s diagonal.
 
     Returns:
-        Float64 array (systems, inputs, outputs), zero where weights are pruned.
+        Float64 array (systems, inputs, outputs), zero where weights are pruned or were zero.
     """
+    alive = weights != 0
     if weights.shape[1] <= LARGE:
-        return refit(weights, admm_mask(weights, h, c, units, damping), h, c, damping)
+        return refit(weights, admm_mask(weights, h, c, units, damping) & alive, h, c, damping)
     solution = np.linalg.solve(damped(h, damping), c + anchor(h, damping) * weights)
-    pruned = sparsegpt(solution, h, units, damping)
+    pruned = sparsegpt(solution * alive, h, units, damping)
     return refit(weights, pruned != 0, h, c, damping, pruned, _LARGE_STEPS)

@@ -1,7 +1,7 @@
 """Runs a model on the same batches repeatedly, and returns the inputs of its layers.
 
-The model never changes: weights take other values in a `keras.StatelessScope`. To watch a layer, a
-run sets an instance attribute `call` that hides the class's. So models may be functional or
+Weights take other values in a `keras.StatelessScope`, so the model never changes. To watch a layer,
+a run sets an instance attribute `call` that hides the class's. So models may be functional or
 subclassed, and layers may be nested to any depth. A run ends at the last call of interest.
 
 A functional model resumes where the last run ended, if the live values there fit in memory. Other
@@ -206,8 +206,23 @@ def _item_size(x):
 @contextlib.contextmanager
 def values_of(values):
     """A context in which some variables have other values, and no gradients are recorded."""
-    with _no_gradients(), keras.StatelessScope(state_mapping=list(values)):
+    values = list(values)
+    with _no_gradients(), _parameters(values), keras.StatelessScope(state_mapping=values):
         yield
+
+
+@contextlib.contextmanager
+def _parameters(values):
+    """A context in which PyTorch's own modules, which read their parameters, have the values."""
+    changed = []
+    try:
+        for variable, value in values if BACKEND == "torch" else ():
+            changed.append((variable._value, variable._value.data))
+            variable._value.data = value
+        yield
+    finally:
+        for parameter, data in changed:
+            parameter.data = data
 
 
 @contextlib.contextmanager

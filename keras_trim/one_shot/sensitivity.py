@@ -1,6 +1,7 @@
 """Sensitivity analysis: prunes one weight at a time while the others stay dense."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -145,14 +146,15 @@ def sensitivity(
         method: As in `keras_trim.prune`, like `block_size`, `pruning_policy`, `batch_size` and
             `verbose`.
         path: Path of a JSON file for intermediate results. Rows already in it are not measured
-            again.
+            again, and those that are not asked for stay in it.
 
     Returns:
         `Sensitivity`. `print` it for a table; `.rows` is the data.
 
     Raises:
         ValueError: if only one of `y` and `metric` is given; if `path` holds results of other
-            settings; and as for `keras_trim.prune`.
+            settings, weights or examples; if the outputs do not differ among examples; and as for
+            `keras_trim.prune`.
     """
     check_model(model)
     if (y is None) != (metric is None) or (metric is not None and not callable(metric)):
@@ -170,8 +172,9 @@ def sensitivity(
         "method": method,
         "block_size": list(block_size),
         "examples": sum(len(keras.tree.flatten(batch)[0]) for batch in data),
+        "digest": _digest(model, data),
     }
-    known = _read(path, name, settings)
+    known = _read(path, name, score.dense, settings)
     jobs = {
         s: make_jobs(model, s, (block_size, "AVG", pruning_policy, None), "uniform")
         for s in sparsities
@@ -183,11 +186,24 @@ def sensitivity(
         for weight, own in zip(own_names, zip(*jobs.values(), strict=True), strict=True):
             found = _rows_of_weight(weight, calibration, own, known, score)
             rows += found
-            result = Sensitivity(rows, name, score.dense, settings)
             if path is not None and any((r.path, r.sparsity) not in known for r in found):
-                result.save(path)
+                saved = {(row.path, row.sparsity): row for row in rows}
+                saved |= {key: row for key, row in known.items() if key not in saved}
+                Sensitivity(list(saved.values()), name, score.dense, settings).save(path)
             work.advance()
-    return result
+    return Sensitivity(rows, name, score.dense, settings)
+
+
+def _digest(model, data):
+    """String that differs for other weights or other examples."""
+    digest = hashlib.sha256()
+    for variable in model.weights:
+        digest.update(ops.convert_to_numpy(variable.value).tobytes())
+    for parts in zip(*map(keras.tree.flatten, data), strict=True):
+        for part in parts:
+            if part is not None:
+                digest.update(np.asarray(part).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _checked_sparsities(sparsities):
@@ -202,15 +218,19 @@ def _checked_sparsities(sparsities):
     return sparsities
 
 
-def _read(path, metric, settings):
+def _read(path, metric, dense, settings):
     """Dict: (path, sparsity) -> row, from a file."""
     if path is None or not pathlib.Path(path).exists():
         return {}
     read = Sensitivity.load(path)
-    if (read.metric, read.settings) != (metric, settings):
+    of_file = {"digest": settings["digest"], **read.settings}  # older files have no digest
+    is_close = math.isclose(read.dense, dense, rel_tol=1e-3, abs_tol=1e-6)
+    if (read.metric, of_file) != (metric, settings) or not is_close:
         raise ValueError(
-            "`path` holds results of other settings: name another file, or delete it. Received: "
-            f"{path} of {read.metric}, {read.settings}; asked for {metric}, {settings}"
+            "`path` holds results of other settings, or of another model, other examples or "
+            "labels: name another file, or delete it. Received: "
+            f"{path} of {read.metric}, {read.dense:g} when dense, {read.settings}; asked for "
+            f"{metric}, {dense:g} when dense, {settings}"
         )
     return {(row.path, row.sparsity): row for row in read.rows}
 
@@ -241,8 +261,9 @@ class _Score:
     def __init__(self, model, data, y, metric):
         self._model, self._data, self._metric = model, data, metric
         self._outputs, self._masks = self._run(())
-        if metric is not None and np.ndim(keras.tree.flatten(y)[0]) == 0:
-            y = np.asarray(y)  # a list of numbers
+        if metric is not None:
+            is_list = np.ndim(keras.tree.flatten(y)[0]) == 0  # of numbers
+            y = np.asarray(y) if is_list else keras.tree.map_structure(_as_array, y)
         self._y = y
         counts = [
             len(keras.tree.flatten(both)[0]) for both in (y, self._outputs) if both is not None
@@ -253,6 +274,12 @@ class _Score:
                 f"Received: {counts[0]} labels for {counts[1]} examples"
             )
         self.dense = self._measure(self._outputs) if metric else 0.0
+        if metric is None and not self._differences(self._outputs)[1] > 0:
+            raise ValueError(
+                "`x` must be several examples for which the model gives different outputs, all "
+                "finite: errors are relative to the variance of the outputs. "
+                f"Received: {counts[0]} examples, whose outputs are the same or not finite"
+            )
 
     def _measure(self, outputs):
         if isinstance(self._metric, keras.metrics.Metric):
@@ -285,11 +312,27 @@ class _Score:
         outputs, _ = self._run(values)
         if self._metric:
             return self._measure(outputs)
+        error, size = self._differences(outputs)
+        if not np.isfinite(error):
+            raise ValueError(
+                "The model gives NaN or infinity once a weight is pruned: measure in float32, or "
+                f"pass `y` and a `metric`. Received: an error of {error}"
+            )
+        return error / size
+
+    def _differences(self, outputs):
+        """Tuple: the squared error against the dense outputs, and the variance of those."""
         error = size = 0.0
         both = zip(keras.tree.flatten(outputs), keras.tree.flatten(self._outputs), strict=True)
         for (a, b), mask in zip(both, self._masks, strict=True):
             if mask is not None:  # skip padding
                 a, b = a[mask], b[mask]
-            error += float(np.square(a - b).mean(dtype="float64"))
-            size += float(b.var(axis=0, dtype="float64").mean())
-        return error / max(size, 1e-30)
+            a, b = a.astype("float64"), b.astype("float64")  # squares overflow in float16
+            with np.errstate(invalid="ignore"):
+                error += float(np.square(a - b).mean())
+                size += float(b.var(axis=0).mean())
+        return error, size
+
+
+def _as_array(x):
+    return ops.convert_to_numpy(x) if ops.is_tensor(x) else np.asarray(x)

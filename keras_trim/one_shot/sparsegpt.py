@@ -24,8 +24,9 @@ def sparsegpt(weights, h, units, damping=0.01):
         damping: Float. Fraction of the mean of `h`'s diagonal to add to the diagonal.
 
     Returns:
-        Float64 array (systems, inputs, outputs), zero where weights are pruned.
+        Float64 array (systems, inputs, outputs), zero where weights are pruned or were zero.
     """
+    alive = weights != 0
     upper = np.stack([inverse_factor(system) for system in damped(h, damping)])
     weights, pruned = weights.copy(), np.zeros_like(weights)
     gone = units_before = 0
@@ -36,16 +37,17 @@ def sparsegpt(weights, h, units, damping=0.01):
         units_before += units.num_units(begin, end)
         going = round(units.num_pruned * units_before / total) - gone
         gone += going
-        kept = units.keep((weights[:, begin:end] / diagonal) ** 2, begin, going)
+        own = alive[:, begin:end]
+        kept = own & units.keep((weights[:, begin:end] * own / diagonal) ** 2, begin, going)
         for system in range(len(weights)):
-            own, factor = weights[system], upper[system]
+            rows, factor = weights[system], upper[system]
             errors = _prune_chunk(
-                own[begin:end],
+                rows[begin:end],
                 factor[begin:end, begin:end],
                 kept[system],
                 pruned[system, begin:end],
             )
-            own[end:] -= factor[begin:end, end:].T @ errors
+            rows[end:] -= factor[begin:end, end:].T @ errors
     return pruned
 
 

@@ -21,6 +21,9 @@ def statistics(layer, inputs):
 
     Returns:
         Tuple of two float64 arrays (channels,).
+
+    Raises:
+        ValueError: if all inputs are padding, or if there is only one.
     """
     count, mean, squares = 0, 0.0, 0.0
     for calls in inputs:
@@ -38,4 +41,9 @@ def statistics(layer, inputs):
             mean, count = mean + delta * len(x) / total, total
     if not count:
         raise all_padding(layer)
+    if count == 1:  # the variance would be 0
+        raise ValueError(
+            "`calibration_data` has one example, which has no variance: give some hundred, or pass "
+            f"`update_statistics=False`. Received: one input of '{layer.name}'"
+        )
     return mean, squares / count

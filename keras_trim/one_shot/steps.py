@@ -3,6 +3,7 @@
 import dataclasses
 
 from keras import layers, models, tree
+from keras.src.models.functional import Functional, operation_fn
 
 
 def functional_of(model):
@@ -10,8 +11,6 @@ def functional_of(model):
     if isinstance(model, models.Sequential):
         is_plain = type(model).call is models.Sequential.call
         return getattr(model, "_functional", None) if is_plain else None
-    from keras.src.models.functional import Functional
-
     if isinstance(model, Functional) and type(model).call is Functional.call:
         return model
     return None
@@ -38,7 +37,8 @@ class Step:
         args, kwargs = self.node.arguments.fill_in(
             {tensor: values[key] for tensor, key in self.inputs.items()}
         )
-        outputs = tree.flatten(self.operation(*args, **kwargs))
+        call = operation_fn(self.operation, training=False)  # as `Functional.call` does
+        outputs = tree.flatten(call(*args, **kwargs))
         values.update(zip(self.outputs, outputs, strict=True))
 
 

@@ -25,6 +25,10 @@ LAYERS = {
         (3, 2, 4),
     ),
     "einsum, any rank": (lambda: layers.EinsumDense("...x,xy->...y", 5, bias_axes="y"), (3, 6)),
+    "einsum, ellipsis last": (
+        lambda: layers.EinsumDense("ab...,bc->ac...", (5, 3), bias_axes="c"),
+        (6, 3),
+    ),
     "conv 1d, causal": (lambda: layers.Conv1D(4, 3, padding="causal", dilation_rate=2), (9, 2)),
     "conv 2d": (lambda: layers.Conv2D(4, (3, 2), strides=2), (8, 7, 3)),
     "conv 2d, same": (lambda: layers.Conv2D(4, 3, strides=2, padding="same"), (8, 7, 3)),

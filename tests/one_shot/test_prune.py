@@ -303,3 +303,139 @@ def test_a_mean_is_corrected_only_where_nothing_else_reads_the_output(rng):
     keras_trim.prune(chain, 0.5, calibration_data=x, update_statistics=False)
     assert values(chain.layers[1].moving_mean).any()
     np.testing.assert_allclose(values(chain(x)).mean((0, 1, 2)), before.mean((0, 1, 2)), atol=1e-4)
+
+
+def test_no_layer_is_told_that_it_trains(rng):
+    told = []
+
+    class Listening(layers.Layer):
+        def call(self, x, training=True):
+            told.append(training)
+            return x
+
+    x = inputs = keras.Input((24,))
+    x = layers.Dropout(0.9)(layers.Dense(8)(x), training=True)
+    model = keras.Model(inputs, layers.Dense(4)(Listening()(x)))
+    x = correlated(rng, 32, 24)
+    before = values(model(x, training=False))
+    told.clear()
+    keras_trim.prune(model, 0.0, calibration_data=x)
+    assert told
+    assert not any(told)
+    np.testing.assert_allclose(values(model(x, training=False)), before, atol=1e-4)
+
+
+def test_an_interrupt_while_weights_are_assigned(rng, monkeypatch):
+    model, assign = mlp(), keras.Variable.assign
+    before, calls = model.get_weights(), []
+
+    def interrupted(self, value):
+        calls.append(self)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return assign(self, value)
+
+    monkeypatch.setattr(keras.Variable, "assign", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        keras_trim.prune(model, 0.5, calibration_data=correlated(rng, 8, 24))
+    for a, b in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_zeros_of_a_sparse_model_stay(method, rng):
+    x = correlated(rng, 64, 24)
+    model = keras_trim.prune(mlp(), sparsity_m_by_n="2:4", calibration_data=x)
+    before = [values(layer.kernel) == 0 for layer in model.layers]
+    sparser = {"first": 0.8, "second": 0.2, "out": 0.6}
+    keras_trim.prune(model, distribution=sparser, calibration_data=x, method=method)
+    for layer, was_zero in zip(model.layers, before, strict=True):
+        kernel = values(layer.kernel)
+        assert not kernel[was_zero].any()
+        goal = max(sparser[layer.name], 0.5)
+        assert np.count_nonzero(kernel == 0) == round(goal * kernel.size)
+
+
+def test_a_convolution_of_integers(rng):
+    if keras.backend.backend() != "jax":
+        pytest.skip("only JAX has one")
+    model = keras.Sequential([keras.Input((8, 8, 3), dtype="uint8"), layers.Conv2D(4, 3)])
+    x = rng.integers(0, 255, (32, 8, 8, 3), "uint8")
+    before = values(model(x))
+    keras_trim.prune(model, 0.2, calibration_data=x)
+    assert relative_error(model, x, before) < 0.05
+
+
+def test_a_mean_is_corrected_only_along_the_axis_of_the_outputs(rng):
+    """Steps and outputs are equally many, so shapes do not tell the axis."""
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8)),
+            layers.Dense(8, use_bias=False),
+            layers.BatchNormalization(axis=1),
+        ]
+    )
+    x = correlated(rng, 64, 8, 8) + 1
+    keras_trim.prune(model, 0.5, calibration_data=x, update_statistics=False)
+    assert not values(model.layers[1].moving_mean).any()
+
+
+def test_statistics_of_one_example(rng):
+    def made():
+        return keras.Sequential(
+            [keras.Input((24,)), layers.Dense(8), layers.BatchNormalization(), layers.Dense(4)]
+        )
+
+    x = correlated(rng, 1, 24)
+    with pytest.raises(ValueError, match="one example.*no variance.*Received: one input of"):
+        keras_trim.prune(made(), 0.5, calibration_data=x)
+    model = keras_trim.prune(made(), 0.5, calibration_data=x, update_statistics=False)
+    assert (values(model.layers[1].moving_variance) == 1).all()
+
+
+@pytest.mark.parametrize("method", ["reconstruct", "sparsegpt", "wanda"])
+def test_weights_that_are_not_finite(method, rng):
+    model = mlp()
+    kernel = values(model.layers[2].kernel).copy()
+    kernel[0, 0] = np.nan
+    model.layers[2].kernel.assign(kernel)
+    with pytest.raises(ValueError, match="must be finite.*Received"):
+        keras_trim.prune(model, 0.5, calibration_data=correlated(rng, 8, 24), method=method)
+
+
+def test_numbers_among_the_inputs(rng):
+    class Named(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(4)
+
+        def call(self, inputs):
+            return self.dense(inputs["x"])
+
+    class Data(keras.utils.PyDataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return {"x": x, "epoch": 3}
+
+    x, model = correlated(rng, 32, 24), Named()
+    model({"x": x})
+    with pytest.raises(ValueError, match="cannot be called with a batch of `calibration_data`"):
+        keras_trim.prune(model, 0.5, calibration_data=Data(workers=1))
+
+
+def test_a_pattern_has_one_sparsity():
+    with pytest.raises(ValueError, match="N:M pattern alone says.*0.5.*Received: sparsity=0.9"):
+        keras_trim.prune(mlp(), 0.9, sparsity_m_by_n=(2, 4))
+    model = keras_trim.prune(mlp(), 0.5, sparsity_m_by_n=(2, 4))
+    assert np.count_nonzero(values(model.layers[0].kernel)) == 12 * 32
+
+
+def test_a_dataset_that_repeats_forever(rng):
+    tf = pytest.importorskip("tensorflow")
+    data = tf.data.Dataset.from_tensor_slices(correlated(rng, 32, 24)).batch(8).repeat()
+    with pytest.raises(ValueError, match="repeats forever: pass `dataset.take.*Received"):
+        keras_trim.prune(mlp(), 0.5, calibration_data=data)
+    model = keras_trim.prune(mlp(), 0.5, calibration_data=data.take(4))
+    assert np.count_nonzero(values(model.layers[0].kernel)) == 12 * 32

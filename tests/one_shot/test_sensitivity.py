@@ -170,7 +170,8 @@ def test_a_budget_in_bytes_is_kept():
         stored_bytes(size, allocation.sparsities[path])
         for path, size in {"a": 100, "b": 300}.items()
     )
-    assert stored == pytest.approx(800, rel=0.03)
+    assert stored <= 800
+    assert stored == pytest.approx(800)
 
 
 def test_a_budget_of_milliseconds():
@@ -179,6 +180,9 @@ def test_a_budget_of_milliseconds():
     allocation = keras_trim.budget(sensitivity, milliseconds=3.0, times=times)
     # Zeros in b save no time; 2 ms of a are needed.
     assert allocation.sparsities == pytest.approx({"a": 0.5, "b": 0.0})
+    times["a"] = {0: 4.0, 0.25: 3.9, 0.5: 2.0, 0.9: 1.0}  # a line would end at 3 ms with 0.25
+    allocation = keras_trim.budget(sensitivity, milliseconds=4.0, times=times)
+    assert allocation.sparsities["a"] == pytest.approx(0.25 + 0.25 * 0.9 / 1.9)
     with pytest.raises(ValueError, match="needs `times`.*Received: None"):
         keras_trim.budget(sensitivity, milliseconds=3.0)
 
@@ -228,3 +232,85 @@ def test_a_damaged_file(text, tmp_path):
     path.write_text(text)
     with pytest.raises(ValueError, match=f"damaged.*Received: path={path}"):
         Sensitivity.load(path)
+
+
+def test_a_path_that_repeats_once_the_name_of_the_model_is_gone(rng):
+    x = keras.Input((8,))
+    inner = keras.Model(x, keras.layers.Dense(8, name="fc")(x))
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8, name="fc"), inner])
+    result = measure(model, rng.standard_normal((64, 8), "float32"))
+    allocation = keras_trim.Allocation(
+        dict(zip(result.by_weight(), (0.25, 0.75), strict=True)),
+    )
+    keras_trim.prune(model, distribution=allocation)
+    zeros = [np.count_nonzero(values(v) == 0) for v in model.variables if len(v.shape) > 1]
+    assert zeros == [16, 48]
+
+
+def test_a_file_of_another_model_or_other_data(mlp, data, tmp_path):
+    path, (x, y) = tmp_path / "sensitivity.json", data
+    measure(mlp, x, path=path)
+    with pytest.raises(ValueError, match="`path` holds results of.*Received"):
+        measure(mlp, x + 1, path=path)
+    mlp.layers[0].kernel.assign(mlp.layers[0].kernel + 1)
+    with pytest.raises(ValueError, match="`path` holds results of.*Received"):
+        measure(mlp, x, path=path)
+    path = tmp_path / "metric.json"
+    measure(mlp, x, y=y, metric=lambda y, p: p.mean(), path=path)
+    with pytest.raises(ValueError, match="`path` holds results of.*Received"):
+        measure(mlp, x, y=y, metric=lambda y, p: p.std(), path=path)
+
+
+def test_a_file_keeps_the_rows_that_are_not_asked_for(mlp, data, tmp_path):
+    path = tmp_path / "sensitivity.json"
+    first = measure(mlp, data[0], sparsities=(0.5,), path=path)
+    second = measure(mlp, data[0], sparsities=(0.9,), path=path)
+    assert {row.sparsity for row in second.rows} == {0.9}
+    saved = Sensitivity.load(path)
+    assert all(row in saved.rows for row in [*first.rows, *second.rows])
+    assert len(saved.rows) == 4
+
+
+def test_outputs_that_do_not_vary(mlp, data):
+    with pytest.raises(ValueError, match="`x` must be several examples.*Received: 1 examples"):
+        measure(mlp, data[0][:1])
+
+
+def test_outputs_of_any_dtype(data):
+    x = keras.Input((8,))
+    large = keras.layers.Dense(4, dtype="mixed_float16")(x) * 2000.0
+    is_positive = keras.layers.Dense(4)(x) > 0
+    for outputs in (large, is_positive):
+        rows = measure(keras.Model(x, outputs), data[0]).rows
+        assert all(0 < row.change < 10 for row in rows)
+
+
+def test_a_metric_gets_arrays(mlp, data):
+    x, y = data
+    kinds = []
+
+    def metric(y, outputs):
+        kinds.append((type(y), type(outputs)))
+        return keras.ops.convert_to_tensor(float(np.abs(y - outputs).mean()))
+
+    given = keras.ops.convert_to_tensor(y)
+    tensors = measure(mlp, x, y=given, metric=metric, sparsities=(0.5,))
+    assert set(kinds) == {(np.ndarray, np.ndarray)}
+    np.testing.assert_allclose(tensors.dense, np.abs(y - values(mlp(x))).mean(), rtol=1e-5)
+
+
+def test_a_module_of_pytorch_is_pruned_while_measured(rng):
+    if keras.backend.backend() != "torch":
+        pytest.skip("only PyTorch has such modules")
+    import torch
+
+    wrapper = keras.layers.TorchModuleWrapper(torch.nn.Linear(8, 8))
+    model = keras.Sequential([keras.Input((8,)), wrapper, keras.layers.Dense(4)])
+    x = rng.standard_normal((32, 8), "float32")
+    model(x)
+    before = model.get_weights()
+    rows = measure(model, x).rows
+    assert len(rows) == 4
+    assert all(row.change > 0.01 for row in rows)
+    for a, b in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(a, b)

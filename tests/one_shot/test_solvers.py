@@ -5,7 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
+from keras_trim.one_shot import reconstruct as reconstruct_module
 from keras_trim.one_shot.admm import admm_mask
+from keras_trim.one_shot.reconstruct import reconstruct
 from keras_trim.one_shot.refit import refit
 from keras_trim.one_shot.sparsegpt import inverse_factor, sparsegpt
 from keras_trim.one_shot.units import Units, keep_largest
@@ -149,3 +151,18 @@ def test_of_equal_scores_the_later_go():
     np.testing.assert_array_equal(
         keep_largest(np.array([1.0, 0, 0, 2, 0]), 2), [True, True, False, True, False]
     )
+
+
+@pytest.mark.parametrize("large", [2048, 8])
+def test_zeros_stay(large, rng, monkeypatch):
+    monkeypatch.setattr(reconstruct_module, "LARGE", large)
+    w, h, _ = problem(rng, inputs=200)
+    target = h @ w
+    w = w * (rng.random(w.shape) < 0.5)
+    units = Units(w.shape, 200, w.size // 4)
+    for pruned in (sparsegpt(w, h, units), reconstruct(w, h, target, units)):
+        assert not pruned[w == 0].any()
+    units = Units(w.shape, 200, 3 * w.size // 4)
+    for pruned in (sparsegpt(w, h, units), reconstruct(w, h, target, units)):
+        assert not pruned[w == 0].any()
+        assert np.count_nonzero(pruned == 0) == 3 * w.size // 4
