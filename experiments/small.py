@@ -10,16 +10,18 @@ from examples import imdb_lstm, mnist_cnn
 from experiments import command
 from experiments.task import Settings, Task
 
-FULL = Settings(epochs=3, rates=(1e-3, 3e-4), dense_epochs=8)
+MNIST = Settings(epochs=5, rates=(1e-3, 3e-4), dense_epochs=8)
+# An epoch has 59 steps only.
+REVIEWS = Settings(epochs=10, rates=(1e-3, 3e-4), dense_epochs=6)
 QUICK = Settings(epochs=2, dense_epochs=1)
 
 
 class Small(Task):
     """Base class of both tasks, whose data fits in memory."""
 
-    def __init__(self, name, train, test, about, quick):
+    def __init__(self, name, settings, train, test, about, quick):
         self.name = name
-        self.settings = QUICK if quick else FULL
+        self.settings = QUICK if quick else settings
         self.targets = (0.8,) if quick else self.goal.targets
         self.batch_size = 8 if quick else 128
         x, y = train
@@ -56,7 +58,7 @@ class Mnist(Small):
         train, test = mnist_cnn.load_mnist(data, None)
         if quick:
             self.first_layer = None
-        super().__init__("mnist_cnn", train, test, "MNIST", quick)
+        super().__init__("mnist_cnn", MNIST, train, test, "MNIST", quick)
 
     def build(self, keras):
         return mnist_cnn.build_model()
@@ -75,7 +77,7 @@ class Reviews(Small):
             for words, labels in parts
         ]
         about = "Sentences of movie reviews (from VADER), in place of IMDB"
-        super().__init__("imdb_lstm", *padded, about, quick)
+        super().__init__("imdb_lstm", REVIEWS, *padded, about, quick)
 
     def build(self, keras):
         return imdb_lstm.build_model()

@@ -185,7 +185,7 @@ class Calibration:
             self._set(product.bias, bias)
         else:
             mean = normalization.moving_mean
-            self._set(mean, self._get(mean) - shift.reshape(mean.shape))
+            self._set(mean, self._get(mean) - product.output_shift(shift).reshape(mean.shape))
 
     def prune_by_magnitude(self, job):
         """Prunes a weight by magnitude, without examples."""

@@ -6,27 +6,50 @@ import numpy as np
 
 from keras_trim.one_shot.product import Product, to_numpy
 
+# The second moments of more inputs take gigabytes of memory and minutes to solve. So the inputs of
+# wide layers, such as VGG's first dense one, are divided into parts of at most `PART`.
+WIDE, PART = 8192, 4096
+# Units of patterns should not cross parts.
+_MULTIPLE = 16
+
 
 class DenseProduct(Product):
-    """Dense layers."""
+    """Dense layers. Parts of a wide layer are systems, whose outputs add up."""
 
     is_output = True
 
     @property
     def shape(self):
-        return 1, *self.variable.shape
+        inputs, outputs = self.variable.shape
+        parts = _num_parts(inputs)
+        return parts, inputs // parts, outputs
+
+    @property
+    def is_divided(self):
+        return self.shape[0] > 1
 
     def to_matrices(self, kernel):
-        return kernel[None]
+        return kernel.reshape(self.shape)
 
     def from_matrices(self, matrices):
-        return matrices[0]
+        return matrices.reshape(self.variable.shape)
 
     def rows(self, x):
-        return to_numpy(x).reshape(1, -1, self.variable.shape[0])
+        parts, inputs, _ = self.shape
+        return to_numpy(x).reshape(-1, parts, inputs).swapaxes(0, 1)
 
     def row_bytes(self, x):
         return 8 * math.prod(x.shape[1:])
+
+    def output_shift(self, shift):
+        return shift.sum(0)
+
+
+def _num_parts(inputs):
+    if inputs <= WIDE:
+        return 1
+    sizes = (size for size in range(PART, 0, -_MULTIPLE) if inputs % size == 0)
+    return inputs // next(sizes, inputs)
 
 
 class RecurrentProduct(DenseProduct):
@@ -39,7 +62,8 @@ class RecurrentProduct(DenseProduct):
 
     def shifted_bias(self, bias, shift):
         shifted = bias.copy()
-        shifted.reshape(-1, shift.size)[0] += shift[0]
+        outputs = self.shape[2]
+        shifted.reshape(-1, outputs)[0] += self.output_shift(shift)
         return shifted
 
 

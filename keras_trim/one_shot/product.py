@@ -26,6 +26,11 @@ class Product(abc.ABC):
     # systems and outputs.
     is_output = False
 
+    @property
+    def is_divided(self):
+        """Whether the systems are parts of one matrix, whose outputs add up."""
+        return False
+
     def __init__(self, layer, variable, bias):
         self.layer, self.variable, self.bias = layer, variable, bias
 
@@ -70,7 +75,11 @@ class Product(abc.ABC):
             bias: Float64 array in the bias's shape.
             shift: Float64 array (systems, outputs).
         """
-        return bias + shift.reshape(bias.shape)
+        return bias + self.output_shift(shift).reshape(bias.shape)
+
+    def output_shift(self, shift):
+        """The shift of the layer's outputs, given that of the systems' outputs."""
+        return shift
 
     @property
     def has_free_bias(self):

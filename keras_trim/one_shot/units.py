@@ -63,11 +63,13 @@ class Units:
         num_pruned = pattern.count_pruned(sparsity, spec.final_sparsity)
         shape, channels = product.shape, product.channels
         if isinstance(pattern, NMPattern):
+            if product.is_divided and channels % pattern.group:
+                return "groups that cross the parts of a wide layer"
             return cls(shape, channels, num_pruned, group=pattern.group)
         if isinstance(pattern, BlockPattern):
             height, width = pattern.block_size
             if shape[0] > 1 and pattern.num_units != _count_blocks(shape, channels, height, width):
-                return "blocks that cross the groups of a convolution"
+                return "blocks that cross the groups of a convolution or the parts of a wide layer"
             return cls(shape, channels, num_pruned, height, width)
         return cls(shape, channels, num_pruned)
 

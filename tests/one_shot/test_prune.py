@@ -9,6 +9,8 @@ from conftest import values
 from keras import layers
 
 import keras_trim
+from keras_trim.one_shot import dense_products
+from keras_trim.one_shot.products import products_of
 
 METHODS = ("reconstruct", "sparsegpt", "wanda", "magnitude")
 
@@ -439,3 +441,44 @@ def test_a_dataset_that_repeats_forever(rng):
         keras_trim.prune(mlp(), 0.5, calibration_data=data)
     model = keras_trim.prune(mlp(), 0.5, calibration_data=data.take(4))
     assert np.count_nonzero(values(model.layers[0].kernel)) == 12 * 32
+
+
+@pytest.mark.parametrize("then", ["bias", "normalization"])
+def test_the_inputs_of_a_wide_layer_are_divided(then, rng, monkeypatch):
+    monkeypatch.setattr(dense_products, "WIDE", 64)
+    monkeypatch.setattr(dense_products, "PART", 64)
+    after = [layers.BatchNormalization()] if then == "normalization" else []
+    wide = layers.Dense(6, use_bias=then == "bias", name="wide")
+    model = keras.Sequential([keras.Input((96,)), wide, *after])
+    x = 1 + correlated(rng, 200, 96)
+    assert next(iter(products_of(model).values())).shape == (2, 48, 6)
+    dense, kernel = model.predict(x, verbose=0), np.array(values(wide.kernel))
+    errors = {}
+    for method in ("reconstruct", "sparsegpt", "wanda", "magnitude"):
+        wide.kernel.assign(kernel)
+        keras_trim.prune(
+            model, 0.75, calibration_data=x, method=method, update_statistics=False, verbose=0
+        )
+        assert np.count_nonzero(values(wide.kernel)) == 96 * 6 / 4
+        errors[method] = np.square(model.predict(x, verbose=0) - dense).mean() / dense.var()
+        if method == "reconstruct":
+            np.testing.assert_allclose(
+                model.predict(x, verbose=0).mean(0), dense.mean(0), atol=1e-4
+            )
+            if then == "bias":
+                wide.bias.assign(np.zeros(6))
+            else:
+                after[0].moving_mean.assign(np.zeros(6))
+    assert errors["reconstruct"] < errors["magnitude"] / 4
+    assert errors["sparsegpt"] < errors["magnitude"]
+
+
+def test_groups_that_cross_the_parts_of_a_wide_layer(rng, monkeypatch):
+    monkeypatch.setattr(dense_products, "WIDE", 64)
+    model = keras.Sequential([keras.Input((112,)), layers.Dense(6, name="wide")])
+    x = rng.standard_normal((50, 112)).astype("float32")
+    monkeypatch.setattr(dense_products, "PART", 64)
+    with pytest.warns(UserWarning, match="groups that cross the parts of a wide layer"):
+        keras_trim.prune(model, None, calibration_data=x, sparsity_m_by_n=(3, 6), verbose=0)
+    kept = np.pad(values(model.layers[0].kernel) != 0, ((0, 2), (0, 0)))
+    assert (kept.reshape(19, 6, 6).sum(1) <= 3).all()
