@@ -6,6 +6,7 @@ shown unless `verbose` asks for it.
 """
 
 import contextlib
+import html
 import sys
 import threading
 import time
@@ -168,7 +169,7 @@ def _in_notebook() -> Callable[[str | None], None] | None:
     from IPython.display import HTML, display
 
     handle = display(HTML(""), display_id=True)
-    return lambda text: handle.update(HTML((text and f"<small>{text}</small>") or ""))
+    return lambda text: handle.update(HTML(f"<small>{html.escape(text)}</small>" if text else ""))
 
 
 def _minutes(seconds: float) -> str:

@@ -7,7 +7,7 @@ from collections import Counter
 
 import keras
 
-from keras_trim.annotations import get_annotation, marked_variables, resolve_pending
+from keras_trim.annotations import get_annotation, is_built, marked_variables, resolve_pending
 from keras_trim.arguments import check_model
 from keras_trim.counting import count_zeros
 from keras_trim.policies import Candidate, candidates
@@ -151,7 +151,7 @@ def sparsity_report(model: keras.layers.Layer) -> SparsityReport:
         ValueError: if the model is not built.
     """
     check_model(model, takes_layers=True)
-    if not model.variables:
+    if not model.variables and not is_built(model):
         raise ValueError(
             "The model has no weights yet: build it first, by `model.build(input_shape)` or by "
             f"calling it on a batch. Received: model={model.name}"

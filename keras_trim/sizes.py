@@ -126,7 +126,7 @@ def size_table(
             work.description = f"measuring sizes, {FORMATS[format]}"
             try:
                 size = raw if format == "raw" else _MEASURES[format](model, pathlib.Path(folder))
-            except _LeftOut as reason:
+            except (_LeftOut, ImportError) as reason:  # an extra may be missing
                 left_out[format] = str(reason)
             else:
                 rows.append(SizeRow(format, FORMATS[format], size, raw / size if size else 0.0))

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_trim import batches, timing
-from keras_trim.arguments import check_model, described, takes_named
+from keras_trim.arguments import check_model, described, positive_integer, takes_named
 from keras_trim.processor import count_cores, processor_name
 from keras_trim.progress import progress
 from keras_trim.report import sparsity_report
@@ -79,6 +79,9 @@ class SpeedReport(Shown):
         """String: advice in one sentence."""
         times = {row.runtime: row.milliseconds for row in self.rows}
         others = {name: ms for name, ms in times.items() if name != timing.ENGINE}
+        if timing.ENGINE in self.left_out:
+            best = min(others, key=others.get)
+            return f"Run it in {best}: the engine does not run this model, for the reason above."
         if timing.ENGINE not in times or not others:
             return 'To see the engine beside Keras: pip install "keras-trim[inference]".'
         engine, (best, fastest) = times[timing.ENGINE], min(others.items(), key=lambda o: o[1])
@@ -169,8 +172,8 @@ def bench(
         `SpeedReport`. `print` it for a table; `.rows` has the data.
 
     Raises:
-        ValueError: if the model is not built, if its inputs are unknown and `x` is not given, or if
-            a runtime is unknown.
+        ValueError: if the model is not built, if its inputs are unknown and `x` is not given, if a
+            runtime is unknown, or if `batch_size` or `num_threads` is not positive.
 
     Example:
 
@@ -179,9 +182,12 @@ def bench(
     ```
     """
     check_model(model)
+    batch_size = positive_integer(batch_size, "batch_size")
+    num_threads = positive_integer(
+        count_cores() if num_threads is None else num_threads, "num_threads"
+    )
     names = _names(runtimes)
     inputs = _random(model, batch_size) if x is None else _as_taken(model, x)
-    num_threads = num_threads or count_cores()
     runs, differences, left_out, reference = {}, {}, {}, None
     with progress("timing", len(names) + 1, verbose) as work:
         for name in names:
@@ -267,8 +273,9 @@ def _why(error):
 
 def _difference(reference, outputs):
     """Returns the largest difference of outputs, relative to the largest reference value."""
-    return max(
-        float(np.abs(np.asarray(a, "float64") - np.asarray(b, "float64")).max(initial=0.0))
+    differences = [
+        np.abs(np.asarray(a, "float64") - np.asarray(b, "float64")).max(initial=0.0)
         / max(float(np.abs(np.asarray(a, "float64")).max(initial=0.0)), 1e-30)
         for a, b in zip(reference, outputs, strict=True)
-    )
+    ]
+    return float(np.max(differences))  # NaN if any is, unlike Python's `max`

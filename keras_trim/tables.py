@@ -16,7 +16,9 @@ from rich.text import Text
 _WIDTH = 140  # without a terminal
 _MOST_ROWS = 60  # in a `repr`
 # Replacements for characters that are missing in encodings such as cp1252.
-_PLAIN = {"─": "-", "│": "|", "█": "#", "░": ".", "→": ">", "…": "~", "╶": "-", "╴": "-"}
+_PLAIN = str.maketrans(
+    {"─": "-", "│": "|", "█": "#", "░": ".", "→": ">", "…": "~", "╶": "-", "╴": "-"}
+)
 _CELL = "padding:1px 10px 1px 0;text-align:{};white-space:{};vertical-align:top"
 
 
@@ -93,13 +95,17 @@ def without_empty(columns: list[str], rows: list[list[str]]) -> tuple[list[str],
 
 
 def printable(text: str, stream: Any) -> str:
-    """Replaces the table characters of a text by plain ones if a stream cannot encode it."""
+    """Replaces what a stream cannot encode: lines of the table by plain ones, letters by "?"."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         text.encode(encoding)
-    except (UnicodeEncodeError, LookupError):
-        return text.translate(str.maketrans(_PLAIN))
-    return text
+    except LookupError:
+        encoding = "ascii"
+    except UnicodeEncodeError:
+        pass
+    else:
+        return text
+    return text.translate(_PLAIN).encode(encoding, "replace").decode(encoding)
 
 
 def _width() -> int:

@@ -54,6 +54,11 @@ def test_a_schedule_of_epochs():
             PolynomialDecay.for_epochs(0.8, 10, 20, **wrong)
 
 
+def test_the_default_of_optimizers_accumulates_nothing():
+    make = keras_trim.PolynomialDecay.for_epochs
+    assert repr(make(0.8, 4, 10, gradient_accumulation_steps=None)) == repr(make(0.8, 4, 10))
+
+
 def test_it_suits_the_run_that_it_is_for(data):
     """No warning, and half of the epochs at the final sparsity."""
     schedule = PolynomialDecay.for_epochs(0.5, epochs=4, data=data[0], batch_size=16)

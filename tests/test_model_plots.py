@@ -3,7 +3,9 @@ import sys
 import numpy as np
 import pytest
 
+import keras_trim
 from keras_trim import plots
+from keras_trim.one_shot.sensitivity import SensitivityRow
 from keras_trim.plots.mask import density_per_pixel
 
 
@@ -65,3 +67,16 @@ def test_pyplot_is_left_alone():
     plots.mask_figure(np.eye(3))
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or not pyplot.get_fignums()
+
+
+def test_names_are_no_formulas(tmp_path):
+    name = r"$\cost$/kernel"
+    sensitivity = keras_trim.Sensitivity([SensitivityRow(name, (2, 2), 0.5, 0.1)], name, 0.0)
+    figures = [
+        plots.sparsity_figure([(name, 0.5)]),
+        plots.histogram_figure(np.eye(2), name),
+        plots.mask_figure(np.eye(2), name),
+        plots.sensitivity_figure(sensitivity),
+    ]
+    for index, figure in enumerate(figures):
+        figure.savefig(tmp_path / f"{index}.png")

@@ -57,3 +57,10 @@ def test_weight_histogram_of_a_layer_that_is_all_zero_after():
     plots.plot_weight_histogram(ax, before=[0.5, -1.0], after=[0.0, 0.0])
     assert ax.patches[1].get_data().values.sum() == 0
     assert "100.0%" in ax.texts[0].get_text()
+
+
+def test_weight_histogram_without_any_values_but_zeros(tmp_path):
+    figure, (ax,) = plots.make_figure(1)
+    plots.plot_weight_histogram(ax, np.zeros(4), np.zeros(4))
+    figure.savefig(tmp_path / "zeros.png")
+    assert "100.0%" in ax.texts[0].get_text()

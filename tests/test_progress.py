@@ -1,7 +1,9 @@
 """Long-running work reports its progress once, and only where somebody looks."""
 
 import io
+import sys
 import time
+import types
 
 import pytest
 
@@ -88,3 +90,22 @@ def test_an_error_takes_the_line_away(terminal):
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert terminal.getvalue().endswith("\r\x1b[K")
+
+
+def test_a_notebook_shows_names_as_they_are(monkeypatch):
+    shown = []
+
+    class ZMQInteractiveShell:
+        pass
+
+    class Handle:
+        update = shown.append
+
+    display = types.SimpleNamespace(HTML=str, display=lambda html, display_id: Handle)
+    ipython = types.SimpleNamespace(get_ipython=ZMQInteractiveShell, display=display)
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    show = module._shower(False)
+    show("pruning <b>: 1 of 2")
+    show(None)
+    assert shown == ["<small>pruning &lt;b&gt;: 1 of 2</small>", ""]

@@ -135,3 +135,19 @@ class Terminal:
 
     def isatty(self):
         return True
+
+
+def test_a_model_without_weights(one_backend):
+    report = keras_trim.sparsity_report(keras.Sequential([keras.Input((4,)), keras.layers.ReLU()]))
+    assert report.rows == []
+    assert str(report) == "all weights: 0, 0.00% zero"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "no such encoding"])
+def test_names_that_the_output_cannot_encode(encoding, one_backend, monkeypatch):
+    monkeypatch.setattr(Terminal, "encoding", encoding)
+    monkeypatch.setattr("sys.stdout", Terminal())
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="\u5c64")])
+    text = str(keras_trim.sparsity_report(model))
+    assert "/?/kernel" in text
+    text.encode("ascii")

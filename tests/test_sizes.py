@@ -71,3 +71,11 @@ def test_without_zstandard(model, tmp_path, monkeypatch):
     np.savez(tmp_path / "model.ktrim")
     with pytest.raises(ImportError, match='pip install "keras-trim\\[storage\\]"'):
         keras_trim.load(tmp_path / "model.ktrim")
+
+
+def test_sizes_without_zstandard(model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    table = keras_trim.size_table(model, ("raw", "h5", "ktrim", "int8"))
+    assert [row.format for row in table.rows] == ["raw", "h5"]
+    assert list(table.left_out) == ["ktrim", "int8"]
+    assert '.ktrim left out: .ktrim files need Zstandard: pip install "keras-trim[sto' in str(table)

@@ -91,3 +91,39 @@ def test_a_runtime_that_fails_is_left_out(monkeypatch):
 def test_inputs_that_do_not_match():
     with pytest.raises(ValueError, match=r"must be of shape \(any, 4\)"):
         bench(small(), np.ones((2, 5)))
+
+
+@pytest.mark.parametrize("name", ["batch_size", "num_threads"])
+@pytest.mark.parametrize("value", [0, -1, 1.5])
+def test_wrong_numbers(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be a positive integer. Received: {name}="):
+        bench(small(), **{name: value})
+
+
+def test_a_model_that_the_engine_does_not_run(monkeypatch):
+    """The advice does not say to install what is there."""
+
+    def runner(name, model, num_threads, original=timing.runner):
+        if name == timing.ENGINE:
+            raise ValueError("The engine does not run it.")
+        return original(name, model, num_threads)
+
+    monkeypatch.setattr(timing, "runner", runner)
+    monkeypatch.setattr(timing, "installed", lambda: [timing.PREDICT, timing.ENGINE])
+    report = bench(small())
+    assert report.left_out == {timing.ENGINE: "The engine does not run it."}
+    assert report.advice.startswith("Run it in model.predict: the engine does not run this model")
+
+
+def test_an_output_that_is_nan_differs(monkeypatch):
+    """Also if it is not the first of several outputs."""
+
+    def runner(name, model, num_threads):
+        second = np.full(3, np.nan) if name == timing.BATCH else np.ones(3)
+        return lambda x: [np.ones(3), second]
+
+    monkeypatch.setattr(timing, "runner", runner)
+    monkeypatch.setattr(timing, "installed", lambda: [timing.PREDICT, timing.BATCH])
+    report = bench(small())
+    assert report[timing.PREDICT].largest_difference == 0
+    assert np.isnan(report[timing.BATCH].largest_difference)

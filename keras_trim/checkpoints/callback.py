@@ -37,7 +37,8 @@ class Checkpoint(keras.callbacks.Callback):
     Put this callback last. In runs of several processes, one process writes and all read.
 
     Args:
-        directory: Path of a folder for this training run only. It is created if missing.
+        directory: Path of a folder for this training run only. It is created if missing. `~` is
+            the home folder.
         save_freq: `"epoch"` (default): save after each epoch. Integer: save after that many
             batches. `None`: save only by `every_seconds`. The end of training is always saved.
         every_seconds: Number or `None`. Also saves whenever this many seconds have passed. Only for
@@ -49,6 +50,7 @@ class Checkpoint(keras.callbacks.Callback):
         ImportError: if `zstandard` is not installed.
         ValueError: if an argument is invalid. Raised by `fit` if the checkpoint belongs to another
             model or all checkpoints are damaged.
+        OSError: raised by `fit` if the folder cannot be written to.
 
     Example:
 
@@ -74,6 +76,12 @@ class Checkpoint(keras.callbacks.Callback):
                 "`directory` must be the path of a folder, such as 'checkpoints'. "
                 f"Received: directory={described(directory)}"
             )
+        if "://" in os.fspath(directory):
+            # As a path, it would be a local folder, which goes with the machine.
+            raise ValueError(
+                "`directory` must be a folder of the file system: mount the bucket, and give the "
+                f"path where it is mounted. Received: directory={described(directory)}"
+            )
         if save_freq not in ("epoch", None) and not (is_integer(save_freq) and save_freq > 0):
             raise ValueError(
                 '`save_freq` must be "epoch", a positive integer (batches) or `None`. '
@@ -85,13 +93,14 @@ class Checkpoint(keras.callbacks.Callback):
                 "`every_seconds` must be a positive number or `None`. "
                 f"Received: every_seconds={every_seconds!r}"
             )
-        self.directory: str = os.fspath(directory)
+        # Absolute, because the program may change its working directory while it trains.
+        self.directory: str = os.path.abspath(os.path.expanduser(directory))
         self.save_freq = save_freq
         self.every_seconds = every_seconds
         self.max_to_keep: int = positive_integer(max_to_keep, "max_to_keep")
         self._position = None
         self._callbacks = []
-        self._epoch = 0
+        self._epoch = None  # the one that is being trained
         self._resumed = None  # the part of a checkpoint that is not restored yet
         self._damaged = set()
         self._saved_at = 0  # batches
@@ -115,19 +124,24 @@ class Checkpoint(keras.callbacks.Callback):
             )
         why_unbuilt = _build(model, epoch_iterator)
         self._position = DataPosition(epoch_iterator, self._before_batch)
-        self._epoch = 0
+        self._epoch = None
         if processes.is_writer(model):
             atomic.remove_leftovers(self.directory)
         training = self._resumed = self._load(why_unbuilt)
+        is_over = False
         if training is not None:
             # `fit` reads this next. A finished epoch is not trained again.
-            self._epoch = training["epoch"]
             is_over = training["is_stopped"] and self.params["epochs"] <= training["epochs"]
-            model._initial_epoch = self.params["epochs"] if is_over else self._epoch
+            model._initial_epoch = self.params["epochs"] if is_over else training["epoch"]
+            is_over |= training["epoch"] >= self.params["epochs"]
+        if processes.is_writer(model) and not is_over:
+            files.make_folder(self.directory)  # fails now rather than after hours of training
         self._saved_at, self._saved_time = self._position.batches, time.monotonic()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch = epoch
+        # Read by now. If it stayed, and this run were interrupted, the next `fit` would begin here.
+        self.model._initial_epoch = None
         self._restore_callbacks()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -138,6 +152,8 @@ class Checkpoint(keras.callbacks.Callback):
         if self._resumed is not None:  # nothing was left to train
             self._resumed = None
             self._warn_of_finished_run()
+            return
+        if self._epoch is None:  # there were no epochs to train
             return
         _trained_here.add(self.directory)
         self._epoch += 1
@@ -157,7 +173,6 @@ class Checkpoint(keras.callbacks.Callback):
     def _before_batch(self, step):
         """Runs between two batches: the last one is complete, the next one has not begun."""
         if self._resumed is not None:
-            self.model._initial_epoch = None
             metrics = {id(variable) for variable in self.model.metrics_variables}
             for variable, value in self._resumed["variables"]:
                 # `fit` has reset the metrics, which is only right at the start of an epoch.

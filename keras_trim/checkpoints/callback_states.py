@@ -68,4 +68,4 @@ def _plain(value):
         return [_plain(each) for each in value]
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
-    return np.asarray(value).tolist()
+    return keras.ops.convert_to_numpy(value).tolist()

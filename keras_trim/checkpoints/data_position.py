@@ -54,6 +54,7 @@ class DataPosition:
         self._generators = _generators_of_loader(self._adapter)
         self._iterators = 0  # number created before the latest
         self._drawn = 0  # batches drawn from the latest
+        self._underway = 0  # batches that were handed to `fit`, which has not asked for more
         self._start = None  # the generators' state when the latest was created
         self._hook_calls = []
         self._hook_state = None
@@ -89,6 +90,8 @@ class DataPosition:
         """
         now = random_state.read(self._generators)
         starts_anew = is_end and not self._is_one_stream
+        if is_end and self._is_one_stream:  # `stop_training` has ended the epoch early
+            self._count(self._underway)
         return {
             "batches": self.batches,
             "step": step,
@@ -134,9 +137,14 @@ class DataPosition:
                 self._epoch_iterator._steps_seen = self._drawn + end - begin + 1
                 resumed = None
             self._before_batch(begin)
+            self._underway = end - begin + 1
             yield begin, end, iterator
-            self._drawn += end - begin + 1
-            self.batches += end - begin + 1
+            self._count(self._underway)
+
+    def _count(self, batches):
+        self._drawn += batches
+        self.batches += batches
+        self._underway = 0
 
     def _get_iterator(self):
         resumed, self._resumed = self._resumed, None

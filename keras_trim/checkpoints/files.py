@@ -1,7 +1,9 @@
 """The files in a folder of checkpoints: finding the newest, writing one, removing old ones."""
 
 import contextlib
+import errno
 import json
+import os
 import pathlib
 import re
 import sys
@@ -25,11 +27,29 @@ def find(directory):
     return sorted(found, key=found.get, reverse=True)
 
 
+def make_folder(directory):
+    """Creates the folder, if it is missing.
+
+    Raises:
+        OSError: if it cannot be created or written to.
+    """
+    try:
+        pathlib.Path(directory).mkdir(parents=True, exist_ok=True)
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise type(error)(
+            error.errno,
+            f"Checkpoints cannot be written to this folder: {error.strerror}. "
+            f"Received: directory={directory}",
+        ) from error
+
+
 def write(directory, batches, arrays, training):
     """Writes a checkpoint atomically.
 
     Args:
-        directory: Path. It is created if missing.
+        directory: Path of a folder.
         batches: Integer. The number of batches trained on so far.
         arrays: Dict: name -> `numpy.ndarray`.
         training: JSON-serializable value.
@@ -37,9 +57,8 @@ def write(directory, batches, arrays, training):
     Returns:
         `pathlib.Path` of the file.
     """
-    directory = pathlib.Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / f"checkpoint-{batches:010d}.ktrim"
+    make_folder(directory)  # again, as somebody may have removed it
+    path = pathlib.Path(directory) / f"checkpoint-{batches:010d}.ktrim"
     with atomic.replace_file(path) as file:
         writer = Writer(file)
         for name, array in arrays.items():

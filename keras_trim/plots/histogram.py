@@ -4,7 +4,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_trim.plots.style import BLUE, GRAY, ORANGE, clear_spines, format_percent, new_figure
+from keras_trim.plots.style import (
+    BLUE,
+    GRAY,
+    NAME,
+    ORANGE,
+    clear_spines,
+    format_percent,
+    new_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,7 +77,7 @@ def histogram_figure(weights: Any, title: str = "", num_bins: int = 61) -> "Figu
         clear_spines(ax)
     left.tick_params(axis="x", length=0)
     if title:
-        figure.suptitle(title, x=0.02, horizontalalignment="left", fontsize=11)
+        figure.suptitle(title, x=0.02, horizontalalignment="left", fontsize=11, **NAME)
     return figure
 
 

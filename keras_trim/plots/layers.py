@@ -2,7 +2,16 @@
 
 from typing import TYPE_CHECKING, Any
 
-from keras_trim.plots.style import BLUE, GRAY, GRID, PALE, clear_spines, format_percent, new_figure
+from keras_trim.plots.style import (
+    BLUE,
+    GRAY,
+    GRID,
+    NAME,
+    PALE,
+    clear_spines,
+    format_percent,
+    new_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,7 +67,7 @@ def sparsity_figure(rows: Any, max_bars: int = 60) -> "Figure":
             verticalalignment="center_baseline",
             fontsize=9,
         )
-    ax.set_yticks(places, [shorten(name) for name in names], fontsize=9)
+    ax.set_yticks(places, [shorten(name) for name in names], fontsize=9, **NAME)
     ax.set_ylim(len(bars) - 0.4, -0.6)  # first row at the top
     ax.set_xlim(0, 1)
     format_percent(ax.xaxis)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_trim.plots.style import BLUE, GRAY, PALE, new_figure
+from keras_trim.plots.style import BLUE, GRAY, NAME, PALE, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,7 +73,7 @@ def mask_figure(weights: Any, title: str = "", max_pixels: int = 256) -> "Figure
         bar.set_label("kept, per pixel")
     note = f"a pixel stands for about {part[0]} x {part[1]} weights" if averaged else ""
     heading = "\n".join(line for line in (title, note) if line)
-    ax.set_title(heading, loc="left", fontsize=10, color=GRAY)
+    ax.set_title(heading, loc="left", fontsize=10, color=GRAY, **NAME)
     return figure
 
 

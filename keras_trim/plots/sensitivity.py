@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from keras_trim.plots.layers import shorten
-from keras_trim.plots.style import GRAY, clear_spines, new_figure
+from keras_trim.plots.style import GRAY, NAME, clear_spines, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,10 +44,10 @@ def sensitivity_figure(sensitivity: Any, max_rows: int = 60) -> "Figure":
                 color = "white" if abs(change) > dark else GRAY
                 ax.text(j, i, f"{change:+.3f}", color=color, ha="center", va="center", fontsize=8)
     ax.set_xticks(range(len(sparsities)), [f"{100 * s:.3g}%" for s in sparsities])
-    ax.set_yticks(range(len(paths)), [shorten(path) for path in paths], fontsize=9)
+    ax.set_yticks(range(len(paths)), [shorten(path) for path in paths], fontsize=9, **NAME)
     ax.tick_params(length=0)
     what = sensitivity.metric
-    ax.set_title(what if what == "output error" else f"change of {what}", fontsize=10)
+    ax.set_title(what if what == "output error" else f"change of {what}", fontsize=10, **NAME)
     figure.colorbar(image, ax=ax, shrink=0.8)
     clear_spines(ax, "top", "right", "left", "bottom")
     return figure

@@ -7,6 +7,9 @@ GRAY = "#6B6B6B"
 GRID = "#DDDDDD"
 PALE = "#DCE6EE"
 
+# For the names of weights and metrics, whose dollar signs are no formulas.
+NAME = {"parse_math": False}
+
 
 def new_figure(size, dpi=100, layout="tight"):
     """Makes an empty `matplotlib.figure.Figure` for saving. It needs no display.

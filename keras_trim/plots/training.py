@@ -64,14 +64,15 @@ def plot_weight_histogram(ax: Any, before: Any, after: Any, num_bins: int = 60) 
     before, after = np.ravel(before), np.ravel(after)
     nonzero = [weights[weights != 0] for weights in (before, after)]
     # A few large weights would squeeze the rest into the middle.
-    limit = max(np.quantile(np.abs(weights), 0.995) for weights in nonzero if weights.size)
+    limits = [np.quantile(np.abs(weights), 0.995) for weights in nonzero if weights.size]
+    limit = max(limits, default=1.0)
     edges = np.linspace(-limit, limit, num_bins + 1)
     shares = [
         np.histogram(np.clip(weights, -limit, limit), edges)[0] / before.size for weights in nonzero
     ]
     ax.stairs(shares[0], edges, color=GRAY, linewidth=1.2, label="before pruning")
     ax.stairs(shares[1], edges, color=BLUE, fill=True, alpha=0.85, label="after pruning")
-    top = 1.35 * np.max(shares)  # room for the legend and the note at zero
+    top = 1.35 * np.max(shares) or 1.0  # room for the legend and the note at zero
     ax.set_xlim(-limit, limit)
     ax.set_ylim(0, top)
     ax.axvline(0, color=BLUE, linewidth=1, linestyle=":")

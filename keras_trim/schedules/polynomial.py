@@ -84,7 +84,7 @@ class PolynomialDecay(SteppedSchedule):
         first_epoch: int = 0,
         ramp: float = 0.5,
         power: float = 3,
-        gradient_accumulation_steps: int = 1,
+        gradient_accumulation_steps: int | None = 1,
     ) -> PolynomialDecay:
         """Makes the schedule for a run that is given in epochs.
 
@@ -100,7 +100,7 @@ class PolynomialDecay(SteppedSchedule):
             ramp: Float in `(0, 1]`. The fraction of the other epochs in which the sparsity rises.
                 In the rest, the network adapts.
             power: Number. As in the constructor.
-            gradient_accumulation_steps: Integer. As in the optimizer.
+            gradient_accumulation_steps: Integer or `None` (1). As in the optimizer.
 
         Returns:
             `PolynomialDecay`, counted from a newly compiled model.
@@ -128,8 +128,9 @@ class PolynomialDecay(SteppedSchedule):
                 "`first_epoch` must be at least 0 and below `epochs`, the number of all epochs. "
                 f"Received: first_epoch={first_epoch}, epochs={described(epochs)}"
             )
-        begin = first_epoch * steps // gradient_accumulation_steps
-        span = (epochs - first_epoch) * steps // gradient_accumulation_steps
+        accumulated = gradient_accumulation_steps or 1
+        begin = first_epoch * steps // accumulated
+        span = (epochs - first_epoch) * steps // accumulated
         end = begin + max(math.ceil(span * ramp), 1)
         frequency = min(max((end - begin) // _UPDATES_OF_RAMP, 1), _MOST_STEPS_BETWEEN)
         return cls(initial_sparsity, final_sparsity, begin, end, power, frequency)
