@@ -82,8 +82,7 @@ class Engine:
         # Imported here because it needs Keras.
         from keras_trim.inference.frontend.importer import import_model, optional_inputs
 
-        self._set_up(rewrite(import_model(model)), num_threads, tuner=tuner)
-        self.verbose = verbose
+        self._set_up(rewrite(import_model(model)), num_threads, tuner=tuner, verbose=verbose)
         optional = optional_inputs(model)
         if len(optional) > _MOST_OPTIONAL:
             raise ValueError(
@@ -97,7 +96,7 @@ class Engine:
                 with contextlib.suppress(Exception):  # a layer that needs these inputs
                     graph = rewrite(import_model(model, absent))
                     self._without[absent] = _remade(
-                        graph, self.num_threads, None, None, None, tuner
+                        graph, self.num_threads, None, None, None, tuner, verbose
                     )
 
     @classmethod
@@ -108,7 +107,8 @@ class Engine:
         return _remade(rewrite(import_model(model, owners=owners)), None, None, None)
 
     def _set_up(
-        self, graph, num_threads, source=None, max_bytes=None, without=None, tuner=None
+        self, graph, num_threads, source=None, max_bytes=None, without=None, tuner=None,
+        verbose="auto",
     ):  # fmt: skip
         if num_threads is None:
             num_threads = count_cores()
@@ -116,7 +116,8 @@ class Engine:
         self._graph = graph
         self._without = without or {}  # indices of inputs that are None -> engine for the others
         self._source, self._max_bytes = source, max_bytes  # of a loaded engine
-        self.num_threads = num_threads
+        self.num_threads, self.verbose = num_threads, verbose
+        self._given_tuner = tuner
         self._tuner = tuner or Tuner(TuningCache.of_this_machine())
         self._planner = Planner(graph, num_threads, self._tuner, source, max_bytes)
 
@@ -146,7 +147,10 @@ class Engine:
 
     def __reduce__(self):
         # The copy plans its programs again and starts threads of its own.
-        settings = self.num_threads, self._source, self._max_bytes, self._without
+        settings = (
+            self.num_threads, self._source, self._max_bytes, self._without, self._given_tuner,
+            self.verbose,
+        )  # fmt: skip
         return _remade, (self._graph, *settings)
 
     def __repr__(self) -> str:
@@ -280,8 +284,8 @@ class Engine:
             path: Path that ends in `.engine`.
 
         Raises:
-            ValueError: if a layer runs in Keras (the message names it), an input is optional, or
-                the path does not end in `.engine`.
+            ValueError: if a layer runs in Keras (the message names it), an input is optional, a
+                key of inputs or outputs is not a string, or the path does not end in `.engine`.
             OSError: if the file cannot be written; an existing file stays unchanged.
         """
         optional = [spec["name"] for spec in self._graph.input_specs if spec.get("optional")]
@@ -321,8 +325,7 @@ class Engine:
         engine = cls.__new__(cls)
         check_verbose(verbose)
         graph = files.load_graph(path, max_bytes)
-        engine._set_up(graph, num_threads, path, max_bytes, tuner=tuner)
-        engine.verbose = verbose
+        engine._set_up(graph, num_threads, path, max_bytes, tuner=tuner, verbose=verbose)
         return engine
 
     def _inputs(self, x):

@@ -1,5 +1,6 @@
 """What users do with an engine: batches, threads, files, and mistakes."""
 
+import collections
 import concurrent.futures
 import contextlib
 import copy
@@ -17,7 +18,7 @@ from helpers import numbers, randomize
 from keras import layers
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
-from keras_trim.inference import Engine, planner
+from keras_trim.inference import Engine, ForcedTuner, planner
 from keras_trim.inference.lowering.tuner import Tuner
 from keras_trim.inference.runtime import executor as execution
 from keras_trim.storage import FormatError
@@ -152,6 +153,35 @@ def test_copies(model, engine):
     for other in (copy.copy(engine), copy.deepcopy(engine), pickle.loads(pickle.dumps(engine))):
         assert other.num_threads == 1
         np.testing.assert_allclose(other(x), engine(x), rtol=1e-5, atol=1e-7)
+
+
+def test_copies_keep_the_tuner_and_stay_silent(model):
+    x = numbers(2, 12, 12, 3)
+    engine = Engine(model, 1, verbose=False, tuner=ForcedTuner(spmm="sparse"))
+    for other in (copy.copy(engine), copy.deepcopy(engine), pickle.loads(pickle.dumps(engine))):
+        assert other.verbose is False
+        assert [str(line) for line in other.program(x)] == [str(line) for line in engine.program(x)]
+        assert other._tuner.names == {"spmm": "sparse"}
+    assert copy.copy(Engine(model, 1))._given_tuner is None
+
+
+def test_a_named_tuple_of_outputs():
+    Pair = collections.namedtuple("Pair", ["first", "second"])
+    x = keras.Input((4,))
+    model = keras.Model(x, Pair(layers.ReLU()(x), layers.Softmax()(x)))
+    data = numbers(3, 4)
+    got, expected = Engine(model, 1)(data), model.predict_on_batch(data)
+    assert type(got) is type(expected)
+    np.testing.assert_allclose(got.first, expected[0], rtol=1e-5)
+    np.testing.assert_allclose(got.second, expected[1], rtol=1e-5)
+
+
+def test_keys_that_a_file_would_change_are_an_error(tmp_path):
+    x = keras.Input((4,))
+    engine = Engine(keras.Model(x, {0: layers.ReLU()(x), 1: layers.Softmax()(x)}), 1)
+    assert list(engine(numbers(3, 4))) == [0, 1]
+    with pytest.raises(ValueError, match=r"keys .* are strings. Received: \[0, 1\]"):
+        engine.save(tmp_path / "model.engine")
 
 
 def test_saved_and_loaded(engine, tmp_path):

@@ -80,6 +80,26 @@ def test_a_zero_weight_times_an_infinity_is_nan(make, value):
     assert_close(engine(data), np.asarray(model.predict_on_batch(data)), 1e-4)
 
 
+@pytest.mark.parametrize("batch", [2, 6])
+@pytest.mark.parametrize("layer", [layers.LSTM, layers.GRU, layers.SimpleRNN])
+def test_a_zero_weight_of_a_recurrent_layer_times_an_infinity_is_nan(layer, batch):
+    x = keras.Input((3, 4))
+    model = randomize(keras.Model(x, layer(5, return_sequences=True)(x)), 0.7)
+    data = numbers(batch, 3, 4)
+    data[0, 1, 2], data[1, 0, 0] = np.inf, -np.inf
+    assert_same(model, data)
+
+
+@pytest.mark.parametrize("batch", [2, 6])
+def test_an_infinite_state_times_a_zero_weight_is_nan(batch):
+    x = keras.Input((3, 4))
+    model = keras.Model(x, layers.SimpleRNN(4, activation="relu", return_sequences=True)(x))
+    model.set_weights([np.eye(4), np.eye(4), np.zeros(4)])
+    data = np.ones((batch, 3, 4), "float32")
+    data[0, 1] = np.inf
+    assert_same(model, data)
+
+
 def test_weights_that_are_not_finite():
     x = keras.Input((4,))
     model = randomize(keras.Model(x, layers.Dense(3)(x)))

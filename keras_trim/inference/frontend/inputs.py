@@ -53,4 +53,6 @@ def restore_structure(structure, leaves):
     if isinstance(structure, dict):
         return {key: restore_structure(part, leaves) for key, part in structure.items()}
     if isinstance(structure, list | tuple):
-        return type(structure)(restore_structure(part, leaves) for part in structure)
+        parts = [restore_structure(part, leaves) for part in structure]
+        is_named = hasattr(structure, "_fields")  # a namedtuple takes its parts one by one
+        return type(structure)(*parts) if is_named else type(structure)(parts)

@@ -88,8 +88,10 @@ class KerasCall(HostOperation):
         return [(y.shape, y.dtype) for y in specs]
 
     def run(self, inputs, outputs):
+        # Copies, because a layer may keep a tensor as its state, a backend may share the memory of
+        # an array, and later layers and calls reuse that of `inputs`.
         tensors = [
-            keras.ops.convert_to_tensor(x, dtype)
+            keras.ops.convert_to_tensor(x.copy(), dtype)
             for x, dtype in zip(inputs, self.dtypes, strict=True)
         ]
         with _without_gradients():

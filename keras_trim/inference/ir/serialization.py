@@ -36,8 +36,8 @@ def save_graph(graph, path):
     """Writes a graph.
 
     Raises:
-        ValueError: if the path does not end in `.engine`, a node calls Keras, or the graph is
-            larger than `load_graph` accepts.
+        ValueError: if the path does not end in `.engine`, a node calls Keras, a key of inputs or
+            outputs is not a string, or the graph is larger than `load_graph` accepts.
         OSError: if the file cannot be written; an existing file stays unchanged.
     """
     path = pathlib.Path(path)
@@ -97,6 +97,12 @@ def _encode(value):
     if isinstance(value, list):
         return [_encode(item) for item in value]
     if isinstance(value, dict):
+        others = [key for key in value if not isinstance(key, str)]
+        if others:  # JSON would make strings of them
+            raise ValueError(
+                "An engine can be saved only if the keys of its inputs and outputs are strings. "
+                f"Received: {others}"
+            )
         return {"dict": {key: _encode(item) for key, item in value.items()}}
     if isinstance(value, float) and not np.isfinite(value):
         return {"float": repr(value)}

@@ -155,8 +155,8 @@ def _band(band, links, values, y, first, last):
         x = lower_operation(
             operation, band, x, *others, out=Band(y, first, last) if is_direct else None
         )
-    if not is_whole:
-        _copied(band, x, Band(y, first, last))
+    if not is_whole:  # the output for a few pixels is NHWC
+        _copied(band, band.to_nchw(x), Band(y, first, last))
     return band
 
 

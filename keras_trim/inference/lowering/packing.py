@@ -47,7 +47,7 @@ class SparseColumns:
         self.masks = masks
 
     @classmethod
-    def of_kernel(cls, kernel, groups, channel, taps, skip_zeros=True, masks=None):
+    def of_kernel(cls, kernel, groups, channel, taps, skip_zeros, masks=None):
         """Creates the columns of a convolution.
 
         Args:
@@ -68,7 +68,7 @@ class SparseColumns:
         return cls(rows, columns, values, offsets, outputs, groups, masks)
 
     @classmethod
-    def of_matrix(cls, matrix, stride, skip_zeros=True):
+    def of_matrix(cls, matrix, stride, skip_zeros):
         """Creates the columns of an (inputs, outputs) matrix; inputs are `stride` floats apart."""
         return cls.of_kernel(matrix[None, None], 1, stride, np.zeros(1, np.int64), skip_zeros)
 

@@ -177,7 +177,7 @@ class Lanes(_Layout):
             rows=self.batch, columns=inputs, x_row=self.steps * inputs, y_row=plane,
         )  # fmt: skip
         y = _dense_planes(plane, outputs)
-        columns = SparseColumns.of_matrix(self.layer.kernel, plane)
+        columns = SparseColumns.of_matrix(self.layer.kernel, plane, builder.skip_zeros)
         emit_spmm(builder, columns, self.layer.bias, turned, y, plane, 0, (plane, 1))
         return y
 
@@ -194,7 +194,7 @@ class Lanes(_Layout):
         return 0
 
     def product(self, weights, bias, state, sums):
-        columns = SparseColumns.of_matrix(weights, self.width)
+        columns = SparseColumns.of_matrix(weights, self.width, self.builder.skip_zeros)
         emit_spmm(self.builder, columns, bias, state, sums, self.width, 0, (self.width, 1))
 
     def new_state(self):

@@ -40,9 +40,9 @@ def _lower_concatenate(op, builder, *inputs):
         start = 0
         for x in map(builder.to_nchw, inputs):
             # Planes, one per channel, follow one another. Those of a single image can be computed
-            # right in y, unless they are part of another tensor. In that case, y may be able to
-            # extend the other tensor.
-            if x.size and x.batch == 1 and x.base is x:
+            # right in y, unless another tensor holds or extends them. If another one holds them, y
+            # may be able to extend that.
+            if x.size and x.batch == 1 and x.can_lie_elsewhere:
                 x.lie_in(y, start)
             elif x.size and not (x.batch == 1 and start == 0 and x.continue_as(y)):
                 builder.emit(

@@ -56,6 +56,11 @@ class Tensor:
         self._whole, self._start = whole, start
         self.require_slack(self.slack)
 
+    @property
+    def can_lie_elsewhere(self):
+        """Whether it may become a view: it owns its memory, and no tensor extends past its end."""
+        return self._whole is None and not self._is_continued
+
     def continue_as(self, tensor):
         """Makes `tensor` begin where this one does and extend past it; returns whether it did.
 

@@ -223,6 +223,27 @@ def test_states_outlive_a_call(layer, nesting):
     assert not np.allclose(first, second)
 
 
+class KeepsItsInput(layers.Layer):
+    """Returns its sorted input plus the one before."""
+
+    def build(self, shape):
+        self.last = self.add_weight(shape=shape, initializer="zeros", trainable=False)
+
+    def call(self, x):
+        y = ops.sort(x) + self.last
+        self.last.assign(x)
+        return y
+
+
+def test_an_input_that_a_layer_keeps_does_not_change():
+    """JAX takes aligned memory as it is: also that of values within the engine."""
+    x = keras.Input(batch_shape=(16, 64))
+    y = KeepsItsInput()(layers.Dense(64, activation="tanh")(x))
+    model = randomize(keras.Model(x, layers.Dense(8)(y)))
+    batches = [numbers(16, 64, seed=seed) for seed in range(4)]
+    assert_runs_alike(model, *batches, num_in_keras=1)
+
+
 class AddIfGiven(layers.Layer):
     def call(self, x, y=None):
         return x if y is None else x + y

@@ -125,6 +125,25 @@ def test_softmax_over_two_axes(softmax):
     assert_same(model, numbers(2, 3, 4), native=False)
 
 
+@pytest.mark.parametrize("batch", [1, 6])
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (lambda: layers.Dense(3, activation="relu"), (0,)),
+        (lambda: layers.Dense(3), (4, 0)),
+        (lambda: layers.EinsumDense("abc,cd->abd", (4, 3), bias_axes="d"), (4, 0)),
+        (lambda: layers.LSTM(3), (4, 0)),
+    ],
+)
+def test_layers_without_inputs(make, shape, batch):
+    """Only the bias is left."""
+    x = keras.Input(shape)
+    model = keras.Model(x, make()(x))
+    for weight in model.weights:
+        weight.assign(numbers(*weight.shape))
+    assert_same(model, numbers(batch, *shape), native=False)
+
+
 def test_repeated_vectors_of_any_width():
     x = keras.Input((None,))
     assert_same(randomize(keras.Model(x, layers.RepeatVector(3)(x))), numbers(4, 5))

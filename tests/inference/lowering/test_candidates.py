@@ -327,12 +327,12 @@ def test_convolution_with_zeros_in_blocks(force_kernels, tiling, rows, groups, f
 
 def test_blocks_of_rows_are_found():
     kernel = np.kron(np.eye(3), np.ones((1, 4)))  # (inputs, outputs): 4 outputs share an input
-    columns = SparseColumns.of_matrix(kernel, 16)
+    columns = SparseColumns.of_matrix(kernel, 16, skip_zeros=True)
     assert columns.filled(4) == columns.filled(2) == 1
     assert columns.filled(6) == 12 / (6 * 4)
     tiles = {tiling.tile for tiling in spmm_candidates.spmm_candidates(columns, 4)}
     assert tiles >= {1, 2, 4}
-    scattered = SparseColumns.of_matrix(np.eye(12), 16)
+    scattered = SparseColumns.of_matrix(np.eye(12), 16, skip_zeros=True)
     assert scattered.filled(4) == 1 / 4
     assert {tiling.tile for tiling in spmm_candidates.spmm_candidates(scattered, 4)} == {1}
 
@@ -426,7 +426,7 @@ def test_planes_are_not_a_power_of_two_apart(pixels, lines):
     [(8, 6, [4, 4]), (11, 6, [6, 4, 1]), (12, 4, [4, 4, 4]), (7, 4, [4, 2, 1]), (3, 1, [1, 1, 1])],
 )
 def test_rows_are_split_into_tiles(rows, tile, sizes):
-    groups = row_groups(SparseColumns.of_matrix(np.ones((2, rows)), 16), tile)
+    groups = row_groups(SparseColumns.of_matrix(np.ones((2, rows)), 16, skip_zeros=True), tile)
     assert groups[:, 1].tolist() == sizes
     assert groups[:, 0].tolist() == np.cumsum([0, *sizes[:-1]]).tolist()
 

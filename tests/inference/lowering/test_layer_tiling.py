@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers
 
-from keras_trim.inference import Engine
+from keras_trim.inference import Engine, ForcedTuner
 from keras_trim.inference.ir.graph import Graph
 from keras_trim.inference.ir.operations import Activation, Convolution, DepthwiseConvolution
 from keras_trim.inference.kernels.instructions import INSTRUCTIONS, SPMM, TASKS
@@ -298,3 +298,13 @@ def test_no_band_sees_nothing_but_padding(in_bands):
     x = numbers(1, 6, 16, 2)
     # Of 23 rows; the first of three bands would see none of the image's.
     assert bands_of(assert_same(model, x), x) == [2]
+
+
+def test_bands_of_so_few_pixels_that_they_are_rows():
+    x = keras.Input((9, 1, 3))
+    model = keras.Model(x, layers.Conv2D(4, 1)(layers.Conv2D(3, 1)(x)))
+    model.set_weights([np.eye(3)[None, None], numbers(3), np.eye(3, 4)[None, None], numbers(4)])
+    data = numbers(1, 9, 1, 3)
+    engine = Engine(model, 3, tuner=ForcedTuner(tiling="3"))
+    assert_close(engine(data), np.asarray(model.predict_on_batch(data)), 1e-5)
+    assert bands_of(engine, data) == [3]

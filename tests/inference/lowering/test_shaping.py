@@ -332,3 +332,20 @@ def test_a_reshaped_tensor_reaches_a_layer_in_keras():
     x = layers.Reshape((4, 6))(layers.Dense(4)(inputs))
     x = layers.Reshape((24,))(Doubled()(x))
     assert_same(randomize(keras.Model(inputs, layers.Dense(3)(x)), 0.3), numbers(5, 6, 4))
+
+
+@pytest.mark.parametrize("width", [3, 16])
+def test_concatenations_that_share_their_inputs(width):
+    """Two concatenations cannot both extend, or both hold, the same memory."""
+    x, z = keras.Input((4, width, 8)), keras.Input((4, width, 8))
+    join = layers.Concatenate()
+    pair, twice = join([z, x]), join([x, x, x])
+    outputs = [layers.ReLU()(twice), layers.Permute((2, 1, 3))(twice), join([pair, z, pair, x])]
+    assert_same(keras.Model([x, z], outputs), [numbers(1, 4, width, 8, seed=i) for i in (1, 2)])
+
+
+def test_a_concatenation_of_one_tensor_within_another():
+    x = keras.Input((1, 16, 4))
+    alone = layers.Lambda(lambda x: ops.concatenate([x], axis=-1))(x)
+    outputs = [layers.Concatenate()([x, alone, alone, alone]), layers.ReLU()(alone)]
+    assert_same(keras.Model(x, outputs), numbers(1, 1, 16, 4))

@@ -67,7 +67,9 @@ def _overrides(subclass, parent):
 
 def array(variable):
     """A variable's value as a float32 array."""
-    return np.asarray(ops.convert_to_numpy(ops.cast(variable, "float32")))
+    values = np.asarray(ops.convert_to_numpy(ops.cast(variable, "float32")))
+    only(values.size, "a weight without elements")  # kernels take at least one
+    return values
 
 
 def bias_of(layer, channels):
