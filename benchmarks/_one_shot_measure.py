@@ -14,6 +14,23 @@ def pattern(target):
     return {"sparsity": target}
 
 
+def _of_block(block_size):
+    """Returns a policy that leaves kernels dense that are smaller than a block."""
+    import keras_trim
+
+    class Policy(keras_trim.PruningPolicy):
+        def allow_pruning(self, layer):
+            kernel = getattr(layer, "kernel", None)
+            return kernel is None or all(
+                n >= size for n, size in zip(kernel.shape[-2:], block_size, strict=True)
+            )
+
+        def ensure_model_supports_pruning(self, model):
+            pass
+
+    return Policy()
+
+
 class Clock:
     """Seconds since its creation: wall time, and CPU time of all cores (unaffected by load)."""
 
