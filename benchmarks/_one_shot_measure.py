@@ -57,6 +57,8 @@ def measure_pruned(cells, key, model, weights, x, measure, *, target, method, **
     """
     import keras_trim  # after the backend is chosen
 
+    if isinstance(target, tuple):
+        arguments["pruning_policy"] = _of_block(target[1])
     took = None  # the cost of pruning, set when this process prunes
     arguments |= {"calibration_data": x, "batch_size": 128}
 
