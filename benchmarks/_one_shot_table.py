@@ -12,15 +12,15 @@ _NAMES = {
     "magnitude": "magnitude",
 }
 _TRAINED = {
-    "cifar_cnn": "eight 3x3 convolutions, CIFAR-10",
-    "cifar_resnet": "ResNet-20, CIFAR-10",
-    "review_transformer": "transformer encoder, movie reviews",
+    "cifar_cnn": "Eight 3x3 convolutions on CIFAR-10",
+    "cifar_resnet": "ResNet-20 on CIFAR-10",
+    "review_transformer": "A transformer encoder on movie reviews",
 }
 
 
 def make(markdown):
     """Returns the Markdown of all tables that have results."""
-    parts = [_ds_cnn(markdown)]
+    parts = [_ds_cnn(markdown), _spread(markdown)]
     found = {}
     for name in ("cifar", "reviews"):
         found |= _read(name)
@@ -28,7 +28,7 @@ def make(markdown):
     parts += [_trained(markdown, name, found[name]) for name in networks]
     if "fine-tuned" in found:
         parts.append(_fine_tuned(markdown, found["fine-tuned"]))
-    parts.append(_cost())
+    parts += [_digits(markdown), _cost()]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -69,6 +69,55 @@ def _ds_cnn(markdown):
         "Arm's DS-CNN-L with Arm's weights, pruned on 512 unlabeled clips. The 2,337 test clips "
         "are by other speakers (one standard error: 0.6 points). The rows of `reconstruct` show "
         f"{which}:\n\n{markdown(header, rows)}"
+    )
+
+
+def _spread(markdown):
+    results = _read("spread")
+    if not results:
+        return ""
+    names = {
+        "uniform": "uniform",
+        "first dense": "first layer dense",
+        "erk": '`"erk"`',
+        "global": '`"global"`',
+        "budget": "`budget`",
+    }
+    rows = [
+        [_target(zeros)]
+        + [
+            _mean([draw["reconstruct + statistics"] for draw in ways[way].values()], "test")
+            for way in names
+        ]
+        for zeros, ways in results.items()
+    ]
+    return (
+        "The same network, with the same number of zeros in all weights together, by `reconstruct` "
+        f"and new statistics:\n\n{markdown(['zeros', *names.values()], rows)}"
+    )
+
+
+def _digits(markdown):
+    seeds = list(_read("digits").values())
+    if not seeds:
+        return ""
+    counts = [key for key in seeds[0]["0.9"] if key.endswith("examples")]
+    rows = [
+        [_target(sparsity), *(_mean([seed[sparsity][n] for seed in seeds], "test") for n in counts)]
+        for sparsity in ("0.8", "0.9", "0.95")
+    ]
+    epochs = [key for key in seeds[0] if key.endswith("epochs")]
+    tuned = [
+        [name, *(_mean([seed[key][name] for seed in seeds], "test") for key in epochs)]
+        for name in ("one shot, KeepZeros", "gradual")
+    ]
+    dense = _mean([seed["dense"] for seed in seeds], "test")
+    return (
+        f"A small network on scikit-learn's digits (dense {dense}), the mean of {len(seeds)} "
+        "seeds, by `reconstruct`. How many examples it needs:\n\n"
+        f"{markdown(['zeros', *counts], rows)}\n\n"
+        "And at 90 % zeros, fine-tuned with labels after one-shot pruning, or pruned gradually for "
+        f"as many epochs:\n\n{markdown(['test accuracy', *epochs], tuned)}"
     )
 
 

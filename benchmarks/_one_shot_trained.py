@@ -21,7 +21,8 @@ def cifar(arguments, cells):
     path = arguments.data / "cifar10_jpeg.npz"
     x, y = _packs.images(path, 0)
     x_test, y_test = _packs.images(path, 2)
-    train, validation = (x[:45_000], y[:45_000]), (x[45_000:], y[45_000:])
+    order = np.random.default_rng(0).permutation(len(x))  # the pack is sorted by class
+    train, validation = ((x[own], y[own]) for own in np.split(order, [45_000]))
     parts = {"val": validation, "test": (x_test, y_test)}
     parts = {name: (_trained.scale(images), labels) for name, (images, labels) in parts.items()}
     chosen = np.random.default_rng(0).choice(len(train[0]), NUM_EXAMPLES, False)
