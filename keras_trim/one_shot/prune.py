@@ -182,19 +182,15 @@ def read_examples(model, data, batch_size, name="calibration_data"):
             f"`{name}` is read to its end, and this dataset repeats forever: pass "
             f"`dataset.take(16)` for 16 batches of it. Received: {batches.describe(data)}"
         )
-    try:
-        read = list(batches.iterate(data, batch_size))
-        if functional_of(model) is not None:
-            structure, specs = batches.signature(model)
+    with batches.naming(name):
+        is_functional = functional_of(model) is not None
+        structure, specs = batches.signature(model) if is_functional else (None, None)
+        read = list(batches.iterate(batches.calls(data, structure), batch_size))
+        if is_functional:
             read = [
                 keras.tree.pack_sequence_as(structure, batches.flatten(batch, structure, specs))
                 for batch in read
             ]
-    except ValueError as error:
-        text = str(error).replace("`data`", f"`{name}`")
-        if not text.startswith("`"):
-            text = f"`{name}` must be inputs of the model, without labels. {text}"
-        raise ValueError(text) from error
     for batch in read:
         for array in keras.tree.flatten(batch):
             if np.asarray(array).dtype.kind == "f" and not np.isfinite(array).all():

@@ -230,6 +230,24 @@ def test_accuracy_of_a_total_over_the_batch():
     assert accuracy.agreement is None
 
 
+def test_representative_data_as_tensorflow_takes_them():
+    a, b = keras.Input((2,), name="a"), keras.Input((3,), name="b")
+    prepared = prepare(keras.Model({"a": a, "b": b}, layers.Concatenate()([a, b])))
+    calls = [{"a": np.full((1, 2), i), "b": np.ones((1, 3))} for i in range(4)]
+    for data in (calls, lambda: iter(calls)):
+        made = representative_cases(prepared, data)
+        assert [case.inputs[0][0, 0] for case in made] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["verification_data", "representative_data"])
+def test_labels_among_the_data(name):
+    prepared = prepare(keras.Sequential([keras.Input((4,)), layers.Dense(2)]))
+    read = {"verification_data": make_cases, "representative_data": representative_cases}[name]
+    message = rf"^`{name}` must be inputs.*without labels.*shapes \(3, 4\), \(3,\)$"
+    with pytest.raises(ValueError, match=message):
+        read(prepared, (np.ones((3, 4)), np.ones(3)))
+
+
 def test_accuracy():
     made = [Case("", [np.eye(3)], [np.asarray([[3.0, 0.0], [0.0, 4.0], [0.0, 1.0]])])]
     off = np.asarray([[3.0, 0.0], [0.0, 4.0], [1.0, 0.0]])
