@@ -324,10 +324,13 @@ def _as_array(x, name):
 
 
 def _why_no_array(x, error):
-    shapes = [getattr(part, "shape", None) for part in x] if isinstance(x, list | tuple) else [None]
-    if None in shapes:
-        return f"{type(x).__name__}, of which NumPy makes no array: {error}"
-    return f"a {type(x).__name__} of arrays of shapes {', '.join(str(tuple(s)) for s in shapes)}"
+    kind = type(x).__name__
+    parts = x if isinstance(x, list | tuple) else [x]
+    if all(hasattr(part, "shape") for part in parts):
+        return f"a {kind} of arrays of shapes {', '.join(str(tuple(p.shape)) for p in parts[:4])}"
+    if all(isinstance(part, list) for part in parts) and len(set(map(len, parts))) > 1:
+        return f"a {kind} of lists of different lengths; `keras.utils.pad_sequences` pads them"
+    return f"{kind}, of which NumPy makes no array: {error}"
 
 
 def _from_torch(x):

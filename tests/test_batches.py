@@ -235,7 +235,8 @@ def test_structures(structure, x):
         ([A[0], B], r"that of the batch: pass `x\[None\]`.*Received: shape=\(2,\)"),
         ([A, B[:2]], "same batch size"),
         ([A.astype(str), B], "'a' must be an array of numbers. Received: ndarray of dtype <U"),
-        ([[[1], [1, 2]], B], "of which NumPy makes no array"),
+        ([[[1], [1, 2]], B], "Received: a list of lists of different lengths; .*pad_sequences"),
+        ([[[1], 2], B], "of which NumPy makes no array"),
         ([[A, A[0]], B], r"Received: a list of arrays of shapes \(3, 2\), \(2,\)$"),
     ],
 )

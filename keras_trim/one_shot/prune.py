@@ -60,8 +60,9 @@ def prune(
         block_size: As in `prune_low_magnitude`, like the next three arguments.
             (`block_pooling_type` applies to magnitudes; with examples, a block's losses add up.)
         calibration_data: Inputs as for `model.predict`, without labels: an array, nested arrays, a
-            dataset, or a generator of tuples `(inputs,)`. All of it is used and held in memory; 256
-            to 1,024 examples are plenty.
+            dataset, a generator of batches (of tuples, the first element counts), or a function
+            that returns one of these. All of it is used and held in memory; 256 to 1,024 examples
+            are plenty.
         method: `"reconstruct"` (the default with `calibration_data`): chooses a mask by ADMM (ALPS,
             Meng et al., https://arxiv.org/abs/2406.07831) and the kept weights by least squares,
             both to match the dense network's outputs; then corrects the bias, or the mean of the
