@@ -65,7 +65,7 @@ class ExportedFile:
             return f"{text}; {self.accuracy}"
         if self.largest_error is None:
             return text
-        return f"{text}; outputs within {self.largest_error:.1e} of the model's, over the largest"
+        return f"{text}; outputs differ by {self.largest_error:.1e} of the largest at most"
 
 
 @takes_named

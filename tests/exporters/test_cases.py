@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_trim.exporters import cases, verification
+from keras_trim.exporters import ExportedFile, cases, verification
 from keras_trim.exporters.accuracy import FileAccuracy, representative_cases
 from keras_trim.exporters.cases import Case, make_cases
 from keras_trim.exporters.preparation import prepare
@@ -246,6 +246,21 @@ def test_labels_among_the_data(name):
     message = rf"^`{name}` must be inputs.*without labels.*shapes \(3, 4\), \(3,\)$"
     with pytest.raises(ValueError, match=message):
         read(prepared, (np.ones((3, 4)), np.ones(3)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        (
+            (None, 1234, True, None, 2e-7),
+            "float32, zeros stored sparsely; outputs differ by 2.0e-07",
+        ),
+        (("int8", 1234, False), "int8, zeros stored like other values"),
+        ((None, 1234, True, 1), "float32, zeros stored sparsely, for batches of 1"),
+    ],
+)
+def test_an_exported_file_prints_as_a_summary(fields, text):
+    assert str(ExportedFile("m", "litert", *fields)).startswith(f"m: 1,234 bytes, {text}")
 
 
 def test_accuracy():
