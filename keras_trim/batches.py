@@ -3,10 +3,14 @@
 `iterate` reads arrays, lists and dicts of them, generators, `tf.data.Dataset`,
 `keras.utils.PyDataset`, PyTorch's `DataLoader` and pandas frames. `flatten` puts a batch into the
 order of a model's inputs. NumPy arrays are read without Keras, everything else by Keras's adapters.
+`calls` adds the forms of TensorFlow's tools.
 """
 
+import contextlib
+import inspect
 import itertools
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -52,6 +56,45 @@ def iterate(data, batch_size=None, steps=None):
             "longer.",
             stacklevel=2,
         )
+
+
+def calls(data, structure=None):
+    """Returns data for `iterate`, also if it has a form that only TensorFlow's tools take.
+
+    Their `representative_dataset` is a function that returns a generator. It yields the inputs of
+    one call as an array, a list or a dict, where Keras wants a tuple of inputs and targets. A list
+    of such dicts is read in the same way.
+
+    Args:
+        data: What `iterate` reads, or what TensorFlow's converter takes.
+        structure: As returned by `signature`, or `None` if it is unknown.
+    """
+    if inspect.isroutine(data):
+        data = data()
+    if isinstance(data, Iterator) or _is_list_of_calls(data, structure):
+        return (call if isinstance(call, tuple) else (call,) for call in data)
+    return data
+
+
+def _is_list_of_calls(data, structure):
+    is_nested = isinstance(structure, list | tuple) and any(
+        isinstance(part, dict) for part in structure
+    )
+    if structure is None or is_nested or not isinstance(data, list):
+        return False
+    return bool(data) and all(isinstance(call, dict) for call in data)
+
+
+@contextlib.contextmanager
+def naming(name):
+    """Lets errors about data name the argument of the public function that took them."""
+    try:
+        yield
+    except ValueError as error:
+        text = str(error).replace("`data`", f"`{name}`")
+        if not text.startswith("`"):
+            text = f"`{name}` must be inputs of the model, without labels. {text}"
+        raise ValueError(text) from error
 
 
 def _least(steps, most):
@@ -107,7 +150,7 @@ def _adapted(data, batch_size):
     try:
         adapter = get_data_adapter(data, batch_size=batch_size)
     except Exception as error:  # `None` gives a `KeyError`, and generators raise anything
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        reason = f"{type(error).__name__}: {error}".splitlines()[0].partition(" Received:")[0][:300]
         raise ValueError(
             "`data` must be what `model.predict` takes: an array, a list or dict of arrays, a "
             "generator of tuples `(inputs,)` or `(inputs, targets)`, a `tf.data.Dataset`, "
@@ -270,8 +313,7 @@ def _as_array(x, name):
         array = np.asarray(_from_torch(x))
     except ValueError as error:  # e.g. lists of different lengths
         raise ValueError(
-            f"Input '{name}' must be an array of numbers. Received: {type(x).__name__}, of which "
-            f"NumPy makes no array: {error}"
+            f"Input '{name}' must be an array of numbers. Received: {_why_no_array(x, error)}"
         ) from None
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
         raise ValueError(
@@ -279,6 +321,16 @@ def _as_array(x, name):
             f"{array.dtype}"
         )
     return array
+
+
+def _why_no_array(x, error):
+    kind = type(x).__name__
+    parts = x if isinstance(x, list | tuple) else [x]
+    if all(hasattr(part, "shape") for part in parts):
+        return f"a {kind} of arrays of shapes {', '.join(str(tuple(p.shape)) for p in parts[:4])}"
+    if all(isinstance(part, list) for part in parts) and len(set(map(len, parts))) > 1:
+        return f"a {kind} of lists of different lengths; `keras.utils.pad_sequences` pads them"
+    return f"{kind}, of which NumPy makes no array: {error}"
 
 
 def _from_torch(x):

@@ -5,6 +5,7 @@ import gzip
 import pathlib
 import shutil
 import tempfile
+import warnings
 from collections.abc import Sequence
 
 import keras
@@ -69,7 +70,7 @@ class SizeTable(Shown):
     def _table(self) -> PrintedTable:
         rows = []
         for row in self.rows:
-            factor = f"{row.factor:.1f}" if row.factor >= 1 else f"{row.factor:.2g}"
+            factor = f"{row.factor:.1f}" if row.factor >= 0.95 else f"{row.factor:.2g}"
             rows.append([row.name, f"{row.num_bytes:,}", factor])
         left_out = [f"{FORMATS[name]} left out: {why}" for name, why in self.left_out.items()]
         return PrintedTable(["stored as", ">bytes", ">times smaller"], rows, left_out)
@@ -95,8 +96,7 @@ def size_table(
 
     Returns:
         `SizeTable`. `print` it for a table. `.rows` has the data. `.left_out` says which formats
-            could
-        not be measured and why, for example LiteRT without its extra.
+            could not be measured and why, for example LiteRT without its extra.
 
     Raises:
         ValueError: if the model is not built or a format is unknown.
@@ -179,7 +179,9 @@ def _measure_int8(model, folder):
 def _measure_litert(model, folder):
     path = folder / "model.tflite"
     try:
-        exporters.export(model, path, format="litert")
+        with warnings.catch_warnings():  # about the file's use, which only its size is for
+            warnings.simplefilter("ignore")
+            exporters.export(model, path, format="litert")
         return path.stat().st_size
     except Exception as error:  # a missing extra, or an operation that LiteRT lacks
         raise _LeftOut(" ".join(str(error).split()) or type(error).__name__) from error

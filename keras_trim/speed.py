@@ -135,7 +135,7 @@ class SpeedReport(Shown):
         lines = [f"{name} left out: {why}" for name, why in self.left_out.items()]
         lines += [
             f"{examples} a call, {threads} (Keras on {self.backend}: as many as it takes); "
-            f"{self.sparsity:.1%} zeros, {self.num_bytes / 1e6:,.1f} MB of weights; "
+            f"{self.sparsity:.1%} zeros, {self.num_bytes:,} bytes of weights; "
             f"{self.processor}",
             self.advice,
         ]

@@ -146,6 +146,54 @@ def test_sizes_of_batches(arguments):
         list(batches.iterate(X, **arguments))
 
 
+# --- calls
+
+
+def batch_list():
+    yield from ([X[:3]], [X[3:6]], [X[6:]])
+
+
+FORMS = {
+    "arrays": lambda: (x for x in (X[:3], X[3:6], X[6:])),
+    "lists": batch_list,
+    "dicts": lambda: ({"x": x} for (x,) in batch_list()),
+    "a function": lambda: batch_list,
+    "a list of dicts": lambda: [{"x": x} for (x,) in batch_list()],
+    "tuples": lambda: generator(True),
+    "an array": lambda: X,
+}
+
+
+@pytest.mark.parametrize("make", FORMS.values(), ids=FORMS)
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")  # Keras, of any generator
+def test_calls_of_tensorflows_tools(make):
+    structure, specs = batches.signature(
+        keras.Sequential([keras.Input((2,), name="x"), layers.Dense(1)])
+    )
+    found = list(batches.iterate(batches.calls(make(), structure), batch_size=3))
+    found = [batches.flatten(batch, structure, specs)[0] for batch in found]
+    assert [len(batch) for batch in found] == [3, 3, 1]
+    np.testing.assert_array_equal(np.concatenate(found), X)
+
+
+def test_a_list_of_dicts_that_the_model_takes_in_one_call():
+    data = [{"a": X}, {"b": X}]
+    assert batches.calls(data, [{"a": 0}, {"b": 1}]) is data
+    assert batches.calls(data) is data
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("`data` is empty", "`images` is empty"),
+        ("Input 'a'", "`images` must be inputs of the model, without labels. Input 'a'"),
+    ],
+)
+def test_errors_name_the_argument(text, message):
+    with pytest.raises(ValueError, match=f"^{message}$"), batches.naming("images"):
+        raise ValueError(text)
+
+
 # --- flatten
 
 
@@ -187,7 +235,9 @@ def test_structures(structure, x):
         ([A[0], B], r"that of the batch: pass `x\[None\]`.*Received: shape=\(2,\)"),
         ([A, B[:2]], "same batch size"),
         ([A.astype(str), B], "'a' must be an array of numbers. Received: ndarray of dtype <U"),
-        ([[[1], [1, 2]], B], "of which NumPy makes no array"),
+        ([[[1], [1, 2]], B], "Received: a list of lists of different lengths; .*pad_sequences"),
+        ([[[1], 2], B], "of which NumPy makes no array"),
+        ([[A, A[0]], B], r"Received: a list of arrays of shapes \(3, 2\), \(2,\)$"),
     ],
 )
 def test_what_is_not_the_models(x, message):

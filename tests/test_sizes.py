@@ -1,4 +1,5 @@
 import sys
+import warnings
 
 import keras
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 from keras import layers
 
 import keras_trim
+from keras_trim.sizes import SizeRow, SizeTable
 
 
 @pytest.fixture
@@ -52,6 +54,21 @@ def test_litert_is_measured_or_left_out_with_a_reason(model, monkeypatch):
     table = keras_trim.size_table(model, ("raw", "litert"))
     assert [row.format for row in table.rows] == ["raw"]
     assert 'left out: LiteRT files need pip install "keras-trim[litert]"' in str(table)
+
+
+def test_warnings_about_the_use_of_a_file_stay_away(model, monkeypatch):
+    def write(model, path, format):
+        warnings.warn(f"{path}: the file takes one example at a time", stacklevel=2)
+        path.write_bytes(b"x")
+
+    monkeypatch.setattr(keras_trim.exporters, "export", write)
+    keras_trim.size_table(model, ("litert",))  # the suite makes errors of warnings
+
+
+def test_factors_have_one_form():
+    rows = [SizeRow("h5", "file", 1, factor) for factor in (1.04, 0.998, 0.44)]
+    lines = str(SizeTable(rows, {})).splitlines()
+    assert [line.split()[-1] for line in lines if "file" in line] == ["1.0", "1.0", "0.44"]
 
 
 def test_wrong_arguments(model):

@@ -69,6 +69,11 @@ def test_a_model_without_weights():
     assert report[timing.PREDICT].milliseconds > 0
 
 
+def test_the_weights_of_a_small_model_have_a_size():
+    report = bench(small())
+    assert f" {report.num_bytes:,} bytes of weights" in str(report)
+
+
 def test_a_runtime_that_fails_is_left_out(monkeypatch):
     """Whatever it raises, and whenever."""
 

@@ -22,7 +22,8 @@ def check(model):
         is_sparse, rule, cure = plan.verdict(weight)
         rows.append(weight.check(rule, cure, is_sparse))
     shapes = ", ".join(map(str, plan.shapes))
-    notes = [f"planned for inputs of shape {shapes} on this machine, with {plan.threads} threads"]
+    threads = f"{plan.threads} thread{'s' * (plan.threads != 1)}"
+    notes = [f"planned for inputs of shape {shapes} on this machine, with {threads}"]
     return DeploymentReport("engine", rows, notes=notes)
 
 

@@ -32,7 +32,7 @@ _CONVERTERS = {
 
 @dataclasses.dataclass(frozen=True)
 class ExportedFile:
-    """The file that `export` wrote.
+    """The file that `export` wrote. `print` it for a summary.
 
     Args:
         path: String.
@@ -42,7 +42,8 @@ class ExportedFile:
         is_sparse: Bool. Whether zeros are stored sparsely.
         batch_size: Integer: the only batch size the file accepts, or `None` (any).
         largest_error: Float, or `None` (safetensors). The largest difference between outputs of the
-            file and the model, relative to the model's largest output, over all test inputs.
+            file and the model, relative to the model's largest output, over all test inputs; with
+            `representative_data`, over these, because others may exceed their ranges.
         accuracy: `FileAccuracy` on `representative_data`, or `None`.
     """
 
@@ -54,6 +55,17 @@ class ExportedFile:
     batch_size: int | None = None
     largest_error: float | None = None
     accuracy: FileAccuracy | None = None
+
+    def __str__(self) -> str:
+        zeros = "zeros stored sparsely" if self.is_sparse else "zeros stored like other values"
+        text = f"{self.path}: {self.num_bytes:,} bytes, {self.weights or 'float32'}, {zeros}"
+        if self.batch_size is not None:
+            text += f", for batches of {self.batch_size}"
+        if self.accuracy is not None:
+            return f"{text}; {self.accuracy}"
+        if self.largest_error is None:
+            return text
+        return f"{text}; outputs differ by {self.largest_error:.1e} of the largest at most"
 
 
 @takes_named
@@ -98,10 +110,10 @@ def export(
             safetensors).
         verification_data: Anything that `model.predict` accepts. The first 8 batches are compared,
             too.
-        representative_data: Anything that `model.predict` accepts, at least a hundred examples.
-            LiteRT only. Sets the ranges for int8 activations; weights become int8, too, but inputs
-            and outputs stay float32. The result's `accuracy` compares the file with the model on
-            this data.
+        representative_data: At least a hundred examples: anything that `model.predict` accepts, a
+            list of dicts, or a function like TensorFlow's `representative_dataset`. LiteRT only.
+            Sets the ranges for int8 activations; weights become int8, too, but inputs and outputs
+            stay float32. The result's `accuracy` compares the file with the model on this data.
         verbose: `"auto"` (reports progress on a terminal or in a notebook if it takes longer than
             two seconds), `True` or `False`.
 

@@ -56,7 +56,7 @@ def representative_cases(prepared, data):
 
     Args:
         prepared: `Prepared`.
-        data: Anything that `model.predict` accepts.
+        data: What `batches.calls` takes.
 
     Returns:
         List of `Case`, one per batch.
@@ -65,7 +65,7 @@ def representative_cases(prepared, data):
         ValueError: if `data` does not match the model's inputs.
     """
     cases = []
-    for number, inputs in enumerate(read_inputs(prepared, data)):
+    for number, inputs in enumerate(read_inputs(prepared, data, "representative_data")):
         name = f"batch {number} of the representative data"
         case = Case(name, inputs, call(prepared.model, inputs))
         if has_rows(case) or prepared.model.inputs[0].shape[0] is not None:

@@ -110,23 +110,29 @@ def input_structure(model):
     return model.inputs[0] if structure is None else structure
 
 
-def read_inputs(prepared, data):
+def read_inputs(prepared, data, name):
     """Yields the flat inputs of each batch of the user's data, in the dtypes of the copy.
 
     If the model has a fixed batch size, batches of other sizes, such as the last one, are skipped.
+
+    Args:
+        prepared: `Prepared`.
+        data: What `batches.calls` takes.
+        name: String. The name of the user's argument, for error messages.
     """
     structure, specs = batches.signature(prepared.source)
     size = specs[0]["shape"][0]
-    for batch in batches.iterate(data, batch_size=size):
-        inputs = _as_taken(prepared, batches.flatten(batch, structure, specs))
-        if size in (None, len(inputs[0])):
-            yield inputs
+    with batches.naming(name):
+        for batch in batches.iterate(batches.calls(data, structure), batch_size=size):
+            inputs = _as_taken(prepared, batches.flatten(batch, structure, specs))
+            if size in (None, len(inputs[0])):
+                yield inputs
 
 
 def _given(prepared, data):
     if data is None:
         return []
-    found = itertools.islice(read_inputs(prepared, data), _MOST_BATCHES)
+    found = itertools.islice(read_inputs(prepared, data, "verification_data"), _MOST_BATCHES)
     return [
         _answer(prepared, f"batch {number} of the data", inputs)
         for number, inputs in enumerate(found)

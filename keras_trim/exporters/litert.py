@@ -63,6 +63,8 @@ def convert(model, cases, names, weights=None, representative=None):
                 examples = list(_examples(representative, model))
                 data = calibrate(folder, names, examples, model)
             error = verify(runner(data, names), cases, RUNTIME, _ANY)
+            if representative is not None:  # random inputs may exceed the ranges that it measured
+                error = verify(runner(data, names), representative, RUNTIME, _ANY)
         dense = Converted(data, False, batch_size, error, notes)
         if weights != "int8":
             sparse = _call_converter(folder, model, weights, sparse=True)

@@ -60,8 +60,9 @@ def prune(
         block_size: As in `prune_low_magnitude`, like the next three arguments.
             (`block_pooling_type` applies to magnitudes; with examples, a block's losses add up.)
         calibration_data: Inputs as for `model.predict`, without labels: an array, nested arrays, a
-            dataset, or a generator of tuples `(inputs,)`. All of it is used and held in memory; 256
-            to 1,024 examples are plenty.
+            dataset, a generator of batches (of tuples, the first element counts), or a function
+            that returns one of these. All of it is used and held in memory; 256 to 1,024 examples
+            are plenty.
         method: `"reconstruct"` (the default with `calibration_data`): chooses a mask by ADMM (ALPS,
             Meng et al., https://arxiv.org/abs/2406.07831) and the kept weights by least squares,
             both to match the dense network's outputs; then corrects the bias, or the mean of the
@@ -182,19 +183,15 @@ def read_examples(model, data, batch_size, name="calibration_data"):
             f"`{name}` is read to its end, and this dataset repeats forever: pass "
             f"`dataset.take(16)` for 16 batches of it. Received: {batches.describe(data)}"
         )
-    try:
-        read = list(batches.iterate(data, batch_size))
-        if functional_of(model) is not None:
-            structure, specs = batches.signature(model)
+    with batches.naming(name):
+        is_functional = functional_of(model) is not None
+        structure, specs = batches.signature(model) if is_functional else (None, None)
+        read = list(batches.iterate(batches.calls(data, structure), batch_size))
+        if is_functional:
             read = [
                 keras.tree.pack_sequence_as(structure, batches.flatten(batch, structure, specs))
                 for batch in read
             ]
-    except ValueError as error:
-        text = str(error).replace("`data`", f"`{name}`")
-        if not text.startswith("`"):
-            text = f"`{name}` must be inputs of the model, without labels. {text}"
-        raise ValueError(text) from error
     for batch in read:
         for array in keras.tree.flatten(batch):
             if np.asarray(array).dtype.kind == "f" and not np.isfinite(array).all():

@@ -9,9 +9,23 @@ from keras_trim_cli import examples, files, models, options, streams, summary, t
 from keras_trim_cli.errors import CommandError
 from keras_trim_cli.prune_request import PruneRequest
 
+
+def _fraction(given: str) -> float:
+    try:
+        return float(given)
+    except ValueError:
+        raise typer.BadParameter(f"{given!r} is no number: 80 % is 0.8") from None
+
+
 Sparsity = Annotated[
     float | None,
-    typer.Option("--sparsity", "-s", help="Zeros among the weights of each kernel: 0.8 is 80 %."),
+    typer.Option(
+        "--sparsity",
+        "-s",
+        parser=_fraction,
+        metavar="<float>",
+        help="Zeros among the weights of each kernel: 0.8 is 80 %.",
+    ),
 ]
 Block = Annotated[
     str | None, typer.Option("--block", metavar="IxO", help="Prune blocks, such as 4x4 or 1x16.")

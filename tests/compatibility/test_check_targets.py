@@ -1,5 +1,6 @@
 import itertools
 import json
+import re
 import sys
 
 import keras
@@ -411,3 +412,8 @@ def test_weights_that_are_shared_appear_once():
     x = keras.Input((8,))
     model = keras.Model(x, shared(shared(x)))
     assert [row.path for row in keras_trim.check(model, "engine").rows] == [shared.kernel.path]
+
+
+def test_the_engine_tells_its_threads():
+    (note,) = keras_trim.check(dense(np.eye(16)), "engine").notes
+    assert re.search(r"with (1 thread|[2-9]\d* threads|1\d+ threads)$", note)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_trim.exporters import cases, verification
+from keras_trim.exporters import ExportedFile, cases, verification
 from keras_trim.exporters.accuracy import FileAccuracy, representative_cases
 from keras_trim.exporters.cases import Case, make_cases
 from keras_trim.exporters.preparation import prepare
@@ -228,6 +228,39 @@ def test_accuracy_of_a_total_over_the_batch():
     accuracy = FileAccuracy.of(lambda inputs: [2 * inputs[0].mean()], made)
     assert (accuracy.num_examples, accuracy.relative_error) == (3, 0)
     assert accuracy.agreement is None
+
+
+def test_representative_data_as_tensorflow_takes_them():
+    a, b = keras.Input((2,), name="a"), keras.Input((3,), name="b")
+    prepared = prepare(keras.Model({"a": a, "b": b}, layers.Concatenate()([a, b])))
+    calls = [{"a": np.full((1, 2), i), "b": np.ones((1, 3))} for i in range(4)]
+    for data in (calls, lambda: iter(calls)):
+        made = representative_cases(prepared, data)
+        assert [case.inputs[0][0, 0] for case in made] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["verification_data", "representative_data"])
+def test_labels_among_the_data(name):
+    prepared = prepare(keras.Sequential([keras.Input((4,)), layers.Dense(2)]))
+    read = {"verification_data": make_cases, "representative_data": representative_cases}[name]
+    message = rf"^`{name}` must be inputs.*without labels.*shapes \(3, 4\), \(3,\)$"
+    with pytest.raises(ValueError, match=message):
+        read(prepared, (np.ones((3, 4)), np.ones(3)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        (
+            (None, 1234, True, None, 2e-7),
+            "float32, zeros stored sparsely; outputs differ by 2.0e-07",
+        ),
+        (("int8", 1234, False), "int8, zeros stored like other values"),
+        ((None, 1234, True, 1), "float32, zeros stored sparsely, for batches of 1"),
+    ],
+)
+def test_an_exported_file_prints_as_a_summary(fields, text):
+    assert str(ExportedFile("m", "litert", *fields)).startswith(f"m: 1,234 bytes, {text}")
 
 
 def test_accuracy():

@@ -146,9 +146,11 @@ def test_a_litert_file_has_the_model_s_names_of_inputs(tmp_path):
 
 def test_representative_data(tmp_path):
     model, path = make("cnn", sparsity=0.0), tmp_path / "model.tflite"
-    images = np.random.default_rng(0).standard_normal((64, 16, 16, 3)).astype("float32")
+    images = np.random.default_rng(0).random((64, 16, 16, 3)).astype("float32")
     result = keras_trim.export(model, path, representative_data=((x,) for x in np.split(images, 4)))
     assert result.weights == "int8"
+    assert result.largest_error < 0.2  # on these data: others exceed the ranges that were measured
+    assert str(result).endswith(f" bytes, int8, zeros stored like other values; {result.accuracy}")
     assert result.accuracy.num_examples == 64
     rows = [run_litert(path, [images[row : row + 1]])[0] for row in range(64)]
     (expected,) = outputs_of(model, [images])

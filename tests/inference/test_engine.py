@@ -245,7 +245,7 @@ def test_saving_needs_kernels_for_all_layers(tmp_path):
         ({"photo": np.ones((1, 12, 12, 3))}, "'image'.*photo"),
         (np.array(["a"]), "array of numbers.*<U1"),
         (None, "array of numbers.*NoneType"),
-        ([[1.0, 2.0], [3.0]], "array of numbers.*list, of which NumPy makes no array"),
+        ([[1.0, 2.0], [3.0]], "array of numbers.*a list of lists of different lengths"),
     ],
 )
 def test_wrong_inputs(engine, x, message):

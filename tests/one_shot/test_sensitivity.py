@@ -87,6 +87,15 @@ def test_arguments_that_are_wrong(mlp, data, arguments, message):
         measure(mlp, data[0], **arguments)
 
 
+def test_data_in_the_form_of_tensorflows_converter(mlp, data):
+    copies, x = [keras.models.clone_model(mlp) for _ in range(2)], data[0][:64]
+    for copy, given in zip(copies, (x, lambda: iter([x[:32], x[32:]])), strict=True):
+        copy.set_weights(mlp.get_weights())
+        keras_trim.prune(copy, 0.5, calibration_data=given)
+    for first, second in zip(*(copy.get_weights() for copy in copies), strict=True):
+        np.testing.assert_allclose(first, second, atol=1e-4)
+
+
 def test_inputs_with_labels_are_told(mlp, data):
     with pytest.raises(ValueError, match="`x` must be inputs of the model, without labels"):
         measure(mlp, data)
