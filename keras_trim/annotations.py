@@ -10,6 +10,7 @@ import weakref
 import keras
 import numpy as np
 
+from keras_trim.arguments import counted
 from keras_trim.kinds import is_table
 from keras_trim.left_out import warn_of_left_out
 from keras_trim.patterns import make_pattern
@@ -197,7 +198,9 @@ def check_marks(weights, marked, cure):
     if changed:
         raise ValueError(
             "What is marked for pruning has changed since pruning began, which would go on as "
-            f"before: {cure}. Received: {len(changed)} weights, {', '.join(changed[:4])}"
+            f"before: {cure}. Received: "
+            + counted(len(changed), "{weights|weight}, ")
+            + f"{', '.join(changed[:4])}"
             f"{' ...' if changed[4:] else ''}"
         )
 

@@ -6,6 +6,7 @@ import inspect
 import numbers
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -41,6 +42,17 @@ def described(value: object) -> str:
     if len(text) <= _MAX_LENGTH:
         return text
     return f"a {type(value).__name__}, {text[: _MAX_LENGTH // 2]}..."
+
+
+def counted(count: int, text: str) -> str:
+    """Puts a number before a text whose words agree with it.
+
+    Args:
+        count: Integer.
+        text: String with places such as `{weights are|weight is}`: for several, or for one.
+    """
+    form = 2 if count == 1 else 1
+    return f"{count:,} " + re.sub(r"\{([^|{}]*)\|([^|{}]*)\}", lambda match: match[form], text)
 
 
 def is_integer(value: object) -> bool:

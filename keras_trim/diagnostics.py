@@ -7,6 +7,7 @@ import warnings
 from keras import ops
 
 from keras_trim.annotations import get_annotation, marked_variables
+from keras_trim.arguments import counted
 from keras_trim.counting import count_zeros
 from keras_trim.hosts import to_numpy
 from keras_trim.kinds import is_table
@@ -82,8 +83,12 @@ def _warn_of_untrained(model, weights):
     left_out = [v.path for v in marked_variables(model) if id(v) not in pruned | tables]
     if left_out:
         warnings.warn(
-            f"{len(left_out)} weights that are marked for pruning are not trained, so they stay as "
-            f"they are: {_some(left_out, ', ')}. Set `layer.trainable = True` and compile again, "
+            counted(
+                len(left_out),
+                "{weights that are|weight that is} marked for pruning {are|is} not trained, so "
+                "{they stay as they are|it stays as it is}: ",
+            )
+            + f"{_some(left_out, ', ')}. Set `layer.trainable = True` and compile again, "
             "or mark other layers.",
             stacklevel=5,
         )
@@ -102,8 +107,12 @@ def _warn_of_added(model):
     ]
     if added:
         warnings.warn(
-            f"{len(added)} weights were added after the model was marked for pruning, and stay "
-            f"dense: {_some(added, ', ')}. Mark the model once all layers are in it, then compile.",
+            counted(
+                len(added),
+                "{weights were|weight was} added after the model was marked for pruning, and "
+                "{stay|stays} dense: ",
+            )
+            + f"{_some(added, ', ')}. Mark the model once all layers are in it, then compile.",
             stacklevel=5,
         )
 
@@ -123,10 +132,14 @@ def _warn_of_revival(weights, step):
             revived.append(f"{weight.variable.path}: {zeros / size:.2%} > {asked / size:.2%}")
     if revived:
         warnings.warn(
-            f"{len(revived)} weights are sparser already than the schedule asks for from here on, "
-            f"so zeros may become nonzero again ({_some(revived)}). Begin at once (`begin_step`), "
-            "at the sparsity that is there: `initial_sparsity` (or `target_sparsity`) of at least "
-            "that value. Or mark the model with `keras_trim.KeepZeros()` and compile it again.",
+            counted(
+                len(revived),
+                "{weights are|weight is} sparser already than the schedule asks for from here on, ",
+            )
+            + f"so zeros may become nonzero again ({_some(revived)}). Begin at "
+            "once (`begin_step`), at the sparsity that is there: `initial_sparsity` (or "
+            "`target_sparsity`) of at least that value. Or mark the model with "
+            "`keras_trim.KeepZeros()` and compile it again.",
             stacklevel=5,
         )
 
@@ -152,8 +165,12 @@ def _warn_of_replaced_weights(weights):
             replaced.append(weight.variable.path)
     if replaced:
         warnings.warn(
-            f"{len(replaced)} weights are not zero where the masks of this optimizer are: they "
-            "were replaced since it pruned them, by `set_weights`, `load_weights` or a callback "
+            counted(
+                len(replaced),
+                "{weights are|weight is} not zero where the masks of this optimizer are: "
+                "{they were|it was} replaced since, ",
+            )
+            + "by `set_weights`, `load_weights` or a callback "
             f"that restores them ({_some(replaced, ', ')}). Training goes on with the masks, "
             "momenta and step of before. To train the new weights from the beginning, call "
             "`model.compile()` again with a new optimizer.",

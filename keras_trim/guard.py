@@ -17,6 +17,7 @@ import keras
 
 from keras_trim import torch_optimizers
 from keras_trim.annotations import check_marks, get_spec, marked_variables, resolve_pending
+from keras_trim.arguments import counted
 from keras_trim.counting import count_zeros
 from keras_trim.finding import find_pruning_optimizer, find_pruning_optimizers
 
@@ -53,8 +54,11 @@ def _warn_of_lost_zeros(model):
     lost = [v.path for v, zeros in counts if zeros > _FEW_ZEROS * math.prod(v.shape)]
     if lost:
         warnings.warn(
-            f"{len(lost)} weights were pruned, and training makes their zeros nonzero: "
-            f"{', '.join(lost[:4])}{' ...' if lost[4:] else ''}. To train with the same zeros, "
+            counted(
+                len(lost),
+                "{weights were|weight was} pruned, and training makes {their|its} zeros nonzero: ",
+            )
+            + f"{', '.join(lost[:4])}{' ...' if lost[4:] else ''}. To train with the same zeros, "
             "call `keras_trim.prune_low_magnitude(model, keras_trim.KeepZeros())` and compile "
             "again before `fit`.",
             stacklevel=5,
@@ -99,8 +103,11 @@ def _warn_before_saving(model, path):
     gone = [weight.variable.path for weight in weights if id(weight.variable) not in there]
     if gone:
         warnings.warn(
-            f"{len(gone)} weights that this model's optimizer prunes are no weights of it any "
-            f"more, so the file will not load but with `compile=False`: {', '.join(gone[:4])}"
+            counted(
+                len(gone), "{weights|weight} that this model's optimizer prunes {are|is} not in it "
+            )
+            + "any more, so the file will only load with `compile=False`: "
+            f"{', '.join(gone[:4])}"
             f"{' ...' if gone[4:] else ''}. Was it quantized, or its layers replaced? Call "
             "`keras_trim.strip_pruning(model)` before you save.",
             stacklevel=3,

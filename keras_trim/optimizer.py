@@ -10,7 +10,7 @@ import keras
 
 from keras_trim import backend, guard
 from keras_trim.annotations import changes, check_marks, get_spec, resolve_pending, set_spec
-from keras_trim.arguments import described
+from keras_trim.arguments import counted, described
 from keras_trim.diagnostics import warn_of_state
 from keras_trim.hosts import to_numpy
 from keras_trim.masking import Masking, mask_initializer
@@ -91,8 +91,8 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         if not self.built:
             return f"<PruningOptimizer around {inner}, not built>"
         step = int(to_numpy(self.iterations))
-        weights = len(self.pruned_weights)
-        return f"<PruningOptimizer around {inner}, {weights} weights, at step {step}>"
+        weights = counted(len(self.pruned_weights), "{weights|weight}")
+        return f"<PruningOptimizer around {inner}, {weights}, at step {step}>"
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Creates the masks.

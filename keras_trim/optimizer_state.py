@@ -14,6 +14,7 @@ import warnings
 
 import numpy as np
 
+from keras_trim.arguments import counted
 from keras_trim.hosts import to_numpy
 from keras_trim.identity import describe, identify, match
 from keras_trim.schedule_groups import NEVER
@@ -62,9 +63,10 @@ def _match_masks(optimizer, saved, store):
     if missing:
         unused = [identity for i, identity in enumerate(saved) if i not in places.values()]
         raise ValueError(
-            f"The file has no masks for {len(missing)} weights that this optimizer prunes: "
-            f"{describe(missing)}. Mark the weights that were marked when it was saved, or load it "
-            "with `compile=False` (or into a model without a `PruningOptimizer`) and mark that. "
+            "The file has no masks for "
+            + counted(len(missing), "{weights|weight} that this optimizer prunes: ")
+            + f"{describe(missing)}. Mark the weights that were marked when it was saved, or load "
+            "it with `compile=False` (or into a model without a `PruningOptimizer`) and mark that. "
             f"Received: masks of other weights in the file: {describe(unused)}"
         )
     if not weights:
@@ -87,9 +89,12 @@ def _match_inner(optimizer, saved, store):
     if fresh or dropped:
         warnings.warn(
             f"The state of the optimizer '{optimizer.inner_optimizer.name}' is restored in part: "
-            f"{len(fresh)} of its variables are not in the file and begin anew "
-            f"({describe(fresh)}), {len(dropped)} of the file are not in this optimizer and are "
-            f"left out ({describe(dropped)}). That is right if layers were frozen, unfrozen or "
+            + counted(
+                len(fresh), "of its variables {are|is} not in the file and {begin|begins} anew "
+            )
+            + f"({describe(fresh)}), "
+            + counted(len(dropped), "of the file {are|is} not in this optimizer and left out ")
+            + f"({describe(dropped)}). That is right if layers were frozen, unfrozen or "
             "added since, or the optimizer is another one.",
             stacklevel=4,
         )

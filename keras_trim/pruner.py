@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_trim import backend, guard, torch_optimizers
 from keras_trim.annotations import changes, check_marks, get_spec, marked_variables
-from keras_trim.arguments import check_model
+from keras_trim.arguments import check_model, counted
 from keras_trim.hosts import to_numpy
 from keras_trim.identity import names
 from keras_trim.masking import Masking, mask_initializer
@@ -174,7 +174,8 @@ class Pruner:
 
     def __repr__(self) -> str:
         step = int(to_numpy(self._step))
-        return f"<Pruner of {len(self.pruned_weights)} weights, at step {step}>"
+        weights = counted(len(self.pruned_weights), "{weights|weight}")
+        return f"<Pruner of {weights}, at step {step}>"
 
     def _with_frozen_weights(self, state):
         """Adds what states lack that were written before frozen weights had masks."""

@@ -18,7 +18,7 @@ from keras_trim.annotations import (
     marked_variables,
     unmark,
 )
-from keras_trim.arguments import check_model, described, takes_named
+from keras_trim.arguments import check_model, counted, described, takes_named
 from keras_trim.attachment import detach
 from keras_trim.finding import find_pruning_optimizers
 from keras_trim.kinds import is_table
@@ -180,8 +180,12 @@ def _warn_of_frozen(pruned):
     if frozen:
         names = list(frozen)
         warnings.warn(
-            f"{len(names)} weights that are marked for pruning are frozen and will stay as they "
-            f"are: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}. Set "
+            counted(
+                len(names),
+                "{weights that are|weight that is} marked for pruning {are|is} frozen and will "
+                "stay as {they are|it is}: ",
+            )
+            + f"{', '.join(names[:4])}{' ...' if len(names) > 4 else ''}. Set "
             "`layer.trainable = True` before compiling, mark other layers, or prune them in one "
             "shot with `keras_trim.prune`.",
             stacklevel=5,

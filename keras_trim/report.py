@@ -8,7 +8,7 @@ from collections import Counter
 import keras
 
 from keras_trim.annotations import get_annotation, is_built, marked_variables, resolve_pending
-from keras_trim.arguments import check_model
+from keras_trim.arguments import check_model, counted
 from keras_trim.counting import count_zeros
 from keras_trim.policies import Candidate, candidates
 from keras_trim.tables import PrintedTable, Shown, without_empty
@@ -103,7 +103,8 @@ class SparsityReport(Shown):
             f"{pruned if size else ''}all weights: {total:,}, {self.model_sparsity:.2%} zero"
         )
         others = [[r.path, _shape(r), f"{r.zeros:,}", r.reason or ""] for r in folded]
-        unfolded = f"{len(folded)} weights that are not pruned", ["weight", "shape", ">zeros", ""]
+        title = counted(len(folded), "{weights that are|weight that is} not pruned")
+        unfolded = title, ["weight", "shape", ">zeros", ""]
         columns, rows = without_empty(columns, rows)
         return PrintedTable(columns, rows, lines, [(*unfolded, others)] if folded else [])
 
@@ -211,8 +212,9 @@ def warn_of_missed_targets(model, moment):
             missed.append(f"{variable.path} at {zeros / size:.2%} of {target / size:.2%}")
     if missed:
         warnings.warn(
-            f"{moment} before {len(missed)} weights reached their target sparsity: "
-            f"{'; '.join(missed[:4])}{' ...' if len(missed) > 4 else ''}. Train on until the "
+            f"{moment} before "
+            + counted(len(missed), "{weights|weight} reached {their|its} target sparsity: ")
+            + f"{'; '.join(missed[:4])}{' ...' if len(missed) > 4 else ''}. Train on until the "
             "schedule's `end_step`, or begin or end the schedule earlier.",
             stacklevel=3,
         )

@@ -4,6 +4,7 @@ import dataclasses
 
 import keras
 
+from keras_trim.arguments import counted
 from keras_trim.identity import describe, family, identify, match
 from keras_trim.patterns import MatrixView, Pattern, make_pattern
 from keras_trim.schedules import PruningSchedule
@@ -100,8 +101,12 @@ def specs_from_config(config, variables):
     if missing:
         others = [identity for i, identity in enumerate(present) if i not in specs]
         raise ValueError(
-            f"{len(missing)} weights that were being pruned when this was saved are not here, or "
-            f"not trainable: {describe(missing)}. Load the model with `compile=False` and mark it "
+            counted(
+                len(missing),
+                "{weights that were|weight that was} being pruned when this was saved {are|is} not "
+                "here, or not trainable: ",
+            )
+            + f"{describe(missing)}. Load the model with `compile=False` and mark it "
             "again, or call `keras_trim.strip_pruning(model)` before you save. (Keras restores "
             "optimizers from its own format only: save as `.keras`, not `.h5`.) "
             f"Received: {len(present)} trainable variables, the others of which are: "

@@ -8,6 +8,7 @@ step. Otherwise a step only costs that comparison.
 import weakref
 
 from keras_trim.annotations import all_marked_variables, changes, get_spec
+from keras_trim.arguments import counted
 from keras_trim.backend import BACKEND
 
 _pruners = weakref.WeakValueDictionary()  # id -> pruner, the newest last
@@ -92,7 +93,8 @@ def _find_pruners(optimizer, parameters):
             "`keras_trim.Pruner(model)`, a new one if marks have changed, and call its `apply()` "
             "after each `optimizer.step()`. "
             "`keras_trim.strip_pruning(model)` takes the marks off. Received: "
-            f"optimizer={type(optimizer).__name__}, {len(unpruned)} marked weights without a "
-            f"pruner, {', '.join(unpruned[:4])}{' ...' if len(unpruned) > 4 else ''}"
+            f"optimizer={type(optimizer).__name__}, "
+            + counted(len(unpruned), "marked {weights|weight} without a pruner, ")
+            + f"{', '.join(unpruned[:4])}{' ...' if len(unpruned) > 4 else ''}"
         )
     return list({id(owners[each]): owners[each] for each in trained}.values())

@@ -280,7 +280,7 @@ def test_training_that_misses_its_target(data):
     model = keras_trim.prune_low_magnitude(make_mlp(), ConstantSparsity(0.5, 0))
     model.compile("sgd", "mse")
     callbacks = [Rewind(), keras_trim.UpdatePruningStep()]
-    match = "1 weights reached their target sparsity: .*hidden/kernel at 0.00% of 50.00%"
+    match = "1 weight reached its target sparsity: .*hidden/kernel at 0.00% of 50.00%"
     with pytest.warns(UserWarning, match=match):
         model.fit(*data, verbose=0, callbacks=callbacks)
     with pytest.warns(UserWarning, match="Pruning was stripped before"):
@@ -314,7 +314,7 @@ def test_layers_that_are_added_after_the_model_is_marked(mlp, data):
     keras_trim.prune_low_magnitude(mlp, ConstantSparsity(0.5, 0))
     mlp.add(keras.layers.Dense(1, name="late"))
     mlp.compile("sgd", "mse")
-    with pytest.warns(UserWarning, match="1 weights were added after .*late/kernel"):
+    with pytest.warns(UserWarning, match="1 weight was added after .*late/kernel"):
         fit(mlp, data)
 
 

@@ -122,6 +122,8 @@ def test_messages_in_the_troubleshooting_page_are_those_of_the_package():
     )
     # Join strings that are written in several lines.
     sources = re.sub(r'"\s*\n?\s*f?"', "", sources)
+    # The plurals of words that agree with a number (`arguments.counted`).
+    sources = re.sub(r"\{([^|{}]*)\|[^|{}]*\}", r"\1", sources)
     page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
     symptoms = ("The accuracy", "The file is", "The model is no", "The first", "The engine is")
     fragments = [

@@ -134,7 +134,7 @@ def test_a_layer_that_is_frozen_later(data):
     before = values(hidden.kernel).copy()
     hidden.trainable = False
     model.compile(optimizer, "mse")
-    with pytest.warns(UserWarning, match="1 weights .* are not trained.*hidden"):
+    with pytest.warns(UserWarning, match="1 weight .* is not trained.*hidden"):
         model.fit(*data, batch_size=16, epochs=1, verbose=0, callbacks=callbacks)
     np.testing.assert_array_equal(values(hidden.kernel), before)
     assert (values(out.kernel) == 0).sum() == 8

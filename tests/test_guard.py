@@ -134,7 +134,7 @@ def test_a_train_step_of_ones_own_with_its_own_optimizer(mlp, data):
         model.fit(*data, verbose=0)
 
 
-@pytest.mark.filterwarnings("ignore:1 weights were pruned")
+@pytest.mark.filterwarnings("ignore:1 weight was pruned")
 def test_marks_that_change_while_a_model_is_pruned(mlp, data):
     keras_trim.prune_low_magnitude(mlp.layers[0])
     mlp.compile("sgd", "mse")
@@ -210,7 +210,7 @@ def pruned_at_once(model, data):
     return model
 
 
-LOSES_ZEROS = r"1 weights were pruned.*hidden/kernel.*KeepZeros"
+LOSES_ZEROS = r"1 weight was pruned.*hidden/kernel.*KeepZeros"
 
 
 @pytest.mark.parametrize("prune", [stripped, pruned_at_once])

@@ -92,5 +92,5 @@ def test_zeros_that_came_in_the_middle_of_training(data):
     model.compile("adam", "mse")
     fit(model, data)
     model.layers[0].kernel.assign(values(model.layers[0].kernel) * (np.arange(16) > 7))
-    with pytest.warns(UserWarning, match="1 weights are sparser already .* compile it again"):
+    with pytest.warns(UserWarning, match="1 weight is sparser already .* compile it again"):
         fit(model, data)

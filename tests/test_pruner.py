@@ -274,7 +274,7 @@ def test_torch_optimizer_of_weights_that_were_frozen(model, is_added):
     hidden.trainable = True
     if is_added:
         optimizer.add_param_group({"params": [v.value for v in hidden.variables]})
-    with pytest.raises(ValueError, match="1 marked weights without a pruner, .*hidden/kernel"):
+    with pytest.raises(ValueError, match="1 marked weight without a pruner, .*hidden/kernel"):
         torch_step(model, optimizer)
     pruners.append(keras_trim.Pruner(hidden))
     torch_step(model, optimizer)

@@ -276,10 +276,10 @@ def test_n_m_leaves_out_what_it_does_not_fit(data):
 
 def test_frozen_layers_are_named(mlp, data):
     mlp.layers[0].trainable = False
-    with pytest.warns(UserWarning, match="1 weights .* are frozen.*hidden/kernel.*trainable"):
+    with pytest.warns(UserWarning, match="1 weight .* is frozen.*hidden/kernel.*trainable"):
         keras_trim.prune_low_magnitude(mlp, HALF)
     mlp.compile("adam", "mse")
-    with pytest.warns(UserWarning, match="1 weights .* are not trained.*hidden/kernel"):
+    with pytest.warns(UserWarning, match="1 weight .* is not trained.*hidden/kernel"):
         fit(mlp, data)
     assert zeros(mlp) == [8]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_trim import batches
 from keras_trim.annotations import decide
-from keras_trim.arguments import check_model, takes_named
+from keras_trim.arguments import check_model, counted, takes_named
 from keras_trim.distributions import Allocation, distribute
 from keras_trim.guard import warn_when_trained
 from keras_trim.left_out import warn_of_left_out
@@ -248,8 +248,12 @@ def _warn_of_magnitudes(left):
     if left:
         named = [f"{job.variable.path} ({reason})" for job, reason in left]
         warnings.warn(
-            f"{len(left)} weights were pruned by magnitude, not on `calibration_data`: "
-            f"{'; '.join(named[:4])}{' ...' if len(named) > 4 else ''}. Leave them out with a "
-            "`pruning_policy` or a `distribution` if that costs accuracy.",
+            counted(
+                len(left),
+                "{weights were|weight was} pruned by magnitude, not on `calibration_data`: ",
+            )
+            + f"{'; '.join(named[:4])}{' ...' if len(named) > 4 else ''}. "
+            "If that costs accuracy, leave such weights out with a `pruning_policy` or a "
+            "`distribution`.",
             stacklevel=5,
         )

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from keras_trim.arguments import counted
 from keras_trim_cli import comparison, models, options, streams, summary, text
 
 
@@ -89,7 +90,7 @@ def _print(sides, differences, num_differing, by_order):
     if not num_differing:
         console.print("all weights are equal")
     else:
-        console.print(f"{num_differing} weights differ")
+        console.print(counted(num_differing, "{weights differ|weight differs}"))
     if by_order:
         console.print("(paths differ: weights were paired by their order)")
 

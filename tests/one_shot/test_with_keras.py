@@ -49,7 +49,7 @@ def test_int4_keeps_the_zeros(pruned):
     assert not values(model.layers[0].kernel)[zero].any()
 
 
-@pytest.mark.filterwarnings("ignore:1 weights were pruned")  # of the layer without LoRA
+@pytest.mark.filterwarnings("ignore:1 weight was pruned")  # of the layer without LoRA
 def test_lora_on_a_pruned_base(pruned):
     model, x = pruned
     zero = values(model.layers[0].kernel) == 0
