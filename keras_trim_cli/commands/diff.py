@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from keras_trim.arguments import counted
 from keras_trim_cli import comparison, models, options, streams, summary, text
 
 
@@ -90,7 +89,8 @@ def _print(sides, differences, num_differing, by_order):
     if not num_differing:
         console.print("all weights are equal")
     else:
-        console.print(counted(num_differing, "{weights differ|weight differs}"))
+        differ = "weight differs" if num_differing == 1 else "weights differ"
+        console.print(f"{num_differing} {differ}")
     if by_order:
         console.print("(paths differ: weights were paired by their order)")
 
