@@ -125,6 +125,9 @@ def test_softmax_over_two_axes(softmax):
     assert_same(model, numbers(2, 3, 4), native=False)
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() == "tensorflow", reason="its products of no inputs end the process"
+)
 @pytest.mark.parametrize("batch", [1, 6])
 @pytest.mark.parametrize(
     ("make", "shape"),
