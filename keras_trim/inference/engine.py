@@ -116,7 +116,8 @@ class Engine:
         self._graph = graph
         self._without = without or {}  # indices of inputs that are None -> engine for the others
         self._source, self._max_bytes = source, max_bytes  # of a loaded engine
-        self.num_threads, self.verbose = num_threads, verbose
+        self.num_threads = num_threads
+        self.verbose = verbose
         self._given_tuner = tuner
         self._tuner = tuner or Tuner(TuningCache.of_this_machine())
         self._planner = Planner(graph, num_threads, self._tuner, source, max_bytes)
