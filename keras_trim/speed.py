@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_trim import batches, timing
+from keras_trim import model_inputs, timing
 from keras_trim.arguments import check_model, described, positive_integer, takes_named
 from keras_trim.processor import count_cores, processor_name
 from keras_trim.progress import progress
@@ -257,8 +257,8 @@ def _as_taken(model, x):
         return x if has_arrays else np.asarray(x)
     if any(tensor.dtype == "string" for tensor in model.inputs):
         return x
-    structure, specs = batches.signature(model)
-    arrays = batches.flatten(x, structure, specs)
+    structure, specs = model_inputs.signature(model)
+    arrays = model_inputs.flatten(x, structure, specs)
     return keras.tree.pack_sequence_as(structure, arrays)
 
 

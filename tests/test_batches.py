@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_trim import batches
+from keras_trim import batches, model_inputs
 
 X = np.arange(14, dtype="float32").reshape(7, 2)
 Y = np.ones(7)
@@ -78,9 +78,9 @@ def test_kinds(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_as_predict_reads_them(kind):
     model = keras.Sequential([keras.Input((2,)), layers.Dense(2)])
-    structure, specs = batches.signature(model)
+    structure, specs = model_inputs.signature(model)
     flat = [
-        batches.flatten(part, structure, specs)
+        model_inputs.flatten(part, structure, specs)
         for part in batches.iterate(KINDS[kind](), batch_size=3)
     ]
     (read,) = (np.concatenate(parts) for parts in zip(*flat, strict=True))
@@ -167,11 +167,11 @@ FORMS = {
 @pytest.mark.parametrize("make", FORMS.values(), ids=FORMS)
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")  # Keras, of any generator
 def test_calls_of_tensorflows_tools(make):
-    structure, specs = batches.signature(
+    structure, specs = model_inputs.signature(
         keras.Sequential([keras.Input((2,), name="x"), layers.Dense(1)])
     )
     found = list(batches.iterate(batches.calls(make(), structure), batch_size=3))
-    found = [batches.flatten(batch, structure, specs)[0] for batch in found]
+    found = [model_inputs.flatten(batch, structure, specs)[0] for batch in found]
     assert [len(batch) for batch in found] == [3, 3, 1]
     np.testing.assert_array_equal(np.concatenate(found), X)
 
@@ -200,7 +200,7 @@ def test_errors_name_the_argument(text, message):
 def two_inputs(structure):
     a, b = keras.Input((2,), name="a"), keras.Input((None, 1), name="b", dtype="int32")
     joined = layers.Concatenate()([a, layers.GlobalMaxPooling1D()(keras.ops.cast(b, "float32"))])
-    return batches.signature(keras.Model(structure(a, b), joined))
+    return model_inputs.signature(keras.Model(structure(a, b), joined))
 
 
 A, B = np.ones((3, 2)), np.full((3, 5), 7.0)
@@ -217,7 +217,7 @@ A, B = np.ones((3, 2)), np.full((3, 5), 7.0)
     ],
 )
 def test_structures(structure, x):
-    flat = batches.flatten(x, *two_inputs(structure))
+    flat = model_inputs.flatten(x, *two_inputs(structure))
     assert [(part.shape, part.dtype.name) for part in flat] == [
         ((3, 2), "float32"),
         ((3, 5, 1), "int32"),
@@ -242,24 +242,24 @@ def test_structures(structure, x):
 )
 def test_what_is_not_the_models(x, message):
     with pytest.raises(ValueError, match=message):
-        batches.flatten(x, *two_inputs(lambda a, b: [a, b]))
+        model_inputs.flatten(x, *two_inputs(lambda a, b: [a, b]))
 
 
 def test_optional_inputs():
     a, b = keras.Input((2,), name="a"), keras.Input((2,), name="b", optional=True)
-    specs = batches.signature(keras.Model([a, b], [a, b]))
-    assert batches.flatten([X, None], *specs)[1] is None
-    assert batches.flatten({"a": X}, *specs)[1] is None
+    specs = model_inputs.signature(keras.Model([a, b], [a, b]))
+    assert model_inputs.flatten([X, None], *specs)[1] is None
+    assert model_inputs.flatten({"a": X}, *specs)[1] is None
     with pytest.raises(ValueError, match="Input 'a' is not optional"):
-        batches.flatten([None, X], *specs)
+        model_inputs.flatten([None, X], *specs)
 
 
 def test_one_input_by_name():
-    specs = batches.signature(keras.Model(x := keras.Input((2,), name="a"), x))
+    specs = model_inputs.signature(keras.Model(x := keras.Input((2,), name="a"), x))
     for given in (X, [X], {"a": X}, X.tolist()):
-        np.testing.assert_array_equal(batches.flatten(given, *specs)[0], X)
+        np.testing.assert_array_equal(model_inputs.flatten(given, *specs)[0], X)
     with pytest.raises(ValueError, match="with the key 'a'. Received: a dict with the keys 'c'"):
-        batches.flatten({"c": X}, *specs)
+        model_inputs.flatten({"c": X}, *specs)
 
 
 def test_arrays_need_no_keras(one_backend):

@@ -10,7 +10,7 @@ import itertools
 import keras
 import numpy as np
 
-from keras_trim import batches
+from keras_trim import batches, model_inputs
 from keras_trim.exporters.preparation import left_unchanged, reset_states
 from keras_trim.exporters.reasons import reason
 from keras_trim.exporters.samples import filler, input_readers, pad, random_inputs
@@ -120,11 +120,11 @@ def read_inputs(prepared, data, name):
         data: What `batches.calls` takes.
         name: String. The name of the user's argument, for error messages.
     """
-    structure, specs = batches.signature(prepared.source)
+    structure, specs = model_inputs.signature(prepared.source)
     size = specs[0]["shape"][0]
     with batches.naming(name):
         for batch in batches.iterate(batches.calls(data, structure), batch_size=size):
-            inputs = _as_taken(prepared, batches.flatten(batch, structure, specs))
+            inputs = _as_taken(prepared, model_inputs.flatten(batch, structure, specs))
             if size in (None, len(inputs[0])):
                 yield inputs
 

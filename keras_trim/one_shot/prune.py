@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_trim import batches
+from keras_trim import batches, model_inputs
 from keras_trim.annotations import decide
 from keras_trim.arguments import check_model, counted, takes_named
 from keras_trim.distributions import Allocation, distribute
@@ -185,11 +185,13 @@ def read_examples(model, data, batch_size, name="calibration_data"):
         )
     with batches.naming(name):
         is_functional = functional_of(model) is not None
-        structure, specs = batches.signature(model) if is_functional else (None, None)
+        structure, specs = model_inputs.signature(model) if is_functional else (None, None)
         read = list(batches.iterate(batches.calls(data, structure), batch_size))
         if is_functional:
             read = [
-                keras.tree.pack_sequence_as(structure, batches.flatten(batch, structure, specs))
+                keras.tree.pack_sequence_as(
+                    structure, model_inputs.flatten(batch, structure, specs)
+                )
                 for batch in read
             ]
     for batch in read:

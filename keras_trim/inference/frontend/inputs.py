@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from keras_trim.batches import flatten
 from keras_trim.inference.ir.dtypes import WIDE, converted, is_float
+from keras_trim.model_inputs import flatten
 
 
 def flatten_inputs(x, structure, specs):
