@@ -64,10 +64,9 @@ class Grid:
     def choose(self, seed):
         """Chooses the settings of all rows on the validation set.
 
-        Trains the row of `choice_target` with each pair of learning rate and dense layer (`None`,
-        or the task's first layer), and keeps the pair with the best validation score. A tie goes to
-        the pair that comes first: learning rates are in the order of `Settings.rates`, and pruning
-        every layer comes before keeping the first one dense.
+        Trains the row of `choice_target` with each learning rate and every layer pruned, and keeps
+        the rate with the best validation score. Then trains that row with the task's first layer
+        dense, and keeps this layer dense if the score is higher.
 
         Args:
             seed: Integer. The seed to train with.
@@ -78,25 +77,28 @@ class Grid:
         done = self._records.find(kind="choice")
         if done:
             return {key: done[-1][key] for key in ("rate", "dense_layer")}
-        task = self._task
-        layers = [None, task.first_layer] if task.first_layer else [None]
-        pairs = [(rate, layer) for rate in task.settings.rates for layer in layers]
-        trials = self._records.find(kind="trial")
-        for rate, layer in pairs:
-            if any((t["rate"], t["dense_layer"]) == (rate, layer) for t in trials):
-                continue
-            trial = {"kind": "trial", "rate": rate, "dense_layer": layer}
-            if len(pairs) > 1:
-                label = f"choosing settings: learning rate {rate}, dense layer {layer}"
-                target = task.settings.choice_target
-                model = self._train(seed, target, trial, label)
-                trial["val"] = task.score(model, "val")
-                print(f"{label}: validation {trial['val']:.2f}", flush=True)
-            trials.append(self._records.append(trial))
-        best = max(trials, key=lambda trial: trial.get("val", 0.0))
-        choice = {"rate": best["rate"], "dense_layer": best["dense_layer"]}
+        settings = self._task.settings
+        choice = {"rate": settings.rates[0], "dense_layer": None}
+        if len(settings.rates) > 1:
+            choice["rate"] = max(settings.rates, key=lambda rate: self._try(seed, rate))
+        first = self._task.first_layer
+        if first and self._try(seed, choice["rate"], first) > self._try(seed, choice["rate"]):
+            choice["dense_layer"] = first
         self._records.append({"kind": "choice", **choice})
         return choice
+
+    def _try(self, seed, rate, layer=None):
+        """Returns the validation score of the row of `choice_target` with these settings."""
+        trial = {"kind": "trial", "rate": rate, "dense_layer": layer}
+        done = self._records.find(**trial)
+        if done:
+            return done[-1]["val"]
+        label = f"choosing settings: learning rate {rate}, dense layer {layer}"
+        model = self._train(seed, self._task.settings.choice_target, trial, label)
+        score = self._task.score(model, "val")
+        print(f"{label}: validation {score:.2f}", flush=True)
+        self._records.append({**trial, "val": score})
+        return score
 
     def _start_weights(self, seed):
         """Returns the dense weights that all rows of a seed start from, trained if needed."""
