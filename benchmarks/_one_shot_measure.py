@@ -2,7 +2,11 @@
 
 import time
 
+from benchmarks._common import RESULTS
+
 NUM_EXAMPLES = 512
+SENSITIVITY = (0.5, 0.75, 0.875, 0.95)
+BUILD = RESULTS.parent.parent / "build"
 
 
 def pattern(target):
@@ -82,6 +86,54 @@ def measure_pruned(cells, key, model, weights, x, measure, *, target, method, **
 
     cells.measure(*key, method, by=prune)
     cells.measure(*key, f"{method} + statistics", by=estimate)
+
+
+def measure_ways(cells, key, model, weights, examples, measure, *, zeros, draws):
+    """Compares ways to spread the same number of zeros over a model's weights.
+
+    `"first dense"` does not prune the first layer. `"budget"` follows the output error.
+
+    Args:
+        cells: `Cells`; results go under `(*key, name of the way, draw, ...)`.
+        key: Tuple of strings.
+        model: Keras model, left pruned.
+        weights: The result of `model.get_weights()` for the dense model.
+        examples: Function: draw, an integer -> calibration examples.
+        measure: Function without arguments that returns a dict of results for the model.
+        zeros: Float. The fraction of zeros in all weights together.
+        draws: Integer. Number of draws of examples.
+    """
+    import keras_trim  # after the backend is chosen
+
+    model.set_weights(weights)
+    path = BUILD / f"one_shot_sensitivity_{model.name}.json"
+    path.parent.mkdir(exist_ok=True)
+    table = keras_trim.sensitivity(
+        model, examples(0), sparsities=SENSITIVITY, batch_size=128, path=path
+    )
+    sizes = {name: rows[0].size for name, rows in table.by_weight().items()}
+    total, first = sum(sizes.values()), next(iter(sizes))
+    others = zeros * total / (total - sizes[first])
+    ways = {
+        "uniform": "uniform",
+        "first dense": {f"(?<!{first.split('/')[0]}/)kernel$": others},
+        "erk": "erk",
+        "global": "global",
+        "budget": keras_trim.budget(table, zeros=zeros),
+    }
+    for name, way in ways.items():
+        for draw in range(draws):
+            measure_pruned(
+                cells,
+                (*key, name, f"draw {draw}"),
+                model,
+                weights,
+                examples(draw),
+                measure,
+                target=zeros if isinstance(way, str) else None,
+                method="reconstruct",
+                distribution=way,
+            )
 
 
 def estimate_statistics(model, x):

@@ -15,17 +15,22 @@ _TRAINED = {
     "cifar_cnn": "Eight 3x3 convolutions on CIFAR-10",
     "cifar_resnet": "ResNet-20 on CIFAR-10",
     "review_transformer": "A transformer encoder on movie reviews",
+    "mobilenet_v1": "MobileNetV1 of the [results](results.md) on CIFAR-10",
+    "mobilenet_v2": "MobileNetV2 of the [results](results.md) on CIFAR-10",
+    "inception_v3": "InceptionV3 of the [results](results.md) on photos of clothing",
 }
 
 
 def make(markdown):
     """Returns the Markdown of all tables that have results."""
-    parts = [_ds_cnn(markdown), _spread(markdown)]
+    parts = [_ds_cnn(markdown), _spread(markdown, "The same network", _read("spread"))]
     found = {}
-    for name in ("cifar", "reviews"):
+    for name in ("cifar", "reviews", "images"):
         found |= _read(name)
     networks = [name for name in _TRAINED if len(found.get(name, {})) > 2]
     parts += [_trained(markdown, name, found[name]) for name in networks]
+    if "mobilenet_v1 spread" in found:
+        parts.append(_spread(markdown, "MobileNetV1", found["mobilenet_v1 spread"]))
     if "fine-tuned" in found:
         parts.append(_fine_tuned(markdown, found["fine-tuned"]))
     parts += [_digits(markdown), _cost()]
@@ -72,8 +77,7 @@ def _ds_cnn(markdown):
     )
 
 
-def _spread(markdown):
-    results = _read("spread")
+def _spread(markdown, network, results):
     if not results:
         return ""
     names = {
@@ -92,7 +96,7 @@ def _spread(markdown):
         for zeros, ways in results.items()
     ]
     return (
-        "The same network, with the same number of zeros in all weights together, by `reconstruct` "
+        f"{network}, with the same number of zeros in all weights together, by `reconstruct` "
         f"and new statistics:\n\n{markdown(['zeros', *names.values()], rows)}"
     )
 
@@ -107,6 +111,7 @@ def _digits(markdown):
         for sparsity in ("0.8", "0.9", "0.95")
     ]
     epochs = [key for key in seeds[0] if key.endswith("epochs")]
+    titles = [_epochs(key) for key in epochs]
     tuned = [
         [name, *(_mean([seed[key][name] for seed in seeds], "test") for key in epochs)]
         for name in ("one shot, KeepZeros", "gradual")
@@ -117,8 +122,12 @@ def _digits(markdown):
         "seeds, by `reconstruct`. How many examples it needs:\n\n"
         f"{markdown(['zeros', *counts], rows)}\n\n"
         "And at 90 % zeros, fine-tuned with labels after one-shot pruning, or pruned gradually for "
-        f"as many epochs:\n\n{markdown(['test accuracy', *epochs], tuned)}"
+        f"as many epochs:\n\n{markdown(['test accuracy', *titles], tuned)}"
     )
+
+
+def _epochs(key):
+    return "1 epoch" if key == "1 epochs" else key
 
 
 def _mean(runs, part):
@@ -139,8 +148,9 @@ def _trained(markdown, name, results):
     header = ["test accuracy", *(_block(key) for key in targets)]
     dense = _percent(results["dense"]["test"])
     estimated = results["dense + statistics"]["test"]
-    more = f"; {_percent(estimated)} with re-estimated statistics" if "cifar" in name else ""
-    if "cifar" not in name:  # no statistics
+    more = f"; {_percent(estimated)} with re-estimated statistics"
+    if name == "review_transformer":  # has no statistics
+        more = ""
         rows = [row for row in rows if "statistics" not in row[0]]
     return f"{_TRAINED[name]} (dense {dense}{more}):\n\n{markdown(header, rows)}"
 
@@ -159,7 +169,7 @@ def _fine_tuned(markdown, results):
         [name, *(_percent(own[name]["test"]) if name in own else "" for own in results.values())]
         for name in names
     ]
-    header = ["test accuracy at 90 %", *(key for key in results)]
+    header = ["test accuracy at 90 %", *map(_epochs, results)]
     return (
         "The network of eight convolutions, fine-tuned with labels: either with `KeepZeros` after "
         "one-shot pruning, or by gradual pruning of the dense weights:\n\n"

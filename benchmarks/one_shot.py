@@ -6,9 +6,11 @@
     python -m benchmarks.one_shot cost
     python -m benchmarks.one_shot cifar --data path/to/packs      # trains networks first, once
     python -m benchmarks.one_shot reviews --data path/to/packs
+    python -m benchmarks.one_shot images --data path/to/packs     # networks of docs/results.md
 
 `ds_cnn` and `spread` use Arm's DS-CNN-L with the weights that Arm trained. Calibration examples are
-drawn from `part == "tune"`. Settings were chosen on `val`. The tables show `test`.
+drawn from `part == "tune"`. `images` takes the dense networks that `experiments.images` has trained
+and left in the folder `--work`. Settings were chosen on `val`. The tables show `test`.
 
 Results are saved as they come, and an interrupted run resumes. To measure everything again, delete
 `benchmarks/results/one_shot_*.json` first.
@@ -25,11 +27,15 @@ import sys
 import numpy as np
 
 from benchmarks._cells import Cells
-from benchmarks._common import RESULTS
-from benchmarks._one_shot_measure import NUM_EXAMPLES, estimate_statistics, measure_pruned
+from benchmarks._one_shot_measure import (
+    BUILD,
+    NUM_EXAMPLES,
+    estimate_statistics,
+    measure_pruned,
+    measure_ways,
+)
 
 TARGETS = (0.5, "2:4", 0.75, 0.875)
-SENSITIVITY = (0.5, 0.75, 0.875, 0.95)
 METHODS = ("magnitude", "wanda", "sparsegpt", "reconstruct")
 
 
@@ -88,43 +94,19 @@ def ds_cnn(arguments, cells):
 
 
 def spread(arguments, cells):
-    """Compares ways to spread the same number of zeros over DS-CNN-L's weights.
-
-    `"first dense"` does not prune the first convolution. `"budget"` follows the output error.
-    """
-    import keras_trim
-
+    """Compares ways to spread the same number of zeros over DS-CNN-L's weights."""
     network = DsCnn(arguments.data)
-    x = network.examples(0)
-    network.model.set_weights(network.weights)
-    path = RESULTS.parent.parent / "build" / "one_shot_sensitivity.json"
-    path.parent.mkdir(exist_ok=True)
-    table = keras_trim.sensitivity(
-        network.model, x, sparsities=SENSITIVITY, batch_size=128, path=path
-    )
-    sizes = {name: rows[0].size for name, rows in table.by_weight().items()}
-    total, first = sum(sizes.values()), next(iter(sizes))
     for zeros in (0.75, 0.875):
-        others = zeros * total / (total - sizes[first])
-        ways = {
-            "uniform": "uniform",
-            "first dense": {f"(?<!{first.split('/')[0]}/)kernel$": others},
-            "erk": "erk",
-            "global": "global",
-            "budget": keras_trim.budget(table, zeros=zeros),
-        }
-        for (name, way), draw in itertools.product(ways.items(), range(arguments.draws)):
-            measure_pruned(
-                cells,
-                (zeros, name, f"draw {draw}"),
-                network.model,
-                network.weights,
-                network.examples(draw),
-                network.measure,
-                target=zeros if isinstance(way, str) else None,
-                method="reconstruct",
-                distribution=way,
-            )
+        measure_ways(
+            cells,
+            (zeros,),
+            network.model,
+            network.weights,
+            network.examples,
+            network.measure,
+            zeros=zeros,
+            draws=arguments.draws,
+        )
 
 
 def cost(arguments, cells):
@@ -147,8 +129,16 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("ds_cnn", "spread", "digits", "cost", "cifar", "reviews"))
+    own = {"ds_cnn": ds_cnn, "spread": spread, "cost": cost}
+    trained = ("cifar", "reviews", "images")
+    parser.add_argument("what", choices=(*own, "digits", *trained))
     parser.add_argument("--data", type=pathlib.Path, help="folder of the packs")
+    parser.add_argument(
+        "--work",
+        type=pathlib.Path,
+        default=BUILD / "experiments",
+        help="the folder that was given to experiments.images as --work",
+    )
     parser.add_argument("--draws", type=int, default=3, help="draws of calibration examples")
     parser.add_argument("--backend", default=os.environ.get("KERAS_BACKEND", "jax"))
     parser.add_argument("--most", type=int, help="stop after this many new results")
@@ -160,12 +150,12 @@ def main():
         from benchmarks._one_shot_digits import digits
 
         digits(arguments, cells)
-    elif arguments.what in ("cifar", "reviews"):
+    elif arguments.what in trained:
         from benchmarks import _one_shot_trained
 
         getattr(_one_shot_trained, arguments.what)(arguments, cells)
     else:
-        {"ds_cnn": ds_cnn, "spread": spread, "cost": cost}[arguments.what](arguments, cells)
+        own[arguments.what](arguments, cells)
 
 
 if __name__ == "__main__":

@@ -99,8 +99,11 @@ class Images(Task):
             correct += int(np.sum(predictions == part.labels[chosen.start : chosen.stop]))
         return 100 * correct / (self._limit or len(part))
 
-    def examples(self):
-        return self._parts["val"].read(range(4), self._size)
+    def examples(self, count=4, seed=0):
+        """Returns training images as the network takes them, not augmented."""
+        part = self._parts["train"]
+        chosen = np.random.default_rng(seed).choice(len(part), count, replace=False)
+        return part.read(chosen, self._size)
 
 
 def with_settings(model, matches, **settings):
