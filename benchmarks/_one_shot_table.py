@@ -117,8 +117,12 @@ def _digits(markdown):
         "seeds, by `reconstruct`. How many examples it needs:\n\n"
         f"{markdown(['zeros', *counts], rows)}\n\n"
         "And at 90 % zeros, fine-tuned with labels after one-shot pruning, or pruned gradually for "
-        f"as many epochs:\n\n{markdown(['test accuracy', *epochs], tuned)}"
+        f"as many epochs:\n\n{markdown(['test accuracy', *map(_counted, epochs)], tuned)}"
     )
+
+
+def _counted(key):
+    return "1 epoch" if key == "1 epochs" else key
 
 
 def _mean(runs, part):

@@ -44,8 +44,8 @@ def prune(
 
     Pass a few hundred examples as `calibration_data`: the kept weights of each layer are then
     fitted to reproduce its outputs in the dense network. Without examples, the smallest weights are
-    pruned, which ruins the accuracy of most networks beyond 50 % sparsity. Frozen weights are
-    pruned as well. If an error occurs, the model does not change.
+    pruned, which can ruin the accuracy beyond 50 % sparsity. Frozen weights are pruned as well. If
+    an error occurs, the model does not change.
 
     Examples guide the pruning of dense and einsum layers, of convolutions (including grouped,
     dilated and separable ones) and of the input kernels of recurrent layers. Recurrent kernels,
