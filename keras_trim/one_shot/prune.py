@@ -69,8 +69,9 @@ def prune(
             batch normalization that follows. `"sparsegpt"` (Frantar and Alistarh,
             https://arxiv.org/abs/2301.00774), `"wanda"` (Sun et al.,
             https://arxiv.org/abs/2306.11695), or `"magnitude"` (the default without examples).
-        distribution: `"uniform"`, `"erk"`, `"global"`, a dict of regular expressions to sparsities,
-            or the result of `keras_trim.budget`; see `docs/one_shot.md`.
+        distribution: `"uniform"`, `"erk"` (Evci et al., https://arxiv.org/abs/1911.11134),
+            `"global"`, a dict of regular expressions to sparsities, or the result of
+            `keras_trim.budget`; see `docs/one_shot.md`.
         update_statistics: Boolean. Whether to re-estimate the means and variances of batch
             normalization on `calibration_data` at the end.
         batch_size: Integer. Examples per run, if the data is arrays.
