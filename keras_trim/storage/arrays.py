@@ -101,7 +101,7 @@ def load_arrays(
     """Loads the arrays of a file written by `save_arrays` or `save`.
 
     Args:
-        path: Path, or a binary file to read.
+        path: Path, or a binary file, which is closed at the end.
         max_bytes: Integer. The most bytes the file may decode to; see `load`.
 
     Returns:

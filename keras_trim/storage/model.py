@@ -132,7 +132,7 @@ def load(
     """Loads a model on the active backend.
 
     Args:
-        path: Path of a file made by `save`, or that file opened in binary mode.
+        path: Path of a file made by `save`; or a binary file, which is closed at the end.
         model: Keras model of the same structure to load the weights into. By default a new model is
             built from the file.
         custom_objects: Dict: name -> class or function, as in `keras.models.load_model`.
