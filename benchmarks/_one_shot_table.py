@@ -111,7 +111,6 @@ def _digits(markdown):
         for sparsity in ("0.8", "0.9", "0.95")
     ]
     epochs = [key for key in seeds[0] if key.endswith("epochs")]
-    titles = [_epochs(key) for key in epochs]
     tuned = [
         [name, *(_mean([seed[key][name] for seed in seeds], "test") for key in epochs)]
         for name in ("one shot, KeepZeros", "gradual")
@@ -122,11 +121,11 @@ def _digits(markdown):
         "seeds, by `reconstruct`. How many examples it needs:\n\n"
         f"{markdown(['zeros', *counts], rows)}\n\n"
         "And at 90 % zeros, fine-tuned with labels after one-shot pruning, or pruned gradually for "
-        f"as many epochs:\n\n{markdown(['test accuracy', *titles], tuned)}"
+        f"as many epochs:\n\n{markdown(['test accuracy', *map(_counted, epochs)], tuned)}"
     )
 
 
-def _epochs(key):
+def _counted(key):
     return "1 epoch" if key == "1 epochs" else key
 
 
@@ -169,7 +168,7 @@ def _fine_tuned(markdown, results):
         [name, *(_percent(own[name]["test"]) if name in own else "" for own in results.values())]
         for name in names
     ]
-    header = ["test accuracy at 90 %", *map(_epochs, results)]
+    header = ["test accuracy at 90 %", *map(_counted, results)]
     return (
         "The network of eight convolutions, fine-tuned with labels: either with `KeepZeros` after "
         "one-shot pruning, or by gradual pruning of the dense weights:\n\n"

@@ -16,7 +16,7 @@ def make(markdown):
     Args:
         markdown: Function `(header, rows) -> string`.
     """
-    rows, machines = [], set()
+    rows, machines, unlike = [], set(), 0
     for name, kind in _FUZZED.items():
         content = _load(name)
         machines.add(content["cpu"])
@@ -25,9 +25,11 @@ def make(markdown):
         content = _load(f"random_models_{backend}")
         machines.add(content["cpu"])
         rows.append(_random_models(title, content["results"]))
+        unlike += content["results"]["engine"].get(_UNLIKE_PREDICT, 0)
     rows += [_kills(title, _load(f"kills_{backend}")) for backend, title in _BACKENDS.items()]
     header = ["tried", "times", "as it should be", "failed", "slowest", "peak memory"]
-    return f"{markdown(header, rows)}\n\n{' and '.join(sorted(machines))}. {_EXPLANATION}"
+    why = f" {_WHY_UNLIKE}" if unlike else ""
+    return f"{markdown(header, rows)}\n\n{' and '.join(sorted(machines))}. {_EXPLANATION}{why}"
 
 
 _EXPLANATION = """\
@@ -36,6 +38,10 @@ Peak memory is that of the whole process. A mutated file must either load or rai
 returns, or refuse the model with a reason, and a file of the model must restore all \
 variables. A run that is killed and restarted until it finishes must end bit for bit like one \
 that was never killed."""
+_UNLIKE_PREDICT = "equal to the call, unlike predict"
+_WHY_UNLIKE = """\
+Where the engine failed on TensorFlow, it returned what the model's call returns, from which \
+`model.predict` differed ([Predictions](inference.md#what-to-know))."""
 
 
 def _load(name):

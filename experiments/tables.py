@@ -39,8 +39,8 @@ the file, and report the test score of the loaded model.
 - **Drop** is the dense score minus the sparse score of the same seed, in points.
 - **Goal:** a row meets its goal if its drop is no larger than the allowed drop, within one standard
   error. Where [TFMOT's guide](https://www.tensorflow.org/model_optimization/guide/pruning) reports
-  the row, the allowed drop is the guide's. Its data sets are larger than ours, so compare drops,
-  not scores.
+  the row, the allowed drop is the guide's; elsewhere it is ours, where we set one. The guide's
+  data sets are larger than ours, so compare drops, not scores.
 - **Times** are median milliseconds at batch size 1 on one thread. The runtimes take turns on one
   machine. The engine skips the zeros; LiteRT and ONNX Runtime run the same model and compute with
   them.

@@ -32,6 +32,9 @@ class UpdatePruningStep(keras.callbacks.Callback):
     the logs. It also notices if `EarlyStopping(restore_best_weights=True)` restores weights from an
     epoch before `end_step`.
 
+    Raises (when training begins):
+        ValueError: if the model has no optimizer.
+
     Example:
 
     ```python

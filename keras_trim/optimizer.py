@@ -41,6 +41,9 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         pruning: What to prune, as saved by `get_config`. Leave it out to prune the marked weights.
         name: String. Name of the optimizer.
 
+    Raises:
+        ValueError: if `inner_optimizer` is not a Keras optimizer, or itself wraps one.
+
     Example:
 
     ```python

@@ -67,8 +67,9 @@ def prune_low_magnitude(
         `to_prune`.
 
     Raises:
-        ValueError: if `to_prune` is not a model, layer or list of layers; if a pattern is
-            impossible; if nothing in it can be pruned.
+        ValueError: if `to_prune` is not a model, layer or list of layers, or is being pruned
+            already; if the schedule or the policy is not one; if a pattern is impossible; if
+            nothing in a model can be pruned (for layers, a warning).
     """
     request = make_request(
         pruning_schedule, block_size, block_pooling_type, pruning_policy, sparsity_m_by_n

@@ -95,7 +95,7 @@ def draw_plots(model, data):
     keras_trim.prune(model, 0.8, calibration_data=data.x_train[:512])
     kernel = keras.ops.convert_to_numpy(model.layers[-2].kernel)
     save(plots.histogram_figure(kernel, "dense/kernel, 80 % pruned on examples"), "histogram")
-    save(plots.sparsity_figure(keras_trim.sparsity_report(model).rows), "sparsity")
+    save(plots.sparsity_figure(keras_trim.sparsity_report(model)), "sparsity")
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def export(
       with the same name and the ending `.bin`. Needs the extra `openvino`. PyTorch converts it, in
       the same way.
     - `"safetensors"` (`.safetensors`): only the weights, named by their paths; for details see
-      `keras_trim.exporters.safetensors`. Needs the extra `safetensors`.
+      `docs/deployment.md`. Needs the extra `safetensors`.
 
     Models in float16, bfloat16 or mixed precision are written in float32.
 

@@ -130,7 +130,7 @@ class Engine:
                 dictionary of arrays.
 
         Returns:
-            Arrays in the structure of the model's outputs.
+            NumPy arrays of the model's output dtypes, in the structure of its outputs.
 
         Raises:
             ValueError: if the inputs do not match the model's.
@@ -182,7 +182,7 @@ class Engine:
             steps: Integer. Maximum number of batches to run; all by default.
 
         Returns:
-            Arrays in the structure of the model's outputs.
+            NumPy arrays of the model's output dtypes, in the structure of its outputs.
 
         Raises:
             ValueError: if the inputs do not match the model's, or there are none.
@@ -322,6 +322,7 @@ class Engine:
 
         Raises:
             keras_trim.storage.FormatError: if the file is damaged or was not written by `save`.
+            OSError: if the file does not exist or cannot be read.
         """
         engine = cls.__new__(cls)
         check_verbose(verbose)

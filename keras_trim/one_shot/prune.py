@@ -44,8 +44,8 @@ def prune(
 
     Pass a few hundred examples as `calibration_data`: the kept weights of each layer are then
     fitted to reproduce its outputs in the dense network. Without examples, the smallest weights are
-    pruned, which ruins the accuracy of most networks beyond 50 % sparsity. Frozen weights are
-    pruned as well. If an error occurs, the model does not change.
+    pruned, which can ruin the accuracy beyond 50 % sparsity. Frozen weights are pruned as well. If
+    an error occurs, the model does not change.
 
     Examples guide the pruning of dense and einsum layers, of convolutions (including grouped,
     dilated and separable ones) and of the input kernels of recurrent layers. Recurrent kernels,
@@ -69,8 +69,9 @@ def prune(
             batch normalization that follows. `"sparsegpt"` (Frantar and Alistarh,
             https://arxiv.org/abs/2301.00774), `"wanda"` (Sun et al.,
             https://arxiv.org/abs/2306.11695), or `"magnitude"` (the default without examples).
-        distribution: `"uniform"`, `"erk"`, `"global"`, a dict of regular expressions to sparsities,
-            or the result of `keras_trim.budget`; see `docs/one_shot.md`.
+        distribution: `"uniform"`, `"erk"` (Evci et al., https://arxiv.org/abs/1911.11134),
+            `"global"`, a dict of regular expressions to sparsities, or the result of
+            `keras_trim.budget`; see `docs/one_shot.md`.
         update_statistics: Boolean. Whether to re-estimate the means and variances of batch
             normalization on `calibration_data` at the end.
         batch_size: Integer. Examples per run, if the data is arrays.

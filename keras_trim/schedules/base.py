@@ -36,11 +36,11 @@ class PruningSchedule(abc.ABC):
             self.end_step = end_step
 
         def __call__(self, step):
-            progress = ops.cast(step, "float32") / self.end_step
-            should_prune = ops.equal(step % 10, 0)
-            return should_prune, self.final_sparsity * ops.minimum(progress, 1.0)
+            progress = keras.ops.cast(step, "float32") / self.end_step
+            should_prune = keras.ops.equal(step % 10, 0)
+            return should_prune, self.final_sparsity * keras.ops.minimum(progress, 1.0)
 
-        def get_config(self) -> dict[str, Any]:
+        def get_config(self):
             return {"final_sparsity": self.final_sparsity, "end_step": self.end_step}
     ```
     """

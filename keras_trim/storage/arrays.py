@@ -60,6 +60,7 @@ def save_arrays(arrays: Mapping[str, Any], path: str | os.PathLike[str]) -> None
         ValueError: if a name is not a string or is too long, or if an array holds Python objects
             or has more than 32 axes.
         OSError: if the file cannot be written. An existing file is left unchanged.
+        ImportError: if `zstandard` is not installed.
 
     Example:
 
@@ -100,7 +101,7 @@ def load_arrays(
     """Loads the arrays of a file written by `save_arrays` or `save`.
 
     Args:
-        path: Path.
+        path: Path, or a binary file, which is closed at the end.
         max_bytes: Integer. The most bytes the file may decode to; see `load`.
 
     Returns:
@@ -108,6 +109,8 @@ def load_arrays(
 
     Raises:
         keras_trim.FormatError: if the file is not a `.ktrim` file or is damaged.
+        OSError: if the file does not exist or cannot be read.
+        ImportError: if `zstandard` is not installed.
     """
     with Reader(path, max_bytes) as reader:
         return {name: reader.read_array(name) for name in reader.arrays}

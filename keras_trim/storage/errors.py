@@ -2,4 +2,4 @@
 
 
 class FormatError(ValueError):
-    """The file is not a `.ktrim` file, is damaged, or contradicts itself."""
+    """A `.ktrim`, checkpoint or engine file is damaged, contradicts itself, or is no such file."""

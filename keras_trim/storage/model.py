@@ -132,7 +132,7 @@ def load(
     """Loads a model on the active backend.
 
     Args:
-        path: Path of a file made by `save`.
+        path: Path of a file made by `save`; or a binary file, which is closed at the end.
         model: Keras model of the same structure to load the weights into. By default a new model is
             built from the file.
         custom_objects: Dict: name -> class or function, as in `keras.models.load_model`.
@@ -151,6 +151,7 @@ def load(
             itself.
         ValueError: if `model` has another structure. Its weights are left unchanged.
         OSError: if the file does not exist or cannot be read.
+        ImportError: if `zstandard` is not installed.
     """
     if model is not None:
         check_model(model)

@@ -1,4 +1,4 @@
-"""Runs docs/command_line.md."""
+"""Runs docs/command_line.md, and the plots of docs/gallery.md."""
 
 import re
 import shlex
@@ -13,6 +13,7 @@ import keras_trim
 from keras_trim_cli.app import app
 
 TEXT = (ROOT / "docs" / "command_line.md").read_text(encoding="utf-8")
+GALLERY = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -65,11 +66,13 @@ def test_every_command_and_key_is_documented(folder):
             assert f"`{key}`" in TEXT, key
 
 
-def test_python(folder, monkeypatch):
+@pytest.mark.usefixtures("one_backend")
+def test_plots_in_python(folder, monkeypatch):
     monkeypatch.delattr(keras_trim, "plots", raising=False)  # another test may have imported it
     model = keras.models.load_model("model.keras")
-    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    exec(code, {"keras": keras, "keras_trim": keras_trim, "model": model})
-    for name in ("sparsity", "histogram", "mask"):
+    blocks = re.findall(r"```python\n(.*?)```", GALLERY, re.DOTALL)
+    known = {"keras": keras, "keras_trim": keras_trim, "model": model, "x": np.load("x.npy")}
+    exec("\n".join(blocks), known)
+    for name in ("sparsity", "mask", "histogram", "sensitivity"):
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert isinstance(keras_trim.plots.mask_figure([1, 0]), matplotlib.figure.Figure)
