@@ -96,7 +96,7 @@ class Pruner:
         """
         self._check_marks()
         torch_optimizers.applied(self)
-        backend.end_step(self._apply, self._strategy)
+        backend.on_all_replicas(self._apply, self._strategy)
 
     def _check_marks(self):
         if self._changes != changes():  # marks of any model: few programs set them in between
