@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_trim.arguments import described, is_integer
+from keras_trim.arguments import described, is_integer, positive_integer
 
 _DEFAULT_BATCH_SIZE = 32  # of Keras's `fit`
 
@@ -22,8 +22,10 @@ def count_steps(data: Any, batch_size: int | None = None) -> int:
         Integer, at least 1.
 
     Raises:
-        ValueError: if the batches cannot be counted.
+        ValueError: if the batches cannot be counted, or `batch_size` is not a positive integer.
     """
+    if batch_size is not None:
+        batch_size = positive_integer(batch_size, "batch_size")
     if is_integer(data):
         count = int(data)
     elif _are_arrays(data):

@@ -48,6 +48,8 @@ def why_not(layer, variable):
     """
     if not keras.backend.is_float_dtype(variable.dtype):
         return LeftOut(f"dtype {variable.dtype} is not a float")
+    if 0 in variable.shape:
+        return LeftOut("it has no elements")
     rank, name = len(variable.shape), variable.name
     if rank < 2:
         return LeftOut(f"rank {rank}: biases and scales are few and matter")

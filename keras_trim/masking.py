@@ -35,9 +35,8 @@ class Masking:
         groups: List of `ScheduleGroup`.
         pruned_steps: Integer variable of shape (weights,). For each weight, all mask updates up to
             this step are done (see `ScheduleGroup`).
-        averages: Dict: `PrunedWeight.index` -> moving average of that weight, a variable. It is
-            masked like the weight, so a pruned weight stays zero when an average overwrites it or
-            is swapped in.
+        averages: Dict: `id` of a weight -> its moving average, a variable. It is masked like the
+            weight, so a pruned weight stays zero when an average overwrites it or is swapped in.
         strategy: `tf.distribute.Strategy` of the variables, on TensorFlow.
     """
 
@@ -62,12 +61,30 @@ class Masking:
         else:
             self._prune_in_graph(before, step)
 
-    def start_from_zeros(self):
-        """Makes the masks of `KeepZeros` from the weights, which may have been loaded since."""
-        for group in self.groups:
-            if getattr(group.schedule, "starts_from_zeros", False):
-                for weight in group.weights:
-                    backend.update(weight.mask, _are_nonzero, weight.variable, self.strategy)
+    @property
+    def weights_with_zeros(self):
+        """List of the `PrunedWeight`s of `KeepZeros`."""
+        kept = [g for g in self.groups if getattr(g.schedule, "starts_from_zeros", False)]
+        return [weight for group in kept for weight in group.weights]
+
+    def start_from_zeros(self, step):
+        """Makes the masks of `KeepZeros` from the weights, which may have been loaded since.
+
+        Args:
+            step: The number of finished steps: an integer, or a tensor inside a compiled step.
+                Nothing happens unless it is 0.
+        """
+        weights = self.weights_with_zeros
+
+        def start():
+            for weight in weights:
+                backend.update(weight.mask, _are_nonzero, weight.variable, self.strategy)
+
+        if not isinstance(step, int):
+            masks, kernels = [w.mask for w in weights], [w.variable for w in weights]
+            backend.run_if(ops.equal(step, 0), start, masks, kernels)
+        elif step == 0:
+            start()
 
     def update_due_masks(self, step, before=None):
         """Runs the mask updates that are due at `step`, an integer, and not done yet.
@@ -187,7 +204,7 @@ class Masking:
             backend.zero(variable, weight.mask, unless, self.strategy)
 
     def _masked_variables(self, weight):
-        average = self.averages.get(weight.index)
+        average = self.averages.get(id(weight.variable))
         return [weight.variable] if average is None else [weight.variable, average]
 
 

@@ -85,6 +85,7 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         self.__dict__["pruned_steps"] = pruned_steps
         self.__dict__["_groups"] = group_by_schedule(pruned_weights)
         self.__dict__["_size"] = sum(math.prod(weight.variable.shape) for weight in pruned_weights)
+        self.__dict__["_checked_step"] = None
         self.__dict__["_pruned_steps_read"] = [NEVER] * len(pruned_weights)
 
     # Building
@@ -179,16 +180,19 @@ class PruningOptimizer(keras.optimizers.Optimizer):
                     "first, or pass `trainable_variables`. Received: trainable_variables=None"
                 )
             self.build(trainable_variables)
+        elif trainable_variables is None and len(grads) == len(self._trainable_variables):
+            # Not those of the inner optimizer, which may have more, or have them in another order.
+            trainable_variables = self._trainable_variables
         self._check_marks(trainable_variables or ())
         before = backend.read_step(self.iterations)
-        if isinstance(before, int) and backend.CATCHES_UP_EARLY:
-            if before == 0:
-                self._masking().start_from_zeros()
-            else:
-                self._masking().update_due_masks(before)  # updates of skipped steps
+        strategy, masking = backend.strategy_of(self), self._masking()
+        if masking.weights_with_zeros:
+            backend.on_all_replicas(lambda: masking.start_from_zeros(before), strategy)
+        if isinstance(before, int) and before > 0 and backend.CATCHES_UP_EARLY:
+            masking.update_due_masks(before)  # updates of skipped steps
         with guard.pruning():
             self.inner_optimizer.apply(grads, trainable_variables)
-        backend.end_step(lambda: self._prune(before), backend.strategy_of(self))
+        backend.on_all_replicas(lambda: self._prune(before), strategy)
 
     def _check_marks(self, variables):
         if self.__dict__.get("_changes") != changes():  # marks of any model: few programs set them
@@ -214,8 +218,10 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         step, masking = backend.read_step(self.iterations), self._masking()
         if step == 0:
             with backend.strategy_scope(self):
-                backend.outside_graph(masking.start_from_zeros)()
-        warn_of_state(self)
+                backend.outside_graph(masking.start_from_zeros)(step)
+        if self.__dict__["_checked_step"] != step:  # `fit` and the callback both call this
+            self.__dict__["_checked_step"] = step
+            warn_of_state(self)
         if step > 0:
             with backend.strategy_scope(self):
                 backend.outside_graph(masking.update_due_masks)(step)
@@ -227,7 +233,7 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         return Masking(self._groups, self.pruned_steps, averages, backend.strategy_of(self))
 
     def _moving_averages(self):
-        """Dict: index of a variable -> its moving average (with `use_ema`)."""
+        """Dict: `id` of a variable -> its moving average (with `use_ema`)."""
         averages = {}
         for optimizer in getattr(self.inner_optimizer, "optimizers", [self.inner_optimizer]):
             if not (optimizer.built and optimizer.use_ema):
@@ -238,10 +244,11 @@ class PruningOptimizer(keras.optimizers.Optimizer):
                 strict=True,
             ):
                 if average is not None:
-                    averages[self._get_variable_index(variable)] = average
+                    averages[id(variable)] = average
         return averages
 
     def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
+        self.__dict__["_checked_step"] = None  # `fit` ends: weights may be replaced before the next
         self.inner_optimizer.finalize_variable_values(var_list)
         if self._moving_averages():  # they have just overwritten the weights
             backend.outside_graph(self._masking().mask_weights)()

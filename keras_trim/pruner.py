@@ -1,5 +1,6 @@
 """Prunes after the steps of optimizers outside Keras: `torch.optim`, optax, your own."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,9 +12,11 @@ from keras_trim import backend, guard, torch_optimizers
 from keras_trim.annotations import changes, check_marks, get_spec, marked_variables
 from keras_trim.arguments import check_model, counted
 from keras_trim.hosts import to_numpy
-from keras_trim.identity import names
+from keras_trim.identity import match, names
 from keras_trim.masking import Masking, mask_initializer
 from keras_trim.schedule_groups import NEVER, PrunedWeight, group_by_schedule
+
+_MASK = "mask/"  # begins the names of masks in `state_dict`
 
 
 class Pruner:
@@ -96,7 +99,7 @@ class Pruner:
         """
         self._check_marks()
         torch_optimizers.applied(self)
-        backend.end_step(self._apply, self._strategy)
+        backend.on_all_replicas(self._apply, self._strategy)
 
     def _check_marks(self):
         if self._changes != changes():  # marks of any model: few programs set them in between
@@ -153,6 +156,9 @@ class Pruner:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` returned, for a model whose weights have been restored.
 
+        Weights are found again if their paths differ in numbers that Keras chose, or in the names
+        of layers around them.
+
         Args:
             state: Dict: string -> array.
 
@@ -160,7 +166,7 @@ class Pruner:
             ValueError: if `state` belongs to a model with other paths or shapes of pruned weights.
         """
         variables = self._named_variables()
-        state = self._with_frozen_weights(state)
+        state = self._with_frozen_weights(self._renamed(state))
         shapes = {name: tuple(v.shape) for name, v in variables.items()}
         received = {name: tuple(np.shape(value)) for name, value in state.items()}
         if shapes != received:
@@ -176,6 +182,17 @@ class Pruner:
         step = int(to_numpy(self._step))
         weights = counted(len(self.pruned_weights), "{weights|weight}")
         return f"<Pruner of {weights}, at step {step}>"
+
+    def _renamed(self, state):
+        """Returns a state with the names that its weights have now (see `identity`)."""
+        masks = {name: v for name, v in state.items() if name.startswith(_MASK)}
+        saved, present = _identities(masks), _identities(self._named_masks())
+        new = {
+            _MASK + name: _MASK + present[place][0]
+            for (name, _), place in zip(saved, match(saved, present), strict=True)
+            if place is not None
+        }
+        return {new.get(name, name): value for name, value in state.items()}
 
     def _with_frozen_weights(self, state):
         """Adds what states lack that were written before frozen weights had masks."""
@@ -198,7 +215,18 @@ class Pruner:
     def _named_masks(self):
         named = names([weight.variable for weight in self.pruned_weights])
         masks = (weight.mask for weight in self.pruned_weights)
-        return dict(zip((f"mask/{name}" for name in named), masks, strict=True))
+        return dict(zip((_MASK + name for name in named), masks, strict=True))
+
+
+def _identities(masks):
+    """List of tuples (name, shape), in the order in which Keras numbered their layers."""
+    identities = [(name.removeprefix(_MASK), tuple(np.shape(v))) for name, v in masks.items()]
+    return sorted(identities, key=lambda identity: _numbered(identity[0]))
+
+
+def _numbered(name):
+    """A key that sorts `dense_2` before `dense_10`, whatever order a file returns them in."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def _mask(variable, spec):

@@ -2,6 +2,7 @@
 
 import bisect
 import dataclasses
+import numbers
 import operator
 import threading
 
@@ -17,6 +18,8 @@ from keras_trim.specs import PruningSpec
 MAX_TABLE_ENTRIES = 2**22
 
 NEVER = -1  # stands for the step of an update that has not happened
+
+_RETURNED = "sparsity of the schedule"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,7 +82,7 @@ class ScheduleGroup:
         """List of integers: the units to prune of each weight in the update at `step`."""
         if not self.is_stepped:
             _, sparsity = self.schedule(ops.convert_to_tensor(step, "int32"))
-            validate_sparsity(float(sparsity), "sparsity of the schedule")
+            validate_sparsity(float(sparsity), _RETURNED)
             return [int(weight.spec.count_pruned(sparsity)) for weight in self.weights]
         step = self.schedule.update_step(self.schedule.update_index(step))
         if step not in self._counts_at:
@@ -111,8 +114,16 @@ class ScheduleGroup:
         if self._table is not None:
             return ops.take(ops.convert_to_tensor(self._table), self.schedule.update_index(step), 0)
         _, sparsity = self.schedule(step)
+        if isinstance(sparsity, numbers.Real):
+            validate_sparsity(sparsity, _RETURNED)
         counts = [weight.spec.count_pruned(sparsity) for weight in self.weights]
-        return ops.stack([ops.cast(count, "int32") for count in counts])
+        counts = ops.stack([ops.cast(count, "int32") for count in counts])
+        if not self.is_stepped:
+            return counts
+        # The sparsity is a float32 here, so a count may be off by one. The last one must not be.
+        last = self.schedule.num_updates - 1
+        final = ops.convert_to_tensor(self.counts(self.schedule.update_step(last)), "int32")
+        return ops.where(self.schedule.update_index(step) == last, final, counts)
 
     # The contents of masks
 

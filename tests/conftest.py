@@ -1,3 +1,4 @@
+import functools
 from collections import Counter
 
 import keras
@@ -178,6 +179,30 @@ def fit(model, data, epochs=2, batch_size=16, callbacks=(), **kwargs):
         callbacks=[keras_trim.UpdatePruningStep(), *callbacks],
         **kwargs,
     )
+
+
+def step_alone(optimizer, model, count=1):
+    """Takes compiled steps in a loop of its own, with gradients of ones."""
+    variables = model.trainable_variables
+    gradients = [keras.ops.ones(variable.shape) for variable in variables]
+    if keras.backend.backend() == "jax":
+        import jax
+
+        step = jax.jit(optimizer.stateless_apply)
+        weights, state = [[v.value for v in each] for each in (variables, optimizer.variables)]
+        for _ in range(count):
+            weights, state = step(state, gradients, weights)
+        new = zip([*variables, *optimizer.variables], [*weights, *state], strict=True)
+        for variable, value in new:
+            variable.assign(value)
+        return
+    step = functools.partial(optimizer.apply, gradients, variables)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        step = tf.function(step, autograph=False)
+    for _ in range(count):
+        step()
 
 
 def zeros(model):

@@ -49,9 +49,27 @@ def test_a_schedule_of_epochs():
     assert (long.end_step, long.frequency) == (225_000, 100)
     accumulated = PolynomialDecay.for_epochs(0.8, 10, 20, gradient_accumulation_steps=4)
     assert accumulated.end_step == 25
-    for wrong in ({"ramp": 0}, {"ramp": 1.5}, {"first_epoch": 10}):
-        with pytest.raises(ValueError, match=f"`{next(iter(wrong))}`.*Received"):
-            PolynomialDecay.for_epochs(0.8, 10, 20, **wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"ramp": 0},
+        {"ramp": 1.5},
+        {"ramp": "half"},
+        {"epochs": 2.5},
+        {"first_epoch": 10},
+        {"first_epoch": 0.5},
+        {"gradient_accumulation_steps": 0},
+        {"gradient_accumulation_steps": 1.5},
+        {"data": np.zeros((64, 8)), "batch_size": 0},
+        {"data": np.zeros((64, 8)), "batch_size": 6.4},
+    ],
+)
+def test_wrong_arguments_of_a_schedule_of_epochs(wrong):
+    name = list(wrong)[-1]
+    with pytest.raises(ValueError, match=f"`{name}`.*Received: {name}="):
+        PolynomialDecay.for_epochs(0.8, **{"epochs": 10, "data": 20, **wrong})
 
 
 def test_the_default_of_optimizers_accumulates_nothing():

@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import fit, make_mlp, values
+from conftest import fit, make_mlp, step_alone, values
 
 import keras_trim
 from keras_trim import KeepZeros
@@ -84,6 +84,26 @@ def test_weights_that_are_set_after_the_optimizer_is_built(data):
     fit(model, data)
     for now, then in zip(zeros_of(model), zeros_of(sparse), strict=True):
         np.testing.assert_array_equal(now, then)
+
+
+@pytest.mark.parametrize("accumulated", [None, 2])
+@pytest.mark.parametrize("is_scaled", [False, True])
+def test_weights_that_are_loaded_before_a_loop_of_ones_own(accumulated, is_scaled):
+    sparse, model = sparse_mlp(), make_mlp()
+    keras_trim.prune_low_magnitude(model, KeepZeros())
+    adam = keras.optimizers.Adam(gradient_accumulation_steps=accumulated)
+    optimizer = keras_trim.PruningOptimizer(adam)
+    if is_scaled:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    optimizer.build(model.trainable_variables)
+    model.set_weights(sparse.get_weights())
+    step_alone(optimizer, model, 3)
+    for now, then in zip(zeros_of(model), zeros_of(sparse), strict=True):
+        np.testing.assert_array_equal(now, then)
+    assert not np.array_equal(model.get_weights()[0], sparse.get_weights()[0])
+    model.layers[0].kernel.assign(np.ones((8, 16)))  # later, zeros stay those of the beginning
+    step_alone(optimizer, model)
+    np.testing.assert_array_equal(zeros_of(model)[0], zeros_of(sparse)[0])
 
 
 def test_zeros_that_came_in_the_middle_of_training(data):

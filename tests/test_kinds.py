@@ -24,6 +24,7 @@ HALF = ConstantSparsity(0.5, 0)
         (None, (3, 3, 4, 6), True),
         (None, (1, 1, 4, 6), True),  # of a 1x1 convolution
         (None, (1, 6), False),
+        ("kernel", (0, 6), False),
         (None, (1, 5, 6), False),  # positions
         (None, (1, 1, 6), False),  # a token
         (None, (1, 5, 5, 6), False),  # positions in two dimensions

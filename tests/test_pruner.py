@@ -79,6 +79,32 @@ def test_resumed_equals_uninterrupted(model):
         other.load_state_dict({"step": 0})
 
 
+def unnamed():
+    """Twelve equal layers, whose names only differ in Keras's numbers."""
+    model = keras.Sequential([keras.Input((4,)), *(keras.layers.Dense(4) for _ in range(12))])
+    return keras_trim.prune_low_magnitude(model, keras_trim.ConstantSparsity(0.5, 0))
+
+
+@pytest.mark.parametrize("is_sorted", [False, True])
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_state_of_a_model_that_keras_names_anew(is_loaded, is_sorted, tmp_path):
+    model = unnamed()
+    pruner = keras_trim.Pruner(model)
+    move(model, 0)
+    pruner.apply()
+    state = pruner.state_dict()
+    if is_sorted:  # as some files do
+        state = dict(sorted(state.items()))
+    model.save(tmp_path / "model.keras")
+    copy = keras.models.load_model(tmp_path / "model.keras") if is_loaded else unnamed()
+    copy.set_weights(model.get_weights())
+    other = keras_trim.Pruner(copy)
+    assert list(other.state_dict()) != list(pruner.state_dict())
+    other.load_state_dict(state)
+    for mine, theirs in zip(other.variables, pruner.variables, strict=True):
+        np.testing.assert_array_equal(values(mine), values(theirs))
+
+
 def test_frozen_weights_catch_up(model):
     hidden = model.layers[0]
     hidden.trainable = False

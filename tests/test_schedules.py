@@ -1,3 +1,5 @@
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -87,9 +89,26 @@ def test_errors_name_the_argument_and_the_cure(make, message):
     assert "Received: " in str(error.value)
 
 
-def test_numpy_integers_are_steps():
-    end_step = np.ceil(10 / 4).astype(np.int32)
-    assert PolynomialDecay(0.0, 0.8, 0, end_step, frequency=1)(3)[1] == 0.8
+@pytest.mark.parametrize("integer", [np.int8, np.uint8, np.uint32, np.int64])
+def test_numpy_integers_are_steps(integer):
+    steps = 2, 100, 10
+
+    def plan(convert):
+        begin, end, frequency = map(convert, steps)
+        constant = ConstantSparsity(0.5, begin, end, frequency)
+        for s in (constant, PolynomialDecay(0.0, 0.8, begin, end, frequency=frequency)):
+            for step in (0, 1, 2, 13, 100, 300):
+                yield s(step), s.latest_update(step), s.next_update(step), s.update_index(step)
+
+    assert list(plan(integer)) == list(plan(int))
+
+
+def test_numpy_floats_give_what_the_saved_schedule_gives():
+    schedule = PolynomialDecay(np.float32(0.1), np.float16(0.9), 0, 7, np.float32(3), 1)
+    copy = PolynomialDecay.from_config(json.loads(json.dumps(schedule.get_config())))
+    assert [schedule.sparsity_at(step) for step in range(8)] == list(
+        map(copy.sparsity_at, range(8))
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Logs and warnings report the actual state and its true cause."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -99,6 +101,28 @@ def test_a_zero_by_chance_is_no_revival(data):
     model.layers[0].kernel.assign(kernel)
     model.compile("sgd", "mse")
     fit(model, data)  # warnings are errors
+
+
+def told_in_fit(model, data):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", UserWarning)
+        fit(model, data)
+    return [str(each.message)[:22] for each in told if each.category is UserWarning]
+
+
+def test_a_problem_is_told_once_per_fit(data):
+    model = keras_trim.prune_low_magnitude(make_mlp(), ConstantSparsity(0.5, 0))
+    model.compile("adam", "mse")
+    initial = model.get_weights()
+    fit(model, data)
+    for _ in range(2):
+        model.set_weights(initial)
+        model.optimizer.iterations.assign(8)  # the step does not tell one `fit` from the next
+        assert told_in_fit(model, data) == ["2 weights are not zero"]
+    keras_trim.strip_pruning(model)
+    keras_trim.prune_low_magnitude(model, PolynomialDecay(0.0, 0.5, 0, 8, frequency=1))
+    model.compile("adam", "mse")
+    assert told_in_fit(model, data) == ["2 weights are sparser "]
 
 
 def test_weights_that_were_replaced_between_folds(data):

@@ -11,7 +11,7 @@ All three define the same names:
 | `loop_per_weight` | whether a compiled step prunes each weight in its own loop |
 | `run_if`, `opaque` | control flow in a compiled step |
 | `update`, `zero`, `assign_last` | assignments, on every replica |
-| `strategy_of`, `current_strategy`, `strategy_scope`, `end_step`, `placed_like` | replicas |
+| `strategy_of`, `current_strategy`, `strategy_scope`, `on_all_replicas`, `placed_like` | replicas |
 | `mask_initializer` | the initial value of a mask |
 """
 

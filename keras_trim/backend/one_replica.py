@@ -17,8 +17,8 @@ def strategy_scope(optimizer):
     return contextlib.nullcontext()
 
 
-def end_step(function, strategy):
-    """Calls a function after a step."""
+def on_all_replicas(function, strategy):
+    """Calls a function."""
     del strategy
     function()
 

@@ -145,8 +145,8 @@ def strategy_scope(optimizer):
     return contextlib.nullcontext() if strategy is None else strategy.scope()
 
 
-def end_step(function, strategy):
-    """Calls a function once for all replicas, after each has finished its step."""
+def on_all_replicas(function, strategy):
+    """Calls a function once for all replicas, when each of them has come this far."""
     tf.__internal__.distribute.interim.maybe_merge_call(lambda _: function(), strategy)
 
 

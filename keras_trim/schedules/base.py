@@ -178,6 +178,13 @@ class SteppedSchedule(PruningSchedule):
     computed exactly on the host, and the compiled step only looks them up.
     """
 
+    def _set_steps(self, begin_step, end_step, frequency, allow_negative_1):
+        self._validate_step(begin_step, end_step, frequency, allow_negative_1)
+        # NumPy's integers would wrap around at the ends of their range: unsigned ones below 0.
+        self.begin_step = int(begin_step)
+        self.end_step = int(end_step)
+        self.frequency = int(frequency)
+
     @abc.abstractmethod
     def sparsity_at(self, step):
         """Float: the sparsity to reach at the Python integer `step`."""

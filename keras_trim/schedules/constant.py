@@ -35,12 +35,9 @@ class ConstantSparsity(SteppedSchedule):
         end_step: int = -1,
         frequency: int = 100,
     ) -> None:
-        self.target_sparsity = target_sparsity
-        self.begin_step = begin_step
-        self.end_step = end_step
-        self.frequency = frequency
-        self._validate_step(begin_step, end_step, frequency, True)
+        self._set_steps(begin_step, end_step, frequency, True)
         self._validate_sparsity(target_sparsity, "target_sparsity")
+        self.target_sparsity = float(target_sparsity)
 
     @property
     def final_sparsity(self):
@@ -57,15 +54,15 @@ class ConstantSparsity(SteppedSchedule):
         return 0
 
     def sparsity_at(self, step):
-        return float(self.target_sparsity)
+        return self.target_sparsity
 
     def _sparsity(self, step):
         return ops.convert_to_tensor(self.target_sparsity, "float32")
 
     def get_config(self) -> dict[str, Any]:
         return {
-            "target_sparsity": float(self.target_sparsity),
-            "begin_step": int(self.begin_step),
-            "end_step": int(self.end_step),
-            "frequency": int(self.frequency),
+            "target_sparsity": self.target_sparsity,
+            "begin_step": self.begin_step,
+            "end_step": self.end_step,
+            "frequency": self.frequency,
         }

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_trim.arguments import described, takes_named
+from keras_trim.arguments import described, is_integer, positive_integer, takes_named
 from keras_trim.epochs import count_steps
 from keras_trim.schedules.base import SteppedSchedule
 
@@ -60,17 +60,15 @@ class PolynomialDecay(SteppedSchedule):
                 f"`PolynomialDecay.for_epochs({final_sparsity}, epochs=10, data=x)` counts the "
                 "steps of your data. Received: end_step=None"
             )
-        self.initial_sparsity = initial_sparsity
-        self.final_sparsity = final_sparsity
-        self.begin_step = begin_step
-        self.end_step = end_step
-        self.power = power
-        self.frequency = frequency
-        self._validate_step(begin_step, end_step, frequency, False)
+        self._set_steps(begin_step, end_step, frequency, False)
         self._validate_sparsity(initial_sparsity, "initial_sparsity")
         self._validate_sparsity(final_sparsity, "final_sparsity")
         if not isinstance(power, numbers.Real) or not power > 0:
             raise ValueError(f"`power` must be a positive number. Received: power={power!r}")
+        # NumPy computes in the precision of its scalars: other counts than after saving.
+        self.initial_sparsity = float(initial_sparsity)
+        self.final_sparsity = float(final_sparsity)
+        self.power = int(power) if is_integer(power) else float(power)
 
     @classmethod
     def for_epochs(
@@ -106,7 +104,8 @@ class PolynomialDecay(SteppedSchedule):
             `PolynomialDecay`, counted from a newly compiled model.
 
         Raises:
-            ValueError: if the data's batches cannot be counted, or an argument is out of range.
+            ValueError: if the data's batches cannot be counted, or an argument is out of range or
+                not an integer.
 
         Example:
 
@@ -118,17 +117,19 @@ class PolynomialDecay(SteppedSchedule):
         ```
         """
         steps = count_steps(data, batch_size)
-        if not 0 < ramp <= 1:
+        epochs = positive_integer(epochs, "epochs")
+        if not isinstance(ramp, numbers.Real) or not 0 < ramp <= 1:
             raise ValueError(
                 "`ramp` is the part of the epochs in which the sparsity rises and must lie in "
                 f"(0, 1]: 0.5 for the first half. Received: ramp={described(ramp)}"
             )
-        if not 0 <= first_epoch < epochs:
+        if not is_integer(first_epoch) or not 0 <= first_epoch < epochs:
             raise ValueError(
-                "`first_epoch` must be at least 0 and below `epochs`, the number of all epochs. "
-                f"Received: first_epoch={first_epoch}, epochs={described(epochs)}"
+                "`first_epoch` must be an integer, at least 0 and below `epochs`, the number of "
+                f"all epochs. Received: first_epoch={described(first_epoch)}, epochs={epochs}"
             )
-        accumulated = gradient_accumulation_steps or 1
+        accumulated = 1 if gradient_accumulation_steps is None else gradient_accumulation_steps
+        accumulated = positive_integer(accumulated, "gradient_accumulation_steps")
         begin = first_epoch * steps // accumulated
         span = (epochs - first_epoch) * steps // accumulated
         end = begin + max(math.ceil(span * ramp), 1)
@@ -137,10 +138,10 @@ class PolynomialDecay(SteppedSchedule):
 
     def sparsity_at(self, step):
         if step >= self.end_step:
-            return float(self.final_sparsity)
+            return self.final_sparsity
         progress = max(step - self.begin_step, 0) / max(self.end_step - self.begin_step, 1)
         left = (1.0 - progress) ** self.power
-        return float(self.final_sparsity + (self.initial_sparsity - self.final_sparsity) * left)
+        return self.final_sparsity + (self.initial_sparsity - self.final_sparsity) * left
 
     def _sparsity(self, step):
         passed = ops.cast(ops.maximum(step - self.begin_step, 0), "float32")
@@ -151,10 +152,10 @@ class PolynomialDecay(SteppedSchedule):
 
     def get_config(self) -> dict[str, Any]:
         return {
-            "initial_sparsity": float(self.initial_sparsity),
-            "final_sparsity": float(self.final_sparsity),
-            "begin_step": int(self.begin_step),
-            "end_step": int(self.end_step),
+            "initial_sparsity": self.initial_sparsity,
+            "final_sparsity": self.final_sparsity,
+            "begin_step": self.begin_step,
+            "end_step": self.end_step,
             "power": self.power,
-            "frequency": int(self.frequency),
+            "frequency": self.frequency,
         }
