@@ -69,6 +69,9 @@ def test_custom_layers(folder, monkeypatch):
     assert sys.path[-1] == str(folder / "sub")
     sys.path.pop()
     assert "cannot import nowhere" in error_of("report", folder / name, "--import", "nowhere")
+    (folder / "script.py").write_text("import sys; sys.exit(2)")
+    line = error_of("report", folder / name, "--import", folder / "script.py")
+    assert "script.py: SystemExit: 2" in line
 
 
 def test_compile_state_that_cannot_be_restored(folder):
@@ -118,6 +121,12 @@ def test_files_that_are_no_arrays(folder, name, kept):
         ("sensitivity", folder / "dense.keras", "--calibration"),
     ):
         assert f"cannot read {folder / name}" in error_of(*arguments, folder / name)
+
+
+def test_a_model_in_place_of_examples(folder):
+    model = folder / "dense.keras"  # a zip archive, as a .npz file is
+    line = error_of("prune", model, folder / "x.keras", "-s", 0.5, "-c", model)
+    assert f"cannot read {model}: it must be a .npy or .npz file" in line
 
 
 def test_the_second_file_of_openvino_is_not_overwritten(folder):
