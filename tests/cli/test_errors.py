@@ -1,5 +1,6 @@
 """Careless input: a one-line error, and the user's files unchanged."""
 
+import signal
 import sys
 import textwrap
 
@@ -166,6 +167,27 @@ def test_descriptions_are_one_line():
     assert len(describe(CommandError("long " * 999))) <= 400
     hdf5 = OSError("write failed: time = now\n, errno = 28, error message = 'No space'")
     assert system_error(hdf5) == "No space left on device"
+
+
+def test_interrupts_wait_for_imports():
+    steps = []
+
+    def start():
+        with backend.postponed_interrupts():
+            signal.raise_signal(signal.SIGINT)
+            steps.append("imported")
+        steps.append("started")
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert steps == ["imported"]
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with backend.postponed_interrupts():
+            signal.raise_signal(signal.SIGINT)  # still ignored, as in the background of a shell
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_backend_is_one_that_is_installed(monkeypatch, tmp_path):
