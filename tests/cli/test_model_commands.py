@@ -239,6 +239,9 @@ def test_diff_counts_nan_and_infinity_as_values(folder):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn"])
 def test_values_of_types_that_numpy_lacks_are_compared(dtype):
+    if "float8" in dtype and BACKEND != "jax":
+        pytest.skip("Keras makes or reads no such weights on this backend")
+
     def weight(values):
         variable = keras.Variable(keras.ops.cast(values, dtype), dtype=dtype, trainable=False)
         return summary.Weight("w", (3,), dtype, 0, None, variable)

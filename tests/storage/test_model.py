@@ -511,6 +511,8 @@ class Table(layers.Layer):
 
 @pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2", "bool", "uint8", "float16"])
 def test_weights_of_any_dtype(dtype, tmp_path):
+    if "float8" in dtype and keras.backend.backend() != "jax":
+        pytest.skip("Keras makes or reads no such weights on this backend")
     model = keras.Sequential([keras.Input((4,)), Table(dtype)])
     keras_trim.save(model, tmp_path / "model.ktrim")
     (loaded,) = keras_trim.load(tmp_path / "model.ktrim").weights
