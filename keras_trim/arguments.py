@@ -93,7 +93,8 @@ def check_model(
         raise ValueError(
             f"`{name}` must be {wanted}{_cure(model)}. Received: {name}={described(model)}"
         )
-    if must_be_built and not (model.built or model.variables):
+    # States of metrics and of random number generators exist before that.
+    if must_be_built and not (model.built or model.weights):
         raise ValueError(
             "The model has no weights yet: build it first, by `model.build(input_shape)` or by "
             f"calling it on a batch. Received: {name}={model.name}"

@@ -9,6 +9,7 @@ import platform
 import re
 import shutil
 import tempfile
+import threading
 import time
 
 # A writer that we know nothing else about is dead after this long: a live one writes more often.
@@ -16,6 +17,7 @@ _DEAD_AFTER = 12 * 3600  # seconds
 
 _NAME = re.compile(r"\.keras-trim-(?:([0-9a-f]{8})-(\d+)-)?\w+\.tmp")
 _ours = set()  # names of the folders this process is writing in
+_lock = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -37,6 +39,8 @@ def replace_path(path):
     try:
         if target.is_dir():
             raise IsADirectoryError(None, "it is a folder")
+        if target.exists() and not target.is_file():  # a link to a device, for example
+            raise OSError(None, "it is no regular file")
         remove_leftovers(target.parent)
         # A folder, because that also removes whatever else a writer puts next to its file.
         with _temporary_folder(target.parent) as folder:
@@ -75,18 +79,22 @@ def remove_leftovers(folder):
 @contextlib.contextmanager
 def _temporary_folder(parent):
     prefix = f".keras-trim-{_machine()}-{os.getpid()}-"
-    with tempfile.TemporaryDirectory(".tmp", prefix, parent) as folder:
-        name = os.path.basename(folder)
+    with _lock:  # another thread would remove the folder if it saw it before it is listed
+        temporary = tempfile.TemporaryDirectory(".tmp", prefix, parent)
+        name = os.path.basename(temporary.name)
         _ours.add(name)
-        try:
+    try:
+        with temporary as folder:
             yield folder
-        finally:
-            _ours.discard(name)
+    finally:
+        _ours.discard(name)
 
 
 def _is_dead(path):
     match = _NAME.fullmatch(path.name)
-    if match is None or path.name in _ours:
+    with _lock:
+        is_ours = path.name in _ours
+    if match is None or is_ours:
         return False
     machine, process = match.groups()
     if machine == _machine():

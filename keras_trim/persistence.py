@@ -66,7 +66,7 @@ def marks_from_config(model, config):
     """Marks the model's unmarked weights from a config. Warns if that is not possible."""
     try:
         specs = specs_from_config(config, model.variables)
-    except (TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         warnings.warn(
             f"'{model.name}' was marked for pruning when it was saved or copied. Its marks are "
             "lost: call `keras_trim.prune_low_magnitude(model, ...)` again. They could not be "

@@ -6,7 +6,7 @@ import pathlib
 import shutil
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import keras
 from keras.src.saving import saving_lib
@@ -109,8 +109,8 @@ def size_table(
     print(sizes["ktrim"].factor)
     ```
     """
-    unknown = set(formats) - set(FORMATS)
-    if unknown or isinstance(formats, str):
+    is_list = isinstance(formats, Collection) and not isinstance(formats, str)
+    if not is_list or any(format not in [*FORMATS] for format in formats):
         raise ValueError(
             f"`formats` must be a sequence of {', '.join(map(repr, FORMATS))}. "
             f"Received: formats={formats!r}"

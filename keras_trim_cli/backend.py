@@ -1,9 +1,11 @@
 """Chooses Keras's backend and starts it quietly."""
 
+import contextlib
 import importlib.util
 import json
 import os
 import pathlib
+import signal
 
 from keras_trim_cli.errors import CommandError
 
@@ -51,9 +53,22 @@ def start():
     """Imports Keras and keras-trim. Call it within `silenced()`."""
     choose()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import keras_trim
-
+    with postponed_interrupts():
+        import keras_trim
     return keras_trim
+
+
+@contextlib.contextmanager
+def postponed_interrupts():
+    """Postpones Ctrl-C to the end of the block: it may crash C++ libraries during their import."""
+    received = []
+    before = signal.signal(signal.SIGINT, lambda *_: received.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if received:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _is_installed(name):

@@ -38,7 +38,10 @@ def load(path, limit=None):
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return loaded[:limit]
-        arrays = {name: loaded[name][:limit] for name in loaded.files}
+        arrays = {name: loaded[name] for name in loaded.files}
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError("it is an archive of other files")
+        arrays = {name: array[:limit] for name, array in arrays.items()}
     except (OSError, ValueError, EOFError, IndexError, zipfile.BadZipFile, zlib.error) as error:
         raise CommandError(
             f"cannot read {path}: it must be a .npy or .npz file of arrays, an example a row "

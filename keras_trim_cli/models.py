@@ -128,7 +128,7 @@ def _import(name):
         sys.modules[path.stem] = module
         spec.loader.exec_module(module)
         return module
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script may end, for want of its own arguments
         if streams.debugging():
             raise
         raise CommandError(

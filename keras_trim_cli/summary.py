@@ -168,11 +168,11 @@ def summarize(model, path, advance=lambda: None):
 
 
 def to_numpy(variable):
-    """The values of a variable; bfloat16 becomes float32, because NumPy lacks it."""
+    """The values of a variable; types that NumPy lacks, such as bfloat16, become float32."""
     from keras import ops
 
     values = ops.convert_to_numpy(variable.value)
-    return values.astype("float32") if str(values.dtype) == "bfloat16" else values
+    return values if values.dtype.isbuiltin == 1 else values.astype("float32")
 
 
 def item_size(dtype):

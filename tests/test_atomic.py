@@ -5,6 +5,8 @@ import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 
 import pytest
@@ -111,3 +113,21 @@ def test_what_is_not_ours_stays(tmp_path):
         make_leftover(tmp_path, name, seconds=24 * 3600)
     write(tmp_path / "file")
     assert sorted(os.listdir(tmp_path)) == sorted([*names, "file"])
+
+
+def test_a_thread_spares_a_folder_that_another_one_just_made(tmp_path, monkeypatch):
+    make, cleaner = tempfile.TemporaryDirectory, None
+
+    def made_slowly(*arguments):
+        nonlocal cleaner
+        folder = make(*arguments)
+        cleaner = threading.Thread(target=atomic.remove_leftovers, args=(tmp_path,))
+        cleaner.start()
+        cleaner.join(0.2)  # it waits until the folder is listed
+        return folder
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", made_slowly)
+    with atomic.replace_file(tmp_path / "file") as file:
+        cleaner.join()
+        file.write(b"all of it")
+    assert os.listdir(tmp_path) == ["file"]

@@ -122,6 +122,14 @@ keras.models.load_model("again.keras")
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("marks", [{}, 3, {"variables": [], "schedules": [], "weights": [{}]}])
+def test_marks_that_cannot_be_read_are_lost_with_a_warning(marks):
+    config = keras.saving.serialize_keras_object(marked_mlp())
+    with pytest.warns(UserWarning, match="Its marks are lost: call .*prune_low_magnitude"):
+        model = keras.saving.deserialize_keras_object({**config, "keras_trim": marks})
+    assert model.count_params() == make_mlp().count_params()
+
+
 @pytest.mark.filterwarnings("ignore:.*is restored in part")
 def test_frozen_after_training(data, tmp_path):
     model = keras_trim.prune_low_magnitude(make_mlp(), ConstantSparsity(0.5, 0))

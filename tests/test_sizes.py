@@ -1,3 +1,4 @@
+import re
 import sys
 import warnings
 
@@ -74,8 +75,11 @@ def test_factors_have_one_form():
 def test_wrong_arguments(model):
     with pytest.raises(ValueError, match="'litert'. Received: formats=\\('zip',\\)"):
         keras_trim.size_table(model, ("zip",))
-    with pytest.raises(ValueError, match="Received: formats='raw'"):
-        keras_trim.size_table(model, "raw")
+    for wrong in ("raw", None, 3, [["raw"]]):
+        with pytest.raises(
+            ValueError, match=f"a sequence of.*Received: formats={re.escape(repr(wrong))}"
+        ):
+            keras_trim.size_table(model, wrong)
     with pytest.raises(ValueError, match="no weights yet"):
         keras_trim.size_table(keras.Sequential([layers.Dense(1)]))
 

@@ -31,13 +31,20 @@ def convert(model, weights):
         `Converted`.
 
     Raises:
-        ValueError: if float16 would overflow, or int8 has to store NaN or infinity.
+        ValueError: if float16 would overflow, int8 has to store NaN or infinity, or a weight has
+            the name of another one's scale.
     """
     import safetensors.numpy
 
     tensors = {}
     for name, variable in zip(tensor_names(model), model.weights, strict=True):
-        tensors.update(_encode(name, keras.ops.convert_to_numpy(variable.value), weights))
+        encoded = _encode(name, keras.ops.convert_to_numpy(variable.value), weights)
+        if tensors.keys() & encoded.keys():
+            raise ValueError(
+                "A weight has the name that the file needs for another one's scale: rename it, or "
+                f"use weights=None. Received: weights={weights!r}, weight={name}"
+            )
+        tensors.update(encoded)
     metadata = {
         "format": "keras",
         "model": model.name,
@@ -69,7 +76,7 @@ def _encode(name, values, weights):
             return {name: _contiguous(values)}
         with np.errstate(over="ignore"):
             halves = values.astype(np.float16)
-        if np.isinf(halves).sum() > np.isinf(values.astype(np.float32)).sum():
+        if np.isinf(halves).sum() > np.isinf(values).sum():
             raise ValueError(
                 "A weight is too large for float16 (65504 at most): use weights=None. "
                 f"Received: weights='float16', weight={name}"

@@ -87,10 +87,15 @@ def as_array(values):
     array = np.asarray(values)
     if array.dtype.kind == "T":  # NumPy 2's variable-width strings
         array = array.astype(object)
-    if array.dtype == object and all(isinstance(item, str) for item in array.flat):
-        return array.astype(str)
-    if array.dtype == object and all(isinstance(item, bytes) for item in array.flat):
-        return array.astype(bytes)
+    for kind in (str, bytes):
+        if array.dtype == object and all(isinstance(item, kind) for item in array.flat):
+            if any(item[-1:] in ("\0", b"\0") for item in array.flat):
+                raise ValueError(
+                    "Text that ends in a zero cannot be stored, since NumPy pads text with zeros: "
+                    "store bytes as an array of uint8, `numpy.frombuffer(text, 'uint8')`. "
+                    f"Received: {described(array)}"
+                )
+            return array.astype(kind)
     return array
 
 

@@ -9,9 +9,9 @@ from keras import saving
 from keras.src.backend import compute_output_spec
 from keras.src.backend.common import global_state
 from keras.src.saving.serialization_lib import ObjectSharingScope, SafeModeScope
-from keras.src.utils.dtype_utils import dtype_size
 
 from keras_trim.storage.container import FREE_BYTES
+from keras_trim.storage.dtypes import DTYPES
 from keras_trim.storage.errors import FormatError
 from keras_trim.storage.zeros import initialize
 
@@ -128,9 +128,7 @@ def _check_states(model):
             lambda _, layer=layer, size=batch_size: layer.get_initial_state(size),
             keras.KerasTensor((1,)),
         )
-        total += sum(
-            math.prod(x.shape) * dtype_size(x.dtype) // 8 for x in keras.tree.flatten(states)
-        )
+        total += _num_bytes(keras.tree.flatten(states))
     if total > FREE_BYTES:
         raise FormatError(
             f"The file's model has recurrent layers whose states take {total:,} bytes."
@@ -138,12 +136,15 @@ def _check_states(model):
 
 
 def _check_size(num_bytes):
-    variables = global_state.get_global_attribute(_UNINITIALIZED)
-    total = sum(math.prod(v.shape) * dtype_size(v.dtype) // 8 for v in variables)
+    total = _num_bytes(global_state.get_global_attribute(_UNINITIALIZED))
     if total > num_bytes + _UNSAVED_BYTES:
         raise FormatError(
             f"The file holds {num_bytes:,} bytes of weights for a model that takes {total:,}."
         )
+
+
+def _num_bytes(tensors):
+    return sum(math.prod(each.shape) * DTYPES[each.dtype].itemsize for each in tensors)
 
 
 def check_layers(config, num_arrays):

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import itertools
+import numbers
 import os
 import struct
 import zlib
@@ -54,6 +55,7 @@ class Writer:
         self._encoder = StreamEncoder()
         self._offset = 0
         self._arrays, self._files = [], []
+        self._names = set()
         self._write(PREFIX.pack(MAGIC, VERSION, 0))
 
     @property
@@ -74,6 +76,9 @@ class Writer:
         Raises:
             ValueError: if the name, dtype or shape cannot be stored.
         """
+        if name in self._names:
+            raise ValueError(f"Two arrays have the same name: rename one. Received: {name!r:.100}")
+        self._names.add(name)
         entry = self._write_values(name, values)
         if decoded_dtype is not None:
             entry = dataclasses.replace(entry, decoded_dtype=decoded_dtype)
@@ -157,6 +162,21 @@ def _other_kind(magic):
     return ""
 
 
+def _opened(path):
+    """The binary file at a path, or the file itself that was passed."""
+    if isinstance(path, (str, os.PathLike)):
+        return open(path, "rb")
+    # `open` would take an integer as a file descriptor.
+    if not hasattr(path, "read") or not isinstance(path.read(0), bytes):
+        raise ValueError(f"`path` must be a path or a binary file. Received: path={path!r}")
+    if not path.seekable():
+        raise ValueError(
+            "`path` must be a file that can be read in any order: for a stream, pass "
+            f"`io.BytesIO(stream.read())`. Received: path={path!r}"
+        )
+    return path
+
+
 class Reader:
     """Reads a file. Opening it checks everything that can be checked without decoding data.
 
@@ -167,16 +187,14 @@ class Reader:
 
     Raises:
         FormatError: if the file is not of this format or is damaged.
-        ValueError: if `path` is neither a path nor a binary file.
+        ValueError: if `path` is neither a path nor a binary file that can seek.
     """
 
     def __init__(self, path, max_bytes=None):
-        # `open` would take an integer as a file descriptor.
-        is_file = hasattr(path, "read") and isinstance(path.read(0), bytes)
-        if not is_file and not isinstance(path, (str, os.PathLike)):
-            raise ValueError(f"`path` must be a path or a binary file. Received: path={path!r}")
+        if max_bytes is not None and not isinstance(max_bytes, numbers.Real):
+            raise ValueError(f"`max_bytes` must be an integer. Received: max_bytes={max_bytes!r}")
         self._decoder = StreamDecoder()
-        self._file = path if hasattr(path, "read") else open(path, "rb")  # noqa: SIM115
+        self._file = _opened(path)
         try:
             self.file_size = self._file.seek(0, io.SEEK_END)
             self.header = self._read_header()
@@ -298,7 +316,10 @@ class Reader:
     def _limit(self, max_bytes):
         if max_bytes is None:
             max_bytes = max(FREE_BYTES, FREE_FACTOR * self.file_size)
+        self.max_bytes = max_bytes
         total = sum(entry.decoded_bytes for entry in self.header.arrays)
+        # Scales take memory of their own, even if the array is empty.
+        total += sum(entry.scales.decoded_bytes for entry in self.header.arrays if entry.scales)
         total += sum(entry.size for entry in self.header.files)
         if total > max_bytes:
             raise FormatError(

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from pathlib import PurePosixPath
 
 from keras_trim.storage import dtypes
 from keras_trim.storage.chunks import MAX_SHUFFLED, POSITIONS, VALUES, Chunk, stream_sizes
@@ -15,6 +16,7 @@ MAX_CHUNK = 1 << 22  # values per chunk
 MAX_PIECE = 1 << 24  # bytes per piece of a file
 MAX_RANK = 32
 MAX_NAME = 4096
+MAX_PART = 255  # bytes of each part of a path: what file systems allow
 
 _CHUNK_DEFAULTS = {"values": "bytes", "count": 0, "gaps": 0, "base": 0, "escapes": 0, "crc32": 0}
 
@@ -119,6 +121,7 @@ def name_problem(name, is_path=False):
         any(part in ("", ".", "..") for part in name.split("/"))
         or any(char in name for char in '\\:*?"<>|')
         or not name.isprintable()
+        or any(len(part.encode()) > MAX_PART for part in name.split("/"))
     ):
         return "has a name that leads elsewhere"
     return None
@@ -198,6 +201,10 @@ def parse_header(data):
     for kind, entries in (("arrays", arrays), ("files", files)):
         names = [entry.name for entry in entries]
         _require(len(set(names)) == len(names), f"Two {kind} have the same name.")
+    folders = {str(parent) for entry in files for parent in PurePosixPath(entry.name).parents}
+    _require(
+        folders.isdisjoint(entry.name for entry in files), "A file has the name of a folder, too."
+    )
     return Header(arrays, files, metadata)
 
 

@@ -71,28 +71,41 @@ def compress_keras(
                 f"Received: {name}={each}"
             )
     old_bytes = path.stat().st_size
+    methods = _smallest_methods(path)
+    # The source is closed before it is replaced, if both are the same.
+    with replace_file(output) as file, zipfile.ZipFile(path) as source:
+        with zipfile.ZipFile(file, "w") as target:
+            for member, method in zip(source.infolist(), methods, strict=True):
+                _copy(source, member, target, method)
+        _verify(source, file)
+        new_bytes = file.seek(0, os.SEEK_END)
+    return CompressResult(output, old_bytes, new_bytes)
+
+
+def _copy(source, member, target, method):
+    copied = zipfile.ZipInfo(member.filename, member.date_time)
+    copied.external_attr = member.external_attr
+    copied.compress_type = method
+    copied.file_size = member.file_size
+    with source.open(member) as reader, target.open(copied, "w") as writer:
+        shutil.copyfileobj(reader, writer, _BLOCK)
+
+
+def _smallest_methods(path):
+    """Lists how to store each file of an archive.
+
+    Raises:
+        ValueError: if it is not a `.keras` archive, or is damaged.
+    """
     try:
         with zipfile.ZipFile(path) as source:
             if "config.json" not in source.namelist():
                 raise zipfile.BadZipFile("it has no config.json")
-            with replace_file(output) as file:
-                with zipfile.ZipFile(file, "w") as target:
-                    for member in source.infolist():
-                        _copy(source, member, target)
-                _verify(source, file)
-                new_bytes = file.seek(0, os.SEEK_END)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # e.g. encrypted
+            return [_smallest_method(source, member) for member in source.infolist()]
+    except Exception as error:  # each decompressor has its own; those of bz2 are `OSError`s
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise ValueError(f"This is not a `.keras` archive ({error}). Received: {path}") from error
-    return CompressResult(output, old_bytes, new_bytes)
-
-
-def _copy(source, member, target):
-    copied = zipfile.ZipInfo(member.filename, member.date_time)
-    copied.external_attr = member.external_attr
-    copied.compress_type = _smallest_method(source, member)
-    copied.file_size = member.file_size
-    with source.open(member) as reader, target.open(copied, "w") as writer:
-        shutil.copyfileobj(reader, writer, _BLOCK)
 
 
 def _smallest_method(source, member):

@@ -28,9 +28,18 @@ class _Store(H5IOStore):
     def close(self):
         pass
 
+    def __len__(self):
+        return len(self.keys())
+
+    def __contains__(self, key):
+        return str(key) in self.keys()
+
 
 class WriteStore(_Store):
     """Receives the arrays that a model saves.
+
+    An object's arrays are passed on once it has saved them all, because it may replace or delete
+    what its superclass saves. `close` passes on those of the last object.
 
     Args:
         write: Function of a name and a `numpy.ndarray`.
@@ -41,42 +50,31 @@ class WriteStore(_Store):
     def __init__(self, write):
         super().__init__()
         self._write = write
-        self._names = {}
+        self._entries = {}
 
     def make(self, path, metadata=None):
+        self.close()
         self._folder = path
         return self
 
+    def close(self):
+        for key, array in self._entries.items():
+            self._write(self._path(key), array)
+        self._entries = {}
+
     def __setitem__(self, key, value):
-        name = self._path(key)
         # A kernel plus its LoRA is a tensor that still has gradients on PyTorch.
         is_tensor = ops.is_tensor(value) or is_shared(value)
-        self._write(name, as_array(to_numpy(value) if is_tensor else value))
-        self._names.setdefault(self._folder, []).append(str(key))
+        self._entries[str(key)] = as_array(to_numpy(value) if is_tensor else value)
+
+    def __getitem__(self, key):
+        return self._entries[str(key)]
+
+    def __delitem__(self, key):
+        del self._entries[str(key)]
 
     def keys(self):
-        return list(self._names.get(self._folder, ()))
-
-    def __len__(self):
-        return len(self.keys())
-
-    def __contains__(self, key):
-        return str(key) in self.keys()
-
-    def has_path(self, path):
-        return path in self._names
-
-
-class NameStore(WriteStore):
-    """Collects the names of the arrays that a model saves, and not their values."""
-
-    def __init__(self):
-        super().__init__(None)
-        self.names = set()
-
-    def __setitem__(self, key, value):
-        self.names.add(self._path(key))
-        self._names.setdefault(self._folder, []).append(str(key))
+        return list(self._entries)
 
 
 class ReadStore(_Store):
@@ -117,12 +115,6 @@ class ReadStore(_Store):
 
     def keys(self):
         return list(self._keys.get(self._folder, ()))
-
-    def __len__(self):
-        return len(self.keys())
-
-    def __contains__(self, key):
-        return str(key) in self.keys()
 
     def has_path(self, path):
         return path in self._folders

@@ -18,15 +18,17 @@ from keras_trim.arguments import check_model, takes_named
 from keras_trim.storage import assets, quantization
 from keras_trim.storage.arrays import check_suffix, metadata
 from keras_trim.storage.building import build, check_layers, shorten
-from keras_trim.storage.container import Reader, Writer
+from keras_trim.storage.container import FREE_BYTES, Reader, Writer
 from keras_trim.storage.dtypes import DTYPES
 from keras_trim.storage.errors import FormatError
-from keras_trim.storage.keras_stores import NameStore, ReadStore, WriteStore
+from keras_trim.storage.keras_stores import ReadStore, WriteStore
 from keras_trim.storage.result import SavedArray, SaveResult
 
 _CONFIG = "config.json"
 _SEEDS = "seeds/"
 _HAS_OPTIMIZER = "optimizer_state"
+# Memory that JSON takes at worst: `{},{},` becomes dicts, of which building a model makes copies.
+_BYTES_PER_CHARACTER = 64
 
 
 @takes_named
@@ -91,17 +93,19 @@ def write(model, path, values, include_optimizer):
     whole = hosts.whole_variables() if shared else contextlib.nullcontext()
     with whole, opened as file, assets.collecting() as (assets_store, asset_files):
         writer = Writer(file)
+        store = WriteStore(
+            lambda name, array: rows.append(
+                _write(writer, name, array, values if own is None or name in own else None)
+            )
+        )
         saving_lib._save_state(
             model,
-            weights_store=WriteStore(
-                lambda name, array: rows.append(
-                    _write(writer, name, array, values if own is None or name in own else None)
-                )
-            ),
+            weights_store=store,
             assets_store=assets_store,
             inner_path="",
             visited_saveables=set() if include_optimizer else optimizer_ids(model),
         )
+        store.close()
         for index, variable in enumerate(_seeds(model)):
             writer.write_array(f"{_SEEDS}{index}", hosts.to_numpy(variable))
         try:
@@ -158,14 +162,8 @@ def load(
     with Reader(path, max_bytes) as reader:
         into = model
         if model is None:
-            if _CONFIG not in reader.files:
-                raise FormatError(
-                    "The file holds arrays but no model: read it by `keras_trim.load_arrays`, or "
-                    "by `keras_trim.inference.Engine.load` if it is an engine. "
-                    f"Received: path={path}"
-                )
             num_bytes = sum(entry.decoded_bytes for entry in reader.arrays.values())
-            text = reader.read_file(_CONFIG)
+            text = _read_config(reader, path)
             arguments = (text, num_bytes, len(reader.arrays), custom_objects, compile, safe_mode)
             model, initialize_the_rest = build(*arguments)
         with contextlib.nullcontext() if into is None else _unchanged_by_errors(model):
@@ -176,6 +174,23 @@ def load(
         if into is None:
             initialize_the_rest()
     return model
+
+
+def _read_config(reader, path):
+    """Bytes: the JSON of a file's model."""
+    if _CONFIG not in reader.files:
+        raise FormatError(
+            "The file holds arrays but no model: read it by `keras_trim.load_arrays`, or by "
+            f"`keras_trim.inference.Engine.load` if it is an engine. Received: path={path}"
+        )
+    size = reader.files[_CONFIG].size
+    if size * _BYTES_PER_CHARACTER > max(reader.max_bytes, FREE_BYTES):
+        raise FormatError(
+            f"The file's model has a description of {size:,} bytes, which may take "
+            f"{_BYTES_PER_CHARACTER} times as much in memory. If you trust it, raise `max_bytes`. "
+            f"Received: path={path}"
+        )
+    return reader.read_file(_CONFIG)
 
 
 @contextlib.contextmanager
@@ -277,7 +292,8 @@ def _load_state(reader, model):
 
 def saved_names(model):
     """Set of strings: the names of the arrays that a model saves, without its optimizers'."""
-    store = NameStore()
+    names = set()
+    store = WriteStore(lambda name, _: names.add(name))
     saving_lib._save_state(
         model,
         weights_store=store,
@@ -285,7 +301,8 @@ def saved_names(model):
         inner_path="",
         visited_saveables=optimizer_ids(model),
     )
-    return store.names
+    store.close()
+    return names
 
 
 def _is_of_optimizer(name):

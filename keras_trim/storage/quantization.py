@@ -36,8 +36,8 @@ def quantize(values, kind):
         return _quantize_int8(values)
     with np.errstate(over="ignore"):
         rounded = values.astype(DTYPES[kind])
-    if not np.array_equal(np.isfinite(rounded), np.isfinite(values)):
-        return None  # some value overflows
+    if not np.isfinite(rounded).all():  # some value overflows, or is not finite itself
+        return None
     return rounded, None, None
 
 
@@ -68,11 +68,17 @@ def dequantize(values, dtype, scales=None, axis=None):
 def _quantize_int8(values):
     axis = _channel_axis(values.shape)
     others = tuple(other for other in range(values.ndim) if other != axis)
-    largest = np.max(np.abs(values.astype(np.float32)), axis=others, keepdims=True)
+    with np.errstate(over="ignore"):
+        wide = values.astype(np.float32)
+    largest = np.max(np.abs(wide), axis=others, keepdims=True)
     if not np.isfinite(largest).all():
         return None
     scales = _round_up(largest / np.float32(_INT8_MAX))
-    steps = np.rint(values.astype(np.float32) / scales.astype(np.float32))
+    with np.errstate(over="ignore"):
+        restored = (scales.astype(np.float32) * np.float32(_INT8_MAX)).astype(values.dtype)
+    if not np.isfinite(restored).all():  # rounding the scale up leads out of range
+        return None
+    steps = np.rint(wide / scales.astype(np.float32))
     return np.clip(steps, -_INT8_MAX, _INT8_MAX).astype(np.int8), scales.reshape(-1), axis
 
 

@@ -99,6 +99,7 @@ def prune(
     models.check_saved_format(output)
     files.check_output(output, force)
 
+    size = model.stat().st_size  # before it is replaced, if OUTPUT is MODEL
     data = None if calibration is None else examples.read(calibration, num_examples)
     with streams.silenced():
         loaded = models.load(model, imports, compile=not no_compile)
@@ -109,12 +110,11 @@ def prune(
             raise CommandError(f"cannot prune {model}: {error}") from error
         after = summary.summarize(loaded, output)
         models.save(loaded, output)
-    _print(model, output, before, after, json)
+    _print(output, (size, output.stat().st_size), before, after, json)
 
 
-def _print(model, output, before, after, as_json):
-    """Prints the result; `before` and `after` are summaries of the two files."""
-    sizes = [path.stat().st_size for path in (model, output)]
+def _print(output, sizes, before, after, as_json):
+    """Prints the result; `sizes`, `before` and `after` are of the two files."""
     total, pruned = summary.count(after.weights), summary.count(after.prunable)
     if as_json:
         streams.print_json(

@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 
 from markupsafe import Markup, escape
 
@@ -39,7 +40,12 @@ def inline(figure, prefix, description):
     figure.set_size_inches(_WIDTH, height if height < _WIDTH else 0.9 * height)
     buffer = io.StringIO()
     # Keeps text as text. The salt makes output reproducible.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
+    with (
+        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}),
+        warnings.catch_warnings(),
+    ):
+        # Browsers have the characters that matplotlib's own font lacks.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]

@@ -1,5 +1,6 @@
 """Careless input: a one-line error, and the user's files unchanged."""
 
+import signal
 import sys
 import textwrap
 
@@ -69,6 +70,9 @@ def test_custom_layers(folder, monkeypatch):
     assert sys.path[-1] == str(folder / "sub")
     sys.path.pop()
     assert "cannot import nowhere" in error_of("report", folder / name, "--import", "nowhere")
+    (folder / "script.py").write_text("import sys; sys.exit(2)")
+    line = error_of("report", folder / name, "--import", folder / "script.py")
+    assert "script.py: SystemExit: 2" in line
 
 
 def test_compile_state_that_cannot_be_restored(folder):
@@ -120,6 +124,12 @@ def test_files_that_are_no_arrays(folder, name, kept):
         assert f"cannot read {folder / name}" in error_of(*arguments, folder / name)
 
 
+def test_a_model_in_place_of_examples(folder):
+    model = folder / "dense.keras"  # a zip archive, as a .npz file is
+    line = error_of("prune", model, folder / "x.keras", "-s", 0.5, "-c", model)
+    assert f"cannot read {model}: it must be a .npy or .npz file" in line
+
+
 def test_the_second_file_of_openvino_is_not_overwritten(folder):
     (folder / "m.bin").write_bytes(b"mine")
     line = error_of("export", folder / "dense.keras", folder / "m.xml")
@@ -157,6 +167,29 @@ def test_descriptions_are_one_line():
     assert len(describe(CommandError("long " * 999))) <= 400
     hdf5 = OSError("write failed: time = now\n, errno = 28, error message = 'No space'")
     assert system_error(hdf5) == "No space left on device"
+
+
+def test_interrupts_wait_for_imports():
+    steps = []
+
+    def start():
+        with backend.postponed_interrupts():
+            signal.raise_signal(signal.SIGINT)
+            steps.append("imported")
+        steps.append("started")
+
+    # The tests may run in the background of a shell, which ignores Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start()
+        assert steps == ["imported"]
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with backend.postponed_interrupts():
+            signal.raise_signal(signal.SIGINT)  # still ignored, as in the background of a shell
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_backend_is_one_that_is_installed(monkeypatch, tmp_path):

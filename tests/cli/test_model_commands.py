@@ -7,6 +7,7 @@ from commands import error_of, fill, run, run_json
 
 import keras_trim
 from keras_trim.exporters.verification import Converted
+from keras_trim_cli import comparison, summary
 
 BACKEND = keras.backend.backend()
 
@@ -33,6 +34,12 @@ def test_prune(folder, name):
         kept = np.abs(dense) > np.quantile(np.abs(dense), 0.75)
         np.testing.assert_array_equal(kernel, np.where(kept, dense, 0))
     assert sorted(p.name for p in folder.iterdir() if p.name.startswith(".")) == []
+
+
+def test_prune_in_place_tells_both_sizes(folder):
+    result = run_json("prune", folder / "pruned.ktrim", folder / "pruned.ktrim", "-s", 0.9, "-f")
+    assert result["bytes"]["after"] == (folder / "pruned.ktrim").stat().st_size
+    assert result["bytes"]["before"] > result["bytes"]["after"]
 
 
 def test_prune_keeps_how_the_model_was_compiled_unless_told(folder):
@@ -228,6 +235,20 @@ def test_diff_counts_nan_and_infinity_as_values(folder):
     (weight,) = run_json("diff", folder / "a.keras", folder / "b.keras")["weights"]
     assert (weight["changed"], weight["max_change"]) == (1, None)
     run("diff", folder / "a.keras", folder / "b.keras")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn"])
+def test_values_of_types_that_numpy_lacks_are_compared(dtype):
+    if "float8" in dtype and BACKEND != "jax":
+        pytest.skip("Keras makes or reads no such weights on this backend")
+
+    def weight(values):
+        variable = keras.Variable(keras.ops.cast(values, dtype), dtype=dtype, trainable=False)
+        return summary.Weight("w", (3,), dtype, 0, None, variable)
+
+    a, b = weight([1.0, 2.0, float("nan")]), weight([1.0, 0.0, float("nan")])
+    result = comparison.compare(a, b)
+    assert (result.changed, result.zeroed, result.max_change) == (1, 1, 2.0)
 
 
 def test_export(folder):

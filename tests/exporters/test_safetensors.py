@@ -53,9 +53,12 @@ def test_float16(tmp_path):
         np.testing.assert_array_equal(tensors[variable.path], values)
 
 
-def test_float16_does_not_overflow(tmp_path):
-    model = make("mlp")
-    model.layers[0].kernel.assign(model.layers[0].kernel * 1e6)
+@pytest.mark.parametrize(("dtype", "value"), [("float32", 1e6), ("float64", 1e300)])
+def test_float16_does_not_overflow(dtype, value, tmp_path):
+    if dtype == "float64" and keras.backend.backend() == "jax":
+        pytest.skip("JAX has no float64 unless told so")
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2, dtype=dtype)])
+    model.layers[0].kernel.assign(np.full((4, 2), value))
     with pytest.raises(ValueError, match=r"too large for float16.*weight=.*kernel"):
         keras_trim.export(model, tmp_path / "m", format="safetensors", weights="float16")
 
@@ -113,3 +116,20 @@ def test_subclassed_models(tmp_path):
     model(np.ones((1, 3)))
     keras_trim.export(model, tmp_path / "m", format="safetensors")
     assert len(read(tmp_path / "m")) == 2
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="no names with points on PyTorch")
+def test_names_of_scales_are_not_taken(tmp_path):
+    class Clash(layers.Layer):
+        def build(self, input_shape):
+            self.table = self.add_weight(shape=(2, 2), name="table")
+            self.scale = self.add_weight(shape=(2,), name="table.scale")
+
+        def call(self, x):
+            return x
+
+    model = keras.Sequential([keras.Input((2,)), Clash()])
+    with pytest.raises(ValueError, match="another one's scale.*weight=.*table.scale"):
+        keras_trim.export(model, tmp_path / "m.safetensors", weights="int8")
+    keras_trim.export(model, tmp_path / "m.safetensors")
+    assert len(read(tmp_path / "m.safetensors")) == 2

@@ -1,6 +1,7 @@
 """Arrays as files: no array may change."""
 
 import io
+import os
 
 import ml_dtypes
 import numpy as np
@@ -195,6 +196,20 @@ def test_wrong_arguments(tmp_path):
     for wrong in (3, io.StringIO()):
         with pytest.raises(ValueError, match="a path or a binary file. Received: path="):
             keras_trim.load_arrays(wrong)
+    keras_trim.save_arrays({}, path)
+    with pytest.raises(ValueError, match="must be an integer. Received: max_bytes='1 GB'"):
+        keras_trim.load_arrays(path, max_bytes="1 GB")
+    reader, writer = os.pipe()
+    os.close(writer)
+    with open(reader, "rb") as pipe, pytest.raises(ValueError, match="BytesIO.*Received: path="):
+        keras_trim.load_arrays(pipe)
+
+
+@pytest.mark.parametrize("text", [["ab", "c\0"], [b"ab", b"c\0\0"]])
+def test_text_that_numpy_would_cut_off_is_refused(text, tmp_path):
+    with pytest.raises(ValueError, match="ends in a zero.*array of uint8.*Received: "):
+        keras_trim.save_arrays({"text": np.array(text, object)}, tmp_path / "a.ktrim")
+    assert not [*tmp_path.iterdir()]
 
 
 def test_nothing_at_all(tmp_path):

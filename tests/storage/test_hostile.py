@@ -75,6 +75,11 @@ def first_array(**fields):
     return lambda header: header["arrays"][0].update(fields)
 
 
+def empty(name):
+    """Returns the record of a file without contents."""
+    return {"name": name, "size": 0, "piece_size": 1, "pieces": []}
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [
@@ -101,6 +106,9 @@ def first_array(**fields):
         (lambda header: header["files"][0].update(name="../x"), "leads elsewhere"),
         (lambda header: header["files"][0].update(name="C:\\x"), "leads elsewhere"),
         (lambda header: header["files"][0].update(size=1 << 40), "too few or too many pieces"),
+        (lambda header: header["files"][0].update(name="ä" * 128), "leads elsewhere"),
+        (lambda header: header["files"].append(empty("config.json")), "same name"),
+        (lambda header: header["files"].append(empty("config.json/a/b")), "name of a folder"),
         (lambda header: header["files"].pop(), "do not add up"),
         (lambda header: header.update(metadata={"a": []}), "not strings"),
         (lambda header: header.pop("arrays"), "no list of arrays"),
@@ -123,6 +131,13 @@ def test_a_header_that_is_none(header):
 def test_names_that_a_reader_refuses_are_not_written(name):
     with pytest.raises(ValueError, match="cannot be stored: it has .*name.*Received: "):
         Writer(io.BytesIO()).write_file(name, b"data")
+
+
+def test_a_name_is_written_once():
+    writer = Writer(io.BytesIO())
+    writer.write_array("w", np.ones(3))
+    with pytest.raises(ValueError, match="same name: rename one. Received: 'w'"):
+        writer.write_array("w", np.ones(3))
 
 
 def test_other_files(tmp_path):
@@ -167,6 +182,31 @@ def test_bombs_are_not_decompressed():
             _mutations.read_all(data)
         assert tracemalloc.get_traced_memory()[1] < 8 * len(data) + (1 << 20)
         tracemalloc.stop()
+
+
+def test_scales_of_an_empty_array_are_limited(tmp_path):
+    """A gigabyte of scales, all zero, of an array that has no values to scale."""
+    parts = _mutations.Parts(FILES[0])
+    (rounded,) = (each for each in parts.header["arrays"] if each["name"] == "rounded")
+    zeros = {"dtype": "float32", "name": "rounded", "shape": [1 << 28]}
+    zeros |= {"chunk_size": 1 << 22, "chunks": [{"positions": "none"}] * 64}
+    rounded |= {"shape": [0, 1 << 28], "chunks": [], "scales": zeros}
+    kept = [each for each in parts.header["arrays"] if each is rounded]
+    parts.header.update(arrays=kept, files=[])
+    parts.body[:] = b""
+    with pytest.raises(keras_trim.FormatError, match="claims to hold 1,073,741,824 bytes"):
+        keras_trim.load_arrays(io.BytesIO(parts.join()), max_bytes=1 << 28)
+
+
+def test_a_description_that_would_fill_the_memory():
+    buffer = io.BytesIO()
+    writer = Writer(buffer)
+    writer.write_file("config.json", b"[" + b"{}," * (6 << 20) + b"0]")
+    writer.finish({})
+    for read, max_bytes in ((buffer.getvalue(), None), (buffer.getvalue(), 1 << 25)):
+        assert len(read) < 1 << 12
+        with pytest.raises(keras_trim.FormatError, match="description of .*raise `max_bytes`"):
+            keras_trim.load(io.BytesIO(read), max_bytes=max_bytes)
 
 
 def test_memory_is_that_of_the_arrays(tmp_path):
@@ -311,6 +351,11 @@ def test_links_and_permissions_stay(model_file):
     missing = model_file.parent / "missing" / "w.ktrim"
     with pytest.raises(FileNotFoundError, match=f"No such file.*Received: path={missing}"):
         keras_trim.save_arrays({}, missing)
+    pipe = model_file.parent / "pipe.ktrim"
+    os.mkfifo(pipe)  # stands for a device: never write to a real one, which root may replace
+    with pytest.raises(OSError, match="it is no regular file.*Received: path=.*pipe.ktrim"):
+        keras_trim.save_arrays({}, pipe)
+    assert pipe.is_fifo()
     folder = model_file.parent / "folder.ktrim"
     folder.mkdir()
     with pytest.raises(IsADirectoryError, match="Received: path=.*folder.ktrim"):

@@ -75,10 +75,17 @@ def test_what_is_no_keras_archive(path, tmp_path):
     damaged = bytearray(path.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     (tmp_path / "damaged.keras").write_bytes(damaged)
+    methods = {"bzip2.keras": zipfile.ZIP_BZIP2, "lzma.keras": zipfile.ZIP_LZMA}
+    for name, method in methods.items():
+        with zipfile.ZipFile(tmp_path / name, "w", method) as archive:
+            archive.writestr("config.json", bytes(range(256)) * 4)
+        damaged = bytearray((tmp_path / name).read_bytes())
+        damaged[60:90] = bytes(30)
+        (tmp_path / name).write_bytes(damaged)
     encrypted = bytearray(path.read_bytes())
     encrypted[encrypted.index(b"PK\1\2") + 8] |= 1  # the flag in the directory
     (tmp_path / "encrypted.keras").write_bytes(encrypted)
-    for name in ("text.keras", "zip.keras", "damaged.keras", "encrypted.keras"):
+    for name in ("text.keras", "zip.keras", "damaged.keras", "encrypted.keras", *methods):
         before = (tmp_path / name).read_bytes()
         with pytest.raises(ValueError, match=f"not a `.keras` archive.*Received: .*{name}"):
             keras_trim.compress_keras(tmp_path / name)

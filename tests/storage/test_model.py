@@ -279,7 +279,7 @@ def test_values_that_rounding_would_destroy_stay_exact(tmp_path):
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.Dense(3), layers.Dense(3)])
     large, infinite, dead = (layer.kernel for layer in model.layers)
     large.assign(np.full((4, 3), 1e6, "float32"))
-    infinite.assign(np.array([[1, 2, np.inf], [np.nan, 0, 0], [-0.0, 0, 0]], "float32"))
+    infinite.assign(np.array([[1, 0.1, np.inf], [np.nan, 0, 0], [-0.0, 0, 0]], "float32"))
     dead.assign(np.array([[1, 0, 1e-45], [3, 0, 0], [0.1, 0, 0]], "float32"))
     for kind in ("float16", "bfloat16", "int8"):
         keras_trim.save(model, tmp_path / "model.ktrim", values=kind)
@@ -289,6 +289,17 @@ def test_values_that_rounding_would_destroy_stay_exact(tmp_path):
         np.testing.assert_allclose(values(loaded.layers[2].kernel), values(dead), atol=3 / 127)
     keras_trim.save(model, tmp_path / "model.ktrim", values="float16")
     assert_same_variables([large], [keras_trim.load(tmp_path / "model.ktrim").layers[0].kernel])
+
+
+@pytest.mark.parametrize(("dtype", "largest"), [("float16", 65504), ("float32", 3.402e38)])
+def test_rounding_never_makes_a_value_infinite(dtype, largest, tmp_path):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2, dtype=dtype)])
+    model.layers[0].kernel.assign(np.full((4, 2), largest, dtype))
+    for kind in ("bfloat16", "int8"):
+        result = keras_trim.save(model, tmp_path / "model.ktrim", values=kind)
+        after = values(keras_trim.load(tmp_path / "model.ktrim").layers[0].kernel)
+        np.testing.assert_allclose(after.astype("float64"), largest, rtol=0.01)
+        assert np.isfinite(result.largest_error)
 
 
 def test_vocabularies(tmp_path):
@@ -355,6 +366,11 @@ def test_wrong_arguments(mlp, tmp_path):
         keras_trim.save("model", path)
     with pytest.raises(ValueError, match="no weights yet.*Received: model=unbuilt"):
         keras_trim.save(keras.Sequential([layers.Dense(1)], name="unbuilt"), path)
+    unbuilt = Subclassed(name="unbuilt")
+    unbuilt.drop = layers.Dropout(0.5)  # whose generator has a state
+    unbuilt.compile("adam", "mse", metrics=["mae"])
+    with pytest.raises(ValueError, match="no weights yet.*Received: model=unbuilt"):
+        keras_trim.save(unbuilt, path)
     keras_trim.save_arrays({"w": np.ones(3)}, path)
     with pytest.raises(keras_trim.FormatError, match="arrays but no model.*load_arrays"):
         keras_trim.load(path)
@@ -451,6 +467,57 @@ def test_entries_of_a_layer_of_the_user(tmp_path):
         loaded = keras_trim.load(tmp_path / "model.ktrim", given)
         np.testing.assert_array_equal(loaded.layers[0].first, np.arange(3))
         assert_same_variables(model.variables, loaded.variables)
+
+
+@keras.saving.register_keras_serializable(package="tests.storage")
+class Revising(layers.Dense):
+    """Replaces one entry of its superclass, reading it, and deletes the other."""
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        store["0"] = store["0"] * 0 + 3
+        del store["1"]
+
+    def load_own_variables(self, store):
+        assert [*store.keys()] == ["0"]
+        self.kernel.assign(store["0"])
+
+
+@pytest.mark.parametrize("options", [{}, {"values": "int8", "include_optimizer": True}])
+def test_entries_that_a_layer_replaces_or_deletes(options, tmp_path):
+    model = keras.Sequential([keras.Input((4,)), Revising(2), layers.Dense(2)])
+    result = keras_trim.save(model, tmp_path / "model.ktrim", **options)
+    assert sorted(array.shape for array in result.arrays) == [(2,), (2, 2), (4, 2)]
+    loaded = keras_trim.load(tmp_path / "model.ktrim")
+    np.testing.assert_allclose(values(loaded.layers[0].kernel), np.full((4, 2), 3), rtol=0.01)
+
+
+@keras.saving.register_keras_serializable(package="tests.storage")
+class Table(layers.Layer):
+    def __init__(self, of, **kwargs):
+        super().__init__(**kwargs)
+        self.of = of
+
+    def build(self, input_shape):
+        options = {"dtype": self.of, "trainable": False, "initializer": "ones"}
+        self.table = self.add_weight(shape=(2, 2), **options)
+
+    def call(self, x):
+        return x
+
+    def get_config(self):
+        return {**super().get_config(), "of": self.of}
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2", "bool", "uint8", "float16"])
+def test_weights_of_any_dtype(dtype, tmp_path):
+    if "float8" in dtype and keras.backend.backend() != "jax":
+        pytest.skip("Keras makes or reads no such weights on this backend")
+    model = keras.Sequential([keras.Input((4,)), Table(dtype)])
+    keras_trim.save(model, tmp_path / "model.ktrim")
+    (loaded,) = keras_trim.load(tmp_path / "model.ktrim").weights
+    assert loaded.dtype == dtype
+    np.testing.assert_array_equal(values(loaded).astype("float32"), np.ones((2, 2)))
 
 
 def test_a_bias_that_the_model_lacks(tmp_path):
