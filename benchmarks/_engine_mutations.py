@@ -11,7 +11,8 @@ import zlib
 import numpy as np
 
 from benchmarks import _mutations
-from keras_trim.storage.container import MAGIC, PREFIX, TRAILER, VERSION, Reader
+from keras_trim.storage.frame import MAGIC, PREFIX, TRAILER, VERSION
+from keras_trim.storage.reader import Reader
 
 _GRAPH = "graph"
 

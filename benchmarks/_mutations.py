@@ -13,8 +13,10 @@ import zlib
 import numpy as np
 import zstandard
 
-from keras_trim.storage.container import MAGIC, PREFIX, TRAILER, VERSION, Reader, Writer
+from keras_trim.storage.frame import MAGIC, PREFIX, TRAILER, VERSION
+from keras_trim.storage.reader import Reader
 from keras_trim.storage.streams import StreamDecoder
+from keras_trim.storage.writer import Writer
 
 NUMBERS = (
     0,

@@ -73,7 +73,7 @@ def killer(moment, count):
     """Returns a callback that kills the process at a moment with SIGKILL."""
     import keras
 
-    from keras_trim.storage.container import Writer
+    from keras_trim.storage.writer import Writer
 
     def counted(function):
         left = [count]

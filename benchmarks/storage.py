@@ -222,7 +222,8 @@ def _speed_arrays(sparsity, num_weights):
 
 
 def speed(quick):
-    from keras_trim.storage.container import Reader, Writer
+    from keras_trim.storage.reader import Reader
+    from keras_trim.storage.writer import Writer
 
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     results = {}

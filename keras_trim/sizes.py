@@ -15,6 +15,7 @@ from keras_trim import exporters
 from keras_trim.arguments import check_model, takes_named
 from keras_trim.progress import progress
 from keras_trim.storage import model as model_files
+from keras_trim.storage.model_state import optimizer_ids
 from keras_trim.tables import PrintedTable, Shown
 
 FORMATS = {
@@ -151,7 +152,7 @@ def _save_h5(model, folder):
             weights_store=store,
             assets_store=None,
             inner_path="",
-            visited_saveables=model_files.optimizer_ids(model),
+            visited_saveables=optimizer_ids(model),
         )
         store.close()
     return path

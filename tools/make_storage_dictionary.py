@@ -19,8 +19,9 @@ import keras
 from keras import layers
 
 import keras_trim
-from keras_trim.storage import container, streams
+from keras_trim.storage import streams
 from keras_trim.storage.header import dump_header
+from keras_trim.storage.reader import Reader
 
 MOST_OF_A_CLASS = 2
 
@@ -103,7 +104,7 @@ def texts(model):
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "model.ktrim"
         keras_trim.save(keras_trim.prune(model, 0.8), path)
-        with container.Reader(path) as reader:
+        with Reader(path) as reader:
             texts = reader.read_file("config.json"), dump_header(reader.header)
     return [json.loads(text) for text in texts]
 

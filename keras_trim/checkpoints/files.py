@@ -10,8 +10,9 @@ import sys
 
 from keras_trim import atomic
 from keras_trim.storage.arrays import metadata
-from keras_trim.storage.container import Reader, Writer
 from keras_trim.storage.errors import FormatError
+from keras_trim.storage.reader import Reader
+from keras_trim.storage.writer import Writer
 
 _NAME = re.compile(r"checkpoint-(\d+)\.ktrim")
 _TRAINING = "training.json"

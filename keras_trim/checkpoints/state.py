@@ -47,7 +47,7 @@ def load_variables(reader, model):
     """Assigns a file's values to a model's variables: all of them or none.
 
     Args:
-        reader: `keras_trim.storage.container.Reader`.
+        reader: `keras_trim.storage.reader.Reader`.
         model: Built Keras model with built optimizers.
 
     Returns:

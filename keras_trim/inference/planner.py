@@ -10,7 +10,7 @@ from keras_trim.inference.runtime import forking
 from keras_trim.inference.runtime.compiling import watched
 from keras_trim.inference.runtime.executor import ProgramRunner
 from keras_trim.storage import FormatError
-from keras_trim.storage.container import FREE_BYTES, FREE_FACTOR
+from keras_trim.storage.reader import FREE_BYTES, FREE_FACTOR
 
 MAX_PROGRAMS = 32  # each holds a copy of the weights; the oldest is dropped
 SMALL_SECONDS = 1e-3  # a run this short may be faster on one thread

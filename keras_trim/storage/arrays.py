@@ -10,7 +10,8 @@ import numpy as np
 from keras_trim._version import __version__
 from keras_trim.arguments import described, takes_named
 from keras_trim.atomic import replace_file
-from keras_trim.storage.container import Reader, Writer
+from keras_trim.storage.reader import Reader
+from keras_trim.storage.writer import Writer
 
 _WRITERS = {
     **dict.fromkeys((".keras", ".h5"), "`model.save(path)` writes files of Keras"),

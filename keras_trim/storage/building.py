@@ -10,9 +10,9 @@ from keras.src.backend import compute_output_spec
 from keras.src.backend.common import global_state
 from keras.src.saving.serialization_lib import ObjectSharingScope, SafeModeScope
 
-from keras_trim.storage.container import FREE_BYTES
 from keras_trim.storage.dtypes import DTYPES
 from keras_trim.storage.errors import FormatError
+from keras_trim.storage.reader import FREE_BYTES
 from keras_trim.storage.zeros import initialize
 
 # Bytes allowed for variables that Keras does not save: states of random number generators.

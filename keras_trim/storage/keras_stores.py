@@ -12,6 +12,8 @@ from keras.src.saving.saving_lib import H5IOStore
 from keras_trim.hosts import is_shared, to_numpy
 from keras_trim.storage.arrays import as_array
 
+_MOST_WAITING = 32
+
 
 class _Store(H5IOStore):
     """Arrays by path: the object's path plus its name for the array, as in a `.keras` file."""
@@ -38,8 +40,8 @@ class _Store(H5IOStore):
 class WriteStore(_Store):
     """Receives the arrays that a model saves.
 
-    An object's arrays are passed on once it has saved them all, because it may replace or delete
-    what its superclass saves. `close` passes on those of the last object.
+    An object may replace or delete what its superclass has saved. So arrays wait until the object
+    has saved several more, or until the next object. `close` passes on those of the last object.
 
     Args:
         write: Function of a name and a `numpy.ndarray`.
@@ -50,7 +52,7 @@ class WriteStore(_Store):
     def __init__(self, write):
         super().__init__()
         self._write = write
-        self._entries = {}
+        self._waiting = {}
 
     def make(self, path, metadata=None):
         self.close()
@@ -58,23 +60,28 @@ class WriteStore(_Store):
         return self
 
     def close(self):
-        for key, array in self._entries.items():
-            self._write(self._path(key), array)
-        self._entries = {}
+        while self._waiting:
+            self._write_first()
+
+    def _write_first(self):
+        key = next(iter(self._waiting))
+        self._write(self._path(key), self._waiting.pop(key))
 
     def __setitem__(self, key, value):
         # A kernel plus its LoRA is a tensor that still has gradients on PyTorch.
         is_tensor = ops.is_tensor(value) or is_shared(value)
-        self._entries[str(key)] = as_array(to_numpy(value) if is_tensor else value)
+        self._waiting[str(key)] = as_array(to_numpy(value) if is_tensor else value)
+        if len(self._waiting) > _MOST_WAITING:  # an optimizer's arrays are as large as the model
+            self._write_first()
 
     def __getitem__(self, key):
-        return self._entries[str(key)]
+        return self._waiting[str(key)]
 
     def __delitem__(self, key):
-        del self._entries[str(key)]
+        del self._waiting[str(key)]
 
     def keys(self):
-        return list(self._entries)
+        return list(self._waiting)
 
 
 class ReadStore(_Store):

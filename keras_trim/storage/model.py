@@ -10,23 +10,28 @@ from typing import Any, BinaryIO
 import keras
 import numpy as np
 from keras import saving
-from keras.src.saving import saving_lib
 from keras.src.saving.serialization_lib import ObjectSharingScope
 
 from keras_trim import hosts
 from keras_trim.arguments import check_model, takes_named
 from keras_trim.storage import assets, quantization
 from keras_trim.storage.arrays import check_suffix, metadata
-from keras_trim.storage.building import build, check_layers, shorten
-from keras_trim.storage.container import FREE_BYTES, Reader, Writer
-from keras_trim.storage.dtypes import DTYPES
+from keras_trim.storage.building import build, check_layers
 from keras_trim.storage.errors import FormatError
-from keras_trim.storage.keras_stores import ReadStore, WriteStore
+from keras_trim.storage.model_state import (
+    HAS_OPTIMIZER,
+    SEEDS,
+    load_state,
+    optimizers_of,
+    save_state,
+    saved_names,
+    seeds,
+)
+from keras_trim.storage.reader import FREE_BYTES, Reader
 from keras_trim.storage.result import SavedArray, SaveResult
+from keras_trim.storage.writer import Writer
 
 _CONFIG = "config.json"
-_SEEDS = "seeds/"
-_HAS_OPTIMIZER = "optimizer_state"
 # Memory that JSON takes at worst: `{},{},` becomes dicts, of which building a model makes copies.
 _BYTES_PER_CHARACTER = 64
 
@@ -93,21 +98,14 @@ def write(model, path, values, include_optimizer):
     whole = hosts.whole_variables() if shared else contextlib.nullcontext()
     with whole, opened as file, assets.collecting() as (assets_store, asset_files):
         writer = Writer(file)
-        store = WriteStore(
-            lambda name, array: rows.append(
-                _write(writer, name, array, values if own is None or name in own else None)
-            )
-        )
-        saving_lib._save_state(
-            model,
-            weights_store=store,
-            assets_store=assets_store,
-            inner_path="",
-            visited_saveables=set() if include_optimizer else optimizer_ids(model),
-        )
-        store.close()
-        for index, variable in enumerate(_seeds(model)):
-            writer.write_array(f"{_SEEDS}{index}", hosts.to_numpy(variable))
+
+        def write_row(name, array):
+            kind = values if own is None or name in own else None
+            rows.append(_write(writer, name, array, kind))
+
+        save_state(model, write_row, assets_store, include_optimizer)
+        for index, variable in enumerate(seeds(model)):
+            writer.write_array(f"{SEEDS}{index}", hosts.to_numpy(variable))
         try:
             check_layers(json.loads(config), len(writer.arrays))
         except FormatError as error:
@@ -118,7 +116,7 @@ def write(model, path, values, include_optimizer):
         writer.write_file(_CONFIG, config.encode())
         for name, data in asset_files():
             writer.write_file(name, data)
-        flag = {_HAS_OPTIMIZER: str(bool(include_optimizer)).lower()}
+        flag = {HAS_OPTIMIZER: str(bool(include_optimizer)).lower()}
         writer.finish({**metadata(), "keras_version": keras.__version__, **flag})
         file_bytes = file.tell()
     return SaveResult(path, file_bytes, rows)
@@ -167,7 +165,7 @@ def load(
             arguments = (text, num_bytes, len(reader.arrays), custom_objects, compile, safe_mode)
             model, initialize_the_rest = build(*arguments)
         with contextlib.nullcontext() if into is None else _unchanged_by_errors(model):
-            errors = _load_state(reader, model)
+            errors = load_state(reader, model)
             if errors:
                 message = f"The file and the model do not match: {errors[0]}"
                 raise FormatError(message) if into is None else ValueError(message)
@@ -197,7 +195,7 @@ def _read_config(reader, path):
 def _unchanged_by_errors(model):
     """Restores a model's values if the block raises."""
     variables = [*model.variables]
-    for optimizer in _optimizers(model):
+    for optimizer in optimizers_of(model):
         variables += optimizer.variables
     before = [np.array(hosts.to_numpy(variable)) for variable in variables]
     try:
@@ -246,88 +244,8 @@ def _write(writer, name, array, values):
     return SavedArray(name, array.shape, array.dtype.name, array.nbytes, stored, *errors)
 
 
-def _load_state(reader, model):
-    """Loads a file's contents into the model. Returns a list of mismatches, as strings."""
-    names = [name for name in reader.arrays if not name.startswith(_SEEDS)]
-    store = ReadStore(names, reader.read_array)
-    visited = optimizer_ids(model)
-    if reader.header.metadata.get(_HAS_OPTIMIZER) == "true":
-        visited = set()
-        if getattr(model, "optimizer", None) is not None and not model.optimizer.built:
-            model.optimizer.build(model.trainable_variables)
-    failures = {}
-    with assets.providing(reader) as assets_store:
-        saving_lib._load_state(
-            model,
-            weights_store=store,
-            assets_store=assets_store,
-            inner_path="",
-            visited_saveables=visited,
-            failed_saveables=set(),
-            error_msgs=failures,
-        )
-    errors = []
-    for saveable, error in failures.values():
-        if isinstance(error, (FormatError, MemoryError)):
-            raise error
-        errors.append(f"{getattr(saveable, 'name', type(saveable).__name__)}: {shorten(error)}")
-    unread = sorted(name for name in store.unread if not _is_of_optimizer(name))
-    if unread and not errors:
-        # A layer may save more than it reads back.
-        own = saved_names(model)
-        unread = [name for name in unread if name not in own]
-    if unread and not errors:
-        errors.append(f"the model has no {', '.join(unread[:4])}{' ...' if unread[4:] else ''}")
-    seeds = _seeds(model)
-    if not errors and len(reader.arrays) - len(names) == len(seeds):
-        for index, variable in enumerate(seeds):
-            name = f"{_SEEDS}{index}"
-            entry = reader.arrays.get(name)
-            if entry is None or entry.shape != tuple(variable.shape) or entry.dtype not in DTYPES:
-                errors.append(f"it has another {name}")
-                break
-            variable.assign(reader.read_array(name))
-    return errors
-
-
-def saved_names(model):
-    """Set of strings: the names of the arrays that a model saves, without its optimizers'."""
-    names = set()
-    store = WriteStore(lambda name, _: names.add(name))
-    saving_lib._save_state(
-        model,
-        weights_store=store,
-        assets_store=None,
-        inner_path="",
-        visited_saveables=optimizer_ids(model),
-    )
-    store.close()
-    return names
-
-
-def _is_of_optimizer(name):
-    return name.startswith("optimizer/") or "/optimizer/" in name
-
-
-def _optimizers(model):
-    models = [layer for layer in model._flatten_layers() if isinstance(layer, keras.Model)]
-    optimizers = (getattr(each, "optimizer", None) for each in models)
-    return [optimizer for optimizer in optimizers if optimizer is not None]
-
-
-def optimizer_ids(model):
-    """Set of integers: the ids of the optimizers of a model and of the models inside it."""
-    return {id(optimizer) for optimizer in _optimizers(model)}
-
-
-def _seeds(model):
-    """Lists the states of the model's random number generators, which Keras does not save."""
-    saved = {id(variable) for variable in (*model.weights, *model.metrics_variables)}
-    return [variable for variable in model.variables if id(variable) not in saved]
-
-
 def _warn_of_lost_masks(model):
-    for optimizer in _optimizers(model):
+    for optimizer in optimizers_of(model):
         while optimizer is not None:
             if getattr(optimizer, "pruned_weights", None):
                 warnings.warn(

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 import keras_trim
 from keras_trim.storage import chunks
-from keras_trim.storage.container import Reader
+from keras_trim.storage.reader import Reader
 
 NUMBERS = [
     *("bool", "int8", "int32", "uint16", "int64", "uint64", "float16", "float32", "float64"),
@@ -61,7 +61,7 @@ def test_every_dtype_at_every_density(name, density, rng, tmp_path):
 @pytest.mark.parametrize("name", ["float16", "bfloat16", "float32", "float64"])
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9, 0.99])
 def test_weights_of_several_chunks(name, sparsity, rng, tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_trim.storage.container.CHUNK_SIZE", 1 << 12)
+    monkeypatch.setattr("keras_trim.storage.writer.CHUNK_SIZE", 1 << 12)
     weights = rng.standard_normal((300, 100)).astype("float32") * 0.02
     weights[np.abs(weights) <= np.quantile(np.abs(weights), sparsity)] = 0
     arrays = {"w": weights.astype(dtype_of(name))}

@@ -150,7 +150,7 @@ def weights(rng, shape, sparsity, dtype="float32"):
 
 
 def test_arrays(rng, tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_trim.storage.container.CHUNK_SIZE", 5000)
+    monkeypatch.setattr("keras_trim.storage.writer.CHUNK_SIZE", 5000)
     two_four = weights(rng, (128, 60), 0.0)
     two_four.reshape(32, 4, 60)[:, 1:3] = 0
     arrays = {
@@ -192,15 +192,15 @@ def test_models(kind, mlp, tmp_path):
 
 
 def test_the_page_states_the_constants():
-    from keras_trim.storage import container, header
+    from keras_trim.storage import frame, header
 
-    assert f"version {container.VERSION}\n" in PAGE.splitlines(keepends=True)[0]
+    assert f"version {frame.VERSION}\n" in PAGE.splitlines(keepends=True)[0]
     magic, trailer = (
         re.search(r"magic `([0-9A-F ]+)`", PAGE),
         re.search(r"\| trailer \| (\d+)", PAGE),
     )
-    assert bytes.fromhex(magic[1]) == container.MAGIC
-    assert int(trailer[1]) == container.TRAILER.size
+    assert bytes.fromhex(magic[1]) == frame.MAGIC
+    assert int(trailer[1]) == frame.TRAILER.size
     assert header.MAX_CHUNK == 1 << 22
     assert header.MAX_PIECE == 1 << 24
     assert header.MAX_HEADER == 64 << 20

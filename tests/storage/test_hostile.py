@@ -21,8 +21,9 @@ from keras import layers
 
 import keras_trim
 from benchmarks import _mutations
-from keras_trim.storage.container import Reader, Writer
 from keras_trim.storage.header import MAX_HEADER
+from keras_trim.storage.reader import Reader
+from keras_trim.storage.writer import Writer
 
 FILES = _mutations.seed_files()
 
@@ -311,7 +312,7 @@ def test_a_process_that_is_killed_leaves_the_file_as_it_was(model_file):
     import sys
     import numpy as np
     from keras_trim.storage import save_arrays
-    from keras_trim.storage.container import Writer
+    from keras_trim.storage.writer import Writer
 
     write_array = Writer.write_array
 

@@ -16,7 +16,7 @@ from keras_trim.inference.ir.operations import OPERATIONS
 from keras_trim.inference.ir.validation import require, require_types
 from keras_trim.storage import FormatError, load_arrays
 from keras_trim.storage.arrays import metadata
-from keras_trim.storage.container import Writer
+from keras_trim.storage.writer import Writer
 
 _VERSION = 1
 _MOST_JSON = 1 << 24  # bytes; a model with a thousand layers takes about 300,000

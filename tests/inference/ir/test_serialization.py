@@ -18,7 +18,7 @@ from keras_trim.inference.kernels.instructions import PAD
 from keras_trim.inference.lowering.lower import lower_graph
 from keras_trim.inference.lowering.tuner import Tuner
 from keras_trim.storage import FormatError, load_arrays
-from keras_trim.storage.container import Writer
+from keras_trim.storage.writer import Writer
 
 HUGE = 1 << 40
 
