@@ -8,7 +8,7 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 _MAX_LENGTH = 120
@@ -69,6 +69,26 @@ def positive_integer(value: Any, name: str) -> int:
     if not is_integer(value) or value < 1:
         raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
     return int(value)
+
+
+def one_of(value: object, choices: Iterable[str | None], name: str) -> None:
+    """Raises `ValueError` unless a value is one of several; the message names the closest.
+
+    Args:
+        value: The value that was passed.
+        choices: Strings, and `None` if that is a choice.
+        name: String. The argument's name.
+    """
+    choices = list(choices)
+    if (value is None or isinstance(value, str)) and value in choices:
+        return
+    strings = [choice for choice in choices if choice is not None]
+    close = difflib.get_close_matches(str(value).lower(), strings, 1, 0.5)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    raise ValueError(
+        f"`{name}` must be one of {', '.join(map(repr, choices))}{hint}. "
+        f"Received: {name}={described(value)}"
+    )
 
 
 def check_model(

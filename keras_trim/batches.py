@@ -18,7 +18,7 @@ from keras_trim.arguments import positive_integer
 BATCH_SIZE = 32  # Keras's default
 
 
-def iterate(data, batch_size=None, steps=None):
+def iterate(data, batch_size=None, steps=None, name="data"):
     """Yields the inputs of each batch of `data`, without targets and sample weights.
 
     Args:
@@ -26,6 +26,7 @@ def iterate(data, batch_size=None, steps=None):
         batch_size: Integer. Examples per batch of arrays, 32 by default. Data that comes in batches
             keeps its own.
         steps: Integer. The most batches to read. Default: all.
+        name: String. What the public function calls `data`, for error messages.
 
     Yields:
         NumPy arrays of shape (batch, ...), nested as in `data`; `None` where it has `None`.
@@ -33,21 +34,21 @@ def iterate(data, batch_size=None, steps=None):
     Raises:
         ValueError: if `data` has an unsupported type, is empty, or has arrays of different lengths.
     """
-    for name, value in (("batch_size", batch_size), ("steps", steps)):
+    for argument, value in (("batch_size", batch_size), ("steps", steps)):
         if value is not None:
-            positive_integer(value, name)
+            positive_integer(value, argument)
     arrays = _numpy_leaves(data)
     if arrays:
         batches, most = _slices(data, arrays, batch_size or BATCH_SIZE), None
     else:
-        batches, most = _adapted(data, batch_size)
+        batches, most = _adapted(data, batch_size, name)
     count = 0
     for batch in itertools.islice(batches, *_least(steps, most)):
         count += 1
         yield batch
     if not count:
         raise ValueError(
-            f"`data` must hold one example at least, and it is empty. Received: {describe(data)}"
+            f"`{name}` must hold one example at least, and it is empty. Received: {describe(data)}"
         )
     if steps and count < steps:
         warnings.warn(
@@ -86,11 +87,11 @@ def _is_list_of_calls(data, structure):
 
 @contextlib.contextmanager
 def naming(name):
-    """Lets errors about data name the argument of the public function that took them."""
+    """Lets errors about data begin with the argument of the public function that took them."""
     try:
         yield
     except ValueError as error:
-        text = str(error).replace("`data`", f"`{name}`")
+        text = str(error)
         if not text.startswith("`"):
             text = f"`{name}` must be inputs of the model, without labels. {text}"
         raise ValueError(text) from error
@@ -137,7 +138,7 @@ def _sliced(data, part):
     return None if data is None else data[part]
 
 
-def _adapted(data, batch_size):
+def _adapted(data, batch_size, name):
     """Returns an iterator over the inputs of batches, and their number or `None`."""
     try:
         from keras.src.trainers.data_adapters import get_data_adapter
@@ -151,7 +152,7 @@ def _adapted(data, batch_size):
     except Exception as error:  # `None` gives a `KeyError`, and generators raise anything
         reason = f"{type(error).__name__}: {error}".splitlines()[0].partition(" Received:")[0][:300]
         raise ValueError(
-            "`data` must be what `model.predict` takes: an array, a list or dict of arrays, a "
+            f"`{name}` must be what `model.predict` takes: an array, a list or dict of arrays, a "
             "generator of tuples `(inputs,)` or `(inputs, targets)`, a `tf.data.Dataset`, "
             "`keras.utils.PyDataset`, PyTorch `DataLoader`, or pandas frame; Keras says: "
             f"{reason.rstrip('.')}. Received: {describe(data)}"

@@ -185,13 +185,19 @@ def test_a_list_of_dicts_that_the_model_takes_in_one_call():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("`data` is empty", "`images` is empty"),
+        ("`images` is empty", "`images` is empty"),
         ("Input 'a'", "`images` must be inputs of the model, without labels. Input 'a'"),
     ],
 )
 def test_errors_name_the_argument(text, message):
     with pytest.raises(ValueError, match=f"^{message}$"), batches.naming("images"):
         raise ValueError(text)
+
+
+@pytest.mark.parametrize("data", [np.zeros((0, 2)), "images.npy"], ids=["empty", "no data"])
+def test_data_have_the_name_that_the_user_knows(data):
+    with pytest.raises(ValueError, match="^`images` must .*Received: "):
+        list(batches.iterate(data, name="images"))
 
 
 # --- flatten

@@ -192,6 +192,10 @@ def operations_in_file(within):
         (layers.Conv2D(8, 1, strides=2), "a convolution must be 1x1, without strides"),
         (layers.Conv2D(8, 1, groups=2), "a convolution must be 1x1, without strides"),
         (layers.Conv2D(8, 1, activation="tanh"), "its activation must be one of .*'relu'"),
+        (
+            layers.Conv2D(8, 1, data_format="channels_first"),
+            "its data_format must be 'channels_last'",
+        ),
         (layers.Activation("tanh"), "its activation must be one of"),
         (layers.Activation(lambda x: x), "its activation must be one of"),
         (layers.BatchNormalization(axis=1), "must be on axis 3"),
@@ -250,6 +254,17 @@ def test_where_the_cluster_starts(start):
 def test_the_first_convolution_has_3_channels():
     with pytest.raises(ValueError, match="on 3 channels"):
         mark(sequential(channels=4))
+
+
+def test_the_first_convolution_has_the_channels_last():
+    first = {"data_format": "channels_first"}
+    stem = layers.Conv2D(8, 3, strides=2, name="a", **first)
+    pool = layers.GlobalAveragePooling2D(keepdims=True)
+    model = keras.Sequential(
+        [keras.Input((3, 16, 16)), layers.ZeroPadding2D(1, **first), stem, layers.ReLU(), pool]
+    )
+    with pytest.raises(ValueError, match="'channels_last'. Received: layer 'a'"):
+        mark(model)
 
 
 def test_the_first_convolution_has_a_known_activation():

@@ -4,7 +4,7 @@ import importlib
 
 import keras
 
-from keras_trim.arguments import check_model, takes_named
+from keras_trim.arguments import check_model, one_of, takes_named
 from keras_trim.compatibility.report import DeploymentReport as DeploymentReport
 from keras_trim.compatibility.report import Obstacle as Obstacle
 from keras_trim.compatibility.report import WeightCheck as WeightCheck
@@ -55,10 +55,7 @@ def check(
     assert report, report.summary
     ```
     """
-    if target not in _TARGETS:
-        raise ValueError(
-            f"`target` must be one of {', '.join(map(repr, _TARGETS))}. Received: target={target!r}"
-        )
+    one_of(target, _TARGETS, "target")
     check_model(model)
     with progress(f"checking against {target}", verbose=verbose):
         return importlib.import_module(f"keras_trim.compatibility.{_TARGETS[target]}").check(model)

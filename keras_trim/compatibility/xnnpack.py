@@ -25,6 +25,9 @@ _ELEMENTWISE = (
 # Keras calls hard swish `hard_silu`, including in `activation.__name__`.
 _ACTIVATIONS = {"linear", "relu", "relu6", "leaky_relu", "elu", "sigmoid", "hard_silu"}
 _ACTIVATION_PROBLEM = f"its activation must be one of {sorted(_ACTIVATIONS)}"
+# XNNPACK itself moves the channels first. LiteRT's operations have them last, so converters put
+# transpositions around layers that have them first.
+_FORMAT_PROBLEM = "its data_format must be 'channels_last'"
 # `x + y` and `x * y` add operations of `keras.ops` to a functional model, not layers.
 _OPERATIONS = ("Add", "Multiply")
 _MIN_SPARSITY = 2 / 3
@@ -79,7 +82,8 @@ def find_cluster(graph):
     ends = graph.search(graph.outputs, graph.producers, _ends_cluster)
     if not ends:
         return Cluster([], [Problem("every output passes through a `GlobalAveragePooling2D`")])
-    problems = [
+    problems = [Problem(_FORMAT_PROBLEM, layer) for layer in starts if _is_channels_first(layer)]
+    problems += [
         Problem(_ACTIVATION_PROBLEM, layer) for layer in starts if not _has_known_activation(layer)
     ]
     after_starts = [layer for start in starts for layer in graph.consumers(start)]
@@ -117,6 +121,8 @@ def _ends_cluster(layer):
 
 def _cluster_problem(layer, graph):
     """Returns why XNNPACK cannot run a layer within the cluster, or `None`."""
+    if _is_channels_first(layer):
+        return _FORMAT_PROBLEM
     if isinstance(layer, _ELEMENTWISE):
         return None
     if isinstance(layer, layers.ZeroPadding2D):
@@ -172,6 +178,10 @@ def _depthwise_problem(layer, graph):
         "and no dilation, and either padding='same' with strides=1, or padding='valid' with "
         "strides of 1 or 2 behind a ZeroPadding2D of 1 (3x3) or 2 (5x5) on each side"
     )
+
+
+def _is_channels_first(layer):
+    return getattr(layer, "data_format", None) == "channels_first"
 
 
 def _has_known_activation(layer):

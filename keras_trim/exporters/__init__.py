@@ -20,7 +20,7 @@ from keras_trim.exporters.formats import format_of
 from keras_trim.exporters.preparation import left_unchanged, prepare
 from keras_trim.exporters.validation import require_packages, validate
 from keras_trim.exporters.verification import FileDiffersError
-from keras_trim.progress import progress
+from keras_trim.progress import check_verbose, progress
 
 _CONVERTERS = {
     "litert": litert,
@@ -139,6 +139,7 @@ def export(
             "`path` must be the path of a file: the model comes first, the path second. "
             f"Received: path={described(path)}"
         )
+    check_verbose(verbose)
     path = os.fspath(path)
     format = format_of(path, format)
     if representative_data is not None and weights is None and format == "litert":

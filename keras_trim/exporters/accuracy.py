@@ -62,12 +62,18 @@ def representative_cases(prepared, data):
         List of `Case`, one per batch.
 
     Raises:
-        ValueError: if `data` does not match the model's inputs.
+        ValueError: if `data` does not match the model's inputs, or is not finite.
     """
     cases = []
     for number, inputs in enumerate(read_inputs(prepared, data, "representative_data")):
         name = f"batch {number} of the representative data"
         case = Case(name, inputs, call(prepared.model, inputs))
+        if not all(np.isfinite(x).all() for x in (*case.inputs, *case.outputs)):
+            raise ValueError(
+                "The ranges of activations are measured on `representative_data`, so all of it, "
+                "and all that the model returns for it, must be finite. Leave out the other "
+                f"examples. Received: NaN or infinity in {name}"
+            )
         if has_rows(case) or prepared.model.inputs[0].shape[0] is not None:
             cases.append(case)
             continue

@@ -123,7 +123,7 @@ def read_inputs(prepared, data, name):
     structure, specs = model_inputs.signature(prepared.source)
     size = specs[0]["shape"][0]
     with batches.naming(name):
-        for batch in batches.iterate(batches.calls(data, structure), batch_size=size):
+        for batch in batches.iterate(batches.calls(data, structure), size, name=name):
             inputs = _as_taken(prepared, model_inputs.flatten(batch, structure, specs))
             if size in (None, len(inputs[0])):
                 yield inputs

@@ -64,7 +64,8 @@ def _run(prepared, converter, task, cases, options):
         process = subprocess.run(
             [sys.executable, "-m", conversion_worker.__name__],
             input=json.dumps(job),
-            env=conversion_worker.environment(converter.BACKEND),
+            # What it leaves in the temporary folder if it is killed is removed with this one.
+            env={**conversion_worker.environment(converter.BACKEND), "TMPDIR": folder},
             capture_output=True,
             text=True,
             errors="replace",

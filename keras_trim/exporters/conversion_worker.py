@@ -119,13 +119,18 @@ def _load(path, classes, name):
     custom_objects.pop(None, None)
     try:
         # The file is this user's model, written moments ago, so its Lambda layers are safe.
-        return keras.models.load_model(path, custom_objects, compile=False, safe_mode=False)
+        model = keras.models.load_model(path, custom_objects, compile=False, safe_mode=False)
+        if not getattr(model, "inputs", None):  # Keras leaves a Sequential model unbuilt
+            raise ValueError(
+                "a layer cannot be called there, such as a Lambda that uses names of your program"
+            )
+        return model
     except Exception as error:
         backend = keras.backend.backend()
         raise ValueError(
             f"The model must be converted in a process with the {backend} backend, which cannot "
-            f"load it: {_reason(error)}. Move its custom classes to a module that Python can "
-            f"import (not a notebook or `__main__`), or run your program with "
+            f"load it: {_reason(error)}. Move its own classes and functions to a module that "
+            "Python can import (not a notebook or `__main__`), or run your program with "
             f"KERAS_BACKEND={backend}. Received: model={name}"
         ) from error
 

@@ -2,6 +2,8 @@
 
 import os
 
+from keras_trim.arguments import one_of
+
 # Each format with the endings of its files, the usual one first.
 ENDINGS = {
     "litert": (".tflite", ".litert"),
@@ -33,9 +35,8 @@ def format_of(path, format=None):
     Raises:
         ValueError: if the ending of `path` is unknown or contradicts `format`.
     """
-    if format is not None and format not in ENDINGS:
-        formats = ", ".join(map(repr, ENDINGS))
-        raise ValueError(f"`format` must be one of {formats}. Received: format={format!r}")
+    if format is not None:
+        one_of(format, ENDINGS, "format")
     path = os.fspath(path)
     ending = os.path.splitext(path)[1].lower()
     by_ending = {end: name for name, ends in ENDINGS.items() for end in ends}

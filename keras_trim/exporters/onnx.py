@@ -124,6 +124,7 @@ def _convert(model, batch_size, names=None):
     was_training = model.training
     with (
         _quiet(),
+        _comparisons_of_mixed_dtypes(),
         time_distributed.as_batches(),
         onnx_padding.free_sizes(),
         onnx_recurrence.as_loops() as loops,
@@ -155,6 +156,22 @@ def _dynamic_sizes(tensor, index, batch_size):
         if size is None and not (axis == 0 and batch_size):
             sizes[axis] = torch.export.Dim("batch" if axis == 0 else f"size_{index}_{axis}")
     return sizes
+
+
+@contextlib.contextmanager
+def _comparisons_of_mixed_dtypes():
+    """Makes Keras call comparisons by the names under which the exporter casts their arguments."""
+    import torch
+
+    names = {"greater": "gt", "greater_equal": "ge", "less": "lt", "less_equal": "le"}
+    as_in_torch = {name: getattr(torch, name) for name in names}
+    for name, other in names.items():
+        setattr(torch, name, getattr(torch, other))
+    try:
+        yield
+    finally:
+        for name, function in as_in_torch.items():
+            setattr(torch, name, function)
 
 
 @contextlib.contextmanager

@@ -46,7 +46,8 @@ def _sentence(text):
 def _layer(text, layers):
     """Returns the name of the first layer in a location of TensorFlow's converter, or `None`."""
     scope = _SCOPE.search(text)
-    names = {layer.name for layer in layers}
+    # A model around the layer would tell less.
+    names = {layer.name for layer in layers if not hasattr(layer, "layers")}
     for part in scope[1].split("/") if scope else ():
         for name in (part, re.sub(r"_\d+$", "", part)):  # Keras numbers scopes that it enters again
             if name in names:

@@ -4,7 +4,7 @@ import importlib.util
 
 import keras
 
-from keras_trim.arguments import check_model
+from keras_trim.arguments import check_model, one_of
 from keras_trim.exporters.cases import refuse_text
 
 WEIGHTS = (None, "float16", "int8")
@@ -13,11 +13,7 @@ WEIGHTS = (None, "float16", "int8")
 def validate(model, format, weights, verification_data, representative_data):
     """Raises ValueError for a model or arguments that the format cannot take."""
     check_model(model, must_be_built=False)
-    if weights not in WEIGHTS:
-        raise ValueError(
-            f"`weights` must be one of {', '.join(map(repr, WEIGHTS))}. "
-            f"Received: weights={weights!r}"
-        )
+    one_of(weights, WEIGHTS, "weights")
     if format in ("onnx", "openvino") and weights == "int8":
         raise ValueError(
             f"{format} files are written in float32 or float16. For a smaller file, use "
@@ -45,7 +41,9 @@ def validate(model, format, weights, verification_data, representative_data):
     if not model.built or not getattr(model, "inputs", None):
         raise ValueError(
             "The model's inputs are not known. It must be a Sequential or Functional model, built "
-            f"with a `keras.Input` or `model.build(input_shape)`. Received: model={model.name}"
+            "with a `keras.Input` or `model.build(input_shape)`. Of any other, `x = "
+            "keras.Input(shape)` and `keras.Model(x, model(x))` make one. "
+            f"Received: model={model.name}"
         )
     refuse_text(model.inputs)
     quantized = [

@@ -71,11 +71,12 @@ def cache_dir() -> pathlib.Path | None:
     Returns:
         `pathlib.Path`, or None if the user has no home directory.
     """
-    folder = os.environ.get(_VARIABLE)
-    if folder:
-        return pathlib.Path(folder).expanduser().absolute()
-    folder = platformdirs.user_cache_path("keras-trim", appauthor=False)
-    return folder if folder.is_absolute() else None  # "~" was not expanded: the user has no home
+    given = os.environ.get(_VARIABLE)
+    if given:
+        folder = pathlib.Path(os.path.expanduser(given))
+    else:
+        folder = platformdirs.user_cache_path("keras-trim", appauthor=False)
+    return None if str(folder).startswith("~") else folder.absolute()  # "~": without a home
 
 
 def read(name):

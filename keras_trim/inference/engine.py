@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_trim.arguments import positive_integer, takes_named
+from keras_trim.arguments import described, positive_integer, takes_named
 from keras_trim.inference.frontend.inputs import flatten_inputs, restore_structure
 from keras_trim.inference.frontend.prediction import batches_of, is_array, progress
 from keras_trim.inference.ir import serialization as files
@@ -113,6 +113,11 @@ class Engine:
         if num_threads is None:
             num_threads = count_cores()
         num_threads = positive_integer(num_threads, "num_threads")
+        if not isinstance(tuner, Tuner | None):
+            raise ValueError(
+                "`tuner` must be a tuner, such as `keras_trim.inference.ForcedTuner('sparse')`. "
+                f"Received: tuner={described(tuner)}"
+            )
         self._graph = graph
         self._without = without or {}  # indices of inputs that are None -> engine for the others
         self._source, self._max_bytes = source, max_bytes  # of a loaded engine
@@ -341,9 +346,9 @@ class Engine:
                 f"with. Received: x=None, and the model takes {shapes}"
             )
         self._planner.check_memory(shapes)
-        random = np.random.default_rng(0)
+        rng = np.random.default_rng(0)
         return [
-            random.standard_normal(shape, np.float32).astype(as_numpy(spec["dtype"]))
+            _random(rng, shape, spec).astype(as_numpy(spec["dtype"]))
             for shape, spec in zip(shapes, self._graph.input_specs, strict=True)
         ]
 
@@ -396,6 +401,12 @@ def _remade(graph, *settings):
     engine = Engine.__new__(Engine)
     engine._set_up(graph, *settings)
     return engine
+
+
+def _random(rng, shape, spec):
+    """Random numbers that an input takes."""
+    length = spec.get("table_length")
+    return rng.integers(0, length, shape) if length else rng.standard_normal(shape, np.float32)
 
 
 def _sizes(shape):

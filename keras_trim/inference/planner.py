@@ -90,7 +90,6 @@ class Planner:
 
     def _plan(self, shapes, skip_zeros, num_threads):
         max_floats = self._max_floats(sum(map(math.prod, shapes)))
-        self._tuner.most_floats = max_floats
         try:
             program = lower_graph(
                 self._graph, shapes, num_threads, self._tuner, skip_zeros, max_floats

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_trim import batches, model_inputs
 from keras_trim.annotations import decide
-from keras_trim.arguments import check_model, counted, takes_named
+from keras_trim.arguments import check_model, counted, one_of, takes_named
 from keras_trim.distributions import Allocation, distribute
 from keras_trim.guard import warn_when_trained
 from keras_trim.left_out import warn_of_left_out
@@ -106,10 +106,7 @@ def check_method(method, data):
     """The method's name, checked; the default depends on whether there is data (not `None`)."""
     if method is None:
         method = "magnitude" if data is None else "reconstruct"
-    if method not in METHODS:
-        raise ValueError(
-            f"`method` must be one of {', '.join(map(repr, METHODS))}. Received: method={method!r}"
-        )
+    one_of(method, METHODS, "method")
     if data is None and method != "magnitude":
         raise ValueError(
             f"The method '{method}' looks at examples: give some hundred inputs of the model as "
@@ -187,7 +184,7 @@ def read_examples(model, data, batch_size, name="calibration_data"):
     with batches.naming(name):
         is_functional = functional_of(model) is not None
         structure, specs = model_inputs.signature(model) if is_functional else (None, None)
-        read = list(batches.iterate(batches.calls(data, structure), batch_size))
+        read = list(batches.iterate(batches.calls(data, structure), batch_size, name=name))
         if is_functional:
             read = [
                 keras.tree.pack_sequence_as(

@@ -392,6 +392,8 @@ def test_reports(target):
     ("arguments", "message"),
     [
         ({"target": "onyx"}, r"must be one of 'xnnpack', 'litert'.*Received: target='onyx'"),
+        ({"target": "tflite"}, r"did you mean 'litert'\?"),
+        ({"target": ["onnx"]}, r"Received: target=\['onnx'\]"),
         ({"model": layers.Dense(2)}, "must be a Keras model"),
         ({"model": keras.Sequential([layers.Dense(2)])}, "no weights yet"),
     ],

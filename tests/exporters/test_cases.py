@@ -239,6 +239,16 @@ def test_representative_data_as_tensorflow_takes_them():
         assert [case.inputs[0][0, 0] for case in made] == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_representative_data_that_is_not_finite(value):
+    prepared = prepare(keras.Sequential([keras.Input((1,)), layers.Lambda(lambda x: 1 / x)]))
+    message = "`representative_data`.*must be finite.*Received: NaN or infinity in batch 1 of"
+    for bad in (value, 0.0):  # the data, or what the model returns for it
+        data = np.array([[1.0]] * 33 + [[bad]])
+        with pytest.raises(ValueError, match=message):
+            representative_cases(prepared, data)
+
+
 @pytest.mark.parametrize("name", ["verification_data", "representative_data"])
 def test_labels_among_the_data(name):
     prepared = prepare(keras.Sequential([keras.Input((4,)), layers.Dense(2)]))

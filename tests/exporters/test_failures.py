@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import sys
+import tempfile
 
 import keras
 import numpy as np
@@ -15,7 +16,8 @@ from models import assert_close, inputs_of, make, outputs_of, run_litert
 
 import keras_trim
 from keras_trim import exporters
-from keras_trim.exporters import conversion_worker
+from keras_trim.exporters import conversion, conversion_worker
+from keras_trim.exporters.preparation import prepare
 
 BACKEND = keras.backend.backend()
 NEEDS = {"litert": "tensorflow", "onnx": "torch"}
@@ -35,8 +37,11 @@ def old_file(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"format": "tflite"}, r"`format` must be one of 'litert'.*Received: format='tflite'"),
+        ({"format": "tflite"}, r"one of 'litert', .*mean 'litert'\?\).*Received: format='tflite'"),
+        ({"format": ["onnx"]}, r"`format` must be one of .*Received: format=\['onnx'\]"),
         ({"weights": "int4"}, r"`weights` must be one of None.*Received: weights='int4'"),
+        ({"weights": "fp16"}, r"did you mean 'float16'\?"),
+        ({"verbose": "loud"}, "`verbose` must be 'auto', True or False"),
         ({"format": "onnx", "weights": "int8"}, r"in float32 or float16.*weights='int8'"),
         (
             {"format": "openvino"},
@@ -203,9 +208,18 @@ def test_classes_that_another_process_cannot_know(format, old_file, monkeypatch)
     if NEEDS[format] == BACKEND:  # this process converts, and it knows the class
         keras_trim.export(model, old_file.parent.parent / "model", format=format)
         return
-    message = f"'Shift'.*custom classes to a module.*KERAS_BACKEND={NEEDS[format]}"
+    message = f"'Shift'.*own classes and functions to a module.*KERAS_BACKEND={NEEDS[format]}"
     with pytest.raises(ValueError, match=message):
         keras_trim.export(model, old_file, format=format)
+
+
+@pytest.mark.filterwarnings("ignore")  # Keras's about layers that it cannot build
+def test_functions_that_another_process_cannot_know(tmp_path):
+    model = keras.Sequential([keras.Input((2,)), layers.Lambda(lambda x: len(NEEDS) * x)])
+    model.save(tmp_path / "model.keras")
+    message = "cannot load it: .*(Lambda|NEEDS).*functions to a module.*Received: model=own"
+    with pytest.raises(ValueError, match=message):
+        conversion_worker._load(tmp_path / "model.keras", [], "own")
 
 
 def test_classes_of_a_module(tmp_path, monkeypatch):
@@ -228,6 +242,21 @@ def test_a_process_that_dies(old_file, monkeypatch):
         keras_trim.export(make("mlp"), old_file, format="litert")
 
 
+def test_a_killed_process_leaves_nothing(tmp_path, monkeypatch):
+    """As when the user interrupts a conversion, for which the process is killed."""
+    other = "tensorflow" if BACKEND == "torch" else "torch"  # so that another process converts
+    (tmp_path / "killed.py").write_text(
+        f"import os, tempfile\n\nBACKEND = '{other}'\n\n\n"
+        "def convert(model, cases):\n    tempfile.mkdtemp()\n    os.kill(os.getpid(), 9)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    with pytest.raises(ValueError, match="ended early with exit code -9"):
+        conversion.convert(prepare(make("mlp")), importlib.import_module("killed"), [])
+    assert os.listdir(tmp_path / "temporary") == []
+
+
 def test_subclassed_models(old_file):
     class Subclassed(keras.Model):
         def __init__(self):
@@ -239,7 +268,11 @@ def test_subclassed_models(old_file):
 
     model = Subclassed()
     model(np.ones((1, 3)))
-    message = "Sequential or Functional.*Received: model=subclassed"
-    for format in NEEDS:
+    message = r"Functional.*and `keras.Model\(x, model\(x\)\)` make.*Received: model=subclassed"
+    x = keras.Input((3,))
+    for format, backend in NEEDS.items():
         with pytest.raises(ValueError, match=message):
             keras_trim.export(model, old_file, format=format)
+        if backend == BACKEND:
+            path = old_file.parent.parent / "model"
+            keras_trim.export(keras.Model(x, model(x)), path, format=format)

@@ -1,5 +1,6 @@
 """Errors of converters in one sentence."""
 
+import keras
 import pytest
 from keras import layers
 
@@ -17,7 +18,8 @@ Details:
 
 
 def test_an_operation_that_litert_lacks():
-    found = [layers.Dense(1, name="dense"), layers.Dense(1, name="counts")]
+    model = keras.Sequential(name="model_12")  # is around the layer, and would tell less
+    found = [model, layers.Dense(1, name="dense"), layers.Dense(1, name="counts")]
     text = reason(ValueError(LITERT), found)
     assert text.startswith("'tf.DenseBincount' op is neither a custom op nor a flex op, tf.Dense")
     assert text.endswith(" (in layer 'counts')")

@@ -61,6 +61,18 @@ def test_onnx(name, tmp_path):
         assert [value.name for value in graph.output] == ["wide", "narrow"]
 
 
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="torch converts in any case")
+def test_onnx_comparisons_of_floats_with_integers(tmp_path):
+    x = keras.Input((4,))
+    model = keras.Model(x, [x > 0, x >= -1, x < 1, x <= 2, x != 0, keras.ops.where(x > 0, x, 0)])
+    keras_trim.export(model, tmp_path / "model.onnx")
+    data = np.array([[-1, 0, 1, 2], [-1.5, 0.5, 1.5, 2.5]], "float32")
+    for value, expected in zip(
+        run_onnx(tmp_path / "model.onnx", [data]), outputs_of(model, [data]), strict=True
+    ):
+        np.testing.assert_array_equal(value, expected)
+
+
 @pytest.mark.parametrize(
     ("weights", "tolerance"),
     [("float16", 5e-3), ("int8", 0.1)][: 2 if keras.backend.backend() == "tensorflow" else 1],

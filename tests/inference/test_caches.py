@@ -142,6 +142,9 @@ def test_full_disk(folder, monkeypatch):
 
 
 def test_user_without_a_home(folder, monkeypatch):
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.setenv("KERAS_TRIM_CACHE_DIR", "~/x")
+    assert cache_dir() is None
     monkeypatch.delenv("KERAS_TRIM_CACHE_DIR")
     monkeypatch.setattr(
         caches.platformdirs, "user_cache_path", lambda *_, **__: caches.pathlib.Path("~/x")

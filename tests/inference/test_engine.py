@@ -297,7 +297,7 @@ def test_integers_of_more_than_32_bits():
 
 def test_inputs_that_are_not_real_numbers():
     x = keras.Input((4,), dtype="string")
-    with pytest.raises(ValueError, match="must be real numbers.*string"):
+    with pytest.raises(ValueError, match="must be real numbers.*after those that.*string"):
         Engine(keras.Model(x, x))
 
 
@@ -369,3 +369,12 @@ def test_a_model_whose_shapes_keras_could_not_note():
     assert model.built
     with pytest.raises(ValueError, match=r"give the model's class a `build\(self, input_shape\)`"):
         Engine(model)
+
+
+@pytest.mark.parametrize("tuner", ["sparse", ForcedTuner])
+def test_something_in_place_of_a_tuner(model, engine, tuner, tmp_path):
+    engine.save(tmp_path / "model.engine")
+    with pytest.raises(ValueError, match=r"ForcedTuner\('sparse'\)`. Received: tuner="):
+        Engine(model, tuner=tuner)
+    with pytest.raises(ValueError, match="`tuner` must be a tuner"):
+        Engine.load(tmp_path / "model.engine", tuner=tuner)

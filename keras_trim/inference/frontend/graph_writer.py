@@ -72,6 +72,16 @@ class GraphWriter:
         (value,) = self.graph.add(operations.Cast(dtype), [x.value], self.name)
         return Symbol(value, x.shape, dtype)
 
+    def note_indices(self, x, length):
+        """Notes that a value holds indices of a table, so that inputs beyond it are an error.
+
+        They are one on TensorFlow and PyTorch. JAX returns NaN for them, as the engine does.
+        """
+        if keras.backend.backend() == "jax" or x.value not in self.graph.inputs:
+            return
+        spec = self.graph.input_specs[self.graph.inputs.index(x.value)]
+        spec["table_length"] = min(length, spec.get("table_length", length))
+
     def add_constant(self, array):
         """Adds a constant array, float32 or int32."""
         (value,) = self.graph.add(operations.Constant(array), [], self.name)

@@ -83,8 +83,10 @@ class _Importer(GraphWriter):
                 symbols.append(None)
                 continue
             if not is_number(tensor.dtype):
+                cure = "Make the engine of the layers after those that turn text into numbers. "
                 raise ValueError(
                     "The inputs of a model must be real numbers. "
+                    f"{cure * (tensor.dtype == 'string')}"
                     f"Received: model={model.name}, with an input of dtype {tensor.dtype}"
                 )
             symbols.append(self.new_symbol(self.graph.new_value(), tensor))
@@ -103,6 +105,8 @@ class _Importer(GraphWriter):
             self.graph.input_structure = [*range(len(self.graph.inputs))]
         self.graph.output_structure = numbered(outputs)
         flat = tree.flatten(outputs)
+        if None in flat:
+            raise _wrong_outputs(model, "one that is None")
         self.graph.outputs = [symbol.value for symbol in flat]
         self.graph.output_dtypes = [symbol.dtype for symbol in flat]
         return self.graph
@@ -120,10 +124,7 @@ class _Importer(GraphWriter):
         try:
             return self.keras_call(model, (inputs,), {}, model.name)
         except Unsupported as error:
-            raise ValueError(
-                "The outputs of a model must be arrays of real numbers, whose first axis is that "
-                f"of the batch. Received: model={model.name}, with {error}"
-            ) from None
+            raise _wrong_outputs(model, error) from None
 
     def _run(self, function, symbols, training=None):
         """Converts a `keras.Function`.
@@ -316,3 +317,10 @@ class _Importer(GraphWriter):
     def apply(self, operation, *args):
         """Converts a layer or model inside another; returns the `Symbol`s of its outputs."""
         return self._read(operation, args, {})
+
+
+def _wrong_outputs(model, which):
+    return ValueError(
+        "The outputs of a model must be arrays of real numbers, whose first axis is that of the "
+        f"batch. Received: model={model.name}, with {which}"
+    )

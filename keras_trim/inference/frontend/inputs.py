@@ -13,7 +13,7 @@ def flatten_inputs(x, structure, specs):
         x: An array, or a list, tuple or dictionary of arrays, as the model takes them.
         structure: The model's input structure, with numbers in place of arrays.
         specs: List of dictionaries: `name`, `shape`, `dtype`; `saturates` as for `converted`, by
-            default False.
+            default False; `table_length`, if the input holds indices of a table.
 
     Returns:
         List of arrays, all with the same batch size; None for missing optional inputs.
@@ -28,8 +28,21 @@ def _as_input(array, spec):
     """The array with the integers that an input of integers takes from it.
 
     Raises:
-        ValueError: if they need more than 32 bits.
+        ValueError: if they need more than 32 bits, or are no indices of the table that they index.
     """
+    array = _as_integers(array, spec)
+    length = spec.get("table_length")
+    if length is not None and array.size:
+        least, most = array.min(), array.max()
+        if not (-length - 1 < least and most < length):  # floats are truncated; or NaN
+            raise ValueError(
+                f"Input '{spec['name']}' must hold indices of an embedding's table, which has "
+                f"{length:,} rows. Received: numbers from {least} to {most}"
+            )
+    return array
+
+
+def _as_integers(array, spec):
     dtype = spec["dtype"]
     if dtype in WIDE and array.size:
         least, most = array.min(), array.max()

@@ -12,6 +12,7 @@ from keras.src.backend import (  # Keras does not export these
     set_keras_mask,
 )
 
+from keras_trim.inference.frontend.structures import map_in_order
 from keras_trim.inference.ir.dtypes import WIDE, is_float, is_number
 from keras_trim.inference.ir.operations.host import HostOperation
 
@@ -173,7 +174,7 @@ def output_specs(function, args, kwargs):
     it returns integers, an operation declares complex numbers but returns real ones, and a layer
     with an explicit output shape leaves the batch size free.
     """
-    specs = function.compute_output_spec(*args, **kwargs)
+    specs = map_in_order(_as_spec, function.compute_output_spec(*args, **kwargs))
     inputs = [x for x in tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
     is_dtype_known = all(is_number(y.dtype) for y in _present(specs)) and any(
         is_float(x.dtype) for x in inputs
@@ -194,6 +195,12 @@ def output_specs(function, args, kwargs):
         return tree.map_structure(specify, specs, traced)
     except Exception:  # user code may raise anything
         return specs
+
+
+def _as_spec(output):
+    """A `KerasTensor` for a constant array among the outputs, whose dtype is NumPy's."""
+    is_array = isinstance(output, np.ndarray)
+    return keras.KerasTensor(output.shape, output.dtype) if is_array else output
 
 
 def _sizes(spec, traced):

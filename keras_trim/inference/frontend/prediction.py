@@ -38,7 +38,7 @@ def batches_of(x, batch_size, steps):
         return
     from keras_trim.batches import iterate
 
-    yield from iterate(x, batch_size, steps)
+    yield from iterate(x, batch_size, steps, name="x")
 
 
 def _iter(x):

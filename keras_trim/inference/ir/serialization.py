@@ -246,15 +246,18 @@ def _specs(specs):
     for spec in specs:
         require(isinstance(spec, dict), "an input is not described")
         name, shape, dtype = (spec.get(key) for key in ("name", "shape", "dtype"))
+        length = spec.get("table_length", 0)
         require(
             isinstance(name, str)
             and isinstance(dtype, str)
             and dtype in _DTYPES
             and isinstance(shape, list)
             and type(spec.get("saturates", False)) is bool
+            and type(length) is int
+            and 0 <= length < 1 << 31
             and 1 <= len(shape) <= _MOST_AXES
             and all(n is None or (type(n) is int and 0 <= n < 1 << 31) for n in shape),
-            "an input has an impossible name, shape or dtype",
+            "an input has an impossible name, shape, dtype or table",
         )
     return specs
 

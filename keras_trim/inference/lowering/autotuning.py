@@ -40,7 +40,7 @@ def _measured(builder, candidates, lower, x, is_repeated):
     """
     tuner, left = builder.tuner, list(candidates)
     while len(left) > 1:
-        trial = Builder(builder.num_threads, tuner, most_floats=tuner.most_floats)
+        trial = Builder(builder.num_threads, tuner, most_floats=builder.most_floats)
         ends = evict_caches(trial, x)
         for candidate in left:
             if len(ends) > 3 and trial.num_bytes > _MOST_BYTES:

@@ -32,7 +32,6 @@ class Tuner:
     def __init__(self, cache=None, seconds=0.008):
         self.cache = cache or TuningCache()
         self.seconds = seconds
-        self.most_floats = math.inf  # the memory that a benchmark may take
 
     def admit(self, workload, candidates):
         """Returns the candidates to choose from, at least one. Subclasses may leave some out."""
@@ -196,9 +195,7 @@ class RepeatingTuner(Tuner):
 
     def __init__(self, tuner):
         self._tuner, self._taken, self._count = tuner, {}, 0
-        self.benchmark, self.most_floats, self.admit = (
-            tuner.benchmark, tuner.most_floats, tuner.admit
-        )  # fmt: skip
+        self.benchmark, self.admit = tuner.benchmark, tuner.admit
 
     def restart(self):
         """Begins the next band."""

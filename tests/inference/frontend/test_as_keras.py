@@ -346,6 +346,13 @@ def test_predict_takes_what_keras_takes(dense_model):
             engine.predict(x, **options)
 
 
+def test_errors_about_data_name_the_argument(dense_model):
+    engine = Engine(dense_model, 1)
+    for data in ("x.npy", None, iter([])):
+        with pytest.raises(ValueError, match="^`x` must be what `model.predict` takes.*Received: "):
+            engine.predict(data)
+
+
 def test_predict_shows_a_bar(dense_model, capsys):
     engine = Engine(dense_model, 1)
     engine.predict(numbers(10, 6), batch_size=4)

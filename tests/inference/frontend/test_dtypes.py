@@ -89,6 +89,32 @@ def test_inputs_of_narrow_integers(dtype, given, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("dtype", ["int32", "int64", "uint8", "float32"])
+def test_indices_that_are_not_in_the_table(dtype, tmp_path):
+    if dtype == "int64" and keras.backend.backend() == "jax":
+        pytest.skip("JAX has no such integers")
+    embedding = layers.Embedding(3, 2)
+    inner = keras.Sequential([keras.Input((2,), dtype=dtype), embedding])
+    outer = keras.Input((2,), dtype=dtype, name="tokens")
+    for model in (inner, keras.Model(outer, inner(outer))):
+        engine = Engine(model, 1)
+        engine.save(tmp_path / "model.engine")
+        for made in (engine, Engine.load(tmp_path / "model.engine", 1)):
+            assert made.benchmark(seconds=0.0).seconds > 0  # with indices of its own choice
+            for valid in [[[0, 2]], [[1, 1]]] + ([[[-3, -1]]] if dtype[0] != "u" else []):
+                x = np.array(valid, dtype)
+                np.testing.assert_array_equal(made(x), model.predict(x, verbose=0))
+            for given in [[[0, 3]], [[200, 1]]] + ([[[-4, 0]]] if dtype[0] != "u" else []):
+                x = np.array(given, dtype)
+                if keras.backend.backend() == "jax":
+                    np.testing.assert_array_equal(made(x), model.predict(x, verbose=0))
+                    continue
+                with pytest.raises(ValueError, match=r"table, which has 3 rows.*from -?\d"):
+                    made(x)
+                with pytest.raises(ValueError, match="which has 3 rows"):
+                    made.predict(x)
+
+
 @pytest.mark.skipif(
     keras.backend.backend() == "tensorflow", reason="it depends on the size of the tensor"
 )

@@ -165,6 +165,32 @@ def test_model_that_was_never_built():
             Engine(model)
 
 
+class WithAnother(keras.Model):
+    """Returns something else with its outputs."""
+
+    def __init__(self, other):
+        super().__init__()
+        self.dense, self.other = layers.Dense(2), other
+
+    def call(self, x):
+        return self.dense(x), self.other
+
+
+def test_an_output_that_is_a_constant_array():
+    model = WithAnother(np.arange(6, dtype="float32"))
+    model(numbers(3, 4))
+    engine = assert_same(model, numbers(3, 4), native=False)
+    np.testing.assert_array_equal(engine(numbers(5, 4))[1], np.arange(6))
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras itself refuses it there")
+def test_an_output_that_is_none():
+    model = WithAnother(None)
+    model(numbers(3, 4))
+    with pytest.raises(ValueError, match="outputs of a model must be.*with one that is None"):
+        Engine(model)
+
+
 def test_models_that_predict_by_other_means():
     def doubled(self, *arguments, **options):
         return 2 * super(type(self), self).predict_step(*arguments, **options)

@@ -193,6 +193,7 @@ IN_LOAD = [
     ("image", head(output_dtypes=["object"]), "unknown dtypes"),
     ("image", lambda file: file.head["input_specs"][0].update(shape=[-1]), "impossible"),
     ("image", lambda file: file.head["input_specs"][0].update(dtype="O"), "impossible"),
+    ("image", lambda file: file.head["input_specs"][0].update(table_length=-1), "impossible"),
     ("image", lambda file: file.head.pop("outputs"), "other fields"),
     ("sequence", field("Recurrent", kind="transformer"), "no layer"),
     ("sequence", field("Recurrent", activation=pair("tanh", 0)), "a name and two numbers"),

@@ -337,9 +337,9 @@ def test_blocks_of_rows_are_found():
     assert {tiling.tile for tiling in spmm_candidates.spmm_candidates(scattered, 4)} == {1}
 
 
-def choice(tuner, candidates, emit, x, num_threads, is_repeated=False):
+def choice(tuner, candidates, emit, x, num_threads, is_repeated=False, most_floats=math.inf):
     """The candidate that is selected for a layer with the input x."""
-    builder = Builder(num_threads, tuner)
+    builder = Builder(num_threads, tuner, most_floats=most_floats)
     return select(builder, candidates, emit, ("fill",), x, is_repeated)[0]
 
 
@@ -368,9 +368,7 @@ def test_what_was_not_measured_for_lack_of_memory_is_not_remembered():
         builder.emit(FILL, y=Tensor((floats,), "NHWC"), size=floats, value=0.0)
 
     tuner, x = Tuner(), Tensor((2, 5, 5, 3), "NCHW")
-    tuner.most_floats = 10**5
-    assert choice(tuner, [10**6, 10], emit, x, num_threads=1) == 10**6
-    tuner.most_floats = math.inf
+    assert choice(tuner, [10**6, 10], emit, x, num_threads=1, most_floats=10**5) == 10**6
     assert choice(tuner, [10**6, 10], emit, x, num_threads=1) == 10
 
 

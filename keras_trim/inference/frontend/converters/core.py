@@ -95,7 +95,9 @@ def dense_einsum(reader, equation, x, kernel, bias=None):
 @converts(layers.Embedding)
 def _embedding(layer, reader, x):
     only(layer.quantization_mode is None, "a quantized layer")
-    return reader.add(operations.Embedding(array(layer.embeddings)), [x], reader.name)
+    table = array(layer.embeddings)
+    reader.note_indices(x, len(table))
+    return reader.add(operations.Embedding(table), [x], reader.name)
 
 
 @converts(layers.BatchNormalization)
