@@ -81,7 +81,7 @@ def _build(config, num_bytes, custom_objects, safe_mode):
     try:
         with keras.StatelessScope(initialize_variables=False):
             model = deserialize(plain)
-        _check_size(num_bytes)
+        _check_size(model, num_bytes)
         if plain != config:
             _check_states(model)
         if plain == config:
@@ -135,8 +135,16 @@ def _check_states(model):
         )
 
 
-def _check_size(num_bytes):
-    total = _num_bytes(global_state.get_global_attribute(_UNINITIALIZED))
+def _check_size(model, num_bytes):
+    """Raises `FormatError` if more variables wait for memory than the file has weights for."""
+    waiting = global_state.get_global_attribute(_UNINITIALIZED)
+    own = {id(variable) for variable in getattr(model, "variables", ())}
+    others = [variable for variable in waiting if id(variable) not in own]
+    if _num_bytes(others) > _UNSAVED_BYTES:
+        # Bidirectional, for example, builds the layer it is given, and then uses copies of it.
+        waiting = [variable for variable in waiting if id(variable) in own]
+        global_state.set_global_attribute(_UNINITIALIZED, waiting)
+    total = _num_bytes(waiting)
     if total > num_bytes + _UNSAVED_BYTES:
         raise FormatError(
             f"The file holds {num_bytes:,} bytes of weights for a model that takes {total:,}."

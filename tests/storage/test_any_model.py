@@ -61,6 +61,8 @@ def with_metrics(x):
         lambda x: keras.Model(x, layers.LSTM(5, stateful=True)(x)),
         lambda x: keras.Model(x, layers.RNN(cells(), stateful=True)(x)),
         lambda x: keras.Model(x, layers.Bidirectional(layers.GRU(5, stateful=True))(x)),
+        # Keras builds a third LSTM of this size, which is no part of the model.
+        lambda x: keras.Model(x, layers.Bidirectional(layers.LSTM(300))(x)),
         lambda x: keras.Model(x, layers.Dense(2)(Plain()(layers.LSTM(5, stateful=True)(x)))),
         lambda x: keras.Model(x, layers.Dropout(0.5, seed=3)(layers.GaussianNoise(0.1)(x))),
         lambda x: keras.Model(x, layers.LSTM(4, dropout=0.5, dtype="mixed_bfloat16")(x)),
