@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_trim.arguments import described, positive_integer, takes_named
+from keras_trim.arguments import positive_integer, takes_named
 from keras_trim.inference.frontend.inputs import flatten_inputs, restore_structure
 from keras_trim.inference.frontend.prediction import batches_of, is_array, progress
 from keras_trim.inference.ir import serialization as files
 from keras_trim.inference.ir.dtypes import WIDE, as_numpy
 from keras_trim.inference.ir.rewrites import rewrite
-from keras_trim.inference.lowering.tuner import Tuner
+from keras_trim.inference.lowering.tuner import Tuner, check_tuner
 from keras_trim.inference.lowering.tuning_cache import TuningCache
 from keras_trim.inference.planner import Planner
 from keras_trim.inference.program.listing import ProgramListing, list_program
@@ -113,11 +113,7 @@ class Engine:
         if num_threads is None:
             num_threads = count_cores()
         num_threads = positive_integer(num_threads, "num_threads")
-        if not isinstance(tuner, Tuner | None):
-            raise ValueError(
-                "`tuner` must be a tuner, such as `keras_trim.inference.ForcedTuner('sparse')`. "
-                f"Received: tuner={described(tuner)}"
-            )
+        check_tuner(tuner)
         self._graph = graph
         self._without = without or {}  # indices of inputs that are None -> engine for the others
         self._source, self._max_bytes = source, max_bytes  # of a loaded engine

@@ -9,6 +9,7 @@ import math
 import time
 from typing import Any
 
+from keras_trim.arguments import described
 from keras_trim.inference.kernels.instructions import COPY, FILL, GLOBAL_POOL
 from keras_trim.inference.lowering.tuning_cache import TuningCache
 from keras_trim.inference.program.tensors import Tensor
@@ -153,6 +154,15 @@ def evict_caches(builder, x):
         x_row=row, y_row=row,
     )  # fmt: skip
     return [*ends, builder.num_instructions]
+
+
+def check_tuner(tuner):
+    """Raises `ValueError` unless the argument `tuner` is a `Tuner` or `None`."""
+    if not (tuner is None or isinstance(tuner, Tuner)):
+        raise ValueError(
+            "`tuner` must be a tuner, such as `keras_trim.inference.ForcedTuner('sparse')`. "
+            f"Received: tuner={described(tuner)}"
+        )
 
 
 class ForcedTuner(Tuner):
