@@ -132,6 +132,19 @@ def test_comparisons_of_integers_with_floats(compare):
         assert_same(model, np.int32([[16777217, 16777216, 1]]), native=is_exact)
 
 
+@pytest.mark.parametrize("function", [ops.any, ops.all])
+@pytest.mark.parametrize("axis", [-1, 1, (1, 2)])
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_any_and_all(function, axis, keepdims):
+    x = keras.Input((3, 4))
+    data = numbers(5, 3, 4)
+    data[0] = 0.0
+    data[1, :, 1:] = 0.0
+    for values in (x, x > 0):
+        model = keras.Model(x, function(values, axis=axis, keepdims=keepdims))
+        assert_same(model, data)
+
+
 def test_arithmetic_of_one_channel_with_a_number():
     for function in (lambda x: 2.0**x, lambda x: 0.5 / x, lambda x: ops.divide(x, 1e38)):
         assert_same(function_of(function, 1), numbers(4, 1))

@@ -175,3 +175,13 @@ def test_attention_deletes_the_masks_of_its_inputs(pool):
     # A functional model has noted the masks before the attention layer runs.
     tokens = keras.Input((STEPS,), dtype="int32")
     assert_same(keras.Model(tokens, subclassed.call(tokens)), TOKENS, native=False)
+
+
+def test_a_masked_recurrent_network_needs_no_keras(tmp_path):
+    """Functional models list the operations that compute the mask."""
+    x = keras.Input((STEPS, WIDTH))
+    y = layers.LSTM(4)(layers.Masking()(x))
+    data = np.random.default_rng(0).standard_normal((3, STEPS, WIDTH)).astype("float32")
+    data[1, 2:] = 0.0
+    engine = assert_same(keras.Model(x, y), data)
+    engine.save(tmp_path / "a.engine")

@@ -216,12 +216,15 @@ def _logical(function):
 
 def add_logical(reader, function, x, y):
     """Adds `x or y` ("maximum") or `x and y` ("multiply")."""
-    compare = operations.Compare("not_equal", 0.0)
-    truths = [
-        reader.cast(z if z.dtype == "bool" else reader.add(compare, [z], reader.name), "float32")
-        for z in (x, y)
-    ]
+    truths = [_truths(reader, z) for z in (x, y)]
     return reader.cast(add_binary(reader, function, *truths), "bool")
+
+
+def _truths(reader, x):
+    """Adds the float32 numbers 1 where x is true, and 0 elsewhere."""
+    if x.dtype != "bool":
+        x = reader.add(operations.Compare("not_equal", 0.0), [x], reader.name)
+    return reader.cast(x, "float32")
 
 
 for _name, _function in (("LogicalOr", "maximum"), ("LogicalAnd", "multiply")):
@@ -263,9 +266,29 @@ def _cast(operation, reader, x):
 def _reduce(operation, reader, x):
     rank = len(x.shape)
     only(operation.axis is not None and getattr(operation, "initial", None) is None, "its axes")
-    axes = tuple(sorted(axis % rank for axis in operation.axis))
+    axes = _axes(operation, rank)
     function = type(operation).__name__.lower()
     if axes == tuple(range(1, rank - 1)) and rank > 2 and function in ("mean", "max"):
         pool = operations.GlobalPool(function == "max", bool(operation.keepdims))
         return reader.add(pool, [x], reader.name)
     return reader.add(operations.Reduce(function, axes, bool(operation.keepdims)), [x], reader.name)
+
+
+def _axes(operation, rank):
+    return tuple(sorted(axis % rank for axis in operation.axis))
+
+
+def _quantify(function):
+    def convert(operation, reader, x):
+        only(operation.axis is not None, "its axes")
+        axes = _axes(operation, len(x.shape))
+        only(0 not in axes, "the axis of the batch")
+        reduce = operations.Reduce(function, axes, bool(operation.keepdims))
+        return reader.cast(reader.add(reduce, [_truths(reader, x)], reader.name), "bool")
+
+    return convert
+
+
+# A Functional model lists the operations that compute the mask of `Masking`, `Any` among them.
+for _name, _function in (("Any", "max"), ("All", "min")):
+    converts(*keras_operations("numpy", _name))(_quantify(_function))
