@@ -267,7 +267,9 @@ class _Importer(GraphWriter):
 
     def _by_trace(self, layer, args, kwargs):
         symbols = [x for x in tree.flatten((args, kwargs)) if isinstance(x, Symbol)]
-        is_masked = any(x.mask for x in symbols)
+        # Layers inside would look at the masks. These have none, and get the masks as arguments.
+        may_be_masked = type(layer) in (layers.Attention, layers.AdditiveAttention)
+        is_masked = any(x.mask for x in symbols) and not may_be_masked
         if not isinstance(layer, layers.Layer) or is_masked:
             raise Untraceable
         training = self.training

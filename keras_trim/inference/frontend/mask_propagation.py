@@ -15,7 +15,7 @@ import numpy as np
 from keras import layers, ops, tree
 from keras.src.backend import set_keras_mask  # Keras does not export it
 
-from keras_trim.inference.frontend.converters.arithmetic import add_logical
+from keras_trim.inference.frontend.converters.logic import add_logical
 from keras_trim.inference.ir import operations
 
 
@@ -82,6 +82,10 @@ def output_masks(reader, layer, args, kwargs, outputs):
         return outputs
     if type(layer).compute_mask is _MERGE.compute_mask:
         masks = _of_merge(reader, masks)
+    elif type(layer).compute_mask in _HAND_ON:
+        masks = layer.compute_mask(None, masks)
+    elif type(layer).compute_mask is layers.Attention.compute_mask:
+        masks = masks[0]  # that of the query
     elif type(layer).compute_mask is not layers.Layer.compute_mask:
         masks = reader.keras_call(ComputeMask(layer), (args[0], masks), {}, reader.name)
     if masks is None:
@@ -131,6 +135,8 @@ def deletion_by_attention():
 
 
 _MERGE = layers.Add.__base__  # Keras does not export it
+# These return the mask itself, or None, and never compute with it.
+_HAND_ON = (layers.RNN.compute_mask, layers.Bidirectional.compute_mask)
 
 
 def _of_merge(reader, masks):

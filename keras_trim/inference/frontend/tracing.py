@@ -167,6 +167,7 @@ def _traced(layer, args, kwargs, training, is_outermost, sizes=(None, None)):
             _nodes_restored(layer),
             dropout,
             deletion_by_attention(),
+            _variables_on_the_left(),
             _training_noted(None if is_bare else layer, training) as noted,
             keras.StatelessScope() as scope,
         ):
@@ -260,6 +261,44 @@ def _training_noted(layer, training):
     finally:
         layers.Layer._resolve_and_populate_arg = resolve
         global_state.set_global_attribute("current_call_ctx", before)
+
+
+@contextlib.contextmanager
+def _variables_on_the_left():
+    """Lets `variable * tensor` take symbolic tensors, as `tensor * variable` does.
+
+    A variable returns `NotImplemented` for them, so Python asks the tensor.
+    """
+    variable = keras.Variable
+    before = {name: vars(variable).get(name) for name in _BINARY}
+
+    def deferring(name):
+        compute = getattr(variable, name)
+
+        def operator(self, other):
+            return NotImplemented if isinstance(other, keras.KerasTensor) else compute(self, other)
+
+        return operator
+
+    for name in _BINARY:
+        setattr(variable, name, deferring(name))
+    try:
+        yield
+    finally:
+        for name, own in before.items():
+            if own is None:
+                delattr(variable, name)
+            else:
+                setattr(variable, name, own)
+
+
+_BINARY = [
+    f"__{name}__"
+    for name in (
+        "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor",
+        "lt", "le", "gt", "ge", "eq", "ne",
+    )
+]  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -185,3 +185,20 @@ def test_a_masked_recurrent_network_needs_no_keras(tmp_path):
     data[1, 2:] = 0.0
     engine = assert_same(keras.Model(x, y), data)
     engine.save(tmp_path / "a.engine")
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda x, y: layers.LSTM(3)(layers.GRU(4, return_sequences=True)(x)),
+        lambda x, y: layers.LSTM(3)(layers.Bidirectional(layers.GRU(4, return_sequences=True))(x)),
+        lambda x, y: layers.Attention()([x, y]),
+        lambda x, y: layers.AdditiveAttention()([x, y]),
+        lambda x, y: layers.LSTM(3)(layers.AdditiveAttention()([x, y, layers.Dense(WIDTH)(y)])),
+        lambda x, y: layers.AdditiveAttention(use_scale=False)([x, y], mask=[None, y[..., 0] > 0]),
+    ],
+)
+def test_layers_read_masks_without_keras(read):
+    tokens = [keras.Input((STEPS,), dtype="int32") for _ in range(2)]
+    x, y = (embedding()(each) for each in tokens)
+    assert_same(keras.Model(tokens, read(x, y)), [TOKENS, TOKENS[::-1].copy()])

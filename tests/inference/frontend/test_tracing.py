@@ -101,3 +101,22 @@ def test_models_that_ask_for_the_size_of_the_batch():
 def test_sizes_that_do_not_matter(function):
     assert_same(model_of(function), numbers(2, 3, 4))
     assert "KerasCall" not in kinds(assert_same(model_of(function), numbers(1, 3, 4)))
+
+
+class VariablesFirst(layers.Layer):
+    """Variables to the left of the tensors, where Python asks the variable first."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(name="scale", shape=shape[-1:], initializer="random_normal")
+
+    def call(self, x):
+        y = self.scale + self.scale * x - (self.scale - x) / (2.0 + x * x)
+        return y * self.scale / (1.0 + ops.exp(x)) + ops.cast(self.scale < 0.0, x.dtype)
+
+
+def test_variables_on_the_left():
+    x = keras.Input((5,))
+    variable, multiply = keras.Variable([2.0]), keras.Variable.__mul__
+    assert_same(keras.Model(x, VariablesFirst()(x)), numbers(4, 5))
+    assert keras.Variable.__mul__ is multiply
+    np.testing.assert_array_equal(ops.convert_to_numpy(variable * 3.0), [6.0])

@@ -7,6 +7,7 @@ from keras_trim.inference.frontend.converters import (  # noqa: F401
     convolution,
     core,
     indexing,
+    logic,
     merging,
     normalization,
     recurrent,

@@ -192,45 +192,6 @@ def _softmax(operation, reader, x):
     return add_softmax(reader, x, operation.axis, type(operation).__name__ == "LogSoftmax")
 
 
-def _compare(function):
-    def convert(operation, reader, x, y):
-        only(isinstance(x, reader.symbol) and isinstance(y, int | float), "two tensors")
-        only(is_float(x.dtype) or isinstance(y, int), "integers, which Keras rounds")
-        return reader.add(operations.Compare(function, float(y)), [x], reader.name)
-
-    return convert
-
-
-for _name in ("Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual"):
-    _function = _name.replace("Equal", "_equal").lower().removeprefix("_")
-    converts(*keras_operations("numpy", _name))(_compare(_function))
-
-
-def _logical(function):
-    def convert(operation, reader, x, y):
-        only(all(isinstance(z, reader.symbol) for z in (x, y)), "two tensors")
-        return add_logical(reader, function, x, y)
-
-    return convert
-
-
-def add_logical(reader, function, x, y):
-    """Adds `x or y` ("maximum") or `x and y` ("multiply")."""
-    truths = [_truths(reader, z) for z in (x, y)]
-    return reader.cast(add_binary(reader, function, *truths), "bool")
-
-
-def _truths(reader, x):
-    """Adds the float32 numbers 1 where x is true, and 0 elsewhere."""
-    if x.dtype != "bool":
-        x = reader.add(operations.Compare("not_equal", 0.0), [x], reader.name)
-    return reader.cast(x, "float32")
-
-
-for _name, _function in (("LogicalOr", "maximum"), ("LogicalAnd", "multiply")):
-    converts(*keras_operations("numpy", _name))(_logical(_function))
-
-
 @converts(*keras_operations("numpy", "Where"))
 def _where(operation, reader, condition, x1=None, x2=None):
     only(isinstance(condition, reader.symbol), "an array as condition")
@@ -262,11 +223,16 @@ def _cast(operation, reader, x):
     return reader.cast(x, operation.dtype)
 
 
+@converts(*keras_operations("core", "ConvertToTensor"))
+def _convert_to_tensor(operation, reader, x):
+    return x if operation.dtype is None else reader.cast(x, operation.dtype)
+
+
 @converts(*keras_operations("numpy", "Mean", "Max", "Min", "Sum"))
 def _reduce(operation, reader, x):
     rank = len(x.shape)
     only(operation.axis is not None and getattr(operation, "initial", None) is None, "its axes")
-    axes = _axes(operation, rank)
+    axes = axes_of(operation, rank)
     function = type(operation).__name__.lower()
     if axes == tuple(range(1, rank - 1)) and rank > 2 and function in ("mean", "max"):
         pool = operations.GlobalPool(function == "max", bool(operation.keepdims))
@@ -274,21 +240,5 @@ def _reduce(operation, reader, x):
     return reader.add(operations.Reduce(function, axes, bool(operation.keepdims)), [x], reader.name)
 
 
-def _axes(operation, rank):
+def axes_of(operation, rank):
     return tuple(sorted(axis % rank for axis in operation.axis))
-
-
-def _quantify(function):
-    def convert(operation, reader, x):
-        only(operation.axis is not None, "its axes")
-        axes = _axes(operation, len(x.shape))
-        only(0 not in axes, "the axis of the batch")
-        reduce = operations.Reduce(function, axes, bool(operation.keepdims))
-        return reader.cast(reader.add(reduce, [_truths(reader, x)], reader.name), "bool")
-
-    return convert
-
-
-# A Functional model lists the operations that compute the mask of `Masking`, `Any` among them.
-for _name, _function in (("Any", "max"), ("All", "min")):
-    converts(*keras_operations("numpy", _name))(_quantify(_function))
