@@ -6,16 +6,19 @@ on symbolic tensors gives a `keras.Function`, just as building a functional mode
 
 import contextlib
 import dataclasses
-import threading
 
 import keras
 import numpy as np
 from keras import layers, tree
-from keras.src.backend.common import global_state  # Keras does not export these
-from keras.src.layers.layer import CallContext
 
 from keras_trim.inference.frontend.mask_propagation import deletion_by_attention
 from keras_trim.inference.frontend.structures import map_in_order
+from keras_trim.inference.frontend.trace_contexts import (
+    left_operands_defer,
+    nodes_restored,
+    training_noted,
+    without_dropout,
+)
 from keras_trim.inference.ir.dtypes import is_float
 
 
@@ -161,14 +164,14 @@ def _traced(layer, args, kwargs, training, is_outermost, sizes=(None, None)):
     if layer._call_has_training_arg and training is not None:
         kwargs = {**kwargs, "training": training}
     is_bare = is_outermost and keras.backend.backend() == "jax"
-    dropout = contextlib.nullcontext() if training else _without_dropout(layer)
+    dropout = contextlib.nullcontext() if training else without_dropout(layer)
     try:
         with (
-            _nodes_restored(layer),
+            nodes_restored(layer),
             dropout,
             deletion_by_attention(),
-            _variables_on_the_left(),
-            _training_noted(None if is_bare else layer, training) as noted,
+            left_operands_defer(),
+            training_noted(None if is_bare else layer, training) as noted,
             keras.StatelessScope() as scope,
         ):
             outputs = layer.call(*args, **kwargs)
@@ -214,128 +217,6 @@ def _dtype_within(layer, dtype):
     """The dtype that a layer casts its inputs to."""
     is_cast = layer.autocast and is_float(dtype)
     return layer.compute_dtype if is_cast else dtype
-
-
-class _Noted:
-    """The `training` of each symbolic call of a layer, in order."""
-
-    def __init__(self, context):
-        self.context = context
-        self._calls = {}  # layer id -> its number of nodes before, `training` of each call since
-
-    def add(self, layer, call_spec, training):
-        arguments = tree.flatten(call_spec.arguments_dict)
-        if any(isinstance(x, keras.KerasTensor) for x in arguments):
-            known = self._calls.setdefault(id(layer), (len(layer._inbound_nodes), []))
-            known[1].append(training)
-
-    def of_nodes(self, function):
-        found = {}
-        for nodes in function._nodes_by_depth.values():
-            for node in nodes:
-                before, values = self._calls.get(id(node.operation), (0, []))
-                if values:
-                    found[id(node)] = values[node.operation._inbound_nodes.index(node) - before]
-        return found
-
-
-@contextlib.contextmanager
-def _training_noted(layer, training):
-    """Runs its body as if inside a call of `layer`, if any; records `training` of each call."""
-    context = CallContext(entry_layer=layer)
-    context.training = training if layer is not None else None
-    noted, thread = _Noted(context), threading.get_ident()
-    before = global_state.get_global_attribute("current_call_ctx")
-    resolve = layers.Layer._resolve_and_populate_arg
-
-    def resolve_and_note(self, name, call_spec, context, kwargs):
-        resolve(self, name, call_spec, context, kwargs)
-        if name == "training" and threading.get_ident() == thread:
-            noted.add(self, call_spec, context.training)
-
-    current = context if layer is not None else None
-    global_state.set_global_attribute("current_call_ctx", current)
-    layers.Layer._resolve_and_populate_arg = resolve_and_note
-    try:
-        yield noted
-    finally:
-        layers.Layer._resolve_and_populate_arg = resolve
-        global_state.set_global_attribute("current_call_ctx", before)
-
-
-@contextlib.contextmanager
-def _variables_on_the_left():
-    """Lets `variable * tensor` take symbolic tensors, as `tensor * variable` does.
-
-    A variable returns `NotImplemented` for them, so Python asks the tensor.
-    """
-    variable = keras.Variable
-    before = {name: vars(variable).get(name) for name in _BINARY}
-
-    def deferring(name):
-        compute = getattr(variable, name)
-
-        def operator(self, other):
-            return NotImplemented if isinstance(other, keras.KerasTensor) else compute(self, other)
-
-        return operator
-
-    for name in _BINARY:
-        setattr(variable, name, deferring(name))
-    try:
-        yield
-    finally:
-        for name, own in before.items():
-            if own is None:
-                delattr(variable, name)
-            else:
-                setattr(variable, name, own)
-
-
-_BINARY = [
-    f"__{name}__"
-    for name in (
-        "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor",
-        "lt", "le", "gt", "ge", "eq", "ne",
-    )
-]  # fmt: skip
-
-
-@contextlib.contextmanager
-def _nodes_restored(layer):
-    """Removes the nodes that the trace adds to layers, so users do not see them."""
-    parts = list(layer._flatten_layers())
-    counts = [(len(part._inbound_nodes), len(part._outbound_nodes)) for part in parts]
-    try:
-        yield
-    finally:
-        for part, (inbound, outbound) in zip(parts, counts, strict=True):
-            del part._inbound_nodes[inbound:]
-            del part._outbound_nodes[outbound:]
-
-
-@contextlib.contextmanager
-def _without_dropout(layer):
-    """Sets the dropout of attention layers to 0, because inference does not use it.
-
-    With dropout, Keras computes attention in many operations instead of one.
-    """
-    parts = [
-        (part, name, getattr(part, name))
-        for part in layer._flatten_layers()
-        for kind, name in _DROPOUTS
-        if isinstance(part, kind)
-    ]
-    try:
-        for part, name, _ in parts:
-            setattr(part, name, 0.0)
-        yield
-    finally:
-        for part, name, rate in parts:
-            setattr(part, name, rate)
-
-
-_DROPOUTS = ((layers.MultiHeadAttention, "_dropout"), (layers.GroupQueryAttention, "dropout"))
 
 
 def input_tensors(model, dtype):

@@ -114,9 +114,17 @@ class VariablesFirst(layers.Layer):
         return y * self.scale / (1.0 + ops.exp(x)) + ops.cast(self.scale < 0.0, x.dtype)
 
 
-def test_variables_on_the_left():
+TENSOR = ops.convert_to_tensor(np.arange(5, dtype="float32"))
+LEFT = {
+    "variables": VariablesFirst,
+    "NumPy's numbers": lambda: Calling(lambda x: np.sqrt(8.0) * x - np.float32(3) / (1 + x * x)),
+    "tensors": lambda: Calling(lambda x: TENSOR * x + (TENSOR - x)),
+}
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_what_is_on_the_left_of_a_tensor(name):
+    kept = keras.Variable.__mul__, dict(vars(keras.KerasTensor))
     x = keras.Input((5,))
-    variable, multiply = keras.Variable([2.0]), keras.Variable.__mul__
-    assert_same(keras.Model(x, VariablesFirst()(x)), numbers(4, 5))
-    assert keras.Variable.__mul__ is multiply
-    np.testing.assert_array_equal(ops.convert_to_numpy(variable * 3.0), [6.0])
+    assert_same(keras.Model(x, LEFT[name]()(x)), numbers(4, 5))
+    assert (keras.Variable.__mul__, dict(vars(keras.KerasTensor))) == kept
