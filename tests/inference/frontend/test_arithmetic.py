@@ -145,6 +145,20 @@ def test_any_and_all(function, axis, keepdims):
         assert_same(model, data)
 
 
+@pytest.mark.parametrize("axis", [-1, 1, (1, 2)])
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_variances(axis, keepdims):
+    x = keras.Input((3, 4))
+    axes = [axis] if isinstance(axis, int) else axis
+    y = ops.stop_gradient(100.0 + x)
+    outputs = [
+        ops.var(y, axis=axis, keepdims=keepdims),
+        ops.std(y, axis=axis, keepdims=keepdims),
+        *ops.moments(x, axes, keepdims=keepdims),
+    ]
+    assert_same(keras.Model(x, outputs), numbers(5, 3, 4))
+
+
 def test_arithmetic_of_one_channel_with_a_number():
     for function in (lambda x: 2.0**x, lambda x: 0.5 / x, lambda x: ops.divide(x, 1e38)):
         assert_same(function_of(function, 1), numbers(4, 1))

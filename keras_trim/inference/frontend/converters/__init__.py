@@ -11,6 +11,7 @@ from keras_trim.inference.frontend.converters import (  # noqa: F401
     merging,
     normalization,
     recurrent,
+    reductions,
     shaping,
 )
 from keras_trim.inference.frontend.converters.registry import Unsupported, find_converter

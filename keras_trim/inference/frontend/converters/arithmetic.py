@@ -223,22 +223,11 @@ def _cast(operation, reader, x):
     return reader.cast(x, operation.dtype)
 
 
+@converts(*keras_operations("core", "StopGradient"), *keras_operations("numpy", "Copy"))
+def _identity(operation, reader, x):
+    return x
+
+
 @converts(*keras_operations("core", "ConvertToTensor"))
 def _convert_to_tensor(operation, reader, x):
     return x if operation.dtype is None else reader.cast(x, operation.dtype)
-
-
-@converts(*keras_operations("numpy", "Mean", "Max", "Min", "Sum"))
-def _reduce(operation, reader, x):
-    rank = len(x.shape)
-    only(operation.axis is not None and getattr(operation, "initial", None) is None, "its axes")
-    axes = axes_of(operation, rank)
-    function = type(operation).__name__.lower()
-    if axes == tuple(range(1, rank - 1)) and rank > 2 and function in ("mean", "max"):
-        pool = operations.GlobalPool(function == "max", bool(operation.keepdims))
-        return reader.add(pool, [x], reader.name)
-    return reader.add(operations.Reduce(function, axes, bool(operation.keepdims)), [x], reader.name)
-
-
-def axes_of(operation, rank):
-    return tuple(sorted(axis % rank for axis in operation.axis))

@@ -1,6 +1,7 @@
 """Converts comparisons and operations on truth values."""
 
-from keras_trim.inference.frontend.converters.arithmetic import add_binary, axes_of
+from keras_trim.inference.frontend.converters.arithmetic import add_binary
+from keras_trim.inference.frontend.converters.reductions import axes_of
 from keras_trim.inference.frontend.converters.registry import converts, keras_operations, only
 from keras_trim.inference.ir import operations
 from keras_trim.inference.ir.dtypes import is_float
@@ -52,8 +53,7 @@ def _logical_not(operation, reader, x):
 
 def _quantify(function):
     def convert(operation, reader, x):
-        only(operation.axis is not None, "its axes")
-        axes = axes_of(operation, len(x.shape))
+        axes = axes_of(operation.axis, x)
         only(0 not in axes, "the axis of the batch")
         reduce = operations.Reduce(function, axes, bool(operation.keepdims))
         return reader.cast(reader.add(reduce, [_truths(reader, x)], reader.name), "bool")
