@@ -6,7 +6,13 @@ import numpy as np
 from keras import layers
 
 from keras_trim.inference.frontend.converters.activation import activate
-from keras_trim.inference.frontend.converters.registry import array, bias_of, converts
+from keras_trim.inference.frontend.converters.registry import (
+    array,
+    bias_of,
+    converts,
+    keras_operations,
+    only,
+)
 from keras_trim.inference.ir import operations
 
 
@@ -134,3 +140,37 @@ def _transposed_padding(padding, size, stride, dilation, more):
     total = stride + reach - 2 if more is None else reach + reach % 2 - 2 + more
     before = min(-(-total // 2), reach - 1)
     return before, total - before
+
+
+@converts(*keras_operations("nn", "Conv"))
+def _convolution_of(operation, reader, x, kernel):
+    kernel, how = _in_two_axes(operation, reader, kernel)
+    only(x.shape[-1] == kernel.shape[2], "groups")  # which Keras takes from the layer only
+    bias = np.zeros(kernel.shape[-1], np.float32)
+    return reader.add(operations.Convolution(kernel, bias, **how), [x], reader.name)
+
+
+@converts(*keras_operations("nn", "DepthwiseConv"))
+def _depthwise_of(operation, reader, x, kernel):
+    kernel, how = _in_two_axes(operation, reader, kernel)
+    bias = np.zeros(_outputs(kernel), np.float32)
+    return reader.add(operations.DepthwiseConvolution(kernel, bias, **how), [x], reader.name)
+
+
+def _in_two_axes(operation, reader, kernel):
+    """The kernel of an operation of `keras.ops`, and a dict of the other fields."""
+    only(not isinstance(kernel, reader.symbol), "a computed kernel")
+    only(operation.data_format == "channels_last", "channels that come first")
+    kernel = array(kernel)
+    rank = kernel.ndim - 2
+    only(rank in (1, 2), "another number of axes")
+
+    def per_axis(value):
+        return two((value,) * rank if isinstance(value, int) else value)
+
+    how = {
+        "strides": per_axis(operation.strides),
+        "padding": two((operation.padding,) * rank, "valid"),
+        "dilation": per_axis(operation.dilation_rate),
+    }
+    return kernel[None] if rank == 1 else kernel, how
