@@ -145,7 +145,7 @@ def _transposed_padding(padding, size, stride, dilation, more):
 @converts(*keras_operations("nn", "Conv"))
 def _convolution_of(operation, reader, x, kernel):
     kernel, how = _in_two_axes(operation, reader, kernel)
-    only(x.shape[-1] == kernel.shape[2], "groups")  # which Keras takes from the layer only
+    only(x.shape[-1] == kernel.shape[2], "groups")
     bias = np.zeros(kernel.shape[-1], np.float32)
     return reader.add(operations.Convolution(kernel, bias, **how), [x], reader.name)
 
