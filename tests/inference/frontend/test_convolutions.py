@@ -17,9 +17,10 @@ class Convolution(layers.Layer):
         self.kernel = self.add_weight(name="kernel", shape=self.shape)
 
     def call(self, x):
+        kernel = ops.convert_to_tensor(self.kernel)
         axes = [*range(len(self.shape) - 1)]
-        mean, variance = ops.moments(self.kernel, axes, keepdims=True)
-        return self.function(x, (self.kernel - mean) / ops.sqrt(variance + 1e-5), **self.settings)
+        mean, variance = ops.moments(kernel, axes, keepdims=True)
+        return self.function(x, (kernel - mean) / ops.sqrt(variance + 1e-5), **self.settings)
 
 
 @pytest.mark.parametrize(
