@@ -30,7 +30,7 @@ def _check(lines):
         assert 0 <= row["test"] <= 100
         assert row["steps"] == 6
         assert row["versions"]["keras"]
-    assert [line["kind"] for line in lines if line["kind"] != "row"] == ["trial", "choice", "start"]
+    assert [line["kind"] for line in lines if line["kind"] != "row"] == ["choice", "start"]
 
 
 def test_keywords(tmp_path):
