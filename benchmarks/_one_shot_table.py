@@ -30,7 +30,8 @@ def make(markdown):
     networks = [name for name in _TRAINED if len(found.get(name, {})) > 2]
     parts += [_trained(markdown, name, found[name]) for name in networks]
     if "mobilenet_v1 spread" in found:
-        parts.append(_spread(markdown, "MobileNetV1", found["mobilenet_v1 spread"]))
+        spread = found["mobilenet_v1 spread"]
+        parts.append(_spread(markdown, "MobileNetV1", spread, are_new=False))
     if "fine-tuned" in found:
         parts.append(_fine_tuned(markdown, found["fine-tuned"]))
     parts += [_digits(markdown), _cost()]
@@ -77,9 +78,11 @@ def _ds_cnn(markdown):
     )
 
 
-def _spread(markdown, network, results):
+def _spread(markdown, network, results, are_new=True):
+    """`are_new`: whether statistics are re-estimated."""
     if not results:
         return ""
+    method = "reconstruct + statistics" if are_new else "reconstruct"
     names = {
         "uniform": "uniform",
         "first dense": "first layer dense",
@@ -89,15 +92,13 @@ def _spread(markdown, network, results):
     }
     rows = [
         [_target(zeros)]
-        + [
-            _mean([draw["reconstruct + statistics"] for draw in ways[way].values()], "test")
-            for way in names
-        ]
+        + [_mean([draw[method] for draw in ways[way].values()], "test") for way in names]
         for zeros, ways in results.items()
     ]
+    table = markdown(["zeros", *names.values()], rows)
     return (
         f"{network}, with the same number of zeros in all weights together, by `reconstruct` "
-        f"and new statistics:\n\n{markdown(['zeros', *names.values()], rows)}"
+        f"and {'new' if are_new else 'its own'} statistics:\n\n{table}"
     )
 
 
