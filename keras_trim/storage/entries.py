@@ -57,8 +57,7 @@ class ArrayEntry:
 
     def chunk_lengths(self):
         """List of integers: the number of values in each chunk."""
-        starts = range(0, self.size, self.chunk_size)
-        return [min(self.chunk_size, self.size - start) for start in starts]
+        return _lengths(self.size, self.chunk_size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +81,13 @@ class FileEntry:
         return sum(stored for stored, _ in self.pieces)
 
     def piece_lengths(self):
-        starts = range(0, self.size, self.piece_size)
-        return [min(self.piece_size, self.size - start) for start in starts]
+        """List of integers: the number of bytes in each piece."""
+        return _lengths(self.size, self.piece_size)
+
+
+def _lengths(size, most):
+    """Divides a size into parts of `most`, and a last one of what is left."""
+    return [min(most, size - start) for start in range(0, size, most)]
 
 
 @dataclasses.dataclass(frozen=True)
