@@ -1,4 +1,4 @@
-"""One-shot pruning of networks that are trained here or by `experiments.images`."""
+"""One-shot pruning of networks that are trained here: CIFAR-10 and movie reviews."""
 
 import math
 
@@ -12,18 +12,11 @@ from benchmarks._one_shot_measure import (
     Clock,
     estimate_statistics,
     measure_pruned,
-    measure_ways,
 )
 
 TARGETS = (0.5, "2:4", 0.75, 0.8, 0.9, (0.8, (4, 1)))
 METHODS = ("reconstruct", "magnitude", "sparsegpt")
 BATCH_SIZE = 128
-# Networks in docs/results.md, and their data.
-RESULTS_PACKS = {
-    "mobilenet_v1": "cifar10_jpeg.npz",
-    "mobilenet_v2": "cifar10_jpeg.npz",
-    "inception_v3": "clothing160.npz",
-}
 EPOCHS = {"cifar_cnn": 8, "cifar_resnet": 8, "review_transformer": 6}
 FINE_TUNING = (1, 2, 4)  # epochs
 
@@ -50,7 +43,7 @@ def cifar(arguments, cells):
         def measure(model=model):
             return {part: _accuracy(model, *own) for part, own in parts.items()}
 
-        _prune_all(cells, name, model, examples, measure)
+        prune_all(cells, name, model, examples, measure)
         if name == "cifar_cnn":
             _fine_tune(cells, model, examples, train, measure)
 
@@ -80,7 +73,7 @@ def _accuracy(model, x, y):
     return float(np.mean(answers == y))
 
 
-def _prune_all(cells, name, model, examples, measure, targets=TARGETS, methods=METHODS):
+def prune_all(cells, name, model, examples, measure, targets=TARGETS, methods=METHODS):
     """Measures the dense network, and each target and method."""
     weights = model.get_weights()
 
@@ -161,39 +154,4 @@ def reviews(arguments, cells):
     def measure():
         return {name: _accuracy(model, words[own], labels[own]) for name, own in parts.items()}
 
-    _prune_all(cells, model.name, model, words[train[:NUM_EXAMPLES]], measure)
-
-
-def images(arguments, cells):
-    """Measures the networks of docs/results.md, beginning with their dense weights of seed 0."""
-    from experiments.images import Images
-
-    for name, pack in RESULTS_PACKS.items():
-        start = arguments.work / f"images_{name}" / "start-0.npz"
-        if not start.exists():
-            print(f"{name}: left out, because there is no {start}")
-            continue
-        task = Images(name, arguments.data / pack)
-        model = task.build(keras)
-        with np.load(start) as arrays:
-            weights = [arrays[key] for key in arrays.files]
-        model.set_weights(weights)
-
-        def examples(draw, task=task):
-            return task.examples(NUM_EXAMPLES, draw)
-
-        def measure(model=model, task=task):
-            return {part: task.score(model, part) / 100 for part in ("val", "test")}
-
-        _prune_all(cells, name, model, examples(0), measure, (0.5, "2:4", 0.75, 0.875), METHODS[:2])
-        if name == "mobilenet_v1":
-            measure_ways(
-                cells,
-                (f"{name} spread", 0.875),
-                model,
-                weights,
-                examples,
-                measure,
-                zeros=0.875,
-                draws=1,
-            )
+    prune_all(cells, model.name, model, words[train[:NUM_EXAMPLES]], measure)

@@ -6,11 +6,10 @@
     python -m benchmarks.one_shot cost
     python -m benchmarks.one_shot cifar --data path/to/packs      # trains networks first, once
     python -m benchmarks.one_shot reviews --data path/to/packs
-    python -m benchmarks.one_shot images --data path/to/packs     # networks of docs/results.md
 
 `ds_cnn` and `spread` use Arm's DS-CNN-L with the weights that Arm trained. Calibration examples are
-drawn from `part == "tune"`. `images` takes the dense networks that `experiments.images` has trained
-and left in the folder `--work`. Settings were chosen on `val`. The tables show `test`.
+drawn from `part == "tune"`. Settings were chosen on `val`. The tables show `test`.
+`experiments.one_shot` measures the networks of docs/results.md.
 
 Results are saved as they come, and an interrupted run resumes. To measure everything again, delete
 `benchmarks/results/one_shot_*.json` first.
@@ -28,7 +27,6 @@ import numpy as np
 
 from benchmarks._cells import Cells
 from benchmarks._one_shot_measure import (
-    BUILD,
     NUM_EXAMPLES,
     estimate_statistics,
     measure_pruned,
@@ -130,15 +128,9 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     own = {"ds_cnn": ds_cnn, "spread": spread, "cost": cost}
-    trained = ("cifar", "reviews", "images")
+    trained = ("cifar", "reviews")
     parser.add_argument("what", choices=(*own, "digits", *trained))
     parser.add_argument("--data", type=pathlib.Path, help="folder of the packs")
-    parser.add_argument(
-        "--work",
-        type=pathlib.Path,
-        default=BUILD / "experiments",
-        help="the folder that was given to experiments.images as --work",
-    )
     parser.add_argument("--draws", type=int, default=3, help="draws of calibration examples")
     parser.add_argument("--backend", default=os.environ.get("KERAS_BACKEND", "jax"))
     parser.add_argument("--most", type=int, help="stop after this many new results")
