@@ -46,11 +46,15 @@ class Clock:
         return {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
 
 
+# What the name of a method is followed by in the results -> argument `update_statistics`.
+STATISTICS = {" + relative": "relative", "": False, " + statistics": True}
+
+
 def measure_pruned(cells, key, model, weights, x, measure, *, target, method, **arguments):
-    """Measures a model pruned in one shot, with its old statistics and with re-estimated ones.
+    """Measures a model pruned in one shot, once for each way to treat its statistics.
 
     Args:
-        cells: `Cells`; results go under `(*key, method)` and `(*key, method + " + statistics")`.
+        cells: `Cells`; results go under `(*key, method + one of STATISTICS)`.
         key: Tuple of strings.
         model: Keras model, left pruned.
         weights: The result of `model.get_weights()` for the dense model.
@@ -63,29 +67,21 @@ def measure_pruned(cells, key, model, weights, x, measure, *, target, method, **
 
     if isinstance(target, tuple):
         arguments["pruning_policy"] = _of_block(target[1])
-    took = None  # the cost of pruning, set when this process prunes
-    arguments |= {"calibration_data": x, "batch_size": 128}
+    arguments |= {"method": method, "calibration_data": x, "batch_size": 128}
 
-    def prune():
-        nonlocal took
+    def prune(update_statistics):
         model.set_weights(weights)
         clock = Clock()
-        keras_trim.prune(
-            model, **pattern(target), method=method, update_statistics=False, **arguments
-        )
-        took = clock.read()
-        return took | measure()
+        keras_trim.prune(model, **pattern(target), update_statistics=update_statistics, **arguments)
+        return clock.read() | measure()
 
-    def estimate():
-        if took is None:
-            prune()
-        clock = Clock()
-        estimate_statistics(model, x)
-        more = clock.read()
-        return {key: took[key] + more[key] for key in took} | measure()
+    for name, update_statistics in STATISTICS.items():
+        if update_statistics is False or _has_statistics(model):
+            cells.measure(*key, method + name, by=lambda own=update_statistics: prune(own))
 
-    cells.measure(*key, method, by=prune)
-    cells.measure(*key, f"{method} + statistics", by=estimate)
+
+def _has_statistics(model):
+    return any("moving" in weight.path for weight in model.weights)
 
 
 def measure_ways(cells, key, model, weights, examples, measure, *, zeros, draws):
@@ -140,4 +136,6 @@ def estimate_statistics(model, x):
     """Re-estimates batch normalization's statistics."""
     import keras_trim
 
-    keras_trim.prune(model, 0.0, calibration_data=x, method="magnitude", batch_size=128)
+    keras_trim.prune(
+        model, 0.0, calibration_data=x, method="magnitude", batch_size=128, update_statistics=True
+    )

@@ -11,6 +11,8 @@ _NAMES = {
     "wanda": "Wanda",
     "magnitude": "magnitude",
 }
+# What the name of a method is followed by in the results -> in the tables.
+_STATISTICS = {"relative": "", "": ", old statistics", "statistics": ", new statistics"}
 _TRAINED = {
     "cifar_cnn": "Eight 3x3 convolutions on CIFAR-10",
     "cifar_resnet": "ResNet-20 on CIFAR-10",
@@ -30,8 +32,7 @@ def make(markdown):
     networks = [name for name in _TRAINED if len(found.get(name, {})) > 2]
     parts += [_trained(markdown, name, found[name]) for name in networks]
     if "mobilenet_v1 spread" in found:
-        spread = found["mobilenet_v1 spread"]
-        parts.append(_spread(markdown, "MobileNetV1", spread, are_new=False))
+        parts.append(_spread(markdown, "MobileNetV1", found["mobilenet_v1 spread"]))
     if "fine-tuned" in found:
         parts.append(_fine_tuned(markdown, found["fine-tuned"]))
     parts += [_digits(markdown), _cost()]
@@ -57,17 +58,19 @@ def _ds_cnn(markdown):
     targets = {key: value for key, value in results.items() if key not in dense}
     methods = dict.fromkeys(m for draws in targets.values() for d in draws.values() for m in d)
     rows = [["dense", *[_percent(dense["dense"])] * len(targets), ""]]
-    rows.append(["dense + statistics", *[_percent(dense["dense + statistics"])] * len(targets), ""])
-    for method in sorted(methods, key=lambda m: "statistics" in m):
+    rows.append(
+        ["dense, new statistics", *[_percent(dense["dense + statistics"])] * len(targets), ""]
+    )
+    for method in sorted(methods, key=_order):
         runs = {
             t: [d[method] for d in draws.values() if method in d] for t, draws in targets.items()
         }
         cells = [_mean(own, "test") for own in runs.values()]
         all_runs = [run for own in runs.values() for run in own]
         seconds = [run["cpu_seconds"] for run in all_runs if "cpu_seconds" in run]
-        name, _, more = method.partition(" + ")
-        label = _NAMES[name] + (f" + {more}" if more else "")
-        rows.append([label, *cells, f"{statistics.median(seconds):.0f}" if seconds else ""])
+        rows.append(
+            [_label(method), *cells, f"{statistics.median(seconds):.0f}" if seconds else ""]
+        )
     header = ["test accuracy", *map(_target, targets), "seconds of one core"]
     draws = max(len(draws) for draws in targets.values())
     which = f"the mean of {draws} draws of clips" if draws > 1 else "one draw of clips"
@@ -78,11 +81,20 @@ def _ds_cnn(markdown):
     )
 
 
-def _spread(markdown, network, results, are_new=True):
-    """`are_new`: whether statistics are re-estimated."""
+def _order(method):
+    """The key that sorts methods: by what happens to the statistics."""
+    return list(_STATISTICS).index(method.partition(" + ")[2])
+
+
+def _label(method, has_statistics=True):
+    name, _, more = method.partition(" + ")
+    return _NAMES[name] + (_STATISTICS[more] if has_statistics else "")
+
+
+def _spread(markdown, network, results):
     if not results:
         return ""
-    method = "reconstruct + statistics" if are_new else "reconstruct"
+    method = "reconstruct + relative"
     names = {
         "uniform": "uniform",
         "first dense": "first layer dense",
@@ -97,8 +109,8 @@ def _spread(markdown, network, results, are_new=True):
     ]
     table = markdown(["zeros", *names.values()], rows)
     return (
-        f"{network}, with the same number of zeros in all weights together, by `reconstruct` "
-        f"and {'new' if are_new else 'its own'} statistics:\n\n{table}"
+        f"{network}, with the same number of zeros in all weights together, by `reconstruct`:"
+        f"\n\n{table}"
     )
 
 
@@ -138,20 +150,20 @@ def _trained(markdown, name, results):
     targets = [key for key in results if not key.startswith("dense")]
     methods = dict.fromkeys(m for key in targets for m in results[key])
     rows = []
-    for method in sorted(methods, key=lambda m: "statistics" in m):
-        base, _, more = method.partition(" + ")
+    has_statistics = name != "review_transformer"
+    for method in sorted(methods, key=_order):
+        if not has_statistics and " + " in method:
+            continue
         cells = [
             _percent(results[key][method]["test"]) if method in results[key] else ""
             for key in targets
         ]
-        rows.append([_NAMES[base] + (f" + {more}" if more else ""), *cells])
+        rows.append([_label(method, has_statistics), *cells])
     header = ["test accuracy", *(_block(key) for key in targets)]
     dense = _percent(results["dense"]["test"])
-    estimated = results["dense + statistics"]["test"]
-    more = f"; {_percent(estimated)} with re-estimated statistics"
-    if name == "review_transformer":  # has no statistics
-        more = ""
-        rows = [row for row in rows if "statistics" not in row[0]]
+    more = ""
+    if has_statistics:
+        more = f"; {_percent(results['dense + statistics']['test'])} with new statistics"
     return f"{_TRAINED[name]} (dense {dense}{more}):\n\n{markdown(header, rows)}"
 
 

@@ -176,6 +176,7 @@ class Grid:
                 "batch_size": task.batch_size,
                 "schedule": task.settings.schedule(task.settings.epochs * task.num_batches()),
                 "weight_decay": task.settings.weight_decay,
+                "clip_norm": task.settings.clip_norm,
                 **choice,
                 "data": task.about_data,
                 "versions": versions,

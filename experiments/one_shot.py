@@ -52,15 +52,15 @@ def images(arguments, cells):
             (0.5, "2:4", 0.75, 0.875),
             ("reconstruct", "magnitude"),
         )
-        if name == "mobilenet_v1":
+        for zeros in (0.75, 0.875) if name == "mobilenet_v1" else ():
             measure_ways(
                 cells,
-                (f"{name} spread", 0.875),
+                (f"{name} spread", zeros),
                 model,
                 weights,
                 examples,
                 measure,
-                zeros=0.875,
+                zeros=zeros,
                 draws=1,
             )
 

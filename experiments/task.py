@@ -17,6 +17,7 @@ class Settings:
         dense_epochs: Integer. Epochs of dense training; 0 if the weights are given.
         dense_rate: Float. Initial learning rate of dense training.
         weight_decay: Float. Weight decay of AdamW.
+        clip_norm: Float. Largest norm of all gradients together, or `None`.
     """
 
     epochs: int
@@ -25,6 +26,7 @@ class Settings:
     dense_epochs: int = 0
     dense_rate: float = 1e-3
     weight_decay: float = 0.0
+    clip_norm: float | None = None
 
     def schedule(self, steps):
         """Returns the arguments of `PolynomialDecay`.

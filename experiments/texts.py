@@ -6,10 +6,11 @@ import tarfile
 
 from experiments.gnmt import BEGIN, END, PAD, UNKNOWN
 
-# The training, validation and test files in the pack, which README.md describes.
+# The training, validation and test files in the pack, which README.md describes. All are captions
+# of photos: a network trained on them cannot translate the news in the pack.
 TRAIN = ("multi30k/train",)
 VALIDATION = "multi30k/val"
-TESTS = ("multi30k/test_2016_flickr", "newstest/newstest2015")
+TESTS = ("multi30k/test_2016_flickr", "multi30k/test_2017_flickr")
 # The same in a folder of your own: `train.en`, `train.de`, ...
 FOLDER = {"train": ("train",), "val": "val", "test": ("test",)}
 

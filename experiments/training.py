@@ -174,7 +174,10 @@ def _reset(seed):
 
 
 def compile_model(task, model, rate):
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=task.settings.weight_decay)
+    settings = task.settings
+    optimizer = keras.optimizers.AdamW(
+        rate, weight_decay=settings.weight_decay, global_clipnorm=settings.clip_norm
+    )
     model.compile(optimizer, task.loss(keras))
 
 

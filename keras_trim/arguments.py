@@ -71,18 +71,18 @@ def positive_integer(value: Any, name: str) -> int:
     return int(value)
 
 
-def one_of(value: object, choices: Iterable[str | None], name: str) -> None:
+def one_of(value: object, choices: Iterable[str | bool | None], name: str) -> None:
     """Raises `ValueError` unless a value is one of several; the message names the closest.
 
     Args:
         value: The value that was passed.
-        choices: Strings, and `None` if that is a choice.
+        choices: Strings, and `None`, `True` or `False` if they are choices.
         name: String. The argument's name.
     """
     choices = list(choices)
-    if (value is None or isinstance(value, str)) and value in choices:
+    if isinstance(value, str | bool | None) and value in choices:
         return
-    strings = [choice for choice in choices if choice is not None]
+    strings = [choice for choice in choices if isinstance(choice, str)]
     close = difflib.get_close_matches(str(value).lower(), strings, 1, 0.5)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     raise ValueError(

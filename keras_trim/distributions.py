@@ -76,8 +76,8 @@ def distribute(
         return _by_expression(distribution, variables)
     if distribution not in NAMES:
         raise ValueError(
-            "`distribution` must be 'uniform', 'erk', 'global', a dict of regular expressions to "
-            "sparsities, or what `keras_trim.budget` returns. "
+            "`distribution` must be 'uniform', 'erk', 'global', 'sensitivity', a dict of regular "
+            "expressions to sparsities, or what `keras_trim.budget` returns. "
             f"Received: distribution={described(distribution)}"
         )
     validate_sparsity(sparsity, "sparsity")

@@ -42,7 +42,8 @@ def weight_times(
     Raises:
         ValueError: if 0 is not among the sparsities, or nothing in the model can be pruned.
     """
-    from keras_trim.one_shot.prune import make_jobs, run
+    from keras_trim.one_shot.jobs import make_jobs
+    from keras_trim.one_shot.prune import run
 
     sparsities = sorted({float(sparsity) for sparsity in sparsities})
     if not sparsities or sparsities[0] != 0:

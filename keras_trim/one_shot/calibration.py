@@ -14,7 +14,7 @@ from keras_trim.one_shot.products import products_of
 from keras_trim.one_shot.reconstruct import reconstruct
 from keras_trim.one_shot.replay import Replay, is_readable
 from keras_trim.one_shot.sparsegpt import sparsegpt
-from keras_trim.one_shot.statistics import normalizations, statistics
+from keras_trim.one_shot.statistics import Statistics, moved, normalizations
 from keras_trim.one_shot.units import Units
 from keras_trim.one_shot.wanda import wanda
 from keras_trim.specs import PruningSpec
@@ -196,12 +196,23 @@ class Calibration:
 
     # Finishing
 
-    def update_statistics(self, advance=lambda: None):
-        """Re-estimates the statistics of batch normalization on the examples, in layer order."""
-        replay, order = Replay(self.model, self.batches), list(self._calls)
+    def update_statistics(self, is_relative, advance=lambda: None):
+        """Updates the statistics of batch normalization on the examples, in layer order.
+
+        Args:
+            is_relative: Boolean. Whether to change the model's statistics by as much as pruning
+                changed those of the examples. If `False`, replaces them by those of the examples.
+            advance: Function without arguments, called after each layer.
+        """
+        replay, order = Replay(self.model, self.batches, is_relative), list(self._calls)
         for layer in sorted(self.statistics, key=lambda layer: order.index(id(layer))):
-            runs = replay.inputs(layer, self._calls[id(layer)], self.values.values())
-            mean, variance = statistics(layer, (inputs for inputs, _ in runs))
+            sparse, dense = Statistics(layer), Statistics(layer)
+            for own, other in replay.inputs(layer, self._calls[id(layer)], self.values.values()):
+                sparse.add(own)
+                dense.add(other or [])
+            mean, variance = sparse.result()
+            if is_relative:
+                mean, variance = moved(layer, dense.result(), (mean, variance))
             self._set(layer.moving_mean, mean)
             self._set(layer.moving_variance, variance)
             advance()

@@ -5,23 +5,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
-import numpy as np
 
-from keras_trim import batches, model_inputs
-from keras_trim.annotations import decide
 from keras_trim.arguments import check_model, counted, one_of, takes_named
-from keras_trim.distributions import Allocation, distribute
+from keras_trim.distributions import Allocation
 from keras_trim.guard import warn_when_trained
-from keras_trim.left_out import warn_of_left_out
-from keras_trim.one_shot.calibration import Calibration, Job
-from keras_trim.one_shot.steps import functional_of
-from keras_trim.pattern_arguments import BlockSize, ZerosOfGroup, validate_pattern_arguments
-from keras_trim.policies import PruningPolicy, candidates
+from keras_trim.one_shot.budget import budget
+from keras_trim.one_shot.calibration import Calibration
+from keras_trim.one_shot.examples import read_examples
+from keras_trim.one_shot.jobs import check_method, make_jobs
+from keras_trim.one_shot.score import Score
+from keras_trim.one_shot.sensitivity import SPARSITIES, measure
+from keras_trim.pattern_arguments import BlockSize, ZerosOfGroup
+from keras_trim.policies import PruningPolicy
 from keras_trim.progress import Progress, check_verbose, progress
-from keras_trim.pruning import make_request, nothing_to_prune
-from keras_trim.schedules import ConstantSparsity, validate_sparsity
-
-METHODS = ("reconstruct", "sparsegpt", "wanda", "magnitude")
 
 
 @takes_named
@@ -36,7 +32,7 @@ def prune(
     calibration_data: Any = None,
     method: str | None = None,
     distribution: str | Mapping[str, float] | Allocation = "uniform",
-    update_statistics: bool = True,
+    update_statistics: str | bool = "relative",
     batch_size: int = 32,
     verbose: str | bool = "auto",
 ) -> Any:
@@ -70,10 +66,15 @@ def prune(
             https://arxiv.org/abs/2301.00774), `"wanda"` (Sun et al.,
             https://arxiv.org/abs/2306.11695), or `"magnitude"` (the default without examples).
         distribution: `"uniform"`, `"erk"` (Evci et al., https://arxiv.org/abs/1911.11134),
-            `"global"`, a dict of regular expressions to sparsities, or the result of
-            `keras_trim.budget`; see `docs/one_shot.md`.
-        update_statistics: Boolean. Whether to re-estimate the means and variances of batch
-            normalization on `calibration_data` at the end.
+            `"global"`, `"sensitivity"`, a dict of regular expressions to sparsities, or the result
+            of `keras_trim.budget`. `"sensitivity"` first measures on `calibration_data` how much
+            each weight matters to the model's outputs, and gives those that matter less more of the
+            zeros. That takes several times as long as pruning. See `docs/one_shot.md`.
+        update_statistics: What happens at the end to the means and variances of batch
+            normalization, if there is `calibration_data`. `"relative"`: they change by as much as
+            pruning changed those of the examples, so they keep what they have from the training
+            data. `True`: those of the examples replace them, which also adapts the model to the
+            examples. `False`: they stay, except for the means that `"reconstruct"` corrects.
         batch_size: Integer. Examples per run, if the data is arrays.
         verbose: `"auto"`, `True` or `False`. Whether to show progress if pruning takes longer than
             two seconds. `"auto"`: on a terminal and in a notebook.
@@ -88,13 +89,18 @@ def prune(
     check_model(model, takes_layers=True)
     check_verbose(verbose)
     method = check_method(method, calibration_data)
-    jobs = make_jobs(
-        model,
-        sparsity,
-        (block_size, block_pooling_type, pruning_policy, sparsity_m_by_n),
-        distribution,
-    )
+    one_of(update_statistics, ("relative", True, False), "update_statistics")
+    pattern = block_size, block_pooling_type, pruning_policy, sparsity_m_by_n
+    by_sensitivity = isinstance(distribution, str) and distribution == "sensitivity"
+    if by_sensitivity and calibration_data is None:
+        raise ValueError(
+            "`distribution='sensitivity'` measures the weights on examples: give some hundred "
+            "inputs of the model as `calibration_data`. Received: calibration_data=None"
+        )
+    jobs = make_jobs(model, sparsity, pattern, distribution)
     data = [] if calibration_data is None else read_examples(model, calibration_data, batch_size)
+    if by_sensitivity:
+        jobs = _jobs_by_sensitivity(model, sparsity, pattern, data, method, verbose)
     with progress("pruning", verbose=verbose if data else False) as work:
         calibration = run(model, jobs, method, data, update_statistics, work)
     calibration.assign()
@@ -102,105 +108,16 @@ def prune(
     return model
 
 
-def check_method(method, data):
-    """The method's name, checked; the default depends on whether there is data (not `None`)."""
-    if method is None:
-        method = "magnitude" if data is None else "reconstruct"
-    one_of(method, METHODS, "method")
-    if data is None and method != "magnitude":
-        raise ValueError(
-            f"The method '{method}' looks at examples: give some hundred inputs of the model as "
-            f"`calibration_data`. Received: method={method!r}, calibration_data=None"
-        )
-    return method
-
-
-def make_jobs(model, sparsity, pattern, distribution):
-    """List of `Job`: the weights to prune, and how much."""
-    block_size, pooling, policy, sparsity_m_by_n = pattern
-    _, sparsity_m_by_n = validate_pattern_arguments(block_size, pooling, sparsity_m_by_n)
-    if sparsity_m_by_n is not None:
-        if distribution != "uniform":
-            raise ValueError(
-                "An N:M pattern has one sparsity: leave `distribution` out, or `sparsity_m_by_n`. "
-                f"Received: distribution={distribution!r}, sparsity_m_by_n={sparsity_m_by_n}"
-            )
-        sparsity = _sparsity_of(sparsity_m_by_n, sparsity)
-    if isinstance(distribution, str):
-        validate_sparsity(sparsity, "sparsity")
-    schedule = ConstantSparsity(0.0 if sparsity is None else sparsity, 0)
-    request = make_request(schedule, block_size, pooling, policy, sparsity_m_by_n)
-    if policy is not None and isinstance(model, keras.Model):
-        policy.ensure_model_supports_pruning(model)
-    decisions = decide(model, request)
-    marked = [(variable, mark) for variable, mark in decisions if mark.spec is not None]
-    if not marked:
-        reasons = [mark.reason for _, mark in decisions]
-        raise ValueError(nothing_to_prune(f"model={model.name}", reasons))
-    marks = {id(variable): mark for variable, mark in decisions}
-    found = candidates(model, policy)
-    warn_of_left_out(found, lambda variable: marks[id(variable)], stacklevel=5)
-    owners = {id(candidate.variable): candidate.layer for candidate in found}
-    sparsities = distribute(
-        distribution, sparsity, [variable for variable, _ in marked], f"{model.name}/"
-    )
-    return [
-        Job(variable, mark.spec, own, owners[id(variable)])
-        for (variable, mark), own in zip(marked, sparsities, strict=True)
-        if own is not None
-    ]
-
-
-def _sparsity_of(sparsity_m_by_n, sparsity):
-    """The sparsity of an N:M pattern; an error if the user asked for another one."""
-    zeros, group = sparsity_m_by_n
-    own = zeros / group
-    if sparsity is not None:
-        validate_sparsity(sparsity, "sparsity")
-        if abs(sparsity - own) > 0.01:
-            raise ValueError(
-                f"An N:M pattern alone says how many weights are zero, here {own:.3g} of them: "
-                f"leave `sparsity` out (`None`), or `sparsity_m_by_n`. Received: "
-                f"sparsity={sparsity}, sparsity_m_by_n={sparsity_m_by_n}"
-            )
-    return own
-
-
-def read_examples(model, data, batch_size, name="calibration_data"):
-    """List of checked batches: structures of NumPy arrays without NaN.
-
-    Args:
-        model: Keras model or layer.
-        data: Inputs as for `model.predict`.
-        batch_size: Integer.
-        name: String. The name of the caller's argument, for error messages.
-    """
-    cardinality = getattr(data, "cardinality", None)  # of a `tf.data.Dataset`
-    if callable(cardinality) and int(cardinality()) == -1:
-        raise ValueError(
-            f"`{name}` is read to its end, and this dataset repeats forever: pass "
-            f"`dataset.take(16)` for 16 batches of it. Received: {batches.describe(data)}"
-        )
-    with batches.naming(name):
-        is_functional = functional_of(model) is not None
-        structure, specs = model_inputs.signature(model) if is_functional else (None, None)
-        read = list(batches.iterate(batches.calls(data, structure), batch_size, name=name))
-        if is_functional:
-            read = [
-                keras.tree.pack_sequence_as(
-                    structure, model_inputs.flatten(batch, structure, specs)
-                )
-                for batch in read
-            ]
-    for batch in read:
-        for array in keras.tree.flatten(batch):
-            if np.asarray(array).dtype.kind == "f" and not np.isfinite(array).all():
-                raise ValueError(
-                    f"`{name}` has NaN or infinity: leave those examples out. Received: "
-                    f"{np.count_nonzero(~np.isfinite(array))} such numbers in a batch of shape "
-                    f"{np.shape(array)}"
-                )
-    return read
+def _jobs_by_sensitivity(model, sparsity, pattern, data, method, verbose):
+    """List of `Job`, with more zeros in weights that matter less to the outputs for `data`."""
+    score = Score(model, data, None, None, data_name="calibration_data")
+    sparsities = SPARSITIES
+    if sparsity > 0.9:  # some weights need room above it
+        sparsities = (*(s for s in SPARSITIES if s < sparsity), sparsity, (1 + sparsity) / 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the first `make_jobs` has told what stays dense
+        table = measure(model, data, score, sparsities, method, pattern, verbose=verbose)
+        return make_jobs(model, None, pattern, budget(table, zeros=sparsity))
 
 
 def run(model, jobs, method, data, update_statistics, work=None):
@@ -211,7 +128,7 @@ def run(model, jobs, method, data, update_statistics, work=None):
         jobs: List of `Job`.
         method: One of `METHODS`.
         data: List of batches; empty to prune by magnitude only.
-        update_statistics: Boolean.
+        update_statistics: `"relative"`, `True` or `False`.
         work: `Progress` to advance, or `None`.
 
     Returns:
@@ -227,7 +144,7 @@ def run(model, jobs, method, data, update_statistics, work=None):
         )
     left = {id(job): calibration.why_not(job) for job in jobs}
     by_data = sorted((job for job in jobs if left[id(job)] is None), key=calibration.order)
-    update_statistics = update_statistics and bool(data)
+    update_statistics = update_statistics if data else False
     num_statistics = len(calibration.statistics) if update_statistics else 0
     work = work or Progress("pruning")
     work.total = len(by_data) + num_statistics
@@ -238,7 +155,7 @@ def run(model, jobs, method, data, update_statistics, work=None):
         calibration.prune(job)
         work.advance()
     if update_statistics:
-        calibration.update_statistics(work.advance)
+        calibration.update_statistics(update_statistics == "relative", work.advance)
     if method != "magnitude":
         _warn_of_magnitudes([(job, left[id(job)]) for job in jobs if left[id(job)] is not None])
     return calibration

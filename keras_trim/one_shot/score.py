@@ -18,8 +18,10 @@ class Score:
         y: Labels of all examples, or `None`.
         metric: Function (y, outputs) -> number, a `keras.metrics.Metric`, or `None`: the squared
             error of the outputs divided by their variance.
+        data_name: String. The name of the caller's argument, for error messages.
 
     Attributes:
+        name: String. `"output error"`, or the name of the metric.
         dense: Float. The score of the model as it is.
 
     Raises:
@@ -27,8 +29,9 @@ class Score:
             number, or the outputs do not differ among examples.
     """
 
-    def __init__(self, model, data, y, metric):
+    def __init__(self, model, data, y, metric, data_name="x"):
         self._model, self._data, self._metric = model, data, metric
+        self.name = "output error" if metric is None else getattr(metric, "__name__", "metric")
         self._outputs, self._masks = self._run(())
         if metric is not None:
             is_list = np.ndim(keras.tree.flatten(y)[0]) == 0  # of numbers
@@ -45,8 +48,8 @@ class Score:
         self.dense = self._measure(self._outputs) if metric else 0.0
         if metric is None and not self._differences(self._outputs)[1] > 0:
             raise ValueError(
-                "`x` must be several examples for which the model gives different outputs, all "
-                "finite: errors are relative to the variance of the outputs. "
+                f"`{data_name}` must be several examples for which the model gives different "
+                "outputs, all finite: errors are relative to the variance of the outputs. "
                 f"Received: {counts[0]} examples, whose outputs are the same or not finite"
             )
 

@@ -17,7 +17,8 @@ from keras_trim.arguments import check_model, takes_named
 from keras_trim.atomic import replace_path
 from keras_trim.identity import names
 from keras_trim.one_shot.calibration import Calibration
-from keras_trim.one_shot.prune import check_method, make_jobs, read_examples
+from keras_trim.one_shot.examples import read_examples
+from keras_trim.one_shot.jobs import check_method, make_jobs
 from keras_trim.one_shot.score import Score
 from keras_trim.pattern_arguments import BlockSize, validate_pattern_arguments
 from keras_trim.policies import PruningPolicy
@@ -163,20 +164,35 @@ def sensitivity(
     sparsities = _checked_sparsities(sparsities)
     method = check_method(method, x)
     block_size, _ = validate_pattern_arguments(block_size, "AVG", None)
-    name = "output error" if metric is None else getattr(metric, "__name__", "metric")
     data = read_examples(model, x, batch_size, "x")
     score = Score(model, data, y, metric)
+    pattern = block_size, "AVG", pruning_policy, None
+    return measure(model, data, score, sparsities, method, pattern, path, verbose)
+
+
+def measure(model, data, score, sparsities, method, pattern, path=None, verbose="auto"):
+    """Measures with arguments that are checked already.
+
+    Args:
+        model: Keras model.
+        data: List of batches.
+        score: `Score`.
+        sparsities: Tuple of floats.
+        method: One of `METHODS`.
+        pattern: Tuple: block size, pooling, policy and N:M pattern, as `make_jobs` takes it.
+        path, verbose: As in `sensitivity`.
+
+    Returns:
+        `Sensitivity`.
+    """
     settings = {
         "method": method,
-        "block_size": list(block_size),
+        "block_size": list(pattern[0]),
         "examples": sum(len(keras.tree.flatten(batch)[0]) for batch in data),
         "digest": _digest(model, data),
     }
-    known = _read(path, name, score.dense, settings)
-    jobs = {
-        s: make_jobs(model, s, (block_size, "AVG", pruning_policy, None), "uniform")
-        for s in sparsities
-    }
+    known = _read(path, score.name, score.dense, settings)
+    jobs = {s: make_jobs(model, s, pattern, "uniform") for s in sparsities}
     rows, calibration = [], Calibration(model, data, method)
     prefix = f"{model.name}/"  # removed, because Keras numbers models: `model_1`, `model_2`
     with progress("measuring weights", len(next(iter(jobs.values()))), verbose) as work:
@@ -187,9 +203,9 @@ def sensitivity(
             if path is not None and any((r.path, r.sparsity) not in known for r in found):
                 saved = {(row.path, row.sparsity): row for row in rows}
                 saved |= {key: row for key, row in known.items() if key not in saved}
-                Sensitivity(list(saved.values()), name, score.dense, settings).save(path)
+                Sensitivity(list(saved.values()), score.name, score.dense, settings).save(path)
             work.advance()
-    return Sensitivity(rows, name, score.dense, settings)
+    return Sensitivity(rows, score.name, score.dense, settings)
 
 
 def _digest(model, data):

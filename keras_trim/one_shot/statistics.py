@@ -12,38 +12,67 @@ def normalizations(model):
     return [x for x in model._flatten_layers() if isinstance(x, layers.BatchNormalization)]
 
 
-def statistics(layer, inputs):
+class Statistics:
     """Mean and variance of the inputs of a batch normalization, without padding.
 
     Args:
         layer: `keras.layers.BatchNormalization`.
-        inputs: Iterable of lists of `Call`: per batch, its calls.
-
-    Returns:
-        Tuple of two float64 arrays (channels,).
-
-    Raises:
-        ValueError: if all inputs are padding, or if there is only one.
     """
-    count, mean, squares = 0, 0.0, 0.0
-    for calls in inputs:
+
+    def __init__(self, layer):
+        self._layer = layer
+        self._count, self._mean, self._squares = 0, 0.0, 0.0
+
+    def add(self, calls):
+        """Adds the inputs of a list of `Call`."""
         for call in calls:
-            x = np.moveaxis(to_numpy(call.x), layer.axis, -1)
+            x = np.moveaxis(to_numpy(call.x), self._layer.axis, -1)
             if call.mask is not None and len(call.mask.shape) == x.ndim - 1:
                 x = x[to_bool(call.mask)]
             x = x.reshape(-1, x.shape[-1])
             if not len(x):
                 continue
             # Combines centered sums: a difference of large raw sums of squares loses precision.
-            own = x.mean(0)
-            delta, total = own - mean, count + len(x)
-            squares = squares + ((x - own) ** 2).sum(0) + delta**2 * count * len(x) / total
-            mean, count = mean + delta * len(x) / total, total
-    if not count:
-        raise all_padding(layer)
-    if count == 1:  # the variance would be 0
-        raise ValueError(
-            "`calibration_data` has one example, which has no variance: give some hundred, or pass "
-            f"`update_statistics=False`. Received: one input of '{layer.name}'"
-        )
-    return mean, squares / count
+            mean = x.mean(0)
+            delta, total = mean - self._mean, self._count + len(x)
+            self._squares += ((x - mean) ** 2).sum(0) + delta**2 * self._count * len(x) / total
+            self._mean += delta * len(x) / total
+            self._count = total
+
+    def result(self):
+        """Returns a tuple of two float64 arrays (channels,): mean and variance.
+
+        Raises:
+            ValueError: if all inputs were padding, or if there was only one.
+        """
+        if not self._count:
+            raise all_padding(self._layer)
+        if self._count == 1:  # the variance would be 0
+            raise ValueError(
+                "`calibration_data` has one example, which has no variance: give some hundred, or "
+                "pass `update_statistics=False`. Received: one input of "
+                f"'{self._layer.name}'"
+            )
+        return self._mean, self._squares / self._count
+
+
+def moved(layer, dense, sparse):
+    """The statistics of a batch normalization, changed as pruning changed those of the examples.
+
+    Where pruning changed nothing, the statistics stay as they are. So they keep what they have from
+    the training data, for example from its augmentation.
+
+    Args:
+        layer: `keras.layers.BatchNormalization`, with the statistics of the dense model.
+        dense, sparse: Tuples of two float64 arrays (channels,): mean and variance of the layer's
+            inputs in the dense and in the pruned model.
+
+    Returns:
+        Tuple of two float64 arrays (channels,).
+    """
+    mean, variance = (to_numpy(x) for x in (layer.moving_mean, layer.moving_variance))
+    (dense_mean, dense_variance), (sparse_mean, sparse_variance) = dense, sparse
+    # Scales what the layer divides by. A channel that hardly varies on the examples hardly changes.
+    scale = (sparse_variance + layer.epsilon) / (dense_variance + layer.epsilon)
+    variance = np.maximum((variance + layer.epsilon) * scale - layer.epsilon, 0)
+    return mean + sparse_mean - dense_mean, variance

@@ -44,7 +44,14 @@ MaybeMethod = Annotated[
         help="reconstruct (the default with --calibration), sparsegpt, wanda or magnitude.",
     ),
 ]
-Distribution = Annotated[str, typer.Option("--distribution", help="uniform, erk or global.")]
+Distribution = Annotated[
+    str,
+    typer.Option(
+        "--distribution",
+        help="uniform, erk, global or sensitivity (with --calibration: more zeros where they hurt "
+        "least, which takes several times as long).",
+    ),
+]
 Budget = Annotated[
     str | None,
     typer.Option(
@@ -91,6 +98,7 @@ def prune(
       keras-trim prune model.keras pruned.ktrim --sparsity 0.9 --block 4x4
       keras-trim prune model.keras pruned.keras --pattern 2:4
       keras-trim prune model.keras pruned.keras --sparsity 0.75 --calibration x.npy
+      keras-trim prune model.keras pruned.keras --sparsity 0.9 -c x.npy --distribution sensitivity
       keras-trim prune model.keras pruned.keras -c x.npy --budget zeros=0.9 --sensitivity s.json
     """
     request = PruneRequest(

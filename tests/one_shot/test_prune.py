@@ -126,7 +126,7 @@ def test_no_zeros_change_nothing(name, rng):
     make, shape = MODELS[name]
     model, x = make(), correlated(rng, 32, *shape)
     before = values(model(x))
-    keras_trim.prune(model, 0.0, calibration_data=x, update_statistics=False)
+    keras_trim.prune(model, 0.0, calibration_data=x)
     np.testing.assert_allclose(values(model(x)), before, atol=1e-4)
 
 
@@ -145,7 +145,9 @@ def test_patterns(rng):
 
 def test_statistics_are_those_of_the_pruned_network(rng):
     x = correlated(rng, 64, 8, 8, 4)
-    model = keras_trim.prune(convolutional(), 0.5, calibration_data=x, batch_size=24)
+    model = keras_trim.prune(
+        convolutional(), 0.5, calibration_data=x, batch_size=24, update_statistics=True
+    )
     inner = next(layer for layer in model.layers if isinstance(layer, keras.Sequential))
     normalization = inner.get_layer("normalization")
     added = next(layer for layer in model.layers if isinstance(layer, layers.Add))
@@ -380,6 +382,42 @@ def test_a_mean_is_corrected_only_along_the_axis_of_the_outputs(rng):
     x = correlated(rng, 64, 8, 8) + 1
     keras_trim.prune(model, 0.5, calibration_data=x, update_statistics=False)
     assert not values(model.layers[1].moving_mean).any()
+
+
+@pytest.mark.parametrize("method", ["reconstruct", "wanda", "magnitude"])
+def test_statistics_change_as_those_of_the_examples_do(method, rng):
+    x = correlated(rng, 64, 24) + 1
+    model = keras.Sequential(
+        [
+            keras.Input((24,)),
+            layers.Dense(6, use_bias=False),
+            layers.BatchNormalization(epsilon=1e-2),
+            layers.Dense(4),
+        ]
+    )
+    first, normalization, _ = model.layers
+    kernel = values(first.kernel).copy()
+    kernel[:, 0] = 0  # a dead channel
+    first.kernel.assign(kernel)
+    mean, variance = rng.standard_normal(6), 0.5 + rng.random(6)  # unlike those of the examples
+    normalization.moving_mean.assign(mean)
+    normalization.moving_variance.assign(variance)
+    dense = x @ kernel
+    keras_trim.prune(model, 0.5, calibration_data=x, method=method, batch_size=24)
+    sparse = x @ values(first.kernel)
+    mean += sparse.mean(0) - dense.mean(0)
+    variance = (variance + 1e-2) * (sparse.var(0) + 1e-2) / (dense.var(0) + 1e-2) - 1e-2
+    np.testing.assert_allclose(values(normalization.moving_mean), mean, atol=1e-4)
+    np.testing.assert_allclose(values(normalization.moving_variance), variance, rtol=1e-3)
+
+
+def test_unknown_ways_to_update_statistics(rng):
+    x = correlated(rng, 8, 24)
+    for wrong in ("relativ", 1, None):
+        with pytest.raises(
+            ValueError, match="update_statistics.*'relative', True, False.*Received"
+        ):
+            keras_trim.prune(mlp(), 0.5, calibration_data=x, update_statistics=wrong)
 
 
 def test_statistics_of_one_example(rng):

@@ -206,6 +206,46 @@ def test_prune_takes_a_budget(data):
     assert abs(zeros - 0.6 * 144) <= 1
 
 
+@pytest.mark.parametrize("sparsity", [0.6, 0.97])
+def test_prune_by_sensitivity_is_pruning_with_its_budget(sparsity, mlp, data):
+    x, _ = data
+    weights, sparsities = mlp.get_weights(), (0.5, 0.75, 0.875, 0.95)
+    if sparsity > 0.95:
+        sparsities = (*sparsities, sparsity, (1 + sparsity) / 2)
+    table = keras_trim.sensitivity(mlp, x, sparsities=sparsities)
+    allocation = keras_trim.budget(table, zeros=sparsity)
+    keras_trim.prune(mlp, distribution=allocation, calibration_data=x)
+    expected = mlp.get_weights()
+    mlp.set_weights(weights)
+    keras_trim.prune(mlp, sparsity, distribution="sensitivity", calibration_data=x)
+    for own, other in zip(mlp.get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(own, other)
+    rows = keras_trim.sparsity_report(mlp).pruned_rows
+    assert sum(row.zeros for row in rows) == pytest.approx(
+        sparsity * sum(row.size for row in rows), abs=len(rows)
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"sparsity": 0.5}, "examples.*Received: calibration_data=None"),
+        ({"calibration_data": True}, "`sparsity`"),
+        ({"sparsity_m_by_n": (2, 4), "calibration_data": True}, "N:M.*distribution='sensitivity'"),
+        ({"sparsity": 0.5, "calibration_data": 0}, "`calibration_data` must be several examples"),
+    ],
+)
+def test_prune_by_sensitivity_with_wrong_arguments(arguments, message, mlp, data):
+    if "calibration_data" in arguments:
+        given = data[0] if arguments["calibration_data"] else np.zeros_like(data[0])
+        arguments = arguments | {"calibration_data": given}
+    weights = mlp.get_weights()
+    with pytest.raises(ValueError, match=message):
+        keras_trim.prune(mlp, distribution="sensitivity", **arguments)
+    for own, before in zip(mlp.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(own, before)
+
+
 def test_weights_of_the_same_path_are_told_apart(rng):
     def tower(scale):
         x = keras.Input((8,))
