@@ -171,6 +171,12 @@ def check_saved_format(path):
         )
 
 
+def leaves_optimizer_out(model, path, optimizer=False):
+    """Returns whether `save` with these arguments leaves out an optimizer's state."""
+    variables = getattr(getattr(model, "optimizer", None), "variables", None)
+    return format_of(path) == "ktrim" and not optimizer and bool(variables)
+
+
 def save(model, path, values=None, optimizer=False):
     """Writes a model in the format of the file's ending. Call it within `silenced()`.
 

@@ -64,9 +64,7 @@ def compress(
                 loaded, output, values=values and values.value, optimizer=optimizer
             )
             error, memory = result.largest_error, result.num_bytes
-            dropped = not optimizer and bool(
-                getattr(getattr(loaded, "optimizer", None), "variables", None)
-            )
+            dropped = models.leaves_optimizer_out(loaded, output, optimizer)
     after = output.stat().st_size
     if json:
         streams.print_json(

@@ -118,11 +118,20 @@ def prune(
             raise CommandError(f"cannot prune {model}: {error}") from error
         after = summary.summarize(loaded, output)
         models.save(loaded, output)
-    _print(output, (size, output.stat().st_size), before, after, json)
+        dropped = models.leaves_optimizer_out(loaded, output)
+    _print(output, (size, output.stat().st_size), before, after, dropped, json)
 
 
-def _print(output, sizes, before, after, as_json):
-    """Prints the result; `sizes`, `before` and `after` are of the two files."""
+def _print(output, sizes, before, after, dropped, as_json):
+    """Prints the result.
+
+    Args:
+        output: Path of the file that was written.
+        sizes: Tuple of the bytes of the model's file and of the output.
+        before, after: Summaries of the two models.
+        dropped: Boolean. Whether the optimizer's state was left out.
+        as_json: Boolean.
+    """
     total, pruned = summary.count(after.weights), summary.count(after.prunable)
     if as_json:
         streams.print_json(
@@ -132,6 +141,7 @@ def _print(output, sizes, before, after, as_json):
                 "before": summary.count(before.weights),
                 "after": total,
                 "pruned": pruned,
+                "optimizer_left_out": dropped,
             }
         )
         return
@@ -141,3 +151,5 @@ def _print(output, sizes, before, after, as_json):
         f"{text.size(sizes[1])}",
         soft_wrap=True,
     )
+    if dropped:
+        streams.console().print("the optimizer's state was left out: a .keras file keeps it")

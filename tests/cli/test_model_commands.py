@@ -141,7 +141,7 @@ def test_compress_rounds_and_tells(folder):
     assert difference["a"]["zeros"] == difference["b"]["zeros"]
 
 
-def test_compress_tells_of_the_optimizer(folder):
+def test_commands_tell_of_the_optimizer(folder):
     model = keras.models.load_model(folder / "pruned.keras")
     model.compile("adam", "mse")
     model.fit(np.zeros((4, 8, 8, 3)), np.zeros((4, 4)), verbose=0)
@@ -151,6 +151,11 @@ def test_compress_tells_of_the_optimizer(folder):
     kept = run_json("compress", folder / "trained.keras", folder / "all.ktrim", "--optimizer")
     assert kept["optimizer_left_out"] is False
     assert kept["bytes"]["after"] > (folder / "trained.ktrim").stat().st_size
+    prune = "prune", folder / "trained.keras"
+    out = run(*prune, folder / "less.ktrim", "--sparsity", "0.5").stdout
+    assert "optimizer's state was left out: a .keras file keeps it" in out
+    kept = run_json(*prune, folder / "kept.keras", "--sparsity", "0.5")
+    assert kept["optimizer_left_out"] is False
 
 
 def test_compress_to_an_archive_that_stock_keras_loads(folder):
