@@ -102,11 +102,7 @@ def measure_ways(cells, key, model, weights, examples, measure, *, zeros, draws)
     import keras_trim  # after the backend is chosen
 
     model.set_weights(weights)
-    path = BUILD / f"one_shot_sensitivity_{model.name}.json"
-    path.parent.mkdir(exist_ok=True)
-    table = keras_trim.sensitivity(
-        model, examples(0), sparsities=SENSITIVITY, batch_size=128, path=path
-    )
+    table = sensitivities(model, examples(0))
     sizes = {name: rows[0].size for name, rows in table.by_weight().items()}
     total, first = sum(sizes.values()), next(iter(sizes))
     others = zeros * total / (total - sizes[first])
@@ -130,6 +126,15 @@ def measure_ways(cells, key, model, weights, examples, measure, *, zeros, draws)
                 method="reconstruct",
                 distribution=way,
             )
+
+
+def sensitivities(model, x):
+    """Returns the sensitivities of a model's weights, from a file if they are known."""
+    import keras_trim  # after the backend is chosen
+
+    path = BUILD / f"one_shot_sensitivity_{model.name}.json"
+    path.parent.mkdir(exist_ok=True)
+    return keras_trim.sensitivity(model, x, sparsities=SENSITIVITY, batch_size=128, path=path)
 
 
 def estimate_statistics(model, x):

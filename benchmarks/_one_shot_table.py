@@ -33,6 +33,8 @@ def make(markdown):
     parts += [_trained(markdown, name, found[name]) for name in networks]
     if "mobilenet_v1 spread" in found:
         parts.append(_spread(markdown, "MobileNetV1", found["mobilenet_v1 spread"]))
+    if "mobilenet_v1 trained" in found:
+        parts.append(_retrained(markdown, found["mobilenet_v1 trained"]))
     if "fine-tuned" in found:
         parts.append(_fine_tuned(markdown, found["fine-tuned"]))
     parts += [_digits(markdown), _cost()]
@@ -100,7 +102,7 @@ def _spread(markdown, network, results):
         "first dense": "first layer dense",
         "erk": '`"erk"`',
         "global": '`"global"`',
-        "budget": "`budget`",
+        "budget": '`"sensitivity"`',
     }
     rows = [
         [_target(zeros)]
@@ -173,6 +175,19 @@ def _block(key):
     sparsity, rest = key.strip("()").split(",", 1)
     height, width = rest.strip(" ()").split(",")
     return f"{_target(sparsity)}, blocks {height.strip()}x{width.strip()}"
+
+
+def _retrained(markdown, results):
+    names = {"uniform": "uniform", "sensitivity": '`"sensitivity"`'}
+    rows = [
+        [_target(zeros), *(_percent(own[name]["test"]) if name in own else "" for name in names)]
+        for zeros, own in results.items()
+    ]
+    return (
+        "MobileNetV1, not pruned in one shot but by magnitude during 4 epochs of training, as in "
+        "the [results](results.md), with uniform sparsity and with the sparsities that "
+        f'`"sensitivity"` gives:\n\n{markdown(["zeros", *names.values()], rows)}'
+    )
 
 
 def _fine_tuned(markdown, results):

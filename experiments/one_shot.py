@@ -12,10 +12,14 @@ import pathlib
 import keras
 import numpy as np
 
+import keras_trim
 from benchmarks._cells import Cells
-from benchmarks._one_shot_measure import BUILD, NUM_EXAMPLES, measure_ways
+from benchmarks._one_shot_measure import BUILD, NUM_EXAMPLES, measure_ways, sensitivities
 from benchmarks._one_shot_trained import prune_all
+from experiments import training
+from experiments.command import HERE
 from experiments.images import Images
+from experiments.records import Records
 
 PACKS = {
     "mobilenet_v1": "cifar10_jpeg.npz",
@@ -52,17 +56,49 @@ def images(arguments, cells):
             (0.5, "2:4", 0.75, 0.875),
             ("reconstruct", "magnitude"),
         )
-        for zeros in (0.75, 0.875) if name == "mobilenet_v1" else ():
-            measure_ways(
-                cells,
-                (f"{name} spread", zeros),
-                model,
-                weights,
-                examples,
-                measure,
-                zeros=zeros,
-                draws=1,
-            )
+        if name == "mobilenet_v1":
+            spread(cells, task, model, weights, examples, measure)
+
+
+def spread(cells, task, model, weights, examples, measure):
+    """Measures ways to spread zeros over a network, in one shot and when it is trained on."""
+    for zeros in (0.75, 0.875):
+        measure_ways(
+            cells,
+            ("mobilenet_v1 spread", zeros),
+            model,
+            weights,
+            examples,
+            measure,
+            zeros=zeros,
+            draws=1,
+        )
+    for zeros in (0.8, 0.9):
+        cells.measure(*("mobilenet_v1 trained", zeros, "uniform"), by=lambda z=zeros: known(z))
+        model.set_weights(weights)
+        allocation = keras_trim.budget(sensitivities(model, examples(0)), zeros=zeros)
+        cells.measure(
+            *("mobilenet_v1 trained", zeros, "sensitivity"),
+            by=lambda allocation=allocation: train(task, weights, allocation),
+        )
+
+
+def known(target):
+    """Returns the accuracies of a row of MobileNetV1 in docs/results.md."""
+    (row,) = Records(HERE / "results" / "images_mobilenet_v1.jsonl").find(
+        kind="row", library="keras-trim", seed=0, target=target, backend="tensorflow"
+    )
+    return {part: row[part] / 100 for part in ("val", "test")}
+
+
+def train(task, weights, allocation):
+    """Trains a row of docs/results.md, with other sparsities, and returns its accuracies."""
+    model = training.train_on(
+        task, weights, allocation, seed=0, rate=task.settings.rates[0], label="by sensitivity"
+    )
+    rows = keras_trim.sparsity_report(model).pruned_rows
+    zeros = sum(row.zeros for row in rows) / sum(row.size for row in rows)
+    return {part: task.score(model, part) / 100 for part in ("val", "test")} | {"zeros": zeros}
 
 
 def main():

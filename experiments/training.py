@@ -74,13 +74,18 @@ def prune(model, target, schedule, dense_layer=None):
 
     Args:
         model: Keras model.
-        target: Float or `"2:4"`.
+        target: Float, `"2:4"`, or `keras_trim.Allocation`.
         schedule: Dict of arguments for `PolynomialDecay`, without the sparsities.
         dense_layer: String. Name of a layer that stays dense, or `None`.
 
     Returns:
         The model to compile and train.
     """
+    if hasattr(target, "sparsities"):
+        for path, own in target.sparsities.items():
+            decay = sparsity.PolynomialDecay(0.0, own, **schedule)
+            sparsity.prune_low_magnitude(model.get_layer(path.split("/")[0]), decay)
+        return model
     arguments = {"sparsity_m_by_n": (2, 4)} if target == "2:4" else {}
     if dense_layer:
         arguments["pruning_policy"] = AllBut(dense_layer)
@@ -94,7 +99,7 @@ def train_on(task, weights, target, seed, rate, dense_layer=None, checkpoints=No
     Args:
         task: `Task`.
         weights: List of arrays.
-        target: Float (sparsity), `"2:4"`, or `None` for dense.
+        target: Float (sparsity), `"2:4"`, `keras_trim.Allocation`, or `None` for dense.
         seed: Integer. Sets the order of examples and the dropout.
         rate: Float. Initial learning rate, followed by cosine decay to 0.
         dense_layer: String. Name of a layer that stays dense, or `None`.
