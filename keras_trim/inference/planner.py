@@ -96,7 +96,10 @@ class Planner:
             )
         except ValueError as error:
             if self._source is None:
-                raise
+                raise ValueError(
+                    f"`x` must have sizes that all layers take: {error}. "
+                    f"Received: inputs of shapes {list(shapes)}"
+                ) from error
             raise FormatError(
                 f"This engine cannot take inputs of shapes {list(shapes)}: {error}. "
                 f"Received: path={self._source}"

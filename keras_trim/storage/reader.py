@@ -157,11 +157,11 @@ class Reader:
 
     def _read_header(self):
         if self.file_size < PREFIX.size + TRAILER.size:
-            raise FormatError("This is not a .ktrim file, or it is cut off: it is too short.")
+            raise FormatError("This is no file of keras-trim, or it is cut off: it is too short.")
         self._file.seek(0)
         magic, version, reserved = PREFIX.unpack(self._file.read(PREFIX.size))
         if magic != MAGIC:
-            raise FormatError(f"This is not a .ktrim file{_other_kind(magic)}.")
+            raise FormatError(f"This is no file of keras-trim{_other_kind(magic)}.")
         if version != VERSION:
             raise FormatError(
                 f"The file uses version {version} of the format, and this release reads version "

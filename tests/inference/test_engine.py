@@ -4,6 +4,7 @@ import collections
 import concurrent.futures
 import contextlib
 import copy
+import io
 import os
 import pickle
 import subprocess
@@ -223,6 +224,11 @@ def test_damaged_files_raise_one_error(engine, tmp_path):
             Engine.load(path)
 
 
+def test_a_file_of_another_kind():
+    with pytest.raises(FormatError, match="no file of keras-trim; a `.keras` archive is read by"):
+        Engine.load(io.BytesIO(b"PK" + bytes(100)))
+
+
 def test_saving_needs_kernels_for_all_layers(tmp_path):
     class Own(layers.Layer):
         def call(self, x):
@@ -251,6 +257,16 @@ def test_saving_needs_kernels_for_all_layers(tmp_path):
 def test_wrong_inputs(engine, x, message):
     with pytest.raises(ValueError, match=message):
         engine(x)
+
+
+def test_sizes_that_a_layer_refuses():
+    x = keras.Input((None, None, 3))
+    y = layers.UpSampling2D()(layers.MaxPooling2D()(x))
+    engine = Engine(keras.Model(x, layers.Concatenate(name="skip")([x, y])), 1)
+    assert engine(numbers(1, 8, 8, 3)).shape == (1, 8, 8, 6)
+    message = r"`x` must .* layer 'skip': .* Received: inputs of shapes \[\(1, 9, 9, 3\)\]"
+    with pytest.raises(ValueError, match=message):
+        engine(numbers(1, 9, 9, 3))
 
 
 def test_a_declared_batch_size_binds_nobody():

@@ -33,6 +33,8 @@ from keras_trim.inference.frontend.model_structure import (
 from keras_trim.inference.frontend.tracing import Trace, Untraceable, trace
 from keras_trim.inference.ir.dtypes import is_float, is_number
 
+_TAKE_MASKS = (layers.Attention, layers.AdditiveAttention, layers.GlobalAveragePooling1D)
+
 
 def import_model(model, absent=(), owners=None):
     """Converts a model.
@@ -268,8 +270,7 @@ class _Importer(GraphWriter):
     def _by_trace(self, layer, args, kwargs):
         symbols = [x for x in tree.flatten((args, kwargs)) if isinstance(x, Symbol)]
         # Layers inside would look at the masks. These have none, and get the masks as arguments.
-        may_be_masked = type(layer) in (layers.Attention, layers.AdditiveAttention)
-        is_masked = any(x.mask for x in symbols) and not may_be_masked
+        is_masked = any(x.mask for x in symbols) and type(layer) not in _TAKE_MASKS
         if not isinstance(layer, layers.Layer) or is_masked:
             raise Untraceable
         training = self.training

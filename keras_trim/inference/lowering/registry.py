@@ -43,7 +43,10 @@ def lower_node(builder, number, node, values):
     arguments = [values[value] for value in node.inputs]
     if not node.operation.takes_integers and any(x.dtype == "int32" for x in arguments):
         raise ValueError("an operation on floats is given integers")
-    outputs = lower_operation(node.operation, builder, *arguments)
+    try:
+        outputs = lower_operation(node.operation, builder, *arguments)
+    except ValueError as error:
+        raise ValueError(f"layer '{node.name:.100}': {error}") from error
     if isinstance(outputs, Tensor):
         outputs = [outputs]
     if len(outputs) != len(node.outputs):

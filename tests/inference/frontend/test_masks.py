@@ -196,6 +196,8 @@ def test_a_masked_recurrent_network_needs_no_keras(tmp_path):
         lambda x, y: layers.AdditiveAttention()([x, y]),
         lambda x, y: layers.LSTM(3)(layers.AdditiveAttention()([x, y, layers.Dense(WIDTH)(y)])),
         lambda x, y: layers.AdditiveAttention(use_scale=False)([x, y], mask=[None, y[..., 0] > 0]),
+        lambda x, y: layers.Dense(3)(layers.GlobalAveragePooling1D()(x)),
+        lambda x, y: layers.GlobalAveragePooling1D(keepdims=True)(layers.Multiply()([x, y])),
     ],
 )
 def test_layers_read_masks_without_keras(read):
