@@ -74,7 +74,7 @@ def distribute(
         if isinstance(distribution, Allocation):
             return _by_path(distribution.sparsities, variables, prefix)
         return _by_expression(distribution, variables)
-    if distribution not in NAMES:
+    if not isinstance(distribution, str) or distribution not in NAMES:
         raise ValueError(
             "`distribution` must be 'uniform', 'erk', 'global', 'sensitivity', a dict of regular "
             "expressions to sparsities, or what `keras_trim.budget` returns. "

@@ -1,6 +1,8 @@
 """Measures how fast a model runs in Keras, in the engine, and in other installed runtimes."""
 
 import dataclasses
+import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 
 from keras_trim import model_inputs, timing
 from keras_trim.arguments import check_model, described, positive_integer, takes_named
+from keras_trim.batches import describe
 from keras_trim.processor import count_cores, processor_name
 from keras_trim.progress import progress
 from keras_trim.report import sparsity_report
@@ -173,7 +176,8 @@ def bench(
 
     Raises:
         ValueError: if the model is not built, if its inputs are unknown and `x` is not given, if a
-            runtime is unknown, or if `batch_size` or `num_threads` is not positive.
+            runtime is unknown, if `x` is empty, if `batch_size` or `num_threads` is not positive,
+            or if `seconds` is no finite number of at least 0.
 
     Example:
 
@@ -186,8 +190,15 @@ def bench(
     num_threads = positive_integer(
         count_cores() if num_threads is None else num_threads, "num_threads"
     )
+    if not isinstance(seconds, numbers.Real) or not 0 <= seconds < math.inf:
+        raise ValueError(
+            "`seconds` must be a number of at least 0, the time for each runtime. "
+            f"Received: seconds={described(seconds)}"
+        )
     names = _names(runtimes)
     inputs = _random(model, batch_size) if x is None else _as_taken(model, x)
+    if not timing.num_examples(inputs):
+        raise ValueError(f"`x` must hold one example at least. Received: {describe(x)}")
     runs, differences, left_out, reference = {}, {}, {}, None
     with progress("timing", len(names) + 1, verbose) as work:
         for name in names:

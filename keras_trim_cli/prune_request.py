@@ -57,6 +57,8 @@ class PruneRequest:
             raise typer.BadParameter("--budget and --sensitivity go together")
         if self.budget is not None and (self.sparsity is not None or self.pattern is not None):
             raise typer.BadParameter("--budget says how many weights are zero: drop the others")
+        if self.budget is not None and self.distribution != "uniform":
+            raise typer.BadParameter("--budget says where the zeros are: drop --distribution")
         if self.sparsity is None and self.pattern is None and self.budget is None:
             raise typer.BadParameter("give --sparsity, or --pattern")
         if self.pattern is not None and self.block is not None:

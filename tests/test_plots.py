@@ -64,3 +64,19 @@ def test_weight_histogram_without_any_values_but_zeros(tmp_path):
     plots.plot_weight_histogram(ax, np.zeros(4), np.zeros(4))
     figure.savefig(tmp_path / "zeros.png")
     assert "100.0%" in ax.texts[0].get_text()
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: plots.sparsity_figure([("a", 0.5)], max_bars=0), "`max_bars` must be a positive"),
+        (lambda: plots.mask_figure(np.eye(3), max_pixels=-1), "`max_pixels` must be a positive"),
+        (lambda: plots.histogram_figure(np.eye(3), num_bins=0), "`num_bins` must be a positive"),
+        (lambda: plots.sensitivity_figure(None, max_rows=0.5), "`max_rows` must be a positive"),
+        (lambda: plots.sensitivity_figure({}), r"must be what `keras_trim.sensitivity\(model, x\)"),
+        (lambda: plots.sparsity_figure(0.5), r"must be `keras_trim.sparsity_report\(model\)`"),
+    ],
+)
+def test_arguments_of_figures(draw, message):
+    with pytest.raises(ValueError, match=f"{message}.*Received"):
+        draw()

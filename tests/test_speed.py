@@ -132,3 +132,14 @@ def test_an_output_that_is_nan_differs(monkeypatch):
     report = bench(small())
     assert report[timing.PREDICT].largest_difference == 0
     assert np.isnan(report[timing.BATCH].largest_difference)
+
+
+@pytest.mark.parametrize("seconds", ["1", None, -1, float("inf"), float("nan")])
+def test_seconds_that_are_none(seconds):
+    with pytest.raises(ValueError, match=r"`seconds` must be a number.*Received: seconds="):
+        keras_trim.bench(small(), runtimes=(), seconds=seconds)
+
+
+def test_no_examples():
+    with pytest.raises(ValueError, match=r"`x` must hold one example.*Received.*\(0, 4\)"):
+        bench(small(), np.zeros((0, 4)))

@@ -17,10 +17,14 @@ def read_examples(model, data, batch_size, name="calibration_data"):
         name: String. The name of the caller's argument, for error messages.
     """
     cardinality = getattr(data, "cardinality", None)  # of a `tf.data.Dataset`
-    if callable(cardinality) and int(cardinality()) == -1:
+    is_endless = callable(cardinality) and int(cardinality()) == -1
+    cure = "pass `dataset.take(16)` for 16 batches of it"
+    if isinstance(data, keras.utils.PyDataset):
+        is_endless, cure = data.num_batches is None, "let its `num_batches` be a number"
+    if is_endless:
         raise ValueError(
-            f"`{name}` is read to its end, and this dataset repeats forever: pass "
-            f"`dataset.take(16)` for 16 batches of it. Received: {batches.describe(data)}"
+            f"`{name}` is read to its end, and this dataset repeats forever: {cure}. "
+            f"Received: {batches.describe(data)}"
         )
     with batches.naming(name):
         is_functional = functional_of(model) is not None

@@ -3,11 +3,10 @@
 import keras
 
 from keras_trim.annotations import decide
-from keras_trim.arguments import one_of
+from keras_trim.arguments import described, one_of
 from keras_trim.distributions import distribute
 from keras_trim.left_out import warn_of_left_out
 from keras_trim.one_shot.calibration import Job
-from keras_trim.pattern_arguments import validate_pattern_arguments
 from keras_trim.policies import candidates
 from keras_trim.pruning import make_request, nothing_to_prune
 from keras_trim.schedules import ConstantSparsity, validate_sparsity
@@ -31,18 +30,23 @@ def check_method(method, data):
 def make_jobs(model, sparsity, pattern, distribution):
     """List of `Job`: the weights to prune, and how much.
 
-    Before sensitivities are measured, `"sensitivity"` is the same as `"uniform"`.
+    Args:
+        model: Keras model or layer.
+        sparsity: As in `prune`, like `distribution`. Before sensitivities are measured,
+            `"sensitivity"` is the same as `"uniform"`.
+        pattern: Tuple: block size, pooling, policy and N:M pattern, checked already.
     """
     block_size, pooling, policy, sparsity_m_by_n = pattern
-    _, sparsity_m_by_n = validate_pattern_arguments(block_size, pooling, sparsity_m_by_n)
+    name = distribution if isinstance(distribution, str) else None
     if sparsity_m_by_n is not None:
-        if distribution != "uniform":
+        if name != "uniform":
             raise ValueError(
                 "An N:M pattern has one sparsity: leave `distribution` out, or `sparsity_m_by_n`. "
-                f"Received: distribution={distribution!r}, sparsity_m_by_n={sparsity_m_by_n}"
+                f"Received: distribution={described(distribution)}, "
+                f"sparsity_m_by_n={sparsity_m_by_n}"
             )
         sparsity = _sparsity_of(sparsity_m_by_n, sparsity)
-    if isinstance(distribution, str):
+    if name is not None:
         validate_sparsity(sparsity, "sparsity")
     schedule = ConstantSparsity(0.0 if sparsity is None else sparsity, 0)
     request = make_request(schedule, block_size, pooling, policy, sparsity_m_by_n)
@@ -57,7 +61,7 @@ def make_jobs(model, sparsity, pattern, distribution):
     found = candidates(model, policy)
     warn_of_left_out(found, lambda variable: marks[id(variable)], stacklevel=5)
     owners = {id(candidate.variable): candidate.layer for candidate in found}
-    if distribution == "sensitivity":
+    if name == "sensitivity":
         distribution = "uniform"
     sparsities = distribute(
         distribution, sparsity, [variable for variable, _ in marked], f"{model.name}/"

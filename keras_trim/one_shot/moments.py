@@ -4,8 +4,8 @@ import numpy as np
 
 from keras_trim.one_shot.masks import spread, to_bool
 
-# Limit on the bytes of unfolded inputs in memory at a time.
-_SLICE = 64 * 2**20
+# Limit on the bytes of float64 inputs, unfolded or not, in memory at a time.
+SLICE = 64 * 2**20
 
 
 class Moments:
@@ -37,7 +37,7 @@ class Moments:
                 of a convolution counts unless all of its steps are padding.
         """
         mask = None if mask is None else to_bool(mask)
-        step = max(1, _SLICE // max(self.product.row_bytes(x), 1))
+        step = max(1, SLICE // max(self.product.row_bytes(x), 1))
         for start in range(0, x.shape[0], step):
             part = slice(start, start + step)
             counted = slice(None)

@@ -15,7 +15,7 @@ from keras_trim.one_shot.examples import read_examples
 from keras_trim.one_shot.jobs import check_method, make_jobs
 from keras_trim.one_shot.score import Score
 from keras_trim.one_shot.sensitivity import SPARSITIES, measure
-from keras_trim.pattern_arguments import BlockSize, ZerosOfGroup
+from keras_trim.pattern_arguments import BlockSize, ZerosOfGroup, validate_pattern_arguments
 from keras_trim.policies import PruningPolicy
 from keras_trim.progress import Progress, check_verbose, progress
 
@@ -90,6 +90,9 @@ def prune(
     check_verbose(verbose)
     method = check_method(method, calibration_data)
     one_of(update_statistics, ("relative", True, False), "update_statistics")
+    block_size, sparsity_m_by_n = validate_pattern_arguments(
+        block_size, block_pooling_type, sparsity_m_by_n
+    )
     pattern = block_size, block_pooling_type, pruning_policy, sparsity_m_by_n
     by_sensitivity = isinstance(distribution, str) and distribution == "sensitivity"
     if by_sensitivity and calibration_data is None:

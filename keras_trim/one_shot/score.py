@@ -26,36 +26,48 @@ class Score:
 
     Raises:
         ValueError: if the labels do not fit the examples, the metric does not return a finite
-            number, or the outputs do not differ among examples.
+            number, or the outputs do not differ among examples, or have no axis of examples.
     """
 
     def __init__(self, model, data, y, metric, data_name="x"):
         self._model, self._data, self._metric = model, data, metric
         self.name = "output error" if metric is None else getattr(metric, "__name__", "metric")
-        self._outputs, self._masks = self._run(())
+        self._structure, self._outputs, self._masks = self._run(())
+        if not all(part.ndim for parts in self._outputs for part in parts):
+            raise ValueError(
+                "Each output of `model` must be an array, and its first axis that of the examples: "
+                "measure a model that returns only such outputs. Received: outputs of shapes "
+                f"{[parts[0].shape for parts in self._outputs]}"
+            )
         if metric is not None:
             is_list = np.ndim(keras.tree.flatten(y)[0]) == 0  # of numbers
             y = np.asarray(y) if is_list else keras.tree.map_structure(_as_array, y)
         self._y = y
-        counts = [
-            len(keras.tree.flatten(both)[0]) for both in (y, self._outputs) if both is not None
-        ]
-        if len(set(counts)) > 1:
+        count = sum(map(len, self._outputs[0]))
+        if y is not None and len(keras.tree.flatten(y)[0]) != count:
             raise ValueError(
                 "`y` must have a label for each of the examples `x`. "
-                f"Received: {counts[0]} labels for {counts[1]} examples"
+                f"Received: {len(keras.tree.flatten(y)[0])} labels for {count} examples"
             )
         self.dense = self._measure(self._outputs) if metric else 0.0
         if metric is None and not self._differences(self._outputs)[1] > 0:
             raise ValueError(
                 f"`{data_name}` must be several examples for which the model gives different "
                 "outputs, all finite: errors are relative to the variance of the outputs. "
-                f"Received: {counts[0]} examples, whose outputs are the same or not finite"
+                f"Received: {count} examples, whose outputs are the same or not finite"
             )
 
     def _measure(self, outputs):
         if isinstance(self._metric, keras.metrics.Metric):
             self._metric.reset_state()  # otherwise it would average over calls
+        shapes = [sorted({part.shape[1:] for part in parts}) for parts in outputs]
+        if max(map(len, shapes)) > 1:
+            raise ValueError(
+                "With a `metric`, the outputs for all examples must have one length: pad the "
+                "examples, or leave `y` and `metric` out to measure the error of the outputs. "
+                f"Received: outputs of shapes {next(own for own in shapes if len(own) > 1)[:4]}"
+            )
+        outputs = keras.tree.pack_sequence_as(self._structure, list(map(np.concatenate, outputs)))
         value = self._metric(self._y, outputs)
         value = ops.convert_to_numpy(value) if ops.is_tensor(value) else np.asarray(value)
         if value.ndim or value.dtype.kind not in "fiub" or not np.isfinite(value):
@@ -66,22 +78,20 @@ class Score:
         return float(value)
 
     def _run(self, values):
-        """Tuple of the outputs and, for each output, its mask or `None`: NumPy arrays."""
+        """The model's outputs: their structure, their values and their masks.
+
+        Returns:
+            Tuple: nested outputs for the first batch; for each output, a list of NumPy arrays, one
+            per batch; for each output, a list of masks, which may be `None`.
+        """
         with values_of(values):
             runs = [self._model(batch, training=False) for batch in self._data]
             flat = [[ops.convert_to_numpy(y) for y in keras.tree.flatten(run)] for run in runs]
         masks = [[backend.get_keras_mask(y) for y in keras.tree.flatten(run)] for run in runs]
-        joined = [np.concatenate(parts) for parts in zip(*flat, strict=True)]
-        masks = [
-            None
-            if any(part is None for part in parts)
-            else np.concatenate(list(map(to_bool, parts)))
-            for parts in zip(*masks, strict=True)
-        ]
-        return keras.tree.pack_sequence_as(runs[0], joined), masks
+        return runs[0], *(list(zip(*parts, strict=True)) for parts in (flat, masks))
 
     def __call__(self, values):
-        outputs, _ = self._run(values)
+        _, outputs, _ = self._run(values)
         if self._metric:
             return self._measure(outputs)
         error, size = self._differences(outputs)
@@ -95,15 +105,27 @@ class Score:
     def _differences(self, outputs):
         """Tuple: the squared error against the dense outputs, and the variance of those."""
         error = size = 0.0
-        both = zip(keras.tree.flatten(outputs), keras.tree.flatten(self._outputs), strict=True)
-        for (a, b), mask in zip(both, self._masks, strict=True):
-            if mask is not None:  # skip padding
-                a, b = a[mask], b[mask]
-            a, b = a.astype("float64"), b.astype("float64")  # squares overflow in float16
+        for *both, masks in zip(outputs, self._outputs, self._masks, strict=True):
+            a, b = (_joined(parts, masks) for parts in both)
             with np.errstate(invalid="ignore"):
                 error += float(np.square(a - b).mean())
                 size += float(b.var(axis=0).mean())
         return error, size
+
+
+def _joined(parts, masks):
+    """The outputs for all batches without padding, in which squares do not overflow: float64.
+
+    If sequences differ in length, their steps are the first axis.
+    """
+    parts = [
+        part if mask is None else part[to_bool(mask)]
+        for part, mask in zip(parts, masks, strict=True)
+    ]
+    if len({part.shape[1:] for part in parts}) > 1:
+        has_features = len({part.shape[-1] for part in parts}) == 1
+        parts = [part.reshape(-1, part.shape[-1] if has_features else 1) for part in parts]
+    return np.concatenate(parts).astype("float64")
 
 
 def _as_array(x):

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pathlib
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -165,8 +166,9 @@ def sensitivity(
     method = check_method(method, x)
     block_size, _ = validate_pattern_arguments(block_size, "AVG", None)
     data = read_examples(model, x, batch_size, "x")
-    score = Score(model, data, y, metric)
     pattern = block_size, "AVG", pruning_policy, None
+    make_jobs(model, sparsities[0], pattern, "uniform")  # tells what stays dense
+    score = Score(model, data, y, metric)
     return measure(model, data, score, sparsities, method, pattern, path, verbose)
 
 
@@ -188,11 +190,13 @@ def measure(model, data, score, sparsities, method, pattern, path=None, verbose=
     settings = {
         "method": method,
         "block_size": list(pattern[0]),
-        "examples": sum(len(keras.tree.flatten(batch)[0]) for batch in data),
+        "examples": sum(map(_num_examples, data)),
         "digest": _digest(model, data),
     }
     known = _read(path, score.name, score.dense, settings)
-    jobs = {s: make_jobs(model, s, pattern, "uniform") for s in sparsities}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the caller has told what stays dense
+        jobs = {s: make_jobs(model, s, pattern, "uniform") for s in sparsities}
     rows, calibration = [], Calibration(model, data, method)
     prefix = f"{model.name}/"  # removed, because Keras numbers models: `model_1`, `model_2`
     with progress("measuring weights", len(next(iter(jobs.values()))), verbose) as work:
@@ -206,6 +210,10 @@ def measure(model, data, score, sparsities, method, pattern, path=None, verbose=
                 Sensitivity(list(saved.values()), score.name, score.dense, settings).save(path)
             work.advance()
     return Sensitivity(rows, score.name, score.dense, settings)
+
+
+def _num_examples(batch):
+    return len(next(part for part in keras.tree.flatten(batch) if part is not None))
 
 
 def _digest(model, data):

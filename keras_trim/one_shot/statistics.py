@@ -1,9 +1,12 @@
 """Estimates the statistics of batch normalization on examples."""
 
+import math
+
 import numpy as np
 from keras import layers
 
 from keras_trim.one_shot.masks import all_padding, to_bool
+from keras_trim.one_shot.moments import SLICE
 from keras_trim.one_shot.product import to_numpy
 
 
@@ -26,18 +29,25 @@ class Statistics:
     def add(self, calls):
         """Adds the inputs of a list of `Call`."""
         for call in calls:
-            x = np.moveaxis(to_numpy(call.x), self._layer.axis, -1)
-            if call.mask is not None and len(call.mask.shape) == x.ndim - 1:
-                x = x[to_bool(call.mask)]
-            x = x.reshape(-1, x.shape[-1])
-            if not len(x):
-                continue
-            # Combines centered sums: a difference of large raw sums of squares loses precision.
-            mean = x.mean(0)
-            delta, total = mean - self._mean, self._count + len(x)
-            self._squares += ((x - mean) ** 2).sum(0) + delta**2 * self._count * len(x) / total
-            self._mean += delta * len(x) / total
-            self._count = total
+            step = max(1, SLICE // max(8 * math.prod(call.x.shape[1:]), 1))
+            for start in range(0, call.x.shape[0], step):
+                part = slice(start, start + step)
+                self._add(call.x[part], None if call.mask is None else call.mask[part])
+
+    def _add(self, x, mask):
+        x = np.moveaxis(to_numpy(x), self._layer.axis, -1)
+        # A mask has the leading axes of the input. Those of other layouts are no longer leading.
+        if mask is not None and self._layer.axis % x.ndim == x.ndim - 1:
+            x = x[to_bool(mask)]
+        x = x.reshape(-1, x.shape[-1])
+        if not len(x):
+            return
+        # Combines centered sums: a difference of large raw sums of squares loses precision.
+        mean = x.mean(0)
+        delta, total = mean - self._mean, self._count + len(x)
+        self._squares += ((x - mean) ** 2).sum(0) + delta**2 * self._count * len(x) / total
+        self._mean += delta * len(x) / total
+        self._count = total
 
     def result(self):
         """Returns a tuple of two float64 arrays (channels,): mean and variance.

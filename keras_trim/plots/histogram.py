@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_trim.arguments import positive_integer
 from keras_trim.plots.style import (
     BLUE,
     GRAY,
@@ -34,7 +35,7 @@ def histogram_figure(weights: Any, title: str = "", num_bins: int = 61) -> "Figu
 
     Raises:
         ImportError: if Matplotlib is not installed.
-        ValueError: if there are no values.
+        ValueError: if there are no values, or `num_bins` is not positive.
 
     Example:
 
@@ -42,6 +43,7 @@ def histogram_figure(weights: Any, title: str = "", num_bins: int = 61) -> "Figu
     keras_trim.plots.histogram_figure(layer.kernel.numpy()).savefig("kernel.png")
     ```
     """
+    positive_integer(num_bins, "num_bins")
     values = np.ravel(np.asarray(weights)).astype("float64")
     if not values.size:
         raise ValueError(f"`weights` must hold values. Received: shape {np.shape(weights)}")

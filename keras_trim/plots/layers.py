@@ -1,7 +1,9 @@
 """Plots the sparsity of each weight of a model as bars."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from keras_trim.arguments import described, positive_integer
 from keras_trim.plots.style import (
     BLUE,
     GRAY,
@@ -34,7 +36,7 @@ def sparsity_figure(rows: Any, max_bars: int = 60) -> "Figure":
 
     Raises:
         ImportError: if Matplotlib is not installed.
-        ValueError: if there are no rows.
+        ValueError: if there are no rows, or `max_bars` is not positive.
 
     Example:
 
@@ -43,7 +45,13 @@ def sparsity_figure(rows: Any, max_bars: int = 60) -> "Figure":
     keras_trim.plots.sparsity_figure(report).savefig("sparsity.png")
     ```
     """
+    positive_integer(max_bars, "max_bars")
     rows = getattr(rows, "rows", rows)
+    if not isinstance(rows, Iterable):
+        raise ValueError(
+            "`rows` must be `keras_trim.sparsity_report(model)`, or a list of `(name, sparsity)`. "
+            f"Received: rows={described(rows)}"
+        )
     drawn = [row for row in rows if not getattr(row, "is_by_design", False)]
     bars = [row if isinstance(row, tuple) else (row.path, row.sparsity) for row in drawn]
     if not bars:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_trim.arguments import positive_integer
 from keras_trim.plots.style import BLUE, GRAY, NAME, PALE, new_figure
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def mask_figure(weights: Any, title: str = "", max_pixels: int = 256) -> "Figure
 
     Raises:
         ImportError: if Matplotlib is not installed.
-        ValueError: if there are no values, or the array has no axis.
+        ValueError: if there are no values, the array has no axis, or `max_pixels` is not positive.
 
     Example:
 
@@ -35,6 +36,7 @@ def mask_figure(weights: Any, title: str = "", max_pixels: int = 256) -> "Figure
     keras_trim.plots.mask_figure(layer.kernel.numpy(), "hidden/kernel").savefig("mask.png")
     ```
     """
+    positive_integer(max_pixels, "max_pixels")
     weights = np.asarray(weights)
     if not weights.size or not weights.ndim:
         raise ValueError(

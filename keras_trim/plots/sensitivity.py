@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from keras_trim.arguments import described, positive_integer
 from keras_trim.plots.layers import shorten
 from keras_trim.plots.style import GRAY, NAME, clear_spines, new_figure
 
@@ -21,8 +22,14 @@ def sensitivity_figure(sensitivity: Any, max_rows: int = 60) -> "Figure":
 
     Raises:
         ImportError: if Matplotlib is not installed.
-        ValueError: if there are no rows.
+        ValueError: if there are no rows, or `max_rows` is not positive.
     """
+    positive_integer(max_rows, "max_rows")
+    if not hasattr(sensitivity, "by_weight"):
+        raise ValueError(
+            "`sensitivity` must be what `keras_trim.sensitivity(model, x)` returned. "
+            f"Received: sensitivity={described(sensitivity)}"
+        )
     weights = sensitivity.by_weight()
     if not weights:
         raise ValueError("`sensitivity` must have at least one row. Received: rows=[]")

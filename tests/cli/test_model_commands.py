@@ -93,6 +93,10 @@ def test_prune_on_examples(folder):
         (["--budget", "zeros=0.5"], "--budget and --sensitivity go together"),
         (["--budget", "zeros:0.5", "--sensitivity", "s"], "like zeros=0.9, bytes=200000 or"),
         (["--budget", "zeros=1", "--sensitivity", "s", "-s", "0.5"], "drop the others"),
+        (
+            ["--budget", "zeros=0.5", "--sensitivity", "s", "--distribution", "erk"],
+            "drop --distribution",
+        ),
         (["-s", "80"], "below 1; 80 % is 0.8"),
         (["-s", "80%"], "'80%' is no number: 80 % is 0.8"),
         (["-s", "nan"], "at least 0 and below 1"),
