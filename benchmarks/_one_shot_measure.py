@@ -47,7 +47,7 @@ class Clock:
 
 
 # What the name of a method is followed by in the results -> argument `update_statistics`.
-STATISTICS = {" + relative": "relative", "": False, " + statistics": True}
+STATISTICS = {"": False, " + relative": "relative", " + statistics": True}
 
 
 def measure_pruned(cells, key, model, weights, x, measure, *, target, method, **arguments):

@@ -12,7 +12,7 @@ _NAMES = {
     "magnitude": "magnitude",
 }
 # What the name of a method is followed by in the results -> in the tables.
-_STATISTICS = {"relative": "", "": ", old statistics", "statistics": ", new statistics"}
+_STATISTICS = {"": "", "relative": ", relative", "statistics": ", new statistics"}
 _TRAINED = {
     "cifar_cnn": "Eight 3x3 convolutions on CIFAR-10",
     "cifar_resnet": "ResNet-20 on CIFAR-10",
@@ -96,7 +96,7 @@ def _label(method, has_statistics=True):
 def _spread(markdown, network, results):
     if not results:
         return ""
-    method = "reconstruct + relative"
+    method = "reconstruct"
     names = {
         "uniform": "uniform",
         "first dense": "first layer dense",

@@ -32,7 +32,7 @@ def prune(
     calibration_data: Any = None,
     method: str | None = None,
     distribution: str | Mapping[str, float] | Allocation = "uniform",
-    update_statistics: str | bool = "relative",
+    update_statistics: str | bool | None = None,
     batch_size: int = 32,
     verbose: str | bool = "auto",
 ) -> Any:
@@ -71,10 +71,12 @@ def prune(
             each weight matters to the model's outputs, and gives those that matter less more of the
             zeros. That takes several times as long as pruning. See `docs/one_shot.md`.
         update_statistics: What happens at the end to the means and variances of batch
-            normalization, if there is `calibration_data`. `"relative"`: they change by as much as
-            pruning changed those of the examples, so they keep what they have from the training
-            data. `True`: those of the examples replace them, which also adapts the model to the
-            examples. `False`: they stay, except for the means that `"reconstruct"` corrects.
+            normalization, if there is `calibration_data`. `"relative"` (the default for `"wanda"`
+            and `"magnitude"`): they change by as much as pruning changed those of the examples, so
+            they keep what they have from the training data. `False` (the default for the other
+            methods, which fit the kept weights to the old statistics): they stay, except for the
+            means that `"reconstruct"` corrects. `True`: those of the examples replace them, which
+            also adapts the model to the examples.
         batch_size: Integer. Examples per run, if the data is arrays.
         verbose: `"auto"`, `True` or `False`. Whether to show progress if pruning takes longer than
             two seconds. `"auto"`: on a terminal and in a notebook.
@@ -89,7 +91,9 @@ def prune(
     check_model(model, takes_layers=True)
     check_verbose(verbose)
     method = check_method(method, calibration_data)
-    one_of(update_statistics, ("relative", True, False), "update_statistics")
+    one_of(update_statistics, (None, "relative", True, False), "update_statistics")
+    if update_statistics is None:
+        update_statistics = "relative" if method in ("wanda", "magnitude") else False
     block_size, sparsity_m_by_n = validate_pattern_arguments(
         block_size, block_pooling_type, sparsity_m_by_n
     )

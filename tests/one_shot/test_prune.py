@@ -126,8 +126,9 @@ def test_no_zeros_change_nothing(name, rng):
     make, shape = MODELS[name]
     model, x = make(), correlated(rng, 32, *shape)
     before = values(model(x))
-    keras_trim.prune(model, 0.0, calibration_data=x)
-    np.testing.assert_allclose(values(model(x)), before, atol=1e-4)
+    for update_statistics in (None, "relative"):
+        keras_trim.prune(model, 0.0, calibration_data=x, update_statistics=update_statistics)
+        np.testing.assert_allclose(values(model(x)), before, atol=1e-4)
 
 
 def test_patterns(rng):
@@ -403,7 +404,8 @@ def test_statistics_change_as_those_of_the_examples_do(method, rng):
     normalization.moving_mean.assign(mean)
     normalization.moving_variance.assign(variance)
     dense = x @ kernel
-    keras_trim.prune(model, 0.5, calibration_data=x, method=method, batch_size=24)
+    arguments = {"update_statistics": "relative"} if method == "reconstruct" else {}
+    keras_trim.prune(model, 0.5, calibration_data=x, method=method, batch_size=24, **arguments)
     sparse = x @ values(first.kernel)
     mean += sparse.mean(0) - dense.mean(0)
     variance = (variance + 1e-2) * (sparse.var(0) + 1e-2) / (dense.var(0) + 1e-2) - 1e-2
@@ -413,7 +415,7 @@ def test_statistics_change_as_those_of_the_examples_do(method, rng):
 
 def test_unknown_ways_to_update_statistics(rng):
     x = correlated(rng, 8, 24)
-    for wrong in ("relativ", 1, None):
+    for wrong in ("relativ", 1, ()):
         with pytest.raises(
             ValueError, match="update_statistics.*'relative', True, False.*Received"
         ):
@@ -428,8 +430,8 @@ def test_statistics_of_one_example(rng):
 
     x = correlated(rng, 1, 24)
     with pytest.raises(ValueError, match="one example.*no variance.*Received: one input of"):
-        keras_trim.prune(made(), 0.5, calibration_data=x)
-    model = keras_trim.prune(made(), 0.5, calibration_data=x, update_statistics=False)
+        keras_trim.prune(made(), 0.5, calibration_data=x, update_statistics=True)
+    model = keras_trim.prune(made(), 0.5, calibration_data=x)
     assert (values(model.layers[1].moving_variance) == 1).all()
 
 
