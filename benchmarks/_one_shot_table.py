@@ -12,7 +12,7 @@ _NAMES = {
     "magnitude": "magnitude",
 }
 # What the name of a method is followed by in the results -> in the tables.
-_STATISTICS = {"": "", "relative": ", relative", "statistics": ", new statistics"}
+_STATISTICS = {"": "", "relative": ", relative statistics", "statistics": ", new statistics"}
 _TRAINED = {
     "cifar_cnn": "Eight 3x3 convolutions on CIFAR-10",
     "cifar_resnet": "ResNet-20 on CIFAR-10",
@@ -107,7 +107,7 @@ def _spread(markdown, network, results):
     rows = [
         [_target(zeros)]
         + [_mean([draw[method] for draw in ways[way].values()], "test") for way in names]
-        for zeros, ways in results.items()
+        for zeros, ways in sorted(results.items())
     ]
     table = markdown(["zeros", *names.values()], rows)
     return (
