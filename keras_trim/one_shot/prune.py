@@ -69,7 +69,7 @@ def prune(
             `"global"`, `"sensitivity"`, a dict of regular expressions to sparsities, or the result
             of `keras_trim.budget`. `"sensitivity"` first measures on `calibration_data` how much
             each weight matters to the model's outputs, and gives those that matter less more of the
-            zeros. That takes several times as long as pruning. See `docs/one_shot.md`.
+            zeros. That takes about ten times as long as pruning. See `docs/one_shot.md`.
         update_statistics: What happens at the end to the means and variances of batch
             normalization, if there is `calibration_data`. `"relative"` (the default for `"wanda"`
             and `"magnitude"`): they change by as much as pruning changed those of the examples, so
@@ -107,6 +107,7 @@ def prune(
     jobs = make_jobs(model, sparsity, pattern, distribution)
     data = [] if calibration_data is None else read_examples(model, calibration_data, batch_size)
     if by_sensitivity:
+        _check_reached(Calibration(model, data, method), jobs)  # measuring takes long
         jobs = _jobs_by_sensitivity(model, sparsity, pattern, data, method, verbose)
     with progress("pruning", verbose=verbose if data else False) as work:
         calibration = run(model, jobs, method, data, update_statistics, work)
@@ -142,13 +143,8 @@ def run(model, jobs, method, data, update_statistics, work=None):
         `Calibration`; its `assign` changes the model.
     """
     calibration = Calibration(model, data, method)
-    unreached = [job.variable.path for job in jobs if not calibration.is_reached(job.variable)]
-    if data and method != "magnitude" and unreached:
-        raise ValueError(
-            "`calibration_data` never reaches some weights: give inputs with which the model calls "
-            "their layers, or leave those out with a `pruning_policy`. Received: no call of "
-            f"{', '.join(unreached[:4])}{' ...' if len(unreached) > 4 else ''}"
-        )
+    if data:
+        _check_reached(calibration, jobs)
     left = {id(job): calibration.why_not(job) for job in jobs}
     by_data = sorted((job for job in jobs if left[id(job)] is None), key=calibration.order)
     update_statistics = update_statistics if data else False
@@ -166,6 +162,16 @@ def run(model, jobs, method, data, update_statistics, work=None):
     if method != "magnitude":
         _warn_of_magnitudes([(job, left[id(job)]) for job in jobs if left[id(job)] is not None])
     return calibration
+
+
+def _check_reached(calibration, jobs):
+    unreached = [job.variable.path for job in jobs if not calibration.is_reached(job.variable)]
+    if unreached and calibration.method != "magnitude":
+        raise ValueError(
+            "`calibration_data` never reaches some weights: give inputs with which the model calls "
+            "their layers, or leave those out with a `pruning_policy`. Received: no call of "
+            f"{', '.join(unreached[:4])}{' ...' if len(unreached) > 4 else ''}"
+        )
 
 
 def _warn_of_magnitudes(left):

@@ -49,7 +49,7 @@ Distribution = Annotated[
     typer.Option(
         "--distribution",
         help="uniform, erk, global or sensitivity (with --calibration: more zeros where they hurt "
-        "least, which takes several times as long).",
+        "least, which takes about ten times as long).",
     ),
 ]
 Budget = Annotated[
