@@ -182,7 +182,8 @@ def measure(model, data, score, sparsities, method, pattern, path=None, verbose=
         sparsities: Tuple of floats.
         method: One of `METHODS`.
         pattern: Tuple: block size, pooling, policy and N:M pattern, as `make_jobs` takes it.
-        path, verbose: As in `sensitivity`.
+        path: As in `sensitivity`.
+        verbose: As in `sensitivity`.
 
     Returns:
         `Sensitivity`.
