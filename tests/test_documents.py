@@ -106,7 +106,10 @@ def test_every_public_name_is_in_the_reference(monkeypatch):
 
 
 def _documented(names):
-    """Yields the functions, classes and methods of the reference, with their paths."""
+    """Yields the functions, classes and methods of the reference, with their paths.
+
+    And the functions beside them, which the website's builder reads as well.
+    """
     for path in names:
         module, _, name = path.rpartition(".")
         target = getattr(importlib.import_module(module), name)
@@ -114,6 +117,10 @@ def _documented(names):
         for method, value in vars(target).items() if inspect.isclass(target) else ():
             if not method.startswith("_"):
                 yield f"{path}.{method}", getattr(value, "__func__", value)
+        beside = inspect.getmodule(target)
+        for other, value in vars(beside).items() if beside else ():
+            if inspect.isfunction(value) and value.__module__ == beside.__name__:
+                yield f"{beside.__name__}.{other}", value
 
 
 def test_documented_arguments_are_those_of_the_signature(monkeypatch):
