@@ -2,45 +2,88 @@
 
 import statistics
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 from benchmarks import _inference_models
 from benchmarks._common import median_ratio
 
-# Feature -> (kind of workload, or None for any; a part of the candidate's name).
+
+class Feature(NamedTuple):
+    """An optional algorithm.
+
+    Args:
+        title: String.
+        kind: String. The kind of workload that it is a candidate for.
+        has: Function: candidate -> whether it belongs to this algorithm.
+    """
+
+    title: str
+    kind: str
+    has: Callable
+
+
+def _named(part):
+    return lambda candidate: part in str(candidate)
+
+
 FEATURES = {
-    "kn2row": ("convolution", "kn2row"),
-    "lane_masks": ("convolution", "masked"),
-    "im2col": ("convolution", "im2col"),
-    "row_tiles": ("spmm", "tiles of"),
-    "packing": ("spmm", "packed"),
-    "split_pixels": ("pointwise", "split"),
-    "ring": ("pointwise", "ring"),
-    "sell": ("spmv", "SELL"),
-    "masked_planes": ("depthwise", "masked"),
-    "tiling": ("tiling", None),
-    "inter_op": ("branches", "inter-op"),
+    "kn2row": Feature("kn2row", "convolution", _named("kn2row")),
+    "lane_masks": Feature("lane masks, not padding", "convolution", _named("masked")),
+    "im2col": Feature("im2col", "convolution", _named("im2col")),
+    "row_tiles": Feature("row tiles of sparse weights", "spmm", _named("tiles of")),
+    "packing": Feature("packed activations", "spmm", _named("packed")),
+    "split_pixels": Feature("pixels split over threads", "pointwise", _named("split")),
+    "ring": Feature("sums passed on in a ring", "pointwise", _named("ring")),
+    "sell": Feature("SELL", "spmv", _named("SELL")),
+    "masked_planes": Feature("masked planes", "depthwise", _named("masked")),
+    "tiling": Feature("layer tiling", "tiling", lambda bands: bands > 1),
+    "inter_op": Feature("inter-op threads", "branches", _named("inter-op")),
 }
 LEAST_GAIN = 1.02  # a network's speedup that justifies the code
 
 
-def _tuner(feature):
-    """Returns a tuner that skips a feature's candidates, or considers all of them for `None`."""
+def _tuner(cache, feature=None):
+    """Returns a tuner that considers all candidates, or skips those of a feature.
+
+    Args:
+        cache: `TuningCache`, shared by all tuners of a network: engines without a feature then
+            differ only in the layers that have its candidates.
+        feature: String or `None`.
+    """
     from keras_trim.inference.lowering.tuner import Tuner
 
-    kind, name = FEATURES.get(feature, (None, None))
-
     class Without(Tuner):
+        def __init__(self):
+            super().__init__(cache)
+            self.chosen = set()  # features that the fastest candidates belong to
+
         def admit(self, workload, candidates):
-            if feature is None or workload[0] != kind:
-                return candidates
-            kept = candidates[:1] if name is None else [
-                candidate for candidate in candidates if name not in str(candidate)
-            ]  # fmt: skip
+            kept = [each for each in candidates if feature not in features_of(workload, each)]
             return kept or candidates
 
+        def known(self, workload, candidates):
+            candidate = super().known(workload, candidates)
+            if candidate is not None:
+                self.chosen |= features_of(workload, candidate)
+            return candidate
+
+        def note(self, workload, candidates, candidate):
+            super().note(workload, candidates, candidate)
+            self.chosen |= features_of(workload, candidate)
+
     return Without()
+
+
+def features_of(workload, candidate):
+    """Returns the set of the features that a candidate for a workload belongs to."""
+    return {
+        key
+        for key, feature in FEATURES.items()
+        if workload[0] == feature.kind and feature.has(candidate)
+    }
 
 
 def in_blocks(weights, rows=4):
@@ -70,32 +113,41 @@ def measure(name, path, features, num_threads, rounds, is_blocked=False):
         is_blocked: Boolean. Whether zeros are in blocks of four outputs.
 
     Returns:
-        Dict: feature -> dict with `gain`, the factor by which the network is slower without it
-        (median over rounds), and the median milliseconds, `ms_with` and `ms_without`.
+        Dict: feature -> `None` if no layer's fastest candidate belongs to it, else a dict with
+        `gain`, the factor by which the network is slower without it (median over rounds), and the
+        median milliseconds, `ms_with` and `ms_without`.
     """
     import keras
 
     from keras_trim.inference import Engine
+    from keras_trim.inference.lowering.tuning_cache import TuningCache
 
     model = _inference_models.build(keras, name, path)
     if is_blocked:
         model.set_weights(in_blocks(model.get_weights()))
     x = _inference_models.make_input(name)
-    engines = {key: Engine(model, num_threads, tuner=_tuner(key)) for key in (None, *features)}
+    cache = TuningCache()
+    with_all = _tuner(cache)
+    engines = {None: Engine(model, num_threads, tuner=with_all)}
     expected = engines[None](x)
-    for engine in engines.values():
-        np.testing.assert_allclose(engine(x), expected, atol=1e-3 * np.abs(expected).max())
+    for feature in with_all.chosen.intersection(features):
+        engines[feature] = Engine(model, num_threads, tuner=_tuner(cache, feature))
+        np.testing.assert_allclose(
+            engines[feature](x), expected, atol=1e-3 * np.abs(expected).max()
+        )
     times = {key: [] for key in engines}
     for _ in range(rounds):
         for key, engine in engines.items():
             times[key].append(_fastest_of(lambda engine=engine: engine(x)))
     return {
-        key: {
-            "gain": median_ratio(times[key], times[None]),
+        feature: {
+            "gain": median_ratio(times[feature], times[None]),
             "ms_with": statistics.median(times[None]),
-            "ms_without": statistics.median(times[key]),
+            "ms_without": statistics.median(times[feature]),
         }
-        for key in features
+        if feature in engines
+        else None
+        for feature in features
     }
 
 

@@ -14,11 +14,12 @@ Networks and other parts, each of which writes one file of results (`--only` sel
     python -m benchmarks.inference --without FEATURE [FEATURE ...] [--only NETWORK ...]
 
 measures instead how much slower the pruned networks are without an optional algorithm for some
-layers (`all`: each of them in turn), and writes `without.json`.
+layers (`all`: each of them in turn), and adds the networks to `without.json`.
 """
 
 import argparse
 import contextlib
+import json
 import math
 import os
 import pathlib
@@ -304,7 +305,9 @@ def measure_without(files, arguments, folder, settings):
     features = arguments.without
     if "all" in features:
         features = list(_inference_without.FEATURES)
-    results, networks = {}, [name for name in arguments.only if name in NETWORKS]
+    path = folder / "without.json"
+    results = json.loads(path.read_text())["results"] if path.exists() else {}
+    networks = [name for name in arguments.only if name in NETWORKS]
     cases = [(name, False) for name in networks]
     cases += [(name, True) for name in networks if name == "mobilenet_v1"]
     for name, is_blocked in cases:
@@ -316,9 +319,10 @@ def measure_without(files, arguments, folder, settings):
                     "measure_without", name=name, path=path, features=features,
                     num_threads=threads, rounds=8 * settings["rounds"], is_blocked=is_blocked,
                 )  # fmt: skip
-            results.setdefault(title, {})[threads] = found
+            results.setdefault(title, {})[str(threads)] = found
             for feature, one in found.items():
-                print(f"{title}, threads: {threads}, without {feature}: {one['gain']:.3f}")
+                gain = f"{one['gain']:.3f}" if one else "not chosen"
+                print(f"{title}, threads: {threads}, without {feature}: {gain}", flush=True)
             write_result(folder, "without", settings, {}, results)
 
 

@@ -19,6 +19,7 @@ from benchmarks import (
     _int8_table,
     _one_shot_table,
     _robustness_table,
+    _without_table,
 )
 from benchmarks._common import RESULTS, ROOT
 
@@ -232,6 +233,10 @@ def inference():
     return _inference_table.make(markdown)
 
 
+def without():
+    return _without_table.make(markdown)
+
+
 def int8():
     return _int8_table.make(markdown)
 
@@ -286,6 +291,7 @@ TABLES = {
     "inference": ("docs/benchmarks.md", inference),
     "deployment": ("docs/deployment.md", deployment),
     "one_shot": ("docs/one_shot.md", one_shot),
+    "without": ("docs/benchmarks.md", without),
     "int8": ("docs/should_i_prune.md", int8),
     "robustness": ("docs/benchmarks.md", robustness),
 }

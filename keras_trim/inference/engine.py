@@ -1,16 +1,22 @@
 """The engine: reads a model once, then runs it on the CPU and skips zero weights."""
 
-import contextlib
-import itertools
 import os
-import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_trim.arguments import positive_integer, takes_named
-from keras_trim.inference.frontend.inputs import flatten_inputs, restore_structure
-from keras_trim.inference.frontend.prediction import batches_of, is_array, progress
+from keras_trim.inference.frontend.inputs import (
+    flatten_inputs,
+    random_inputs,
+    restore_structure,
+)
+from keras_trim.inference.frontend.prediction import (
+    batches_of,
+    count_batches,
+    is_array,
+    progress,
+)
 from keras_trim.inference.ir import serialization as files
 from keras_trim.inference.ir.dtypes import WIDE, as_numpy
 from keras_trim.inference.ir.rewrites import rewrite
@@ -19,7 +25,7 @@ from keras_trim.inference.lowering.tuning_cache import TuningCache
 from keras_trim.inference.planner import Planner
 from keras_trim.inference.program.listing import ProgramListing, list_program
 from keras_trim.inference.runtime.executor import states_kept
-from keras_trim.inference.runtime.summary import BenchmarkResult, summarize
+from keras_trim.inference.runtime.summary import BenchmarkResult, measure, summarize
 from keras_trim.processor import count_cores
 from keras_trim.progress import check_verbose
 
@@ -29,7 +35,6 @@ if TYPE_CHECKING:
     from keras_trim.inference.runtime.summary import EngineSummary
 
 _FLOAT32 = np.dtype(np.float32)
-_MOST_OPTIONAL = 4  # optional inputs: each subset of them gets a graph of its own
 
 
 class Engine:
@@ -80,24 +85,14 @@ class Engine:
     ) -> None:
         check_verbose(verbose)
         # Imported here because it needs Keras.
-        from keras_trim.inference.frontend.importer import import_model, optional_inputs
+        from keras_trim.inference.frontend.optional_inputs import import_with_optional_inputs
 
-        self._set_up(rewrite(import_model(model)), num_threads, tuner=tuner, verbose=verbose)
-        optional = optional_inputs(model)
-        if len(optional) > _MOST_OPTIONAL:
-            raise ValueError(
-                f"The engine takes models with {_MOST_OPTIONAL} optional inputs at most. "
-                f"Received: model={model.name}, with {len(optional)}"
+        graph, without = import_with_optional_inputs(model)
+        self._set_up(rewrite(graph), num_threads, tuner=tuner, verbose=verbose)
+        for absent, smaller in without.items():
+            self._without[absent] = _remade(
+                rewrite(smaller), self.num_threads, None, None, None, tuner, verbose
             )
-        for number in optional:
-            self._graph.input_specs[number]["optional"] = True
-        for count in range(1, len(optional) + 1):
-            for absent in itertools.combinations(optional, count):
-                with contextlib.suppress(Exception):  # a layer that needs these inputs
-                    graph = rewrite(import_model(model, absent))
-                    self._without[absent] = _remade(
-                        graph, self.num_threads, None, None, None, tuner, verbose
-                    )
 
     @classmethod
     def _of(cls, model, owners):
@@ -198,7 +193,7 @@ class Engine:
             total = len(starts)
         else:
             engine, batches = self, map(self._inputs, batches_of(x, batch_size, steps))
-            total = steps or _length(x)
+            total = count_batches(x, steps)
         parts = []
         with progress(verbose, total) as advance:
             for batch in batches:
@@ -232,7 +227,7 @@ class Engine:
                 execution.set_inputs(inputs)
                 execution.run()
 
-            times = _measure(run, 0.3)
+            times = measure(run, 0.3)
             profile = execution.profile(repeats=5)
         return summarize(self._graph, runner, times, profile)
 
@@ -272,7 +267,7 @@ class Engine:
         if x is None:
             x = restore_structure(self._graph.input_structure, self._example())
         with states_kept(self._graph):
-            times = _measure(lambda: self(x), seconds)
+            times = measure(lambda: self(x), seconds)
         engine, inputs = self._for(self._inputs(x))
         runner = engine._runner(inputs, _are_finite(inputs))
         return BenchmarkResult(times, len(inputs[0]), runner.num_threads)
@@ -342,11 +337,7 @@ class Engine:
                 f"with. Received: x=None, and the model takes {shapes}"
             )
         self._planner.check_memory(shapes)
-        rng = np.random.default_rng(0)
-        return [
-            _random(rng, shape, spec).astype(as_numpy(spec["dtype"]))
-            for shape, spec in zip(shapes, self._graph.input_specs, strict=True)
-        ]
+        return random_inputs(shapes, self._graph.input_specs)
 
     def _for(self, inputs):
         """The engine for the inputs that are not None, and those inputs."""
@@ -399,33 +390,9 @@ def _remade(graph, *settings):
     return engine
 
 
-def _random(rng, shape, spec):
-    """Random numbers that an input takes."""
-    length = spec.get("table_length")
-    return rng.integers(0, length, shape) if length else rng.standard_normal(shape, np.float32)
-
-
 def _sizes(shape):
     """`(any, 28, 28, 1)`."""
     return f"({', '.join('any' if size is None else str(size) for size in shape)})"
-
-
-def _length(x):
-    try:
-        return len(x)
-    except TypeError:  # a generator, or endless data
-        return None
-
-
-def _measure(run, seconds):
-    """Seconds of each of several runs, after a warm-up run."""
-    run()
-    times, end = [], time.perf_counter() + seconds
-    while len(times) < 5 or time.perf_counter() < end:
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return np.array(times)
 
 
 def _are_finite(inputs):

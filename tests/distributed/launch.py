@@ -10,6 +10,8 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WORKERS = pathlib.Path(__file__).parent / "workers"
+# These programs run a few steps, so compiling them takes longest. Partitioning is not affected.
+COMPILE_SOON = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 SECONDS = 400  # allows for a busy machine; a process that waits for another is stopped then
 
 
@@ -46,6 +48,7 @@ def start(script, *arguments, processes=1, backend, **environment):
                     "JAX_PLATFORMS": "cpu",
                     **{k: v.format(**names) for k, v in environment.items()},
                 }
+                variables["XLA_FLAGS"] = f"{COMPILE_SOON} {variables.get('XLA_FLAGS', '')}"
                 running.append(
                     subprocess.Popen(
                         [sys.executable, script, *(a.format(**names) for a in arguments)],

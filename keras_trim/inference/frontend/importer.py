@@ -56,15 +56,6 @@ def import_model(model, absent=(), owners=None):
     return _Importer(model, absent, {} if owners is None else owners).read(model)
 
 
-def optional_inputs(model):
-    """Indices of the inputs of a model that may be None."""
-    if not is_graph(model):
-        return []
-    tensors = enumerate(tree.flatten(function_of(model)[1]))
-    layer_of = {i: getattr(x._keras_history.operation, "optional", False) for i, x in tensors}
-    return [i for i, is_optional in layer_of.items() if is_optional]
-
-
 class _Importer(GraphWriter):
     def __init__(self, model, absent, owners):
         super().__init__()

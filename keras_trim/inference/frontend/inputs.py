@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_trim.inference.ir.dtypes import WIDE, converted, is_float
+from keras_trim.inference.ir.dtypes import WIDE, as_numpy, converted, is_float
 from keras_trim.model_inputs import flatten
 
 
@@ -22,6 +22,25 @@ def flatten_inputs(x, structure, specs):
         ValueError: if the structure, a shape or a dtype does not match the model's.
     """
     return flatten(x, structure, specs, _as_input)
+
+
+def random_inputs(shapes, specs):
+    """Returns arrays of random numbers that a model takes.
+
+    Args:
+        shapes: List of tuples of integers.
+        specs: List of dictionaries, as for `flatten_inputs`.
+    """
+    rng = np.random.default_rng(0)
+    return [
+        _random(rng, shape, spec).astype(as_numpy(spec["dtype"]))
+        for shape, spec in zip(shapes, specs, strict=True)
+    ]
+
+
+def _random(rng, shape, spec):
+    length = spec.get("table_length")
+    return rng.integers(0, length, shape) if length else rng.standard_normal(shape, np.float32)
 
 
 def _as_input(array, spec):

@@ -51,6 +51,14 @@ def _iter(x):
         ) from None
 
 
+def count_batches(x, steps):
+    """Returns the number of batches of an iterable of batches, or None if it is unknown."""
+    try:
+        return steps or len(x)
+    except TypeError:  # a generator, or endless data
+        return None
+
+
 @contextlib.contextmanager
 def progress(verbose, total):
     """Shows a progress bar; yields a function to call after each batch.

@@ -1,6 +1,7 @@
 """Tables of an engine's kernels and times, layer by layer."""
 
 import dataclasses
+import time
 
 import numpy as np
 
@@ -109,6 +110,22 @@ class BenchmarkResult:
             f"{self.batch_size / self.seconds:,.1f} examples per second, "
             f"{self.num_threads} {'thread' if self.num_threads == 1 else 'threads'}"
         )
+
+
+def measure(run, seconds):
+    """Returns the seconds of each of several runs, an array, after a warm-up run.
+
+    Args:
+        run: Function without arguments.
+        seconds: Float. How long to measure; there are five runs at least.
+    """
+    run()
+    times, end = [], time.perf_counter() + seconds
+    while len(times) < 5 or time.perf_counter() < end:
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return np.array(times)
 
 
 def summarize(graph, runner, times, profile):
