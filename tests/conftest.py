@@ -25,6 +25,10 @@ OPTIMIZED = (
 # PyTorch compiles nothing, so its suite is the fastest.
 IS_ONE_BACKEND = keras.backend.backend() == "torch"
 ONE_BACKEND = "does not depend on the backend: runs on PyTorch only"
+# Exports that TensorFlow and PyTorch cover: JAX leaves both formats to a process with another
+# backend, as PyTorch does with LiteRT and TensorFlow with ONNX. test_runtimes.py runs on each.
+CONVERTED = ("test_cases", "test_failures", "test_preparation", "test_recurrence")
+NOT_ON_JAX = "JAX exports in a process with another backend: runs on TensorFlow and PyTorch"
 
 
 def pytest_collection_modifyitems(items):
@@ -36,6 +40,9 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.parent.name in below and not IS_ONE_BACKEND:
             item.add_marker(pytest.mark.skip(reason=ONE_BACKEND))
+        is_export = item.path.parent.name == "exporters" and item.path.stem in CONVERTED
+        if is_export and keras.backend.backend() == "jax":
+            item.add_marker(pytest.mark.skip(reason=NOT_ON_JAX))
 
 
 @pytest.fixture

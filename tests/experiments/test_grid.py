@@ -2,12 +2,18 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 
 from experiments.grid import Grid
 from experiments.records import Records
 from experiments.task import Settings, Task
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "torch",
+    reason="does not depend on the backend: runs on PyTorch only",
+)
 
 
 class Tiny(Task):

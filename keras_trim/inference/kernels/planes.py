@@ -1,14 +1,13 @@
 """Locates the planes that a kernel works on. A *plane* is one channel of one image."""
 
-from numba import njit
-
+from keras_trim.inference.kernels.compiled import inner
 from keras_trim.inference.kernels.instructions import PAD
 
 # All instructions on planes begin with the same operands, in the same columns.
 AT = PAD.at
 
 
-@njit(nogil=True, boundscheck=False)
+@inner
 def place(p, plane, multiplier):
     """Locates an output plane and the input plane it is computed from.
 

@@ -1,6 +1,6 @@
 """A compiled function that dispatches to one of several: Numba compiles no table of functions."""
 
-from numba import njit
+from keras_trim.inference.kernels.compiled import inner
 
 
 def switch(parameters, cases):
@@ -18,4 +18,4 @@ def switch(parameters, cases):
         lines += [f"    if key == {key}:", f"        case_{key}({parameters})", "        return"]
     lines.append(f"    case_{last}({parameters})")
     exec("\n".join(lines), functions)
-    return njit(nogil=True, boundscheck=False)(functions["call"])
+    return inner(functions["call"])

@@ -9,10 +9,8 @@ import importlib
 import inspect
 import pkgutil
 
-from numba import njit
-
 from keras_trim.inference import kernels
-from keras_trim.inference.kernels.compiled import compiled
+from keras_trim.inference.kernels.compiled import compiled, inner
 from keras_trim.inference.kernels.instructions import INSTRUCTIONS, TASKS, kernel_of
 from keras_trim.inference.kernels.work_sharing import (
     control_alone,
@@ -56,7 +54,7 @@ def _dispatch():
         lines += [f"        {'el' * (number > 0)}if code == {code}:", f"            {call}"]
     lines += [f"        {next_piece}"]
     exec("\n".join(lines), functions)
-    return njit(nogil=True, boundscheck=False)(functions["execute"])
+    return inner(functions["execute"], inline="always")
 
 
 _execute, _TASKS, _TASKS_CODE = _dispatch(), TASKS.at, TASKS.code
@@ -74,7 +72,7 @@ def check_kernels(table):
         )
 
 
-@njit(nogil=True, boundscheck=False)
+@inner(inline="always")
 def _run_tasks(
     p, program, factors, arena, constants, index, short_index, control, thread, num_threads
 ):  # fmt: skip

@@ -5,6 +5,7 @@ import pytest
 from helpers import examples
 from hypothesis import given
 from hypothesis import strategies as st
+from numba import njit
 
 from keras_trim.alignment import aligned_zeros
 from keras_trim.inference.kernels.dwconv.masked import masked_window
@@ -30,10 +31,11 @@ WINDOW = (
 
 def callable_of(kernel, parameters):
     """The micro-kernel as a function that Python can call, with arrays in place of addresses."""
-    compiled = switch(parameters, {0: kernel})
+    function = switch(parameters, {0: kernel})
+    compiled = njit(lambda *arguments: function(0, *arguments))
 
     def call(*arguments):
-        compiled(0, *(a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments))
+        compiled(*(a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments))
 
     return call
 

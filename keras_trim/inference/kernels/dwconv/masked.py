@@ -9,9 +9,10 @@ import functools
 import math
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 
+from keras_trim.inference.kernels.compiled import inner
 from keras_trim.inference.kernels.dwconv.padded import MAXIMUM, PRODUCT
 from keras_trim.inference.kernels.instructions import DWCONV_MASKED, executes
 from keras_trim.inference.kernels.lane_masks import mask_at
@@ -114,7 +115,7 @@ _sum, _maximum = (
 )
 
 
-@njit(nogil=True, boundscheck=False)
+@inner
 def _products(
     x, shifts, masks, vectors, taps, values, y, bias, flags, low, high, outside
 ):  # fmt: skip
@@ -127,7 +128,7 @@ def _products(
         _product(min(vectors - first, _VECTORS), *a)
 
 
-@njit(nogil=True, boundscheck=False)
+@inner
 def _pooled(
     kind, x, shifts, masks, vectors, taps, values, y, flags, low, high, outside
 ):  # fmt: skip
@@ -147,7 +148,7 @@ def _pooled(
 
 
 @executes(DWCONV_MASKED)
-@njit(nogil=True, boundscheck=False)
+@inner
 def dwconv_masked(p, f, arena, constants, index, short_index, control, thread, num_threads):
     """y[c * multiplier + m] = product, sum or maximum over the windows of x[c].
 

@@ -4,8 +4,7 @@ This kernel takes any window. It works on a padded copy of each plane, in a scra
 stays in cache. For the windows of most networks, `rolling.py` and `masked.py` are faster.
 """
 
-from numba import njit
-
+from keras_trim.inference.kernels.compiled import inner
 from keras_trim.inference.kernels.elementwise.scalars import clip
 from keras_trim.inference.kernels.instructions import DWCONV_PADDED, executes
 from keras_trim.inference.kernels.layout.copies import copy_floats
@@ -25,7 +24,7 @@ _product, _sum, _maximum = spmm_micro_kernel(1, 1), window("sum"), window("maxim
 
 
 @executes(DWCONV_PADDED)
-@njit(nogil=True, boundscheck=False)
+@inner
 def dwconv_padded(p, f, arena, constants, index, control, thread, num_threads):
     """y[c * multiplier + m] = product, sum or maximum over the windows of x[c].
 
@@ -54,7 +53,7 @@ def dwconv_padded(p, f, arena, constants, index, control, thread, num_threads):
         begin, end = take(control, planes, together, thread, num_threads)
 
 
-@njit(nogil=True, boundscheck=False)
+@inner
 def _plane(p, f, arena, constants, index, x, y, out, last_line):
     """Computes one output plane from a padded input plane.
 
@@ -83,7 +82,7 @@ def _plane(p, f, arena, constants, index, x, y, out, last_line):
             arena[i] = clip(arena[i], f[AT.low], f[AT.high])
 
 
-@njit(nogil=True, boundscheck=False)
+@inner
 def _vector(kind, x, offsets, taps, values, bias, y, flags, low, high):
     if kind == PRODUCT:  # one group of one row; its entry in the table follows the offsets
         _product(

@@ -9,8 +9,9 @@ values instead.
 import functools
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 
+from keras_trim.inference.kernels.compiled import inner
 from keras_trim.inference.kernels.dwconv.padded import SUM
 from keras_trim.inference.kernels.instructions import DWCONV_ROLLING, executes
 from keras_trim.inference.kernels.layout.copies import fill_vectors
@@ -189,7 +190,7 @@ _lines = switch(
 
 
 @executes(DWCONV_ROLLING)
-@njit(nogil=True, boundscheck=False)
+@inner
 def dwconv_rolling(p, f, arena, constants, control, thread, num_threads):
     """y[c * multiplier + m] = product, sum or maximum over the windows of x[c]."""
     base, planes = arena.ctypes.data, p[AT.batch] * p[AT.channels] * p[AT.multiplier]

@@ -2,6 +2,7 @@
 
 from numba import njit
 
+from keras_trim.inference.kernels.compiled import inner
 from keras_trim.inference.kernels.instructions import AXES, BINARY, BROADCAST, executes
 from keras_trim.inference.kernels.switch import switch
 from keras_trim.inference.kernels.work_sharing import share
@@ -58,7 +59,7 @@ BINARY_CODES = {name: code for code, name in enumerate(_FUNCTIONS)}
 
 
 def _make_pairs(function):
-    @njit(nogil=True, boundscheck=False, error_model="numpy")
+    @inner(error_model="numpy")
     def pairs(x, y, out):
         for i in range(out.size):
             out[i] = function(x[i], y[i])
@@ -67,7 +68,7 @@ def _make_pairs(function):
 
 
 def _make_with_one(function):
-    @njit(nogil=True, boundscheck=False, error_model="numpy")
+    @inner(error_model="numpy")
     def with_one(x, y, out):
         for i in range(out.size):
             out[i] = function(x[i], y)
@@ -76,7 +77,7 @@ def _make_with_one(function):
 
 
 def _make_strided(function):
-    @njit(nogil=True, boundscheck=False, error_model="numpy")
+    @inner(error_model="numpy")
     def strided(arena, x, x_step, y, y_step, out, out_step, count):
         for i in range(count):
             arena[out + i * out_step] = function(arena[x + i * x_step], arena[y + i * y_step])
@@ -95,7 +96,7 @@ _pairs, _with_one, _strided = (
 
 
 @executes(BINARY)
-@njit(nogil=True, boundscheck=False)
+@inner
 def binary(p, f, arena, thread, num_threads):
     """out = x (+, -, *, ...) y, of equal shape and layout."""
     begin, end = share(p[_BINARY.size], thread, num_threads)
@@ -108,7 +109,7 @@ def binary(p, f, arena, thread, num_threads):
 
 
 @executes(BROADCAST)
-@njit(nogil=True, boundscheck=False)
+@inner
 def broadcast(p, f, arena, thread, num_threads):
     """out[i] = x[i] (+, -, *, ...) y[i] for all indices i; see `layout/strided.py`."""
     lines = 1

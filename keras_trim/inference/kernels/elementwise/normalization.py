@@ -1,8 +1,8 @@
 """Normalization of rows and of groups of planes, and softmax."""
 
 import numpy as np
-from numba import njit
 
+from keras_trim.inference.kernels.compiled import inner
 from keras_trim.inference.kernels.elementwise import scalars
 from keras_trim.inference.kernels.elementwise.sums import sum_of, sum_of_squares
 from keras_trim.inference.kernels.instructions import GROUP_NORM, LAYER_NORM, SOFTMAX, executes
@@ -11,14 +11,14 @@ from keras_trim.inference.kernels.work_sharing import share
 _GROUP, _LAYER, _SOFTMAX = GROUP_NORM.at, LAYER_NORM.at, SOFTMAX.at
 
 
-@njit(nogil=True, boundscheck=False, error_model="numpy")
+@inner(error_model="numpy")
 def _scale(x, y, scale, center, shift):
     for i in range(y.size):
         y[i] = (x[i] - center) * scale + shift
 
 
 @executes(GROUP_NORM)
-@njit(nogil=True, boundscheck=False, error_model="numpy")
+@inner(error_model="numpy")
 def group_norm(p, f, arena, constants, thread, num_threads):
     """(x - mean) / sqrt(variance + epsilon) * gamma + beta of each group of `width` planes."""
     begin, end = share(p[_GROUP.batch] * p[_GROUP.groups], thread, num_threads)
@@ -47,7 +47,7 @@ def group_norm(p, f, arena, constants, thread, num_threads):
 
 
 @executes(SOFTMAX)
-@njit(nogil=True, boundscheck=False)
+@inner
 def softmax(p, arena, thread, num_threads):
     """Softmax of each row (its logarithm with `is_log`)."""
     begin, end = share(p[_SOFTMAX.rows], thread, num_threads)
@@ -71,7 +71,7 @@ def softmax(p, arena, thread, num_threads):
 
 
 @executes(LAYER_NORM)
-@njit(nogil=True, boundscheck=False, error_model="numpy")
+@inner(error_model="numpy")
 def layer_norm(p, f, arena, constants, thread, num_threads):
     """(x - mean) / sqrt(variance + epsilon) * gamma + beta of each row; RMS without the mean."""
     begin, end = share(p[_LAYER.rows], thread, num_threads)

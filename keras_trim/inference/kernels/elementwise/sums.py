@@ -1,9 +1,9 @@
 """Sums in float64, in any order, so that LLVM can vectorize them; NaN stays NaN."""
 
-from numba import njit
+from keras_trim.inference.kernels.compiled import inner
 
 
-@njit(nogil=True, boundscheck=False, fastmath={"reassoc"})
+@inner(fastmath={"reassoc"})
 def sum_of(x):
     total = 0.0
     for i in range(x.size):
@@ -11,7 +11,7 @@ def sum_of(x):
     return total
 
 
-@njit(nogil=True, boundscheck=False, fastmath={"reassoc"})
+@inner(fastmath={"reassoc"})
 def sum_of_squares(x, center):
     """Returns the sum of the squares of `x - center`."""
     total = 0.0

@@ -3,6 +3,7 @@
 import numpy as np
 from numba import njit
 
+from keras_trim.inference.kernels.compiled import inner
 from keras_trim.inference.kernels.elementwise import scalars
 from keras_trim.inference.kernels.instructions import UNARY, executes
 from keras_trim.inference.kernels.switch import switch
@@ -199,7 +200,7 @@ FUNCTION_CODES = {name: code for code, name in enumerate(_FUNCTIONS)}
 
 def _make_map(function):
     # In place: with two arrays, LLVM would have to know that they do not overlap.
-    @njit(nogil=True, boundscheck=False, error_model="numpy")
+    @inner(error_model="numpy")
     def apply(x, a, b):
         for i in range(x.size):
             x[i] = function(x[i], a, b)
@@ -217,7 +218,7 @@ apply_function = switch(
 
 
 @executes(UNARY)
-@njit(nogil=True, boundscheck=False)
+@inner
 def unary(p, f, arena, thread, num_threads):
     """y = function(x), in place if x and y are the same place."""
     begin, end = share(p[AT.size], thread, num_threads)

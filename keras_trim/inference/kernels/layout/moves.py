@@ -1,8 +1,8 @@
 """Data movement: between rows and planes, and of parts of tensors."""
 
 import numpy as np
-from numba import njit
 
+from keras_trim.inference.kernels.compiled import inner
 from keras_trim.inference.kernels.instructions import COPY, GATHER, TAKE_INPUT, TRANSPOSE, executes
 from keras_trim.inference.kernels.layout.copies import (
     copy_checked,
@@ -23,7 +23,7 @@ _transpose_tile, _split_image, _copy_checked = transpose_tile(), split_pixels(3,
 
 
 @executes(TRANSPOSE)
-@njit(nogil=True, boundscheck=False)
+@inner
 def transpose(p, arena, thread, num_threads):
     """y[n, j, i] = x[n, i, j] for `rows` i and `columns` j."""
     rows, columns = p[_TRANSPOSE.rows], p[_TRANSPOSE.columns]
@@ -62,7 +62,7 @@ def transpose(p, arena, thread, num_threads):
 
 
 @executes(COPY)
-@njit(nogil=True, boundscheck=False)
+@inner
 def copy(p, arena, thread, num_threads):
     """y[n, i, :] = x[n, i, :] for `rows` i of `columns` floats."""
     begin, end = share(p[_COPY.batch] * p[_COPY.rows], thread, num_threads)
@@ -75,7 +75,7 @@ def copy(p, arena, thread, num_threads):
 
 
 @executes(TAKE_INPUT)
-@njit(nogil=True, boundscheck=False)
+@inner
 def take_input(p, arena, thread, num_threads):
     """y = x, whose address is stored at `source`.
 
@@ -93,7 +93,7 @@ def take_input(p, arena, thread, num_threads):
 
 
 @executes(GATHER)
-@njit(nogil=True, boundscheck=False)
+@inner
 def gather(p, arena, constants, thread, num_threads):
     """y[i, :] = table[x[i], :] for int32 x; an index outside of the table gives NaN."""
     begin, end = share(p[_GATHER.size], thread, num_threads)

@@ -5,8 +5,7 @@ per channel, the *phases*: one for each remainder of row and column modulo s. Wi
 convolution has stride 1.
 """
 
-from numba import njit
-
+from keras_trim.inference.kernels.compiled import inner
 from keras_trim.inference.kernels.instructions import IM2COL, PAD, executes
 from keras_trim.inference.kernels.layout.copies import copy_floats, fill_vectors, split_pixels
 from keras_trim.inference.kernels.layout.expand_compress import IS_AVAILABLE as HAS_EXPAND
@@ -23,7 +22,7 @@ _copy, _copy_image = split_pixels(1, 1), split_pixels(3, 1)
 _halve, _halve_image = split_pixels(1, 2), split_pixels(3, 2)
 
 
-@njit(nogil=True, boundscheck=False)
+@inner
 def pad_plane(
     arena, x, height, width, y, plane, rows, row, top, left, stride_y, stride_x, input_dilation_y,
     input_dilation_x, phases_y, phases_x, value,
@@ -39,7 +38,7 @@ def pad_plane(
         )  # fmt: skip
 
 
-@njit(nogil=True, boundscheck=False)
+@inner
 def _pad_phase(
     arena, x, height, width, channels, y, distance, plane, rows, row, top, left, stride_y, stride_x,
     input_dilation_y, input_dilation_x, phase, phases_x, value,
@@ -114,7 +113,7 @@ def _pad_phase(
 
 
 @executes(PAD)
-@njit(nogil=True, boundscheck=False)
+@inner
 def pad(p, f, arena, index, short_index, control, thread, num_threads):
     """Pads all planes of a batch, with `row_tables` if `vectors` is not 0.
 
@@ -143,7 +142,7 @@ def pad(p, f, arena, index, short_index, control, thread, num_threads):
         begin, end = take(control, planes, _TOGETHER, thread, num_threads)
 
 
-@njit(nogil=True, boundscheck=False)
+@inner
 def _pad_images(p, f, arena, control, thread, num_threads):
     item, end = take(control, p[_PAD.batch] * p[_PAD.phases_y], 1, thread, num_threads)
     while item < end:
@@ -160,7 +159,7 @@ def _pad_images(p, f, arena, control, thread, num_threads):
 
 
 @executes(IM2COL)
-@njit(nogil=True, boundscheck=False)
+@inner
 def im2col(p, f, arena, index, control, thread, num_threads):
     """y[c * taps + t] = the pixels that tap t of a window reads from the padded x[c].
 

@@ -1,34 +1,34 @@
 """Resizing of images: each pixel is a blend of 2 x 2 others, or a copy of the nearest."""
 
 import numpy as np
-from numba import njit
 
+from keras_trim.inference.kernels.compiled import inner
 from keras_trim.inference.kernels.instructions import RESIZE, executes
 from keras_trim.inference.kernels.work_sharing import share
 
 AT = RESIZE.at
 
 
-@njit(nogil=True, boundscheck=False)
+@inner
 def _pick(x, y, columns):
     for i in range(y.size):
         y[i] = x[columns[i]]
 
 
-@njit(nogil=True, boundscheck=False)
+@inner
 def _blend_columns(x, y, left, right, weights):
     for i in range(y.size):
         y[i] = x[left[i]] * (np.float32(1) - weights[i]) + x[right[i]] * weights[i]
 
 
-@njit(nogil=True, boundscheck=False)
+@inner
 def _blend_rows(x, other, y, weight):
     for i in range(y.size):
         y[i] = x[i] * (np.float32(1) - weight) + other[i] * weight
 
 
 @executes(RESIZE)
-@njit(nogil=True, boundscheck=False)
+@inner
 def resize(p, arena, constants, index, short_index, thread, num_threads):
     """y[i] = (1 - w[i]) * x[r[i]] + w[i] * x[s[i]] for rows i; columns likewise.
 

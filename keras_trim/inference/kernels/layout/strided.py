@@ -5,8 +5,7 @@ broadcasting alike. `lowering/strided.py` orders the axes so that the last one i
 the output if possible.
 """
 
-from numba import njit
-
+from keras_trim.inference.kernels.compiled import inner
 from keras_trim.inference.kernels.instructions import AXES, CONSTANT, FILL, MOVE, SCALE, executes
 from keras_trim.inference.kernels.layout.copies import copy_floats
 from keras_trim.inference.kernels.work_sharing import share
@@ -15,7 +14,7 @@ _MOVE, _FILL, _CONSTANT, _SCALE = MOVE.at, FILL.at, CONSTANT.at, SCALE.at
 
 
 @executes(MOVE)
-@njit(nogil=True, boundscheck=False)
+@inner
 def move(p, arena, thread, num_threads):
     """y[i] = x[i] for all indices i."""
     lines = 1
@@ -43,7 +42,7 @@ def move(p, arena, thread, num_threads):
 
 
 @executes(FILL)
-@njit(nogil=True, boundscheck=False)
+@inner
 def fill(p, f, arena, thread, num_threads):
     """y[:] = value."""
     begin, end = share(p[_FILL.size], thread, num_threads)
@@ -51,7 +50,7 @@ def fill(p, f, arena, thread, num_threads):
 
 
 @executes(CONSTANT)
-@njit(nogil=True, boundscheck=False)
+@inner
 def constant(p, arena, constants, thread, num_threads):
     """y[:] = constant[:]."""
     begin, end = share(p[_CONSTANT.size], thread, num_threads)
@@ -61,7 +60,7 @@ def constant(p, arena, constants, thread, num_threads):
 
 
 @executes(SCALE)
-@njit(nogil=True, boundscheck=False)
+@inner
 def scale(p, arena, constants, thread, num_threads):
     """y[i, :] = x[i, :] * scale[:] + shift[:]; for planes, with index [i % channels]."""
     width, channels = p[_SCALE.width], p[_SCALE.channels]

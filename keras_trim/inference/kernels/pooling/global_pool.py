@@ -1,8 +1,8 @@
 """Pooling over all pixels of a plane."""
 
 import numpy as np
-from numba import njit
 
+from keras_trim.inference.kernels.compiled import inner
 from keras_trim.inference.kernels.instructions import GLOBAL_POOL, executes
 from keras_trim.inference.kernels.pooling.reductions import plane_total
 from keras_trim.inference.kernels.work_sharing import share
@@ -13,7 +13,7 @@ _sum_of, _maximum_of = plane_total("sum"), plane_total("maximum")
 
 
 @executes(GLOBAL_POOL)
-@njit(nogil=True, boundscheck=False)
+@inner
 def global_pool(p, f, arena, thread, num_threads):
     """y = mean or maximum of each plane."""
     begin, end = share(p[AT.batch] * p[AT.channels], thread, num_threads)

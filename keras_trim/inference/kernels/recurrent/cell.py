@@ -6,8 +6,8 @@ contiguous whether `width`, the floats per unit, is 1 or the padded batch size.
 """
 
 import numpy as np
-from numba import njit
 
+from keras_trim.inference.kernels.compiled import inner
 from keras_trim.inference.kernels.elementwise.unary import apply_function
 from keras_trim.inference.kernels.instructions import CELL, executes
 from keras_trim.inference.kernels.work_sharing import share
@@ -20,45 +20,45 @@ LINEAR = -1  # the code for no activation
 _CHUNK = 1024  # floats of a gate that are processed at once; they stay in the first-level cache
 
 
-@njit(nogil=True, boundscheck=False)
+@inner
 def _activate(code, x, a, b):
     if code >= 0:
         apply_function(code, x, a, b)
 
 
-@njit(nogil=True, boundscheck=False)
+@inner
 def _add(x, y):
     for i in range(x.size):
         x[i] += y[i]
 
 
-@njit(nogil=True, boundscheck=False)
+@inner
 def _multiply(x, y):
     for i in range(x.size):
         x[i] *= y[i]
 
 
-@njit(nogil=True, boundscheck=False)
+@inner
 def _multiply_to(x, y, z):
     for i in range(x.size):
         z[i] = x[i] * y[i]
 
 
-@njit(nogil=True, boundscheck=False)
+@inner
 def _carry(i, f, candidate, c):
     """candidate = f * c + i * candidate."""
     for k in range(i.size):
         candidate[k] = f[k] * c[k] + i[k] * candidate[k]
 
 
-@njit(nogil=True, boundscheck=False)
+@inner
 def _mix(z, h, candidate):
     """candidate = z * h + (1 - z) * candidate."""
     for i in range(z.size):
         candidate[i] = z[i] * h[i] + (np.float32(1) - z[i]) * candidate[i]
 
 
-@njit(nogil=True, boundscheck=False)
+@inner
 def _add_input(arena, sums, z, units, width, z_unit):
     """Adds the projected input of one gate, whose units are `z_unit` floats apart."""
     if z_unit == width:
@@ -70,7 +70,7 @@ def _add_input(arena, sums, z, units, width, z_unit):
 
 
 @executes(CELL)
-@njit(nogil=True, boundscheck=False)
+@inner
 def cell(p, f, arena, thread, num_threads):
     """Computes the state after a time step; each thread computes its own units."""
     first, last = share(p[AT.units], thread, num_threads)
@@ -83,7 +83,7 @@ def cell(p, f, arena, thread, num_threads):
             begin = end
 
 
-@njit(nogil=True, boundscheck=False)
+@inner
 def _units(p, f, arena, sample, unit, units):
     width, kind = p[AT.width], p[AT.kind]
     size, start, gate = units * width, unit * width, p[AT.units] * width
@@ -147,7 +147,7 @@ def _units(p, f, arena, sample, unit, units):
                 arena[to + k] = 0 if is_zero else h[u * width + k]
 
 
-@njit(nogil=True, boundscheck=False)
+@inner
 def _keep(p, arena, sample, new, state, units):
     """state = new; where the mask is zero, the state stays."""
     if not p[AT.has_mask]:

@@ -14,8 +14,7 @@ input is either padded beforehand, or a part of the image is packed one block of
 The padding of each line gives its sums room to move.
 """
 
-from numba import njit
-
+from keras_trim.inference.kernels.compiled import inner
 from keras_trim.inference.kernels.instructions import KN2ROW, executes
 from keras_trim.inference.kernels.lane_masks import pack_lines
 from keras_trim.inference.kernels.llvm import FIRST, LANES
@@ -40,7 +39,7 @@ _slide = switch(
 
 
 @executes(KN2ROW)
-@njit(nogil=True, boundscheck=False)
+@inner
 def kn2row(
     p, f, arena, constants, index, short_index, control, thread, num_threads
 ):  # fmt: skip

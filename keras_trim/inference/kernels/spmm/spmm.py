@@ -11,8 +11,7 @@ Packing can mask out pixels outside of the image (`lane_masks.py`). Otherwise th
 padded in memory (`layout/padding.py`), and the few sums between two rows of the output are wasted.
 """
 
-from numba import njit
-
+from keras_trim.inference.kernels.compiled import inner
 from keras_trim.inference.kernels.instructions import SPMM, executes
 from keras_trim.inference.kernels.lane_masks import pack_inside
 from keras_trim.inference.kernels.layout.copies import copy_floats, pack
@@ -39,7 +38,7 @@ _pack, _pack_inside = pack(), pack_inside()
 _compress_rows = compress_rows() if HAS_EXPAND else None
 
 
-@njit(nogil=True, boundscheck=False)
+@inner
 def _store_rows(arena, sums, start, count, y, other, row, width, height, flags, low, high):
     """Copies sums, laid out in rows of `row`, to y, whose rows have `width` pixels.
 
@@ -77,7 +76,7 @@ CHUNK = 16  # groups of rows whose sums are in scratch memory at a time
 
 
 @executes(SPMM)
-@njit(nogil=True, boundscheck=False)
+@inner
 def spmm(
     p, f, arena, constants, index, short_index, control, thread, num_threads
 ):  # fmt: skip
@@ -131,7 +130,7 @@ def spmm(
         item, end = take(control, all_pieces * splits, 1, thread, num_threads)
 
 
-@njit(nogil=True, boundscheck=False)
+@inner
 def _piece(
     p, f, arena, constants, index, short_index, thread, is_shared, sample, line, column, vectors,
     first_group, last_group, first_block,

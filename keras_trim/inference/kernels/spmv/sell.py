@@ -14,10 +14,10 @@ import functools
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 
-from keras_trim.inference.kernels.compiled import compiled
+from keras_trim.inference.kernels.compiled import compiled, inner
 from keras_trim.inference.kernels.llvm import AHEAD, I32, I64, LANES, Body, outlined
 
 _I8 = ir.IntType(8)
@@ -107,7 +107,7 @@ def _build(function):
     b.ret_void()
 
 
-@njit(nogil=True, boundscheck=False)
+@inner
 def _bits(mask):
     count = 0
     while mask:
@@ -179,7 +179,7 @@ def schedule(starts, columns, values, num_vectors):
     return group_starts, vectors[:slot], lanes[:slot], packed[:slot]
 
 
-@njit(nogil=True, boundscheck=False)
+@inner
 def _fewest(having):
     """Returns the vector with weights of the fewest rows, so that few are left over at the end."""
     best, found = ROWS + 1, -1
@@ -190,7 +190,7 @@ def _fewest(having):
     return found
 
 
-@njit(nogil=True, boundscheck=False)
+@inner
 def _most(having, one):
     """Returns the vector with weights of the most rows that have none in `one`."""
     best, found = 0, one
@@ -201,7 +201,7 @@ def _most(having, one):
     return found
 
 
-@njit(nogil=True, boundscheck=False)
+@inner
 def _grown(array, size):
     grown = np.zeros((size, array.shape[1]), array.dtype)
     grown[: array.shape[0]] = array

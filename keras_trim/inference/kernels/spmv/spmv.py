@@ -1,8 +1,8 @@
 """Products of weights with single rows (SpMV, GEMV), limited by reading the weights."""
 
 import numpy as np
-from numba import njit
 
+from keras_trim.inference.kernels.compiled import inner
 from keras_trim.inference.kernels.instructions import GEMV, SPMV_CSR, SPMV_SELL, executes
 from keras_trim.inference.kernels.llvm import CLIP, LANES
 from keras_trim.inference.kernels.spmv.csr import DENSE_VECTORS, csr_dots, dense_dots
@@ -22,7 +22,7 @@ _dense_dots = switch(
 )
 
 
-@njit(nogil=True, boundscheck=False)
+@inner
 def _share_stretches(starts, count, thread, num_threads):
     """Returns the range of stretches that a thread computes, balanced by their total length.
 
@@ -37,7 +37,7 @@ def _share_stretches(starts, count, thread, num_threads):
 
 
 @executes(SPMV_CSR)
-@njit(nogil=True, boundscheck=False)
+@inner
 def spmv_csr(p, f, arena, constants, index, short_index, thread, num_threads):
     """y[n, o] = clip(weights[o, :] . x[n, :] + bias[o]) for CSR weights.
 
@@ -58,7 +58,7 @@ def spmv_csr(p, f, arena, constants, index, short_index, thread, num_threads):
         )  # fmt: skip
 
 
-@njit(nogil=True, boundscheck=False)
+@inner
 def spmv_sell(p, f, arena, constants, index, short_index, thread, num_threads):
     """The same for SELL weights, packed for `sell_dots`."""
     outputs, starts = p[AT.outputs], p[AT.starts]
@@ -84,7 +84,7 @@ if IS_AVAILABLE:
 
 
 @executes(GEMV)
-@njit(nogil=True, boundscheck=False)
+@inner
 def gemv(p, f, arena, constants, thread, num_threads):
     """The same for dense weights, in blocks of `vectors` vectors of outputs."""
     width = p[AT.vectors] * LANES
