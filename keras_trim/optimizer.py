@@ -18,10 +18,11 @@ from keras_trim.optimizer_state import load_state, save_state
 from keras_trim.schedule_groups import NEVER, PrunedWeight, group_by_schedule
 from keras_trim.schedules import PruningSchedule
 from keras_trim.specs import specs_from_config, specs_to_config
+from keras_trim.wrapper_optimizer import WrapperOptimizer
 
 
 @keras.saving.register_keras_serializable(package="keras_trim")
-class PruningOptimizer(keras.optimizers.Optimizer):
+class PruningOptimizer(WrapperOptimizer):
     """Wraps an optimizer and prunes weights by magnitude as it trains.
 
     After each step of `inner_optimizer`, including its weight decay, constraints and moving
@@ -276,49 +277,6 @@ class PruningOptimizer(keras.optimizers.Optimizer):
         """List of the distinct schedules of the pruned weights."""
         return [group.schedule for group in self._groups]
 
-    @property
-    def variables(self) -> list[keras.Variable]:
-        return self._variables + self.inner_optimizer.variables
-
-    @property
-    def iterations(self) -> Any:
-        return self.inner_optimizer.iterations
-
-    @property
-    def learning_rate(self) -> Any:
-        return self.inner_optimizer.learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, learning_rate: Any) -> None:
-        self.inner_optimizer.learning_rate = learning_rate
-
-    @property
-    def loss_scale_factor(self) -> Any:
-        inner_optimizer = self.__dict__.get("inner_optimizer")
-        return None if inner_optimizer is None else inner_optimizer.loss_scale_factor
-
-    @loss_scale_factor.setter
-    def loss_scale_factor(self, value: Any) -> None:
-        # Keras's `Optimizer` constructor sets this before there is an inner optimizer. A
-        # `LossScaleOptimizer` around this one sets it to `None` to avoid scaling twice.
-        if "inner_optimizer" in self.__dict__:
-            self.inner_optimizer.loss_scale_factor = value
-
-    @property
-    def _model_variables_moving_average(self):
-        # `SwapEMAWeights` looks for this attribute one level below a `LossScaleOptimizer`.
-        return self.inner_optimizer._model_variables_moving_average
-
-    def exclude_from_weight_decay(self, var_list: Any = None, var_names: Any = None) -> None:
-        self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
-
-    def scale_loss(self, loss: Any) -> Any:
-        return self.inner_optimizer.scale_loss(loss)
-
-    def set_weights(self, weights: Sequence[Any]) -> None:
-        for variable, weight in zip(self.variables, weights, strict=True):
-            variable.assign(weight)
-
     def save_own_variables(self, store: Any) -> None:
         save_state(self, store)
 
@@ -332,10 +290,6 @@ class PruningOptimizer(keras.optimizers.Optimizer):
             )
             return
         load_state(self, store)
-
-    def __dir__(self):
-        # Keras's savers walk all attributes. Hide the inner optimizer: its state is saved here.
-        return [name for name in super().__dir__() if name != "inner_optimizer"]
 
     def get_config(self) -> dict[str, Any]:
         pruning = self._pruning_config
