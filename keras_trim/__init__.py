@@ -14,13 +14,14 @@ else:
     _no_keras = None
     from keras_trim import persistence as _persistence
     from keras_trim import sparsity as sparsity
-    from keras_trim.callbacks import PruningSummaries, UpdatePruningStep
+    from keras_trim.callbacks import UpdatePruningStep
     from keras_trim.optimizer import PruningOptimizer
     from keras_trim.policies import PrunableLayer, PruningPolicy
     from keras_trim.pruner import Pruner
     from keras_trim.pruning import prune_low_magnitude, prune_scope, strip_pruning
     from keras_trim.report import SparsityReport, sparsity_report
     from keras_trim.schedules import ConstantSparsity, KeepZeros, PolynomialDecay, PruningSchedule
+    from keras_trim.summaries import PruningSummaries
     from keras_trim.xnnpack import PruneForLatencyOnXNNPack
 
     _persistence.install()

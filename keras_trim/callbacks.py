@@ -1,8 +1,6 @@
-"""Keras callbacks that attach pruning to `fit` and log it."""
+"""`UpdatePruningStep`, the callback that attaches pruning to `fit` and logs it."""
 
-import importlib.util
 import math
-import os
 import threading
 import warnings
 from typing import Any
@@ -11,11 +9,10 @@ import keras
 
 from keras_trim import backend, callback_order
 from keras_trim.annotations import is_built, marked_variables
-from keras_trim.arguments import described
 from keras_trim.attachment import attach
-from keras_trim.counting import count_zeros, smallest_magnitudes
+from keras_trim.counting import count_zeros
 from keras_trim.diagnostics import Run, has_pruned, warn_before_training
-from keras_trim.finding import find_pruning_optimizer, find_pruning_optimizers
+from keras_trim.finding import find_pruning_optimizer
 from keras_trim.hosts import to_numpy
 from keras_trim.report import warn_of_missed_targets
 from keras_trim.schedules import is_known_ahead
@@ -113,7 +110,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         if not self._is_checked:
             self._epochs_before = epoch
         if self._is_built:
-            self._check(self._step())
+            self._check(last_step(self._optimizers))
             for optimizer in self._optimizers:  # masks can be read here, even on JAX
                 optimizer.read_masks(_read(optimizer.iterations))
         # With gradient accumulation, an epoch may begin or end in the middle of a step.
@@ -142,7 +139,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
             step = batches // self._batches_per_step
             self._log(logs, self._optimizers[0].scheduled_sparsity(step))
         elif is_state_here:
-            self._log(logs, self._scheduled_sparsity())
+            self._log(logs, scheduled_sparsity(self._optimizers))
 
     def on_epoch_end(
         self, epoch: int | None = None, logs: dict[str, Any] | None = None, batch: int | None = None
@@ -160,7 +157,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if not self._optimizers or not self._is_built:
             return
-        step = self._step()
+        step = last_step(self._optimizers)
         schedules = [s for optimizer in self._optimizers for s in optimizer.schedules]
         end = max((getattr(schedule, "end_step", -1) for schedule in schedules), default=-1)
         if step < end and self._is_end_told:
@@ -192,9 +189,6 @@ class UpdatePruningStep(keras.callbacks.Callback):
     def _pruned_weights(self):
         return [weight for optimizer in self._optimizers for weight in optimizer.pruned_weights]
 
-    def _step(self):
-        return max(_read(optimizer.iterations) for optimizer in self._optimizers)
-
     def _is_logged(self, logs):
         return self._name is not None and self._name in logs
 
@@ -202,14 +196,6 @@ class UpdatePruningStep(keras.callbacks.Callback):
         if self._name is None:  # the user may have a metric with that name
             self._name = "weight_sparsity" if "sparsity" in logs else "sparsity"
         logs[self._name] = sparsity
-
-    def _scheduled_sparsity(self):
-        sizes = [_size(optimizer.pruned_weights) for optimizer in self._optimizers]
-        zeros = [
-            optimizer.scheduled_sparsity(_read(optimizer.iterations)) * size
-            for optimizer, size in zip(self._optimizers, sizes, strict=True)
-        ]
-        return sum(zeros) / max(sum(sizes), 1)
 
     def _measured_sparsity(self):
         variables = [weight.variable for weight in self._pruned_weights]
@@ -257,73 +243,24 @@ def _takes_a_step_per_batch(model, optimizers):
     return is_plain and not isinstance(outer, keras.optimizers.LossScaleOptimizer)
 
 
+def last_step(optimizers):
+    """Returns the largest number of steps that any of the `PruningOptimizer`s has taken."""
+    return max(_read(optimizer.iterations) for optimizer in optimizers)
+
+
+def scheduled_sparsity(optimizers):
+    """Returns the sparsity that `PruningOptimizer`s have scheduled for all their weights."""
+    sizes = [_size(optimizer.pruned_weights) for optimizer in optimizers]
+    zeros = [
+        optimizer.scheduled_sparsity(_read(optimizer.iterations)) * size
+        for optimizer, size in zip(optimizers, sizes, strict=True)
+    ]
+    return sum(zeros) / max(sum(sizes), 1)
+
+
 def _read(iterations):
     return int(to_numpy(iterations))
 
 
 def _size(weights):
     return sum(math.prod(weight.variable.shape) for weight in weights)
-
-
-class PruningSummaries(keras.callbacks.TensorBoard):
-    """Keras's `TensorBoard` callback, which also logs sparsity.
-
-    For each pruned weight it logs `<path>/sparsity` (the counted fraction of zeros) and
-    `<path>/threshold` (the smallest magnitude kept). For all pruned weights together it logs
-    `sparsity/measured` and `sparsity/scheduled`. The x-axis is the optimizer's step. It needs
-    tensorboard and tensorflow on any backend: `pip install "keras-trim[summaries,tensorflow]"`.
-
-    Args:
-        log_dir: Path. Where to write; see `keras.callbacks.TensorBoard`.
-        update_freq: `"epoch"`, `"batch"` or an integer; see `keras.callbacks.TensorBoard`. Weights
-            are counted once per epoch.
-        **kwargs: Further arguments of `keras.callbacks.TensorBoard`.
-
-    Raises:
-        ImportError: if tensorboard or tensorflow is not installed.
-    """
-
-    def __init__(
-        self, log_dir: str | os.PathLike[str], update_freq: str | int = "epoch", **kwargs: Any
-    ) -> None:
-        log_dir = os.fspath(log_dir) if isinstance(log_dir, os.PathLike) else log_dir
-        if not isinstance(log_dir, str) or not log_dir:
-            raise ValueError(
-                "`log_dir` must be the path of a folder to write to, such as 'logs'. "
-                f"Received: log_dir={described(log_dir)}"
-            )
-        missing = [
-            name for name in ("tensorboard", "tensorflow") if importlib.util.find_spec(name) is None
-        ]
-        if missing:
-            # The extra does not install TensorFlow: users choose between its two packages.
-            extras = "summaries,tensorflow" if "tensorflow" in missing else "summaries"
-            raise ImportError(
-                "`PruningSummaries` writes with TensorBoard: install it by "
-                f'`pip install "keras-trim[{extras}]"`. Not found: {", ".join(missing)}'
-            )
-        super().__init__(log_dir=log_dir, update_freq=update_freq, **kwargs)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        super().on_epoch_end(epoch, logs)
-        optimizers = [each for each in find_pruning_optimizers(self.model) if each.built]
-        if not optimizers:
-            return
-        weights = [weight for optimizer in optimizers for weight in optimizer.pruned_weights]
-        variables = [weight.variable for weight in weights]
-        counts, thresholds = count_zeros(variables), smallest_magnitudes(variables)
-        step = max(_read(optimizer.iterations) for optimizer in optimizers)
-        size = _size(weights)
-        scheduled = sum(
-            optimizer.scheduled_sparsity(_read(optimizer.iterations))
-            * _size(optimizer.pruned_weights)
-            for optimizer in optimizers
-        )
-        with self._train_writer.as_default():
-            for variable, zeros, threshold in zip(variables, counts, thresholds, strict=True):
-                sparsity = zeros / math.prod(variable.shape)
-                self.summary.scalar(f"{variable.path}/sparsity", sparsity, step)
-                self.summary.scalar(f"{variable.path}/threshold", threshold, step)
-            self.summary.scalar("sparsity/measured", sum(counts) / size, step)
-            self.summary.scalar("sparsity/scheduled", scheduled / size, step)
-            self._train_writer.flush()
