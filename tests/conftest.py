@@ -1,5 +1,20 @@
+import atexit
 import functools
+import os
+import shutil
+import tempfile
 from collections import Counter
+
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # JAX compiles the same program anew for each model. With this, tests, the processes that run
+    # them and those that they start compile it once. It has to be set before JAX is imported.
+    _folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, _folder, ignore_errors=True)
+    os.environ |= {
+        "JAX_COMPILATION_CACHE_DIR": _folder,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
 
 import keras
 import numpy as np
