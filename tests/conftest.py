@@ -5,17 +5,6 @@ import shutil
 import tempfile
 from collections import Counter
 
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    # JAX compiles the same program anew for each model. With this, tests, the processes that run
-    # them and those that they start compile it once. It has to be set before JAX is imported.
-    _folder = tempfile.mkdtemp()
-    atexit.register(shutil.rmtree, _folder, ignore_errors=True)
-    os.environ |= {
-        "JAX_COMPILATION_CACHE_DIR": _folder,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
-
 import keras
 import numpy as np
 import pytest
@@ -36,6 +25,28 @@ OPTIMIZED = (
     "test_saving",
     "test_selection",
 )
+
+# JAX compiles the same program anew for each model. With a cache, tests and the processes that they
+# start compile it once. Each process that runs tests has a folder of its own, because JAX does not
+# replace files atomically.
+COMPILATION_CACHE = {
+    "jax_compilation_cache_dir": tempfile.mkdtemp(),
+    "jax_persistent_cache_min_compile_time_secs": 0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+
+
+def _cache_programs():
+    atexit.register(shutil.rmtree, COMPILATION_CACHE["jax_compilation_cache_dir"], True)
+    for name, value in COMPILATION_CACHE.items():
+        os.environ[name.upper()] = str(value)
+        if keras.backend.backend() == "jax":
+            import jax
+
+            jax.config.update(name, value)
+
+
+_cache_programs()
 
 # PyTorch compiles nothing, so its suite is the fastest.
 IS_ONE_BACKEND = keras.backend.backend() == "torch"
