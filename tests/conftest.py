@@ -1,5 +1,6 @@
 import atexit
 import functools
+import gc
 import os
 import shutil
 import tempfile
@@ -99,6 +100,18 @@ def _reset_keras(_names_of_parameters):
     global_state.set_global_attribute("object_name_uids", largest)
     yield
     keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _keep_collections_fast():
+    """Hides what earlier files left behind from the garbage collector.
+
+    Backends and Keras keep what they traced: millions of objects in the end. Each
+    `keras.utils.clear_session()` would visit all of them, which takes seconds.
+    """
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
