@@ -130,11 +130,10 @@ def measure(name, path, features, num_threads, rounds, is_blocked=False):
     with_all = _tuner(cache)
     engines = {None: Engine(model, num_threads, tuner=with_all)}
     expected = engines[None](x)
-    for feature in with_all.chosen.intersection(features):
+    tolerance = 1e-3 * np.abs(expected).max()
+    for feature in sorted(with_all.chosen.intersection(features)):
         engines[feature] = Engine(model, num_threads, tuner=_tuner(cache, feature))
-        np.testing.assert_allclose(
-            engines[feature](x), expected, atol=1e-3 * np.abs(expected).max()
-        )
+        np.testing.assert_allclose(engines[feature](x), expected, atol=tolerance)
     times = {key: [] for key in engines}
     for _ in range(rounds):
         for key, engine in engines.items():

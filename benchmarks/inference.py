@@ -305,8 +305,8 @@ def measure_without(files, arguments, folder, settings):
     features = arguments.without
     if "all" in features:
         features = list(_inference_without.FEATURES)
-    path = folder / "without.json"
-    results = json.loads(path.read_text())["results"] if path.exists() else {}
+    earlier = folder / "without.json"
+    results = json.loads(earlier.read_text())["results"] if earlier.exists() else {}
     networks = [name for name in arguments.only if name in NETWORKS]
     cases = [(name, False) for name in networks]
     cases += [(name, True) for name in networks if name == "mobilenet_v1"]

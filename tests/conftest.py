@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 from keras.src.backend.common import global_state
+from xla_flags import COMPILE_SOON
 
 import keras_trim
 from keras_trim.inference import ForcedTuner
@@ -148,10 +149,7 @@ def _compile_soon(request, monkeypatch):
     import jax
 
     jax.devices()  # from here on, the variable only affects processes that tests start
-    monkeypatch.setenv(
-        "XLA_FLAGS",
-        "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-    )
+    monkeypatch.setenv("XLA_FLAGS", COMPILE_SOON)
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)

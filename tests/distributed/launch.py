@@ -8,10 +8,10 @@ import subprocess
 import sys
 import tempfile
 
+from xla_flags import COMPILE_SOON
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WORKERS = pathlib.Path(__file__).parent / "workers"
-# These programs run a few steps, so compiling them takes longest. Partitioning is not affected.
-COMPILE_SOON = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 SECONDS = 400  # allows for a busy machine; a process that waits for another is stopped then
 
 
