@@ -94,7 +94,7 @@ class Grid:
         if done:
             return done[-1]["val"]
         label = f"choosing settings: learning rate {rate}, dense layer {layer}"
-        model = self._train(seed, self._task.settings.choice_target, trial, label)
+        model, _ = self._train(seed, self._task.settings.choice_target, trial, label)
         score = self._task.score(model, "val")
         print(f"{label}: validation {score:.2f}", flush=True)
         self._records.append({**trial, "val": score})
@@ -121,21 +121,34 @@ class Grid:
             self._records.append({"kind": "start", "seed": seed, **found, "seconds": seconds})
             if folder:
                 shutil.rmtree(folder)
-        with np.load(path) as arrays:
-            return [arrays[name] for name in arrays.files]
+        return _load_arrays(path)
 
     def _start_path(self, seed):
         return self._work / ("start.npz" if self._task.weights_are_given else f"start-{seed}.npz")
 
     def _train(self, seed, target, choice, label):
-        """Trains a row and returns the model. Deletes the checkpoints of other rows."""
+        """Trains a row and deletes the checkpoints of other rows.
+
+        The weights stay in a file, because the row may have been trained to choose the settings.
+
+        Returns:
+            Tuple: Keras model, and how many seconds training took.
+        """
         folder = self._work / "checkpoints"
         settings = f"{choice['rate']}-{choice['dense_layer']}-{_backend('keras-trim')}"
         name = f"{_target_name(target)}-{seed}-{settings}"
         for other in folder.glob("*"):
             if other.name != name:
                 shutil.rmtree(other)
-        return training.train_on(
+        trained = self._work / "trained" / f"{name}.npz"
+        if trained.exists():
+            training.reset(seed)
+            model = self._task.build(keras)
+            *weights, seconds = _load_arrays(trained)
+            model.set_weights(weights)
+            return model, float(seconds)
+        start = time.perf_counter()
+        model = training.train_on(
             self._task,
             self._start_weights(seed),
             target,
@@ -145,6 +158,10 @@ class Grid:
             folder / name,
             label,
         )
+        seconds = time.perf_counter() - start
+        trained.parent.mkdir(exist_ok=True)
+        _save_arrays(trained, [*model.get_weights(), seconds])
+        return model, seconds
 
     def _run_row(self, seed, library, target, choice):
         task = self._task
@@ -156,9 +173,9 @@ class Grid:
         start, versions = time.perf_counter(), None
         if library == "TFMOT":
             model, versions = self._train_peer(seed, target, choice)
+            trained = time.perf_counter() - start
         else:
-            model = self._train(seed, target, choice, label)
-        trained = time.perf_counter() - start
+            model, trained = self._train(seed, target, choice, label)
         path = self._work / f"{library}-{_target_name(target)}-{seed}.ktrim"
         found = shipping.ship(task, model, path, choice["dense_layer"])
         self._seconds.append(time.perf_counter() - start)
@@ -211,8 +228,7 @@ class Grid:
             )
             versions = worker.call("package_versions", names=PEER_PACKAGES)
         model = self._task.build(keras)
-        with np.load(path) as arrays:
-            model.set_weights([arrays[name] for name in arrays.files])
+        model.set_weights(_load_arrays(path))
         x = self._task.examples()
         found = model.predict(x, verbose=0)
         np.testing.assert_allclose(found, np.array(answer), rtol=1e-3, atol=1e-4)
@@ -242,6 +258,11 @@ def _save_arrays(path, arrays):
     temporary = pathlib.Path(f"{path}.partly.npz")
     np.savez(temporary, *arrays)
     temporary.rename(path)
+
+
+def _load_arrays(path):
+    with np.load(path) as arrays:
+        return [arrays[name] for name in arrays.files]
 
 
 def _target_name(target):

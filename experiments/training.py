@@ -110,7 +110,7 @@ def train_on(task, weights, target, seed, rate, dense_layer=None, checkpoints=No
     Returns:
         The trained Keras model, with pruning stripped.
     """
-    _reset(seed)
+    reset(seed)
     model = task.build(keras)
     model.set_weights(weights)
     epochs = task.settings.epochs
@@ -136,7 +136,7 @@ def train_dense(task, seed, checkpoints, label=""):
         The Keras model, with the weights that had the best validation score.
     """
     settings = task.settings
-    _reset(seed)
+    reset(seed)
     model = task.build(keras)
     task.initial_weights(model)
     steps = settings.dense_epochs * task.num_batches()
@@ -172,7 +172,7 @@ class Score(keras.callbacks.Callback):
         print(f"  epoch {epoch + 1}: validation {score:.2f}", flush=True)
 
 
-def _reset(seed):
+def reset(seed):
     """Clears Keras's state and sets the seed. Checkpoints depend on newly counted layer names."""
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)

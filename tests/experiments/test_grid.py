@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from experiments import training
 from experiments.grid import Grid
 from experiments.records import Records
 from experiments.task import Settings, Task
@@ -91,6 +92,28 @@ def test_every_row_has_the_chosen_settings_and_its_zeros(done):
         assert row["steps"] == 16
     assert rows[0]["zeros"] == 0
     assert rows[1]["zeros"] == pruned / 2
+
+
+def test_a_row_that_was_trained_to_choose_the_settings_is_not_trained_again(tmp_path, monkeypatch):
+    trained = []
+    train_on = training.train_on
+
+    def train(task, weights, target, seed, rate, dense_layer, *arguments):
+        trained.append((target, rate, dense_layer))
+        return train_on(task, weights, target, seed, rate, dense_layer, *arguments)
+
+    monkeypatch.setattr(training, "train_on", train)
+    lines = _run(tmp_path)
+    (choice,) = [line for line in lines if line["kind"] == "choice"]
+    chosen = (choice["rate"], choice["dense_layer"])
+    assert trained.count((0.5, *chosen)) == 1
+    (trial,) = [
+        line
+        for line in lines
+        if line["kind"] == "trial" and (line["rate"], line["dense_layer"]) == chosen
+    ]
+    (row,) = [line for line in lines if line["kind"] == "row" and line["target"] == 0.5]
+    assert row["val"] == trial["val"]
 
 
 def test_a_second_run_does_only_what_is_missing(done):
