@@ -27,6 +27,20 @@ def count_zeros(variables):
     return [int(count.sum(dtype="int64")) for count in counts]
 
 
+def count_nonzero_outside(variables, masks):
+    """Counts the weights of each variable that are not zero although their mask is `False`.
+
+    Args:
+        variables: List of Keras variables.
+        masks: List of Keras variables of the same shapes and layouts. Of any dtype: 0 is `False`.
+
+    Returns:
+        List of integers.
+    """
+    counts = _reduce(_count_outside_on_devices, _count_outside_on_host, variables, masks)
+    return [int(count.sum(dtype="int64")) for count in counts]
+
+
 def smallest_magnitudes(variables):
     """Finds each variable's smallest nonzero magnitude.
 
@@ -40,15 +54,19 @@ def smallest_magnitudes(variables):
     return [float(value) if math.isfinite(value) else 0.0 for value in smallest]
 
 
-def _reduce(on_devices, on_host, variables):
-    """Applies `on_devices` or `on_host` to each variable. Returns NumPy arrays or scalars."""
-    values = [variable.value for variable in variables]
+def _reduce(on_devices, on_host, *variables):
+    """Applies `on_devices` or `on_host` to each variable. Returns NumPy arrays or scalars.
+
+    With several lists of variables, the functions get one of each. NumPy works on whatever a
+    device has all of: JAX would compile a program for each shape.
+    """
+    values = [[variable.value for variable in each] for each in zip(*variables, strict=True)]
     results, meshes = {}, {}
-    for index, value in enumerate(values):
-        if _is_split(value):
-            meshes.setdefault(value.sharding.mesh, []).append(index)
+    for index, (first, *_) in enumerate(values):
+        if _is_split(first):
+            meshes.setdefault(first.sharding.mesh, []).append(index)
         else:
-            results[index] = on_host(to_numpy(value))
+            results[index] = on_host(*map(to_numpy, values[index]))
     for mesh, indices in meshes.items():
         reduced = _program(on_devices, mesh)([values[index] for index in indices])
         results |= zip(indices, map(np.asarray, reduced), strict=True)
@@ -70,19 +88,31 @@ def _program(on_devices, mesh):
     import jax
 
     replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    return jax.jit(lambda values: [on_devices(value) for value in values], out_shardings=replicated)
+    return jax.jit(lambda values: [on_devices(*each) for each in values], out_shardings=replicated)
 
 
 def _count_on_devices(value):
+    return _sum_on_devices(value == 0)
+
+
+def _sum_on_devices(condition):
     import jax.numpy as jnp
 
     # Sum the whole weight if an int32 can hold it. Otherwise sum rows, and NumPy adds them up.
-    axes = None if value.size <= _MAX_SUM else tuple(range(1, value.ndim))
-    return jnp.sum(value == 0, axis=axes, dtype="int32")
+    axes = None if condition.size <= _MAX_SUM else tuple(range(1, condition.ndim))
+    return jnp.sum(condition, axis=axes, dtype="int32")
 
 
 def _count_on_host(array):
     return np.int64(array.size - np.count_nonzero(array))
+
+
+def _count_outside_on_devices(value, mask):
+    return _sum_on_devices((value != 0) & (mask == 0))
+
+
+def _count_outside_on_host(array, mask):
+    return np.int64(np.count_nonzero((array != 0) & (mask == 0)))
 
 
 def _smallest_on_devices(value):

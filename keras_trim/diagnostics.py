@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_trim.annotations import get_annotation, marked_variables
 from keras_trim.arguments import counted
-from keras_trim.counting import count_zeros
+from keras_trim.counting import count_nonzero_outside, count_zeros
 from keras_trim.hosts import to_numpy
 from keras_trim.kinds import is_table
 from keras_trim.policies import candidates
@@ -157,12 +157,9 @@ def _least_zeros(spec, step):
 
 def _warn_of_replaced_weights(weights):
     """Warns if weights are not zero where their masks are: something has replaced them."""
-    replaced = []
-    for weight in weights:
-        is_set, is_kept = ops.not_equal(weight.variable, 0), ops.cast(weight.mask, "bool")
-        unexpected = ops.any(ops.logical_and(is_set, ops.logical_not(is_kept)))
-        if weight.variable.trainable and bool(unexpected):
-            replaced.append(weight.variable.path)
+    weights = [weight for weight in weights if weight.variable.trainable]
+    counts = count_nonzero_outside([w.variable for w in weights], [w.mask for w in weights])
+    replaced = [w.variable.path for w, count in zip(weights, counts, strict=True) if count]
     if replaced:
         warnings.warn(
             counted(
