@@ -197,8 +197,8 @@ def check_marks(weights, marked, cure):
     changed += [w.variable.path for w in weights if get_spec(w.variable) is not w.spec]
     if changed:
         raise ValueError(
-            "What is marked for pruning has changed since pruning began, which would go on as "
-            f"before: {cure}. Received: "
+            "What is marked for pruning has changed since pruning began, but training would still "
+            f"prune the old selection: {cure}. Received: "
             + counted(len(changed), "{weights|weight}, ")
             + f"{', '.join(changed[:4])}"
             f"{' ...' if changed[4:] else ''}"

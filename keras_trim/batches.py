@@ -48,7 +48,7 @@ def iterate(data, batch_size=None, steps=None, name="data"):
         yield batch
     if not count:
         raise ValueError(
-            f"`{name}` must hold one example at least, and it is empty. Received: {describe(data)}"
+            f"`{name}` must hold at least one example, but it is empty. Received: {describe(data)}"
         )
     if steps and count < steps:
         warnings.warn(

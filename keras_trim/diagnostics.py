@@ -137,8 +137,8 @@ def _warn_of_revival(weights, step):
                 "{weights are|weight is} sparser already than the schedule asks for from here on, ",
             )
             + f"so zeros may become nonzero again ({_some(revived)}). Begin at "
-            "once (`begin_step`), at the sparsity that is there: `initial_sparsity` (or "
-            "`target_sparsity`) of at least that value. Or mark the model with "
+            "once (`begin_step`), with `initial_sparsity` (or `target_sparsity`) at least as high "
+            "as the sparsity that the weights have. Or mark the model with "
             "`keras_trim.KeepZeros()` and compile it again.",
             stacklevel=5,
         )
@@ -168,8 +168,8 @@ def _warn_of_replaced_weights(weights):
                 "{they were|it was} replaced since, ",
             )
             + "by `set_weights`, `load_weights` or a callback "
-            f"that restores them ({_some(replaced, ', ')}). Training goes on with the masks, "
-            "momenta and step of before. To train the new weights from the beginning, call "
+            f"that restores them ({_some(replaced, ', ')}). Training continues with the old masks, "
+            "momenta and step. To train the new weights from the beginning, call "
             "`model.compile()` again with a new optimizer.",
             stacklevel=5,
         )
@@ -198,7 +198,7 @@ def _warn_of_late_start(optimizer):
             )
             warnings.warn(
                 f"The pruning schedule {has_begun}, but the optimizer is at step {step} already: "
-                f"{sparsity:.0%} of the weights are pruned at once. Compile the model anew to "
+                f"{sparsity:.0%} of the weights are pruned at once. Compile the model again to "
                 "count from 0, or shift the schedule.",
                 stacklevel=5,
             )

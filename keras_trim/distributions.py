@@ -127,7 +127,7 @@ def _global(sparsity, variables):
 def _by_expression(expressions, variables):
     if not expressions:
         raise ValueError(
-            "`distribution` must have one expression at least, such as {'kernel': 0.8}: without "
+            "`distribution` must have at least one expression, such as {'kernel': 0.8}: without "
             "any, nothing is pruned. Received: distribution={}"
         )
     for expression, value in expressions.items():
@@ -162,7 +162,7 @@ def _by_path(sparsities, variables, prefix):
     unknown = set(sparsities) - {name for both in named for name in both}
     if unknown:
         raise ValueError(
-            "The `distribution` is of another model: it has sparsities for weights that are not "
-            f"here. Received: {', '.join(sorted(unknown)[:4])}"
+            "The `distribution` belongs to another model: it has sparsities for weights that this "
+            f"model lacks. Received: {', '.join(sorted(unknown)[:4])}"
         )
     return [sparsities.get(path, sparsities.get(short)) for path, short in named]

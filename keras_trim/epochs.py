@@ -39,7 +39,7 @@ def count_steps(data: Any, batch_size: int | None = None) -> int:
                 f"Received: batch_size={batch_size}, data={described(data)}"
             )
     if count < 1:
-        raise ValueError(f"`data` must hold one batch at least. Received: data={described(data)}")
+        raise ValueError(f"`data` must hold at least one batch. Received: data={described(data)}")
     return count
 
 

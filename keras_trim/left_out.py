@@ -42,7 +42,7 @@ def warn_of_left_out(candidates, annotation_of, stacklevel=2):
         warnings.warn(
             "Some layers are not pruned at all. "
             f"{'. '.join(told)}. `keras_trim.sparsity_report(model)` lists every weight; a "
-            "`pruning_policy` that does not allow these layers says that it is meant.",
+            "`pruning_policy` that excludes these layers silences this warning.",
             stacklevel=stacklevel + 1,
         )
 

@@ -284,7 +284,7 @@ class PruningOptimizer(WrapperOptimizer):
         if not self.built:
             warnings.warn(
                 f"Skipping variable loading for optimizer '{self.name}', which has not been built "
-                "yet: masks and momenta begin anew. Build the model, or call "
+                "yet: masks and momenta start afresh. Build the model, or call "
                 "`optimizer.build(model.trainable_variables)`, before you load.",
                 stacklevel=2,
             )

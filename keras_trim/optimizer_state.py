@@ -90,12 +90,12 @@ def _match_inner(optimizer, saved, store):
         warnings.warn(
             f"The state of the optimizer '{optimizer.inner_optimizer.name}' is restored in part: "
             + counted(
-                len(fresh), "of its variables {are|is} not in the file and {begin|begins} anew "
+                len(fresh), "of its variables {are|is} not in the file and {start|starts} afresh "
             )
             + f"({describe(fresh)}), "
             + counted(len(dropped), "of the file {are|is} not in this optimizer and left out ")
-            + f"({describe(dropped)}). That is right if layers were frozen, unfrozen or "
-            "added since, or the optimizer is another one.",
+            + f"({describe(dropped)}). This is expected if layers were frozen, unfrozen "
+            "or added since, or if you chose another optimizer.",
             stacklevel=4,
         )
     return [(variables[j], store[f"inner_{i}"]) for i, j in enumerate(places) if j is not None]
@@ -108,7 +108,7 @@ def _load_positions(optimizer, store):
         warnings.warn(
             f"Skipping variable loading for optimizer '{optimizer.name}': the file holds "
             f"{len(store.keys())} variables of another optimizer, or of one that had not been "
-            "built. Masks and momenta begin anew.",
+            "built. Masks and momenta start afresh.",
             stacklevel=4,
         )
         return

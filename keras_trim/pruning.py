@@ -76,7 +76,7 @@ def prune_low_magnitude(
     )
     is_list = isinstance(to_prune, (list, tuple))
     if is_list and not to_prune:
-        raise ValueError("`to_prune` is a list of no layers. Received: to_prune=[]")
+        raise ValueError("`to_prune` must hold at least one layer. Received: to_prune=[]")
     for layer in to_prune if is_list else [to_prune]:
         check_model(layer, "to_prune", takes_layers=True, must_be_built=False)
     guard.install()
@@ -137,7 +137,7 @@ def _check_markable(layer, request):
     if any(optimizer.built for optimizer in find_pruning_optimizers(layer)):
         raise ValueError(
             "This model is being pruned already. Call `keras_trim.strip_pruning(model)` before you "
-            f"mark it anew. Received: to_prune={layer.name} with a PruningOptimizer"
+            f"mark it again. Received: to_prune={layer.name} with a PruningOptimizer"
         )
     if layer.built:
         decide(layer, request)

@@ -86,7 +86,7 @@ class SpeedReport(Shown):
             best = min(others, key=others.get)
             return f"Run it in {best}: the engine does not run this model, for the reason above."
         if timing.ENGINE not in times or not others:
-            return 'To see the engine beside Keras: pip install "keras-trim[inference]".'
+            return 'To time the engine, too: pip install "keras-trim[inference]".'
         engine, (best, fastest) = times[timing.ENGINE], min(others.items(), key=lambda o: o[1])
         if engine * _ALIKE < fastest:
             return (
@@ -96,8 +96,8 @@ class SpeedReport(Shown):
         if self.sparsity < _MANY_ZEROS:
             few = "hardly any" if self.sparsity < _FEW_ZEROS else f"only {self.sparsity:.0%}"
             return (
-                f"The engine gains by skipping zeros, of which there are {few}: prune to 80 % or "
-                f"more, or run the model in {best}, as fast or faster without."
+                f"The engine gains by skipping zeros, of which this model has {few}: prune to 80 % "
+                f"or more, or run the model in {best}, which is about as fast or faster."
             )
         in_keras = getattr(self.layers, "keras_layers", [])
         if in_keras:
@@ -198,7 +198,7 @@ def bench(
     names = _names(runtimes)
     inputs = _random(model, batch_size) if x is None else _as_taken(model, x)
     if not timing.num_examples(inputs):
-        raise ValueError(f"`x` must hold one example at least. Received: {describe(x)}")
+        raise ValueError(f"`x` must hold at least one example. Received: {describe(x)}")
     runs, differences, left_out, reference = {}, {}, {}, None
     with progress("timing", len(names) + 1, verbose) as work:
         for name in names:
@@ -239,7 +239,7 @@ def _names(runtimes):
     if isinstance(runtimes, str) or not set(runtimes) <= set(timing.OTHERS):
         raise ValueError(
             f"`runtimes` must be a sequence of {', '.join(map(repr, timing.OTHERS))}; Keras and "
-            f"the engine are timed in any case. Received: runtimes={described(runtimes)}"
+            f"the engine are always timed. Received: runtimes={described(runtimes)}"
         )
     return [name for name in there if name not in timing.OTHERS] + list(runtimes)
 
@@ -251,7 +251,7 @@ def _random(model, batch_size):
 
     if not getattr(model, "inputs", None):
         raise ValueError(
-            "The shapes of the model's inputs are not known: pass `x`, what a call takes. "
+            "The shapes of the model's inputs are not known: pass `x`, the inputs of a call. "
             f"Received: x=None, model={model.name}"
         )
     refuse_text(model.inputs)

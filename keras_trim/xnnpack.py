@@ -28,7 +28,7 @@ class PruneForLatencyOnXNNPack(PruningPolicy):
         if layer is None:
             raise ValueError(
                 f"XNNPACK runs a model sparsely only if {rule}. Received: model={model.name}, "
-                "of which that is not true"
+                "which breaks this rule"
             )
         raise ValueError(
             f"XNNPACK cannot run this model sparsely: {rule}. "

@@ -35,7 +35,7 @@ def format_of(path):
         )
     if path.suffix == ".engine":
         raise CommandError(
-            f"{path} holds an engine, which `keras-trim bench` runs: for all else, give the model "
+            f"{path} holds an engine, which `keras-trim bench` runs: otherwise, give the model "
             "that it was made of"
         )
     try:

@@ -127,7 +127,7 @@ def test_data_that_end_too_soon():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (X[:0], r"one example at least.*Received: ndarray of shape \(0, 2\)"),
+        (X[:0], r"at least one example.*Received: ndarray of shape \(0, 2\)"),
         ([X, Y[:3]], "same number of examples.*Received: a list of 2"),
         ("words", "what `model.predict` takes.*Received: str"),
         (None, "what `model.predict` takes"),

@@ -228,7 +228,7 @@ def test_only_frozen_weights_are_marked(mlp, data):
 def test_a_schedule_that_is_over_before_it_begins(mlp, data):
     mlp.compile("sgd", "mse")
     mlp.fit(*data, epochs=2, batch_size=16, verbose=0)
-    match = "ended at step 4, but the optimizer is at step 8 already: 50% .* at once.*anew"
+    match = "ended at step 4, but the optimizer is at step 8 already: 50% .* at once.*again"
     with pytest.warns(UserWarning, match=match):
         train(PolynomialDecay(0.0, 0.5, 0, 4), data, model=mlp)
     assert zeros(mlp) == [64, 8]

@@ -58,7 +58,7 @@ def test_the_first_expression_that_matches_counts():
         distribute({"out": 1.5}, None, paths)
     with pytest.raises(ValueError, match="leave `sparsity` out.*Received: sparsity=0.5"):
         distribute({"out": 0.5}, 0.5, paths)
-    with pytest.raises(ValueError, match="one expression at least.*Received: distribution={}"):
+    with pytest.raises(ValueError, match="at least one expression.*Received: distribution={}"):
         distribute({}, None, paths)
 
 
@@ -67,7 +67,7 @@ def test_an_allocation_is_of_one_model():
     allocation = Allocation({paths[1].path: 0.5})
     assert distribute(allocation, None, paths) == [None, 0.5]
     assert distribute(Allocation({"out/kernel": 0.5}), None, paths) == [None, 0.5]
-    with pytest.raises(ValueError, match="of another model.*Received: other/kernel"):
+    with pytest.raises(ValueError, match="belongs to another model.*Received: other/kernel"):
         distribute(Allocation({"other/kernel": 0.5}), None, paths)
 
 

@@ -35,7 +35,7 @@ def test_batches_are_counted(data, batch_size, steps):
 
 @pytest.mark.parametrize("data", [0, np.zeros((0, 8)), (x for x in "ab"), "abc", [1, 2]])
 def test_what_cannot_be_counted(data):
-    with pytest.raises(ValueError, match="`data` (cannot be counted|must hold one batch)"):
+    with pytest.raises(ValueError, match="`data` (cannot be counted|must hold at least one batch)"):
         count_steps(data)
 
 

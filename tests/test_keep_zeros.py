@@ -65,7 +65,7 @@ def test_weights_that_are_loaded_after_the_model_is_compiled(tmp_path, data):
     model = make_mlp()
     keras_trim.prune_low_magnitude(model, KeepZeros())
     model.compile("adam", "mse")
-    with pytest.warns(UserWarning, match="masks and momenta begin anew|optimizer"):
+    with pytest.warns(UserWarning, match="masks and momenta start afresh|optimizer"):
         model.load_weights(tmp_path / "sparse.weights.h5")
     before = zeros_of(model)
     assert before[0].sum() == 90

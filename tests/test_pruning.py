@@ -223,7 +223,7 @@ def test_wrong_arguments(mlp):
         keras_trim.prune_low_magnitude(mlp, pruning_policy=keras_trim.PruningPolicy)
     with pytest.raises(ValueError, match="`block_size` must not be larger.*hidden/kernel"):
         keras_trim.prune_low_magnitude(mlp, block_size=(16, 1))
-    with pytest.raises(ValueError, match="`to_prune` is a list of no layers"):
+    with pytest.raises(ValueError, match="`to_prune` must hold at least one layer"):
         keras_trim.prune_low_magnitude([])
     with pytest.raises(ValueError, match="`sparsity` is the fraction.*Received: sparsity=80"):
         keras_trim.prune(mlp, 80)

@@ -151,7 +151,7 @@ def test_marked_in_the_middle_of_training(data):
         def on_train_batch_end(self, batch, logs=None):
             shown.append((logs["sparsity"], zeros(self.model)[0] / 128))
 
-    match = "began at step 0, but the optimizer is at step 4 already: 25% .*anew"
+    match = "began at step 0, but the optimizer is at step 4 already: 25% .*again"
     with pytest.warns(UserWarning, match=match):
         fit(model, data, epochs=1, callbacks=[Spy()])
     np.testing.assert_allclose(*np.transpose(shown))

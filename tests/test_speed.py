@@ -141,5 +141,5 @@ def test_seconds_that_are_none(seconds):
 
 
 def test_no_examples():
-    with pytest.raises(ValueError, match=r"`x` must hold one example.*Received.*\(0, 4\)"):
+    with pytest.raises(ValueError, match=r"`x` must hold at least one example.*Received.*\(0, 4\)"):
         bench(small(), np.zeros((0, 4)))

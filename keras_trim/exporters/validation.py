@@ -41,8 +41,8 @@ def validate(model, format, weights, verification_data, representative_data):
     if not model.built or not getattr(model, "inputs", None):
         raise ValueError(
             "The model's inputs are not known. It must be a Sequential or Functional model, built "
-            "with a `keras.Input` or `model.build(input_shape)`. Of any other, `x = "
-            "keras.Input(shape)` and `keras.Model(x, model(x))` make one. "
+            "with a `keras.Input` or `model.build(input_shape)`. To make one of any "
+            "other model, write `x = keras.Input(shape)` and `keras.Model(x, model(x))`. "
             f"Received: model={model.name}"
         )
     refuse_text(model.inputs)
@@ -64,9 +64,10 @@ def _refuse_own_predict_step(model):
     own = getattr(model.predict_step, "__func__", model.predict_step)
     if own is not keras.Model.predict_step:
         raise ValueError(
-            f"A file returns what a call of the model returns, but `{type(model).__name__}` has a "
-            "`predict_step` of its own, which may change that in `model.predict`. Do what it does "
-            "in layers, or export `keras.Model(model.inputs, model.outputs)`, which is without it. "
+            f"A file returns what `model(x)` returns, but `{type(model).__name__}` has a "
+            "`predict_step` of its own, so `model.predict` may return something else. Move its "
+            "work into layers, or export `keras.Model(model.inputs, model.outputs)`, which leaves "
+            "it out. "
             f"Received: model={model.name}"
         )
 

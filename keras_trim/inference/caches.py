@@ -164,9 +164,10 @@ def _warn(cause):
     if _info.problem is None:
         _info.problem = cause
         warnings.warn(
-            "The engine cannot keep what it compiles and measures, so each process takes a minute "
-            f"for it: {cause}. Set {_VARIABLE} to a folder of yours that can be written, or run "
-            "the engine once where it can, as when an image is built; see docs/inference.md. "
+            "The engine cannot keep what it compiles and measures, so each process spends a minute "
+            f"on it: {cause}. Set {_VARIABLE} to a folder of yours that is writable, or run the "
+            "engine once where the cache is writable, such as in the build of an image; see "
+            "docs/inference.md. "
             f"Received: cache_dir={cache_dir()}",
             stacklevel=2,
         )

@@ -144,14 +144,14 @@ def _check_times(times, weights):
     unknown = sorted(set(times) - set(weights))
     if unknown:
         raise ValueError(
-            "`times` are of another model than `sensitivity`, or of another `pruning_policy`; "
+            "`times` and `sensitivity` must be of the same model and `pruning_policy`; "
             f"{cure}. Received: "
             f"{', '.join(unknown[:4])}, for weights {', '.join(list(weights)[:4])}"
         )
     incomplete = [path for path, own in times.items() if 0.0 not in map(float, own)]
     if incomplete:
         raise ValueError(
-            f"`times` must have the dense weights' (sparsity 0); {cure}. Received: none of "
+            f"`times` must include sparsity 0, the dense weights; {cure}. Received: none of "
             f"{', '.join(incomplete[:4])}"
         )
 

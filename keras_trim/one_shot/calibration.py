@@ -141,8 +141,8 @@ class Calibration:
             raise all_padding(product.layer)
         if not moments.is_finite:
             raise ValueError(
-                "The model makes NaN or infinity of `calibration_data`. Its weights must be "
-                "finite; if they are, leave out the examples that it does so for. "
+                "The model turns `calibration_data` into NaN or infinity. Its weights must be "
+                "finite; if they are, leave out the examples that cause this. "
                 f"Received: no finite inputs of '{product.layer.name}'"
             )
         return moments

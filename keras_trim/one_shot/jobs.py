@@ -21,7 +21,7 @@ def check_method(method, data):
     one_of(method, METHODS, "method")
     if data is None and method != "magnitude":
         raise ValueError(
-            f"The method '{method}' looks at examples: give some hundred inputs of the model as "
+            f"The method '{method}' needs examples: pass a few hundred inputs of the model as "
             f"`calibration_data`. Received: method={method!r}, calibration_data=None"
         )
     return method
@@ -81,8 +81,8 @@ def _sparsity_of(sparsity_m_by_n, sparsity):
         validate_sparsity(sparsity, "sparsity")
         if abs(sparsity - own) > 0.01:
             raise ValueError(
-                f"An N:M pattern alone says how many weights are zero, here {own:.3g} of them: "
-                f"leave `sparsity` out (`None`), or `sparsity_m_by_n`. Received: "
+                f"An N:M pattern determines the sparsity, here {own:.3g}: leave `sparsity` out "
+                f"(`None`), or `sparsity_m_by_n`. Received: "
                 f"sparsity={sparsity}, sparsity_m_by_n={sparsity_m_by_n}"
             )
     return own

@@ -101,7 +101,7 @@ def prune(
     by_sensitivity = isinstance(distribution, str) and distribution == "sensitivity"
     if by_sensitivity and calibration_data is None:
         raise ValueError(
-            "`distribution='sensitivity'` measures the weights on examples: give some hundred "
+            "`distribution='sensitivity'` measures the weights on examples: pass a few hundred "
             "inputs of the model as `calibration_data`. Received: calibration_data=None"
         )
     jobs = make_jobs(model, sparsity, pattern, distribution)

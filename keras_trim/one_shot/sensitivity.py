@@ -110,7 +110,7 @@ class Sensitivity(Shown):
             return cls(rows, data["metric"], data["dense"], data["settings"])
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise ValueError(
-                "The file holds no sensitivities that `Sensitivity.save` wrote, or is damaged "
+                "The file was not written by `Sensitivity.save`, or is damaged "
                 f"({type(error).__name__}: {error}): name another file, or delete it. "
                 f"Received: path={path}"
             ) from error

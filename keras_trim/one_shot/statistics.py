@@ -59,7 +59,7 @@ class Statistics:
             raise all_padding(self._layer)
         if self._count == 1:  # the variance would be 0
             raise ValueError(
-                "`calibration_data` has one example, which has no variance: give some hundred, or "
+                "`calibration_data` has one example, which has no variance: pass a few hundred, or "
                 "pass `update_statistics=False`. Received: one input of "
                 f"'{self._layer.name}'"
             )

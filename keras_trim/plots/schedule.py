@@ -46,7 +46,7 @@ def schedule_figure(
     if not hasattr(schedule, "update_step"):
         raise ValueError(
             "`schedule` must be a `PolynomialDecay` or a `ConstantSparsity`: what others ask for "
-            f"is known within training only. Received: schedule={described(schedule)}"
+            f"is known only during training. Received: schedule={described(schedule)}"
         )
     if reached is not None and not steps_per_epoch:
         raise ValueError(

@@ -22,14 +22,14 @@ def bench(
     against: Annotated[
         str,
         typer.Option(
-            "--against", help=f"Runtimes beside Keras: {','.join(_OTHERS)}; installed; or none."
+            "--against", help=f"Runtimes besides Keras: {','.join(_OTHERS)}; installed; or none."
         ),
     ] = "installed",
     seconds: Annotated[
         float, typer.Option("--seconds", min=0.0, help="How long to time each runtime.")
     ] = 1.0,
     layers: Annotated[
-        bool, typer.Option("--layers", help="Also show what each layer takes in the engine.")
+        bool, typer.Option("--layers", help="Also show each layer's time in the engine.")
     ] = False,
     imports: options.Import = [],  # noqa: B006 (typer copies it)
     json: options.Json = False,

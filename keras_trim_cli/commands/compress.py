@@ -28,7 +28,7 @@ def compress(
     ] = None,
     keras: Annotated[
         bool,
-        typer.Option("--keras", help="Write a .keras file that stock Keras loads, less small."),
+        typer.Option("--keras", help="Write a .keras file that stock Keras loads; it is larger."),
     ] = False,
     values: Annotated[
         Values | None,

@@ -40,7 +40,7 @@ def export(
     output: options.Output,
     format: Annotated[
         Format | None,
-        typer.Option("--format", help="By default what OUTPUT ends with says.", show_default=False),
+        typer.Option("--format", help="Default: by the ending of OUTPUT.", show_default=False),
     ] = None,
     weights: Annotated[
         Weights | None, typer.Option("--weights", help="Store weights smaller than float32.")

@@ -57,13 +57,13 @@ Budget = Annotated[
     typer.Option(
         "--budget",
         metavar="KIND=N",
-        help="zeros=0.9, bytes=200000 or milliseconds=5 (of the weights' layers in the engine, as "
-        "measured here), kept at the least damage that --sensitivity tells.",
+        help="zeros=0.9, bytes=200000 or milliseconds=5 (the time of the weights' layers in the "
+        "engine, measured here), at the least damage that --sensitivity predicts.",
     ),
 ]
 SensitivityFile = Annotated[
     pathlib.Path | None,
-    typer.Option("--sensitivity", metavar="FILE", help="What `keras-trim sensitivity -o` wrote."),
+    typer.Option("--sensitivity", metavar="FILE", help="File of `keras-trim sensitivity -o`."),
 ]
 
 

@@ -15,7 +15,7 @@ def report(
         typer.Option("--html", metavar="FILE", help="Write one self-contained page with plots."),
     ] = None,
     max_plots: Annotated[
-        int, typer.Option(min=0, help="Weights whose values the page draws: the largest ones.")
+        int, typer.Option(min=0, help="How many weights the page plots, the largest first.")
     ] = 12,
     sizes: Annotated[
         bool, typer.Option("--sizes", help="Measure the weights in other formats; takes a while.")

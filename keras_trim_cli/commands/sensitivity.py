@@ -15,12 +15,12 @@ def sensitivity(
     num_examples: options.Examples = 512,
     method: options.Method = "reconstruct",
     sparsities: Annotated[
-        str, typer.Option("--sparsities", help="Fractions of zeros to try, with commas between.")
+        str, typer.Option("--sparsities", help="Fractions of zeros to try, separated by commas.")
     ] = "0.5,0.75,0.875,0.95",
     output: Annotated[
         pathlib.Path | None,
         typer.Option(
-            "--output", "-o", metavar="FILE", help="Keep results as JSON; what is in it is kept."
+            "--output", "-o", metavar="FILE", help="JSON file for results; keeps those in it."
         ),
     ] = None,
     plot: Annotated[

@@ -54,7 +54,7 @@ def old_file(tmp_path):
             "with weights='int8'. Received: format='litert', weights='float16'",
         ),
         ({"verification_data": np.ones((3, 5))}, r"must be of shape \(any, 64\)"),
-        ({"representative_data": np.ones((0, 64))}, "one example at least"),
+        ({"representative_data": np.ones((0, 64))}, "at least one example"),
         ({"model": 3}, r"`model` must be a Keras model. Received: model=3"),
         ({"model": keras.Sequential([layers.Dense(2)])}, "inputs are not known"),
     ],
@@ -268,7 +268,7 @@ def test_subclassed_models(old_file):
 
     model = Subclassed()
     model(np.ones((1, 3)))
-    message = r"Functional.*and `keras.Model\(x, model\(x\)\)` make.*Received: model=subclassed"
+    message = r"Functional.*and `keras.Model\(x, model\(x\)\)`.*Received: model=subclassed"
     x = keras.Input((3,))
     for format, backend in NEEDS.items():
         with pytest.raises(ValueError, match=message):

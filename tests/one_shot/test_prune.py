@@ -233,7 +233,7 @@ WRONG = {
     "shape": (lambda rng: np.zeros((8, 23)), {}, "`calibration_data`.*must be of shape.*23"),
     "nan": (with_nan, {}, "`calibration_data` has NaN.*leave those.*Received: 1"),
     "method": (None, {"method": "best"}, "`method` must be one of 'reconstruct'.*'best'"),
-    "no data": (lambda rng: None, {"method": "wanda"}, "give some hundred inputs.*Received"),
+    "no data": (lambda rng: None, {"method": "wanda"}, "pass a few hundred inputs.*Received"),
     "verbose": (None, {"verbose": "loud"}, "`verbose` must be.*loud"),
     "distribution": (None, {"distribution": "even"}, "`distribution` must be.*'even'"),
 }
@@ -468,7 +468,7 @@ def test_numbers_among_the_inputs(rng):
 
 
 def test_a_pattern_has_one_sparsity():
-    with pytest.raises(ValueError, match="N:M pattern alone says.*0.5.*Received: sparsity=0.9"):
+    with pytest.raises(ValueError, match="N:M pattern determines.*0.5.*Received: sparsity=0.9"):
         keras_trim.prune(mlp(), 0.9, sparsity_m_by_n=(2, 4))
     model = keras_trim.prune(mlp(), 0.5, sparsity_m_by_n=(2, 4))
     assert np.count_nonzero(values(model.layers[0].kernel)) == 12 * 32

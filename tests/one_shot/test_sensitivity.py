@@ -266,7 +266,7 @@ def test_weights_of_the_same_path_are_told_apart(rng):
 @pytest.mark.parametrize(
     ("times", "message"),
     [
-        ({"c": {0: 1.0}}, "`times` are of another model.*Received: c, for weights a, b"),
+        ({"c": {0: 1.0}}, "`times` and .* of the same model.*Received: c, for weights a, b"),
         ({"a": {0.5: 1.0}}, "must have the dense weights'.*Received: none of a"),
     ],
 )

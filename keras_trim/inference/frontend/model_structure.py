@@ -114,8 +114,9 @@ def refuse_own_prediction(model):
         owner = next(cls for cls in type(model).__mro__ if name in vars(cls))
         if name in vars(model) or not owner.__module__.startswith("keras.src."):
             raise ValueError(
-                f"The engine computes what a model's `call` does, and this model's `{name}` is its "
-                "own and may do more. Do that in `call`, or around the engine, which you then make "
-                "of a model without it: `Engine(keras.Model(model.input, model.output))`. "
+                f"The engine returns what `model(x)` returns, but this model overrides `{name}`, "
+                "which may return something else. Do that work in `call`, or outside the engine, "
+                "and make the engine of a model without it: "
+                "`Engine(keras.Model(model.input, model.output))`. "
                 f"Received: model={model.name}, of the class {type(model).__name__}"
             )

@@ -27,7 +27,7 @@ def import_with_optional_inputs(model):
     graph, optional = import_model(model), _optional_inputs(model)
     if len(optional) > _MOST:
         raise ValueError(
-            f"The engine takes models with {_MOST} optional inputs at most. "
+            f"The engine takes models with at most {_MOST} optional inputs. "
             f"Received: model={model.name}, with {len(optional)}"
         )
     without = {}

@@ -31,7 +31,7 @@ def batches_of(x, batch_size, steps):
         first = next(batches, None)
         if first is None:
             raise ValueError(
-                "`x` must hold one batch at least. Received: an iterable without any"
+                "`x` must hold at least one batch. Received: an iterable without any"
             ) from None
         yield first
         yield from batches

@@ -143,8 +143,8 @@ def load_graph(path, max_bytes=None):
     text = arrays.pop(_GRAPH, None)
     if text is None or text.dtype != np.uint8:
         raise FormatError(
-            "This file holds no engine: `Engine.save` writes those. A model in it is read by "
-            f"`keras_trim.load`, and `Engine(model)` makes an engine of that. Received: path={path}"
+            "This file holds no engine: `Engine.save` writes those. If it holds a model, read it "
+            f"with `keras_trim.load`, and call `Engine(model)`. Received: path={path}"
         )
     try:
         require(text.nbytes <= _MOST_JSON, "its graph is too large")

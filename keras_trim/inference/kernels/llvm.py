@@ -25,7 +25,8 @@ def _features():
     if missing:  # the first such instruction would crash the process
         raise ImportError(
             "This processor lacks what kernels are compiled for: unset NUMBA_CPU_FEATURES, or name "
-            f"what all of your machines have. Received: {config.CPU_FEATURES}, without {missing}"
+            "only what all of your machines have. "
+            f"Received: {config.CPU_FEATURES}, without {missing}"
         )
     return asked
 
