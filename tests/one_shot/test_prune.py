@@ -228,7 +228,7 @@ WRONG = {
     "empty": (
         lambda rng: np.zeros((0, 24)),
         {},
-        "`calibration_data` must hold one example.*Received",
+        "`calibration_data` must hold at least one example.*Received",
     ),
     "shape": (lambda rng: np.zeros((8, 23)), {}, "`calibration_data`.*must be of shape.*23"),
     "nan": (with_nan, {}, "`calibration_data` has NaN.*leave those.*Received: 1"),

@@ -267,7 +267,7 @@ def test_weights_of_the_same_path_are_told_apart(rng):
     ("times", "message"),
     [
         ({"c": {0: 1.0}}, "`times` and .* of the same model.*Received: c, for weights a, b"),
-        ({"a": {0.5: 1.0}}, "must have the dense weights'.*Received: none of a"),
+        ({"a": {0.5: 1.0}}, "must include sparsity 0.*Received: none of a"),
     ],
 )
 def test_times_that_do_not_fit(times, message):
