@@ -71,6 +71,7 @@ class Request:
 
 
 _pending = weakref.WeakKeyDictionary()  # layer -> Request, while weights are missing
+_stripped = weakref.WeakKeyDictionary()  # layer -> list of the requests that waited when it was
 _annotated = weakref.WeakValueDictionary()  # id -> variable, for each that has an annotation
 _changes = 0
 
@@ -133,12 +134,15 @@ def resolve_pending():
 def _resolve(root, is_late=False):
     request = _pending.pop(root)  # so an error is raised once, not at every training step
     inside = {id(layer) for layer in root._flatten_layers(include_self=False)}
-    marked, fresh = [], set()
+    marked, fresh, stripped = [], set(), _stripped_variables(root, request)
     for variable, mark in decide(root, request):
         existing = get_annotation(variable)
         is_done = existing is not None and existing.request is request
         if is_done or (existing is not None and id(existing.root) in inside):
             mark = existing  # the layer was marked on its own: the innermost mark counts
+        elif id(variable) in stripped:
+            mark = _stripped_annotation(root, request)
+            _annotate(variable, mark)
         else:
             _annotate(variable, mark)
             fresh.add(id(variable))
@@ -150,6 +154,19 @@ def _resolve(root, is_late=False):
         found = candidates(root, request.policy)
         warn_of_left_out([c for c in found if id(c.variable) in fresh], get_annotation)
     return marked
+
+
+def _stripped_annotation(root, request):
+    return Annotation(None, "its mark was taken off by strip_pruning", root, request)
+
+
+def _stripped_variables(root, request):
+    """Set of `id`s: the variables of layers that were stripped while this request waited."""
+    layers = root._flatten_layers(include_self=False)
+    stripped = [
+        layer for layer in layers if any(each is request for each in _stripped.get(layer, ()))
+    ]
+    return {id(variable) for layer in stripped for variable in layer.variables}
 
 
 def decide(root, request):
@@ -214,10 +231,20 @@ def is_to_be_pruned(root):
 
 
 def unmark(root):
-    """Removes all marks from a layer or model."""
-    for layer in root._flatten_layers():
+    """Removes all marks from a layer or model, also those that something around it was given."""
+    layers = list(root._flatten_layers())
+    for layer in layers:
         _pending.pop(layer, None)
+    waiting = list(_pending.values())
+    if waiting:
+        _stripped.update(dict.fromkeys(layers, waiting))
+    inside = {id(layer) for layer in layers}
     for variable in root.variables:
-        if get_annotation(variable) is not None:
+        mark = get_annotation(variable)
+        if mark is None:
+            continue
+        if mark.root is None or id(mark.root) in inside:
             delattr(variable, _ATTRIBUTE)
+        else:
+            _annotate(variable, _stripped_annotation(mark.root, mark.request))
     _count_change()

@@ -113,11 +113,17 @@ def check_model(
         raise ValueError(
             f"`{name}` must be {wanted}{_cure(model)}. Received: {name}={described(model)}"
         )
+    if not must_be_built or model.built:
+        return
+    # A model that is never called itself may still have all its weights, in layers that are.
+    unbuilt = [each.name for each in model._flatten_layers(include_self=False) if not each.built]
     # States of metrics and of random number generators exist before that.
-    if must_be_built and not (model.built or model.weights):
+    if unbuilt or not model.weights:
+        which = f", whose layers {', '.join(unbuilt[:4])} are not built" if model.weights else ""
         raise ValueError(
-            "The model has no weights yet: build it first, by `model.build(input_shape)` or by "
-            f"calling it on a batch. Received: {name}={model.name}"
+            f"{'Part of the model' if model.weights else 'The model'} has no weights yet: build it "
+            "first, by `model.build(input_shape)` or by calling it on a batch. "
+            f"Received: {name}={model.name}{which}{' ...' if unbuilt[4:] else ''}"
         )
 
 

@@ -8,7 +8,6 @@ from keras_trim.finding import (
     find_pruning_optimizer,
     find_pruning_optimizers,
     optimizer_places,
-    set_optimizer,
 )
 from keras_trim.optimizer import PruningOptimizer
 
@@ -47,12 +46,12 @@ def attach(model):
 
 def detach(model):
     """Puts the wrapped optimizers back in place of their `PruningOptimizer`s."""
-    for container, key, outer in optimizer_places(model):
+    for outer, replace in optimizer_places(model):
         optimizer = find_pruning_optimizer(outer)
         if optimizer is None:
             continue
         if outer is optimizer:
-            set_optimizer(container, key, optimizer.inner_optimizer)
+            replace(optimizer.inner_optimizer)
         else:
             outer.inner_optimizer = optimizer.inner_optimizer
         _forget_compiled(model)

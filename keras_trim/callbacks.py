@@ -50,7 +50,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self.front: keras.callbacks.Callback = _FirstOfCallbacks(self)
         # Own references, because reading `self.model` makes JAX hand over the state of the step.
         self._optimizers = []
-        self._is_step_counted = True
+        self._is_step_planned = self._is_step_counted = True
         self._batches_before = 0
         self._first_batch = None
         self._batches_per_step = 1
@@ -79,7 +79,11 @@ class UpdatePruningStep(keras.callbacks.Callback):
             self._tell_why_nothing_is_pruned()
             return
         self._is_checked = False
-        self._is_step_counted = _takes_a_step_per_batch(self.model, self._optimizers)
+        self._is_step_planned = _takes_a_step_per_batch(self.model, self._optimizers)
+        outer = getattr(self.model, "optimizer", None)
+        is_scaled = isinstance(outer, keras.optimizers.LossScaleOptimizer)
+        # Steps that overflow are skipped.
+        self._is_step_counted = self._is_step_planned and not is_scaled
         for optimizer in self._optimizers:
             if self._is_step_counted and self.model.built and is_built(self.model):
                 # On TensorFlow, `fit` would build it in the first step, after what is checked here.
@@ -207,7 +211,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._is_checked = True
         steps, epochs = [(self.params or {}).get(name) for name in ("steps", "epochs")]
         run = None
-        if steps and epochs and self._is_step_counted:
+        if steps and epochs and self._is_step_planned:
             inner = self._optimizers[0].inner_optimizer
             epochs -= self._epochs_before
             end = start + steps * epochs // (inner.gradient_accumulation_steps or 1)
@@ -232,15 +236,10 @@ class _FirstOfCallbacks(keras.callbacks.Callback):
 
 
 def _takes_a_step_per_batch(model, optimizers):
-    """Whether each batch of `fit` is one optimizer step.
-
-    That is not so if the model has its own optimizers or its own `train_step`, or if steps that
-    overflow are skipped.
-    """
+    """Whether each batch of `fit` is one step: no optimizers or `train_step` of the model's own."""
     outer = getattr(model, "optimizer", None)
     is_plain = len(optimizers) == 1 and find_pruning_optimizer(outer) is optimizers[0]
-    is_plain &= type(model).train_step is keras.Model.train_step
-    return is_plain and not isinstance(outer, keras.optimizers.LossScaleOptimizer)
+    return is_plain and type(model).train_step is keras.Model.train_step
 
 
 def last_step(optimizers):

@@ -10,6 +10,7 @@ would not be pruned further. The first `fit` of pruned weights without marks war
 import contextlib
 import functools
 import math
+import sys
 import threading
 import warnings
 
@@ -63,6 +64,19 @@ def _warn_of_lost_zeros(model):
             "again before `fit`.",
             stacklevel=5,
         )
+
+
+def replace_function(function, new):
+    """Replaces a function of Keras wherever Keras has imported it, also for its own use.
+
+    `keras.models`, `tf.keras.models` and `keras.wrappers` each have a `clone_model`, for example.
+    The module that defines it keeps it: a function may call itself.
+    """
+    for name, module in list(sys.modules.items()):
+        is_of_keras = name.startswith("keras.") and name != function.__module__
+        names = getattr(module, "__dict__", {})  # `None` stands for a module that is not to load
+        if is_of_keras and names.get(function.__name__) is function:
+            setattr(module, function.__name__, new)
 
 
 @contextlib.contextmanager
@@ -163,5 +177,5 @@ def install():
     guarded_make_train_function._keras_trim_guard = True
     keras.Model.make_train_function = guarded_make_train_function
     keras.Model.save = guarded(keras.Model.save)
-    keras.saving.save_model = keras.models.save_model = guarded(keras.saving.save_model)
+    replace_function(keras.saving.save_model, guarded(keras.saving.save_model))
     keras.optimizers.Optimizer.apply = guarded_apply

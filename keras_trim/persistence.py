@@ -10,7 +10,7 @@ import functools
 import warnings
 
 import keras
-from keras.src.saving import saving_lib, serialization_lib
+from keras.src.saving import serialization_lib
 
 from keras_trim import guard
 from keras_trim.annotations import (
@@ -50,9 +50,10 @@ def install():
 
     add_config_and_marks._keras_trim = True
     serialization_lib.get_build_and_compile_config = add_config_and_marks
-    for module in (serialization_lib, saving_lib, keras.saving):
-        module.deserialize_keras_object = deserialize_with_marks
-    keras.models.clone_model = _clone_with_marks(keras.models.clone_model)
+    guard.replace_function(deserialize, deserialize_with_marks)
+    serialization_lib.deserialize_keras_object = deserialize_with_marks  # for models inside others
+    clone_model = keras.models.clone_model
+    guard.replace_function(clone_model, _clone_with_marks(clone_model))
     keras.Model.load_weights = _load_weights_with_masks(keras.Model.load_weights)
 
 

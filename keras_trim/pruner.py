@@ -149,9 +149,10 @@ class Pruner:
         count = len(self.variables)
         return values[count:], values[:count]
 
-    def state_dict(self) -> dict[str, np.ndarray]:
-        """Dict: string -> `numpy.ndarray`, to save in a checkpoint."""
-        return {name: np.array(to_numpy(v)) for name, v in self._named_variables().items()}
+    def state_dict(self) -> dict[str, Any]:
+        """Dict: string -> `numpy.ndarray` (on PyTorch `torch.Tensor`), to save in a checkpoint."""
+        named = self._named_variables().items()
+        return {name: backend.as_state(np.array(to_numpy(v))) for name, v in named}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` returned, for a model whose weights have been restored.

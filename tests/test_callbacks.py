@@ -254,8 +254,10 @@ def test_training_that_is_stopped_before_the_schedule_ends(data):
         fit(model, data, callbacks=[Stop()])
 
 
-def test_epochs_in_place_of_steps(data):
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_epochs_in_place_of_steps(policy, data):
     """32 steps in 8 epochs, and an end at step 3."""
+    keras.config.set_dtype_policy(policy)
     match = (
         "is over at step 3, within the first epoch: schedules count steps, not epochs, and an "
         "epoch of this `fit` has 4. Write `PolynomialDecay.*end_step=16, frequency=1"

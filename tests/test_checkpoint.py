@@ -255,6 +255,28 @@ def test_callbacks_of_keras_go_on(tmp_path):
     assert history_again == history
 
 
+@pytest.mark.parametrize("container", [list, tuple, lambda pair: dict(enumerate(pair))])
+def test_optimizers_that_a_model_keeps_together_go_on(container, tmp_path):
+    class Step(keras.callbacks.Callback):
+        """What a `train_step` of the user's own does."""
+
+        def on_train_batch_end(self, batch, logs=None):
+            for index in range(2):
+                self.model.others[index].iterations.assign_add(index + 1)
+
+    def make():
+        model = make_small()
+        model.others = container([keras.optimizers.Adam(), keras.optimizers.Adam()])
+        for index in range(2):
+            model.others[index].build(model.trainable_variables)
+        return model
+
+    make_data, arguments = DATA["arrays"]
+    model, _ = run(tmp_path, make_data, [8], make=make, callbacks=lambda: [Step()], **arguments)
+    steps = [int(model.others[index].iterations) for index in range(2)]
+    assert steps == [EPOCHS * BATCHES, 2 * EPOCHS * BATCHES]
+
+
 def test_after_the_end_more_epochs_are_trained(tmp_path):
     make_data, arguments = DATA["arrays"]
     arguments = {**arguments, "make": make_small}

@@ -170,7 +170,9 @@ def test_saving_a_whole_model_as_hdf5(mlp, data, tmp_path):
     keras_trim.prune_low_magnitude(mlp)
     mlp.compile("sgd", "mse")
     mlp.fit(*data, verbose=0, callbacks=[keras_trim.UpdatePruningStep()])
-    for save in (keras.Model.save, keras.saving.save_model, keras.models.save_model):
+    tf_keras = keras._tf_keras.keras  # what TensorFlow calls `tf.keras`
+    savers = keras.saving.save_model, keras.models.save_model, tf_keras.models.save_model
+    for save in (keras.Model.save, *savers):
         for name in (tmp_path / "model.h5", str(tmp_path / "model.hdf5")):
             with pytest.warns(UserWarning, match=r"load as a plain model.*`\.keras`.*filepath="):
                 save(mlp, name)

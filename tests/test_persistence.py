@@ -15,6 +15,7 @@ import keras_trim
 from keras_trim import ConstantSparsity, PolynomialDecay
 
 SCHEDULE = PolynomialDecay(0.25, 0.75, 1, 7, frequency=2)
+tf_keras = keras._tf_keras.keras  # what TensorFlow calls `tf.keras`
 
 
 def nested():
@@ -51,6 +52,7 @@ WAYS = {
     "pickle": lambda model, tmp_path: pickle.loads(pickle.dumps(model)),
     "deepcopy": lambda model, tmp_path: copy.deepcopy(model),
     "clone": lambda model, tmp_path: keras.models.clone_model(model),
+    "clone of tf.keras": lambda model, tmp_path: tf_keras.models.clone_model(model),
 }
 
 
@@ -64,7 +66,7 @@ def marks(model):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("make", [marked_mlp, nested, marked_subclassed])
 def test_marks_go_along(make, way, data, tmp_path):
-    if make is marked_subclassed and way == "clone":
+    if make is marked_subclassed and way.startswith("clone"):
         pytest.skip("Keras clones no subclassed models")
     model = make()
     copied = WAYS[way](model, tmp_path)
@@ -78,6 +80,17 @@ def test_marks_go_along(make, way, data, tmp_path):
     fit(copied, data)
     rows = keras_trim.sparsity_report(copied).pruned_rows
     assert all(row.zeros == round(row.target * row.size) for row in rows)
+
+
+def test_a_model_that_scikit_learn_clones_is_pruned(data):
+    pytest.importorskip("sklearn")
+    model = keras_trim.prune_low_magnitude(make_mlp(), SCHEDULE)
+    model.compile("sgd", "mse")
+    regressor = keras.wrappers.SKLearnRegressor(model)
+    callbacks = [keras_trim.UpdatePruningStep()]
+    x, y = data
+    regressor.fit(x, y.ravel(), epochs=2, batch_size=16, verbose=0, callbacks=callbacks)
+    assert zeros(regressor.model_) == [96, 12]
 
 
 @pytest.mark.parametrize("way", ["file", "pickle", "deepcopy"])

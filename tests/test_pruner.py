@@ -1,5 +1,7 @@
 """`Pruner`: masks after steps of optimizers outside Keras."""
 
+from copy import deepcopy
+
 import keras
 import numpy as np
 import oracle
@@ -77,6 +79,26 @@ def test_resumed_equals_uninterrupted(model):
         np.testing.assert_array_equal(mine, theirs)
     with pytest.raises(ValueError, match="`state` must be what `state_dict` returned"):
         other.load_state_dict({"step": 0})
+
+
+def test_state_goes_through_the_files_of_each_backend(model, tmp_path):
+    pruner = keras_trim.Pruner(model)
+    move(model, 0)
+    pruner.apply()
+    path = tmp_path / "checkpoint.npz"
+    if BACKEND == "torch":
+        import torch
+
+        torch.save({"pruner": pruner.state_dict()}, path)
+        state = torch.load(path)["pruner"]
+    else:
+        np.savez(path, **pruner.state_dict())
+        with np.load(path) as file:
+            state = dict(file)
+    other = keras_trim.Pruner(model)
+    other.load_state_dict(state)
+    for mine, theirs in zip(other.variables, pruner.variables, strict=True):
+        np.testing.assert_array_equal(values(mine), values(theirs))
 
 
 def unnamed():
@@ -206,7 +228,7 @@ def test_state_from_before_frozen_weights_had_masks(model):
     move(model, 0)
     pruner.apply()
     state = pruner.state_dict()
-    expected = {name: value.copy() for name, value in state.items()}
+    expected = deepcopy(state)
     del state[f"mask/{model.layers[0].kernel.path}"]
     state["pruned_steps"] = state["pruned_steps"][1:]
     other = keras_trim.Pruner(model)

@@ -105,6 +105,19 @@ class WithSpare(keras.Model):
         return self.out(x)
 
 
+class WithSpareAndHidden(WithSpare):
+    def __init__(self):
+        super().__init__()
+        self.hidden = keras.layers.Dense(8)
+
+    def build(self, input_shape):
+        self.hidden.build(input_shape)
+        super().build(input_shape)
+
+    def call(self, x):
+        return super().call(self.hidden(x))
+
+
 @pytest.mark.parametrize("is_called", [False, True])
 def test_a_layer_that_is_never_called(is_called, data):
     model = WithSpare()
@@ -191,6 +204,28 @@ def test_strip_pruning_leaves_a_plain_model(mlp, data):
     assert [row.pattern for row in report.pruned_rows] == [None, None]
     mlp.fit(*data, verbose=0)
     assert values(mlp.layers[0].kernel).all()
+
+
+@pytest.mark.filterwarnings("ignore:Pruning was stripped before 1 weight reached its target")
+@pytest.mark.parametrize("kind", ["built", "not built", "with a layer that is never built"])
+def test_strip_pruning_of_a_layer_in_a_marked_model(kind, data):
+    model = {"built": make_mlp, "not built": deferred}.get(kind, WithSpareAndHidden)()
+    if isinstance(model, WithSpare):
+        model(data[0])
+    keras_trim.prune_low_magnitude(model, HALF)
+    layer = getattr(model, "out", model.layers[-1])
+    keras_trim.strip_pruning(layer)
+    model.compile("sgd", "mse")
+    fit(model, data)
+    assert values(layer.kernel).all()
+    reasons = {row.path: row.reason for row in keras_trim.sparsity_report(model).rows}
+    assert "strip_pruning" in reasons.pop(layer.kernel.path)
+    assert None in reasons.values()
+    keras_trim.strip_pruning(model)
+    keras_trim.prune_low_magnitude(model, HALF)
+    model.compile("sgd", "mse")
+    fit(model, data)
+    assert not values(layer.kernel).all()
 
 
 def test_strip_pruning_in_mixed_precision(data):

@@ -1,5 +1,6 @@
 """Logs and warnings report the actual state and its true cause."""
 
+import collections
 import warnings
 
 import keras
@@ -14,16 +15,17 @@ from keras_trim import ConstantSparsity, PolynomialDecay
 class Gan(keras.Model):
     """A GAN with four critic steps per generator step."""
 
-    def __init__(self, generator, critic):
+    def __init__(self, generator, critic, container):
         super().__init__()
         self.generator, self.critic, self.built = generator, critic, True
+        self.places, self.container = {"generator": 0, "critic": 1}, container
 
     def compile(self, generator_optimizer, critic_optimizer):
         super().compile()
-        self.optimizers = {"generator": generator_optimizer, "critic": critic_optimizer}
+        self.optimizers = self.container((generator_optimizer, critic_optimizer))
 
     def _update(self, name, loss):
-        optimizer, part = self.optimizers[name], getattr(self, name)
+        optimizer, part = self.optimizers[self.places[name]], getattr(self, name)
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf
 
@@ -48,11 +50,22 @@ class Gan(keras.Model):
         return {"g": 0.0}
 
 
-def test_a_model_with_optimizers_of_its_own(data):
+Pair = collections.namedtuple("Pair", ["generator", "critic"])
+CONTAINERS = {
+    "list": list,
+    "tuple": tuple,
+    "dict": lambda pair: dict(enumerate(pair)),
+    "named tuple": lambda pair: Pair(*pair),
+}
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_a_model_with_optimizers_of_its_own(container, data):
     if keras.backend.backend() == "jax":
         pytest.skip("a train step with two optimizers is stateless on JAX, without `apply`")
     critic = make_mlp()
-    gan = Gan(keras.Sequential([keras.Input((8,)), keras.layers.Dense(8)]), critic)
+    generator = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8)])
+    gan = Gan(generator, critic, CONTAINERS[container])
     schedule = PolynomialDecay(0.0, 0.5, 0, 60, power=1, frequency=1)
     keras_trim.prune_low_magnitude(critic, schedule)
     gan.compile(keras.optimizers.Adam(), keras_trim.PruningOptimizer("adam"))
@@ -70,7 +83,8 @@ def test_a_model_with_optimizers_of_its_own(data):
     np.testing.assert_allclose(*np.transpose(shown))
     assert zeros(critic) == [64, 8]
     keras_trim.strip_pruning(gan)
-    assert isinstance(gan.optimizers["critic"], keras.optimizers.Adam)
+    assert isinstance(gan.optimizers[1], keras.optimizers.Adam)
+    assert container != "named tuple" or gan.optimizers.critic is gan.optimizers[1]
 
 
 def test_a_metric_of_the_users_own(data):

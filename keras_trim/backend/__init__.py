@@ -13,6 +13,7 @@ All three define the same names:
 | `update`, `zero`, `assign_last` | assignments, on every replica |
 | `strategy_of`, `current_strategy`, `strategy_scope`, `on_all_replicas`, `placed_like` | replicas |
 | `mask_initializer` | the initial value of a mask |
+| `as_state` | an array as the backend's own files hold it |
 """
 
 import importlib

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_trim.checkpoints import processes
+from keras_trim.finding import optimizer_places
 from keras_trim.identity import names
 from keras_trim.storage.dtypes import dtype_name
 from keras_trim.storage.errors import FormatError
@@ -28,13 +29,13 @@ def named_variables(model):
 
 
 def _optimizers(model):
-    """Lists the built optimizers: the model's, those of inner models, and other attributes."""
+    """Lists the built optimizers of a model and the models inside it, each once."""
     found = {}
     for layer in model._flatten_layers():
         if isinstance(layer, keras.Model):
-            for value in (getattr(layer, "optimizer", None), *vars(layer).values()):
-                if isinstance(value, keras.optimizers.Optimizer) and value.built:
-                    found[id(value)] = value
+            for optimizer, _ in optimizer_places(layer):
+                if optimizer.built:
+                    found[id(optimizer)] = optimizer
     return list(found.values())
 
 

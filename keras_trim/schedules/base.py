@@ -126,6 +126,11 @@ class PruningSchedule(abc.ABC):
                     f"`{name}` counts training steps and must be an integer; round it with "
                     f"`int(...)`. Received: {name}={described(value)}"
                 )
+            if int(value) >= 2**31:
+                raise ValueError(
+                    f"`{name}` must be below 2**31, because optimizers count steps in 32 bits. "
+                    f"Received: {name}={value}"
+                )
         if begin_step < 0:
             raise ValueError(f"`begin_step` must be at least 0. Received: begin_step={begin_step}")
         if end_step == -1 and not allow_negative_1:

@@ -181,6 +181,29 @@ def test_an_optimizer_for_a_model_without_marks(mlp, data):
         keras_trim.PruningOptimizer(keras.optimizers.Adam)
 
 
+def test_a_model_of_which_a_part_is_built():
+    class Headed(keras.Model):
+        def __init__(self):
+            super().__init__(name="headed")
+            self.backbone = make_mlp()
+            self.head = keras.layers.Dense(4, name="head")
+
+        def call(self, x):
+            return self.head(self.backbone(x))
+
+    for call in (
+        lambda model: keras_trim.prune(model, 0.5),
+        lambda model: keras_trim.prune(model, 0.5, calibration_data=X[:, :8]),
+        keras_trim.sparsity_report,
+    ):
+        with pytest.raises(ValueError, match="no weights yet.*model=headed, whose layers head are"):
+            call(Headed())
+    model = Headed()
+    model(X[:, :8])
+    keras_trim.prune(model, 0.5)
+    assert [row.sparsity for row in keras_trim.sparsity_report(model).pruned_rows] == [0.5] * 3
+
+
 def test_a_model_that_is_not_built_is_pruned_once_it_is(data):
     model = keras.Sequential([keras.layers.Dense(16), keras.layers.Dense(1)])
     with pytest.raises(ValueError, match="no weights yet"):
