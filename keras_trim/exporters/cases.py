@@ -237,11 +237,13 @@ def _answer(prepared, name, inputs):
         own = call(prepared.source, inputs)
         difference = largest_difference(outputs, own)
         if difference > _ROUNDING[prepared.precision]:
+            what, cure = "from its configuration", "each `get_config` returns all arguments"
+            if prepared.precision != "float32":
+                what, cure = f"in float32 instead of {prepared.precision}", "no value overflows"
             raise MismatchError(
-                f"In float32, the model does not give the outputs that it gives in "
-                f"{prepared.precision}: for {name} they differ by {difference:.2g} of the largest. "
-                "Check that no value overflows. "
-                f"Received: model={prepared.source.name}"
+                f"The model is converted as a copy {what}, which does not give the outputs that "
+                f"the model gives: for {name} they differ by {difference:.2g} of the largest. "
+                f"Check that {cure}. Received: model={prepared.source.name}"
             )
     return Case(name, inputs, outputs)
 
