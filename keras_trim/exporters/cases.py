@@ -119,14 +119,24 @@ def read_inputs(prepared, data, name):
         prepared: `Prepared`.
         data: What `batches.calls` takes.
         name: String. The name of the user's argument, for error messages.
+
+    Raises:
+        ValueError: if the data do not match the model's inputs, or all batches are skipped.
     """
     structure, specs = model_inputs.signature(prepared.source)
     size = specs[0]["shape"][0]
+    sizes = set()
     with batches.naming(name):
         for batch in batches.iterate(batches.calls(data, structure), size, name=name):
             inputs = _as_taken(prepared, model_inputs.flatten(batch, structure, specs))
+            sizes.add(len(inputs[0]))
             if size in (None, len(inputs[0])):
                 yield inputs
+        if size is not None and size not in sizes:
+            raise ValueError(
+                f"`{name}` must hold a batch of {size} examples, the only size that the model "
+                f"takes. Received: batches of {', '.join(map(str, sorted(sizes)))}"
+            )
 
 
 def _given(prepared, data):
