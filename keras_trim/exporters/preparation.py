@@ -219,8 +219,10 @@ def _changed(config, names):
             else:
                 value = _changed(value, names)
             changed[key] = value
-        if config.get("class_name") == "DTypePolicy":
-            changed["config"] = {**config["config"], "name": "float32"}
+        if str(config.get("class_name")).endswith("DTypePolicy"):
+            # That of a quantized layer names the policy from before.
+            key = "source_name" if "source_name" in config["config"] else "name"
+            changed["config"] = {**config["config"], key: "float32"}
         return changed
     if isinstance(config, list | tuple):
         if list(map(type, config)) == [str, int, int]:  # an output of a layer, in a model's graph

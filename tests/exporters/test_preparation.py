@@ -61,6 +61,20 @@ def test_low_precision(policy):
     assert (ours != theirs).any()  # ours is not rounded
 
 
+def test_quantized_layers_in_low_precision():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(8), layers.Dense(3)])
+    for layer in model.layers:
+        layer.quantize("int8")
+    prepared = prepare(model)
+    assert {layer.compute_dtype for layer in prepared.model._flatten_layers()} == {"float32"}
+    for new, old in zip(prepared.model.layers, model.layers, strict=True):
+        assert new.quantization_mode == "int8"
+        values = [keras.ops.convert_to_numpy(layer.kernel.value) for layer in (new, old)]
+        np.testing.assert_array_equal(*values)
+    make_cases(prepared)  # checks that it computes the same, up to rounding
+
+
 def test_values_that_overflow_in_low_precision():
     keras.config.set_dtype_policy("mixed_float16")
     model = keras.Sequential([keras.Input((2,)), layers.Dense(1, use_bias=False)])
