@@ -58,12 +58,12 @@ def _exported(name: str, model: keras.Model, num_threads: int) -> Callable[[Any]
     from keras_trim import exporters
     from keras_trim.exporters import litert, onnx
 
-    made, inputs = exporters.make_file_with_inputs(model, _FORMATS[name])
+    made, prepared = exporters.make_prepared_file(model, _FORMATS[name])
     if name == "litert":
-        run = litert.runner(made.data, [tensor.name for tensor in inputs], num_threads)
+        run = litert.runner(made.data, prepared.argument_names, num_threads)
     else:
         run = onnx.runner(made.data, num_threads)
-    dtypes = [tensor.dtype for tensor in inputs]
+    dtypes = [tensor.dtype for tensor in prepared.model.inputs]
 
     def call(x: Any) -> list[Any]:
         # A file takes its own dtypes only, which are not those of a model in low precision.

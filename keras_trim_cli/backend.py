@@ -17,9 +17,12 @@ def configured():
     """The backend that Keras would start with."""
     if os.environ.get("KERAS_BACKEND"):
         return os.environ["KERAS_BACKEND"]
-    home = os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras"
+    folder = os.environ.get("KERAS_HOME")
+    if not folder:  # as Keras does for users without a home directory, such as in containers
+        home = os.path.expanduser("~")
+        folder = pathlib.Path(home if os.access(home, os.W_OK) else "/tmp", ".keras")
     try:
-        return json.loads(pathlib.Path(home, "keras.json").read_text())["backend"]
+        return json.loads(pathlib.Path(folder, "keras.json").read_text())["backend"]
     except (OSError, ValueError, KeyError):
         return "tensorflow"  # Keras's own default
 

@@ -187,15 +187,15 @@ def make_file(model, format):
     Raises:
         ImportError, ValueError: like `export`.
     """
-    return make_file_with_inputs(model, format)[0]
+    return make_prepared_file(model, format)[0]
 
 
-def make_file_with_inputs(model, format):
-    """As `make_file`. Returns the file, and a list of tensors with its inputs' names and dtypes."""
+def make_prepared_file(model, format):
+    """As `make_file`. Returns the file, and the `Prepared` model that it was made of."""
     validate(model, format, None, None, None)
     require_packages(format, _CONVERTERS[format].PACKAGES)
     prepared = prepare(model)
-    return _convert(prepared, format)[0], prepared.model.inputs
+    return _convert(prepared, format)[0], prepared
 
 
 def _convert(prepared, format, weights=None, verification_data=None, representative_data=None):
@@ -204,7 +204,7 @@ def _convert(prepared, format, weights=None, verification_data=None, representat
     cases = make_cases(prepared, verification_data)
     options = {"weights": weights}
     if format == "litert":
-        options["names"] = [tensor.name for tensor in prepared.model.inputs]
+        options["names"] = prepared.argument_names
     elif format in ("onnx", "openvino"):
         options["names"] = [prepared.input_names, prepared.output_names]
     if representative_data is not None:
@@ -224,9 +224,9 @@ def _convert(prepared, format, weights=None, verification_data=None, representat
     notes = [*prepared.notes, *made.warnings]
     if format == "litert" and prepared.names:
         renamed = [
-            f"'{prepared.names[tensor.name]}' is '{tensor.name}'"
-            for tensor in prepared.model.inputs
-            if tensor.name in prepared.names
+            f"'{prepared.names[name]}' is '{name}'"
+            for name in prepared.argument_names
+            if name in prepared.names
         ]
         if renamed:
             notes.append(f"inputs have names that LiteRT accepts: {', '.join(renamed)}")

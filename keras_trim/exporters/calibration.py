@@ -5,7 +5,6 @@ It reads TensorFlow's saved model, so it needs no classes of the user.
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 
@@ -32,15 +31,8 @@ def calibrate(folder, names, examples, model):
     """
     with tempfile.TemporaryDirectory(prefix="keras_trim_") as own:
         stored = conversion_worker.store_arrays(own, examples, "examples")
-        process = subprocess.run(
-            [sys.executable, "-m", __name__],
-            input=json.dumps({"saved": folder, "own": own, "names": names, "examples": stored}),
-            env=conversion_worker.environment("tensorflow"),
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+        job = {"saved": folder, "own": own, "names": names, "examples": stored}
+        process = conversion_worker.run(__name__, job, "tensorflow")
         if os.path.exists(os.path.join(own, _FILE)):
             with open(os.path.join(own, _FILE), "rb") as file:
                 return file.read()

@@ -119,14 +119,24 @@ def read_inputs(prepared, data, name):
         prepared: `Prepared`.
         data: What `batches.calls` takes.
         name: String. The name of the user's argument, for error messages.
+
+    Raises:
+        ValueError: if the data do not match the model's inputs, or all batches are skipped.
     """
     structure, specs = model_inputs.signature(prepared.source)
     size = specs[0]["shape"][0]
+    sizes = set()
     with batches.naming(name):
         for batch in batches.iterate(batches.calls(data, structure), size, name=name):
             inputs = _as_taken(prepared, model_inputs.flatten(batch, structure, specs))
+            sizes.add(len(inputs[0]))
             if size in (None, len(inputs[0])):
                 yield inputs
+        if size is not None and size not in sizes:
+            raise ValueError(
+                f"`{name}` must hold a batch of {size} examples, the only size that the model "
+                f"takes. Received: batches of {', '.join(map(str, sorted(sizes)))}"
+            )
 
 
 def _given(prepared, data):
@@ -237,11 +247,13 @@ def _answer(prepared, name, inputs):
         own = call(prepared.source, inputs)
         difference = largest_difference(outputs, own)
         if difference > _ROUNDING[prepared.precision]:
+            what, cure = "from its configuration", "each `get_config` returns all arguments"
+            if prepared.precision != "float32":
+                what, cure = f"in float32 instead of {prepared.precision}", "no value overflows"
             raise MismatchError(
-                f"In float32, the model does not give the outputs that it gives in "
-                f"{prepared.precision}: for {name} they differ by {difference:.2g} of the largest. "
-                "Check that no value overflows. "
-                f"Received: model={prepared.source.name}"
+                f"The model is converted as a copy {what}, which does not give the outputs that "
+                f"the model gives: for {name} they differ by {difference:.2g} of the largest. "
+                f"Check that {cure}. Received: model={prepared.source.name}"
             )
     return Case(name, inputs, outputs)
 

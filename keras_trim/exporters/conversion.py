@@ -7,8 +7,6 @@ temporary file. The outputs that the model returned here are sent along.
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
 
 import keras
@@ -61,15 +59,9 @@ def _run(prepared, converter, task, cases, options):
             "name": prepared.source.name,
             "folder": folder,
         }
-        process = subprocess.run(
-            [sys.executable, "-m", conversion_worker.__name__],
-            input=json.dumps(job),
-            # What it leaves in the temporary folder if it is killed is removed with this one.
-            env={**conversion_worker.environment(converter.BACKEND), "TMPDIR": folder},
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
+        # What it leaves in the temporary folder if it is killed is removed with this one.
+        process = conversion_worker.run(
+            conversion_worker.__name__, job, converter.BACKEND, TMPDIR=folder
         )
         result = _read_result(folder)
         if result is None:

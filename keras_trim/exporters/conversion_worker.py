@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import re
+import subprocess
 import sys
 
 import numpy as np
@@ -12,15 +13,50 @@ import numpy as np
 MODEL, OUTPUT, RESULT = "model.keras", "output", "result.json"
 
 
-def environment(backend):
-    """Returns the environment variables of a process that uses a Keras backend."""
+def run(module, job, backend, **variables):
+    """Runs a module in a process of its own, which imports from where this one does.
+
+    Args:
+        module: String. It reads `job` as JSON from standard input.
+        job: Values that JSON can hold.
+        backend: String. The Keras backend of the process.
+        **variables: Strings. More environment variables.
+
+    Returns:
+        `subprocess.CompletedProcess`.
+
+    Raises:
+        ValueError: if this program is frozen, since it would start itself.
+    """
+    if getattr(sys, "frozen", False) or not sys.executable:
+        raise ValueError(
+            "The model must be converted in a process of its own, which a frozen or embedded "
+            "program cannot start. Export the model by a program that Python runs. "
+            f"Received: sys.executable={sys.executable!r}"
+        )
+    return subprocess.run(
+        # Without -P, modules of the current folder could hide those of the standard library.
+        [sys.executable, "-P", "-m", module],
+        input=json.dumps(job),
+        env={**_environment(backend), **variables},
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+
+
+def _environment(backend):
     return {
         **os.environ,
         "KERAS_BACKEND": backend,
         # Keep the worker from taking the accelerator's memory away from this process.
         "CUDA_VISIBLE_DEVICES": "",
         "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
+        # Python ignores entries that are no strings, such as a `pathlib.Path`.
+        "PYTHONPATH": os.pathsep.join(
+            entry or os.getcwd() for entry in sys.path if isinstance(entry, str)
+        ),
         "PYTHONIOENCODING": "utf-8",
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }

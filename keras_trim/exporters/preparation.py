@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import keyword
 import re
+import warnings
 
 import keras
 import numpy as np
@@ -47,7 +48,13 @@ class Prepared:
 
     @property
     def input_names(self):
-        return [self.names.get(tensor.name, tensor.name) for tensor in self.model.inputs]
+        return [tensor.name for tensor in self.source.inputs]
+
+    @property
+    def argument_names(self):
+        """Names of inputs as a function can take them: those of `source`, if they are in ASCII."""
+        pairs = zip(self.model.inputs, self.source.inputs, strict=True)
+        return [ours.name if ours.name in self.names else own.name for ours, own in pairs]
 
     @property
     def output_names(self):
@@ -174,10 +181,12 @@ def _copy(model, names):
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")  # for layers that custom layers create
     try:
-        # This is the user's own model, so its Lambda layers are safe.
-        copy = keras.saving.deserialize_keras_object(
-            config, custom_objects=objects, safe_mode=False
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # such as those about names that we chose
+            # This is the user's own model, so its Lambda layers are safe.
+            copy = keras.saving.deserialize_keras_object(
+                config, custom_objects=objects, safe_mode=False
+            )
     finally:
         keras.config.set_dtype_policy(policy)
     states = {
@@ -205,14 +214,18 @@ def _changed(config, names):
                 value = False
             elif key == "dtype" and value in _LOW_PRECISION:
                 value = "float32"
+            elif key == "name" and isinstance(value, str):
+                value = names.get(value, value)
             else:
                 value = _changed(value, names)
             changed[key] = value
-        if config.get("class_name") == "DTypePolicy":
-            changed["config"] = {**config["config"], "name": "float32"}
+        if str(config.get("class_name")).endswith("DTypePolicy"):
+            # That of a quantized layer names the policy from before.
+            key = "source_name" if "source_name" in config["config"] else "name"
+            changed["config"] = {**config["config"], key: "float32"}
         return changed
     if isinstance(config, list | tuple):
+        if list(map(type, config)) == [str, int, int]:  # an output of a layer, in a model's graph
+            return type(config)((names.get(config[0], config[0]), *config[1:]))
         return type(config)(_changed(value, names) for value in config)
-    if isinstance(config, str):
-        return names.get(config, config)
     return config

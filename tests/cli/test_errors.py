@@ -1,5 +1,6 @@
 """Careless input: a one-line error, and the user's files unchanged."""
 
+import os
 import signal
 import sys
 import textwrap
@@ -208,3 +209,11 @@ def test_backend_is_one_that_is_installed(monkeypatch, tmp_path):
     installed.clear()
     with pytest.raises(CommandError, match="needs a backend"):
         backend.choose()
+
+
+def test_backend_of_a_user_without_a_home(monkeypatch):
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    monkeypatch.delenv("KERAS_HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.setattr(backend, "_is_installed", lambda name: name == "torch")
+    assert backend.choose() == "torch"

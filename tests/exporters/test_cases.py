@@ -105,6 +105,15 @@ def test_data_for_a_known_batch():
     assert shapes(made) == [((4, 2),)] * 3  # two of the data
 
 
+@pytest.mark.parametrize("name", ["verification_data", "representative_data"])
+def test_data_of_which_no_batch_has_the_known_size(name):
+    prepared = prepare(keras.Sequential([keras.Input((3,), batch_size=4), layers.Dense(2)]))
+    read = make_cases if name == "verification_data" else representative_cases
+    message = f"`{name}` must hold a batch of 4 examples.*Received: batches of 3"
+    with pytest.raises(ValueError, match=message):
+        read(prepared, np.ones((3, 3), "float32"))
+
+
 def test_a_model_that_is_random():
     class MonteCarlo(layers.Layer):
         def __init__(self):

@@ -242,6 +242,26 @@ def test_a_process_that_dies(old_file, monkeypatch):
         keras_trim.export(make("mlp"), old_file, format="litert")
 
 
+def test_a_frozen_program_does_not_start_itself(old_file, monkeypatch):
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    other = "litert" if BACKEND == "torch" else "onnx"
+    with pytest.raises(ValueError, match="a frozen or embedded program cannot start"):
+        keras_trim.export(make("mlp"), old_file, format=other)
+
+
+def test_a_process_imports_from_where_this_one_does(tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("raise ImportError('of the current folder')")
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "own_module.py").write_text(
+        "import json\nimport sys\n\nprint(sys.stdin.read())"
+    )
+    monkeypatch.chdir(tmp_path)
+    # Python ignores the path that is no string.
+    monkeypatch.setattr(sys, "path", [tmp_path, str(tmp_path / "modules"), *sys.path])
+    process = conversion_worker.run("own_module", {"job": 1}, BACKEND)
+    assert process.stdout == '{"job": 1}\n', process.stderr
+
+
 def test_a_killed_process_leaves_nothing(tmp_path, monkeypatch):
     """As when the user interrupts a conversion, for which the process is killed."""
     other = "tensorflow" if BACKEND == "torch" else "torch"  # so that another process converts

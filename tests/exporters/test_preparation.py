@@ -61,11 +61,25 @@ def test_low_precision(policy):
     assert (ours != theirs).any()  # ours is not rounded
 
 
+def test_quantized_layers_in_low_precision():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(8), layers.Dense(3)])
+    for layer in model.layers:
+        layer.quantize("int8")
+    prepared = prepare(model)
+    assert {layer.compute_dtype for layer in prepared.model._flatten_layers()} == {"float32"}
+    for new, old in zip(prepared.model.layers, model.layers, strict=True):
+        assert new.quantization_mode == "int8"
+        values = [keras.ops.convert_to_numpy(layer.kernel.value) for layer in (new, old)]
+        np.testing.assert_array_equal(*values)
+    make_cases(prepared)  # checks that it computes the same, up to rounding
+
+
 def test_values_that_overflow_in_low_precision():
     keras.config.set_dtype_policy("mixed_float16")
     model = keras.Sequential([keras.Input((2,)), layers.Dense(1, use_bias=False)])
     model.layers[0].kernel.assign([[6e4], [6e4]])
-    message = "In float32, the model does not give the outputs that it gives in float16"
+    message = "a copy in float32 instead of float16.*differ by.*Check that no value overflows"
     with pytest.raises(ValueError, match=message):
         make_cases(prepare(model), np.full((3, 2), 2.0))
 
@@ -137,6 +151,51 @@ def test_names_of_inputs_that_are_no_arguments():
     assert found == ["a-b", "a_b_3", "a_b_2", "input_self", "input_class", "fine"]
     assert prepared.input_names == names
     assert prepared.output_names == ["if"]
+
+
+def test_inputs_without_a_name_keep_that_of_the_model():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    inputs = [keras.Input((3,)), keras.Input((3,), name="entrée")]
+    model = keras.Model(inputs, layers.Add()(inputs))
+    prepared = prepare(model)
+    assert prepared.input_names == [inputs[0].name, "entrée"]
+    assert prepared.argument_names == [inputs[0].name, "entr_e"]
+
+
+class Plus(layers.Layer):
+    """Adds a number that a word stands for."""
+
+    numbers = {"in": 1.0, "class": 2.0}
+
+    def __init__(self, word, **kwargs):
+        super().__init__(**kwargs)
+        self.word = word
+
+    def call(self, x):
+        return x + self.numbers.get(self.word, 0.0)
+
+    def get_config(self):
+        return {**super().get_config(), "word": self.word}
+
+
+def test_arguments_that_are_names_of_inputs_stay():
+    inputs = {name: keras.Input((1,), name=name) for name in Plus.numbers}
+    model = keras.Model(inputs, [Plus(name)(x) for name, x in inputs.items()])
+    prepared = prepare(model)
+    assert prepared.is_copy
+    assert [case.outputs for case in make_cases(prepared)]  # checks that it computes the same
+    assert [layer.word for layer in prepared.model.layers[2:]] == ["in", "class"]
+
+
+def test_a_configuration_that_makes_another_model():
+    class Wordless(Plus):
+        def get_config(self):
+            return {**super().get_config(), "word": "none"}
+
+    x = keras.Input((1,), name="in")
+    message = "a copy from its configuration.*differ by.*each `get_config` returns all arguments"
+    with pytest.raises(ValueError, match=message):
+        make_cases(prepare(keras.Model(x, Wordless("in")(x))))
 
 
 def test_a_configuration_that_does_not_make_the_model():
