@@ -530,6 +530,7 @@ DOCUMENTS = (
     "docs/concepts.md",
     "docs/training.md",
     "docs/one_shot.md",
+    "docs/files.md",
     "docs/deployment.md",
     "docs/inference.md",
     "docs/migrating_from_tfmot.md",
@@ -540,8 +541,9 @@ DOCUMENTS = (
 def test_the_code_in_documents_runs(name, tmp_path):
     if name == "docs/deployment.md" and BACKEND != "tensorflow":
         pytest.skip("half a minute, most of it TensorFlow's converter")
-    if name in ("docs/concepts.md", "docs/training.md", "docs/one_shot.md") and BACKEND != "torch":
-        pytest.skip("the tests of pruning run on every backend what it shows")
+    shown_elsewhere = ("docs/concepts.md", "docs/training.md", "docs/one_shot.md", "docs/files.md")
+    if name in shown_elsewhere and BACKEND != "torch":
+        pytest.skip("other tests run on every backend what it shows")
     if name == "docs/inference.md" and BACKEND != "jax":
         pytest.skip("the engine computes the same whatever the backend")
     blocks = python_blocks(ROOT / name)
