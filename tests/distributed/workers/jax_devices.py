@@ -12,7 +12,12 @@ import keras
 import numpy as np
 
 import keras_trim
-from keras_trim.counting import _count_on_devices, _program
+from keras_trim.counting import (
+    _count_on_devices,
+    _count_outside_on_devices,
+    _program,
+    count_nonzero_outside,
+)
 from tests import oracle
 
 FOLDER = pathlib.Path(sys.argv[1])  # where XLA writes the programs of training steps
@@ -115,10 +120,23 @@ def zeros_are_counted_where_weights_lie():
     distribute("columns")
     model = common.make_model(is_marked=False)
     keras_trim.prune(model, 0.5)
-    values = [layer.kernel.value for layer in model.layers]
-    program = _program(_count_on_devices, values[0].sharding.mesh).lower(values).compile()
-    assert collectives(program.as_text())
-    assert max(collectives(program.as_text())) <= len(values)
+    kernels = [layer.kernel for layer in model.layers]
+    others = [keras.Variable(k.value, layout=k._layout) for k in kernels]
+    for count, values in (
+        (_count_on_devices, [(k.value,) for k in kernels]),
+        (
+            _count_outside_on_devices,
+            [(k.value, m.value) for k, m in zip(kernels, others, strict=True)],
+        ),
+    ):
+        program = _program(count, values[0][0].sharding.mesh).lower(values).compile()
+        assert collectives(program.as_text())
+        assert max(collectives(program.as_text())) <= len(values)
+    assert count_nonzero_outside(kernels, others) == [0] * len(kernels)
+    for other in others:
+        other.assign(0 * other)
+    expected = [np.count_nonzero(np.array(kernel)) for kernel in kernels]
+    assert count_nonzero_outside(kernels, others) == expected
     rows = keras_trim.sparsity_report(model).rows
     expected = [int(np.sum(np.array(variable) == 0)) for variable in model.variables]
     assert [row.zeros for row in rows] == expected
