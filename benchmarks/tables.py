@@ -14,6 +14,7 @@ import statistics
 import sys
 
 from benchmarks import (
+    _distributed_table,
     _headline,
     _inference_table,
     _int8_table,
@@ -51,7 +52,12 @@ def where(*names):
         for package in ("keras", "jax", "tensorflow-cpu", "tensorflow", "torch")
         if package in versions
     )
-    return f"{processors}, {contents[0]['cores']} cores of a shared machine; {packages}."
+    cores = "1 core" if contents[0]["cores"] == 1 else f"{contents[0]['cores']} cores"
+    return f"{processors}, {cores} of a shared machine; {packages}."
+
+
+def distributed():
+    return _distributed_table.make(markdown, where)
 
 
 def by_backend(results, cell):
@@ -286,6 +292,7 @@ def deployment():
 TABLES = {
     "headline": ("README.md", _headline.make),
     "training_speed": ("docs/benchmarks.md", training_speed),
+    "distributed": ("docs/benchmarks.md", distributed),
     "accuracy": ("docs/benchmarks.md", accuracy),
     "storage": ("docs/benchmarks.md", storage),
     "inference": ("docs/benchmarks.md", inference),
