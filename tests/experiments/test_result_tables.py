@@ -76,9 +76,9 @@ def test_a_model_that_was_not_run(tmp_path):
     assert lines == ["## MNIST CNN", "", "Not run yet.", ""]
 
 
-def test_small_table_has_the_models_with_figures(results, tmp_path):
-    lines = tables.small_table([results, tables.Results("mnist_cnn", tmp_path)])
-    assert tables.small_table([tables.Results("mnist_cnn", tmp_path)]) == [
-        "No sparse row has been run yet."
-    ]
-    assert lines[2:] == ["| DS-CNN-L | accuracy | 92.00 ± 0.58 | 91.67 ± 0.60 |  |  |"]
+def test_small_table_has_the_models_that_were_run_at_high_sparsities(results, tmp_path):
+    assert tables.small_table([results]) == ["No model has been run at 80 or 90 % yet."]
+    with (tmp_path / "keywords.jsonl").open("a") as file:
+        file.write(json.dumps(_row(0.8, 0, 89.5)) + "\n")
+    lines = tables.small_table([tables.Results("keywords", tmp_path), results])
+    assert lines[2:] == ["| DS-CNN-L | accuracy | 92.00 ± 0.58 | 91.67 ± 0.60 | 89.50 |  |"]
