@@ -8,6 +8,7 @@ import time
 import numpy as np
 
 from benchmarks._common import PEER_PACKAGES, Worker
+from benchmarks._one_shot_measure import NUM_EXAMPLES, estimate_statistics
 from experiments import shipping, training
 from experiments.library import keras
 
@@ -95,6 +96,7 @@ class Grid:
             return done[-1]["val"]
         label = f"choosing settings: learning rate {rate}, dense layer {layer}"
         model, _ = self._train(seed, self._task.settings.choice_target, trial, label)
+        self._update_statistics(model)
         score = self._task.score(model, "val")
         print(f"{label}: validation {score:.2f}", flush=True)
         self._records.append({**trial, "val": score})
@@ -176,6 +178,7 @@ class Grid:
             trained = time.perf_counter() - start
         else:
             model, trained = self._train(seed, target, choice, label)
+        self._update_statistics(model)
         path = self._work / f"{library}-{_target_name(target)}-{seed}.ktrim"
         found = shipping.ship(task, model, path, choice["dense_layer"])
         self._seconds.append(time.perf_counter() - start)
@@ -194,6 +197,7 @@ class Grid:
                 "schedule": task.settings.schedule(task.settings.epochs * task.num_batches()),
                 "weight_decay": task.settings.weight_decay,
                 "clip_norm": task.settings.clip_norm,
+                "new_statistics": task.settings.new_statistics,
                 **choice,
                 "data": task.about_data,
                 "versions": versions,
@@ -201,6 +205,10 @@ class Grid:
         )
         print(f"{label}: test {found['test']:.2f}", flush=True)
         keras.backend.clear_session()
+
+    def _update_statistics(self, model):
+        if self._task.settings.new_statistics:
+            estimate_statistics(model, self._task.examples(NUM_EXAMPLES))
 
     def _train_peer(self, seed, target, choice):
         """Trains a row with TFMOT from the same checkpoint.

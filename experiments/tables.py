@@ -184,6 +184,12 @@ def _cells(results, target):
     ]
 
 
+_NEW_STATISTICS = (
+    "In all rows, the statistics of batch normalization are then estimated anew from 512 training "
+    "images. "
+)
+
+
 def _about(results, runs):
     first = runs[0]
     versions = first["versions"]
@@ -198,6 +204,7 @@ def _about(results, runs):
         f"examples, with a learning rate of {first['rate']:g} and cosine decay. "
         f"Sparsity grows until step {first['schedule']['end_step']:,}. "
         + (f"`{dense}` stays dense, as chosen on the validation set. " if dense else "")
+        + (_NEW_STATISTICS if first.get("new_statistics") else "")
         + f"Trained with {_BACKENDS[results.backend]} on {first['machine']} ({packages})."
     )
 

@@ -18,6 +18,8 @@ class Settings:
         dense_rate: Float. Initial learning rate of dense training.
         weight_decay: Float. Weight decay of AdamW.
         clip_norm: Float. Largest norm of all gradients together, or `None`.
+        new_statistics: Boolean. Whether batch normalization's statistics are estimated anew, from
+            512 training examples, once a row is trained.
     """
 
     epochs: int
@@ -27,6 +29,7 @@ class Settings:
     dense_rate: float = 1e-3
     weight_decay: float = 0.0
     clip_norm: float | None = None
+    new_statistics: bool = False
 
     def schedule(self, steps):
         """Returns the arguments of `PolynomialDecay`.

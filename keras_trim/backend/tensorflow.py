@@ -25,11 +25,14 @@ def magnitude_bits(values):
 
 
 def keep_largest(values, num_pruned):
-    return _keep_largest()(ops.convert_to_tensor(values), ops.cast(num_pruned, "int32"))
+    values = tf.convert_to_tensor(values)
+    program = _keep_largest(tuple(values.shape), values.dtype.name)
+    return program(values, ops.cast(num_pruned, "int32"))
 
 
 @functools.cache
-def _keep_largest():
+def _keep_largest(shape, dtype):
+    # Concrete functions, because TensorFlow warns of a function that it traces for a fifth shape.
     from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 
     def count(conditions):
@@ -41,11 +44,12 @@ def _keep_largest():
     primitives = xla_selection.Primitives(
         magnitude_bits, gen_xla_ops.xla_optimization_barrier, count
     )
-    return tf.function(
+    function = tf.function(
         lambda values, num_pruned: xla_selection.keep_largest(values, num_pruned, primitives),
         jit_compile=True,
         autograph=False,
     )
+    return function.get_concrete_function(tf.TensorSpec(shape, dtype), tf.TensorSpec((), "int32"))
 
 
 @functools.cache

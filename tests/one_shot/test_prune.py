@@ -1,6 +1,8 @@
 """`keras_trim.prune` on examples, as users call it."""
 
 import itertools
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -522,3 +524,17 @@ def test_groups_that_cross_the_parts_of_a_wide_layer(rng, monkeypatch):
         keras_trim.prune(model, None, calibration_data=x, sparsity_m_by_n=(3, 6), verbose=0)
     kept = np.pad(values(model.layers[0].kernel) != 0, ((0, 2), (0, 0)))
     assert (kept.reshape(19, 6, 6).sum(1) <= 3).all()
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="only TensorFlow warns when it traces"
+)
+def test_nothing_is_told_about_tracing():
+    """In a process of its own, because TensorFlow warns only twice."""
+    code = """
+import keras, keras_trim
+layers = [keras.layers.Dense(width) for width in range(8, 16)]
+keras_trim.prune(keras.Sequential([keras.Input((8,)), *layers]), 0.5)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "retracing" not in done.stderr
