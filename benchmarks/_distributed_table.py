@@ -18,11 +18,7 @@ _LARGE = {
     "compile_seconds": ("compiling", "≤ 1.15", _seconds),
     "first_step_seconds": ("until the end of the first step", "≤ 1.3", _seconds),
     "peak_bytes": ("peak memory", "≤ 1.05", _gigabytes),
-    "array_bytes": (
-        "of that: weights, gradients, momenta, masks",
-        "",
-        _gigabytes,
-    ),
+    "array_bytes": ("of that: weights, gradients, momenta, masks", "", _gigabytes),
 }
 _KINDS = ("dense", "pruned")
 _STEPS = {

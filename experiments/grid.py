@@ -137,7 +137,8 @@ class Grid:
             Tuple: Keras model, and how many seconds training took.
         """
         folder = self._work / "checkpoints"
-        settings = f"{choice['rate']}-{choice['dense_layer']}-{_backend('keras-trim')}"
+        steps = self._task.settings.epochs * self._task.num_batches()
+        settings = f"{choice['rate']}-{choice['dense_layer']}-{_backend('keras-trim')}-{steps}"
         name = f"{_target_name(target)}-{seed}-{settings}"
         for other in folder.glob("*"):
             if other.name != name:
