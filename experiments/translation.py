@@ -18,9 +18,9 @@ from experiments.texts import Pairs, Subwords
 
 FULL = Settings(epochs=5, rates=(1e-3, 3e-4), dense_epochs=30, clip_norm=1.0)
 # One rate: trials would cost as much as two rows.
-SMALL = Settings(epochs=3, rates=(1e-3,), dense_epochs=12, dense_rate=2e-3, clip_norm=1.0)
+SMALL = Settings(epochs=3, rates=(1e-3,), dense_epochs=8, dense_rate=2e-3, clip_norm=1.0)
 QUICK = Settings(epochs=2, dense_epochs=1, clip_norm=1.0)
-_BUCKET = 8  # sentences are padded to a multiple of this many words
+_BUCKET = 4  # sentences are padded to a multiple of this many words
 _LONGEST = 64  # longer sentences are left out of training
 
 
@@ -29,7 +29,7 @@ class Translation(Task):
         self.name = f"translation_{direction}"
         is_small = pathlib.Path(data).is_file()
         self.settings = QUICK if quick else SMALL if is_small else FULL
-        self.batch_size = 4 if quick else 32 if is_small else 128
+        self.batch_size = 4 if quick else 64 if is_small else 128
         self.targets = (0.8,) if quick else self.goal.targets
         self._quick, self._width, self._depth = quick, width, depth
         pairs = Pairs(data, direction)

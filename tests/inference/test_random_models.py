@@ -90,6 +90,7 @@ def test_a_random_model(seed):
 
 
 @pytest.mark.filterwarnings("ignore:.*destroy the mask")  # which some of these models do
+@pytest.mark.filterwarnings("ignore:(?s).*softmax over axis")  # of size 1, as some of them have
 @given(random_models.models())
 @settings(
     max_examples=int(os.environ.get("KERAS_TRIM_EXAMPLES", 50)),
