@@ -1,7 +1,8 @@
 # Set-up, demo and tests. Each target makes the virtual environment it needs if it is missing.
 #
 #   make demo     the main job on real data, in under two minutes
-#   make test     lint, then the test suite on each backend
+#   make test     lint, then the test suite on each backend, without the slow tests
+#   make test-all lint, then the whole test suite on each backend, as CI does
 #   make check    lint, then a quick part of the tests on one backend (CHECK_BACKEND, default torch)
 #   make docs     the website, in build/site; a broken link or an undocumented name fails
 #   make dist     wheel and sdist, each installed into an empty environment and tried out
@@ -30,16 +31,17 @@ CHECKS = tests/test_schedules.py tests/test_selection.py tests/test_patterns.py 
 	tests/test_policies.py tests/test_optimizer.py tests/test_pruning.py tests/test_report.py \
 	tests/test_architecture.py tests/test_documents.py tests/storage/test_arrays.py
 
-.PHONY: demo test check docs dist lint format setup setup-docs setup-demo clean
+.PHONY: demo test test-all check docs dist lint format setup setup-docs setup-demo clean
 
 demo: setup-demo
 	KERAS_BACKEND=$(BACKEND) TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m keras_trim.demo $(if $(DATA),--data $(DATA))
 
-test: setup lint
+test: SELECTED = -m "not slow"
+test test-all: setup lint
 	@for backend in $(BACKENDS); do \
 		echo "== $$backend"; \
 		KERAS_BACKEND=$$backend TF_CPP_MIN_LOG_LEVEL=3 OMP_NUM_THREADS=1 \
-			$(BIN)/python -m pytest $(SHARED) --durations 50 || exit 1; \
+			$(BIN)/python -m pytest $(SHARED) $(SELECTED) --durations 50 || exit 1; \
 	done
 
 check: setup lint

@@ -298,6 +298,7 @@ def test_a_target_that_would_revive_weights(schedule, mlp, data):
         train(schedule, data, model=mlp)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "schedule", [ConstantSparsity(0.5, 6, frequency=1), PolynomialDecay(0.5, 0.5, 4, 8), Ramp()]
 )

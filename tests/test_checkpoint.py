@@ -206,6 +206,7 @@ if BACKEND == "tensorflow":  # draws batches in the background
     del DATA["PyDataset, stream"]  # while it shuffles itself: even uninterrupted runs differ
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", DATA)
 def test_each_kind_of_data_goes_on_in_the_same_order(data, tmp_path):
     make_data, arguments = DATA[data]
@@ -215,6 +216,7 @@ def test_each_kind_of_data_goes_on_in_the_same_order(data, tmp_path):
     check(tmp_path, make_data, interrupts, make=make_small, save_freq=2, **arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:(Training ended|The pruning schedule ends) at step")
 def test_a_pruned_model_goes_on_with_masks_and_momenta(tmp_path):
     """Interrupts in the middle of the schedule. Mixed precision has its own state."""
@@ -232,6 +234,7 @@ def test_the_seed_of_the_program_does_not_matter(tmp_path):
     check(tmp_path, make_data, [8], make=make_small, save_freq=2, **arguments)
 
 
+@pytest.mark.slow
 def test_callbacks_of_keras_go_on(tmp_path):
     """`EarlyStopping` counts epochs without progress; `ReduceLROnPlateau` lowers the rate."""
 
@@ -341,6 +344,7 @@ def resume(folder, model=None, **kwargs):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["cut short", "a flipped byte"])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(how, folder):
     damage(newest_first(folder)[0], how)

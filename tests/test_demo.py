@@ -29,6 +29,7 @@ def _save(folder, **changes):
     return path
 
 
+@pytest.mark.slow
 def test_demo_on_digits(tmp_path, capsys):
     assert demo.main(["--epochs", "2", "--output-dir", str(tmp_path / "new" / "folder")]) == 0
 

@@ -33,6 +33,7 @@ def anchors(page):
     return {re.sub(r"[^\w\- ]", "", text).strip().replace(" ", "-") for text in texts}
 
 
+@pytest.mark.slow
 def test_the_quickstart_runs_as_it_stands(tmp_path):
     (code,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
     (backend,) = re.findall(r'^os.environ\["KERAS_BACKEND"\] = "(\w+)"', code, re.M)

@@ -6,6 +6,7 @@ import warnings
 
 import keras
 import numpy as np
+import pytest
 from conftest import values
 from every_layer import (
     BACKEND,
@@ -64,6 +65,7 @@ def trained():
     return model, built, before
 
 
+@pytest.mark.slow
 def test_what_is_pruned_in_each_layer():
     _, built, _ = trained()
     wrong = {}

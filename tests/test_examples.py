@@ -85,16 +85,19 @@ def reviews(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_mnist_cnn(mnist):
     output = _run("mnist_cnn", "--data", mnist, "--epochs", 1, "--limit", 1024)
     _check(output, ["conv2d/kernel", "dense/kernel"], min_accuracy=50)
 
 
+@pytest.mark.slow
 def test_subclassed_model(mnist):
     output = _run("subclassed_model", "--data", mnist, "--epochs", 2, "--limit", 1024)
     _check(output, ["maxout/pieces", "dense/kernel"], min_accuracy=50)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [f"custom_loop_{BACKEND}"])
 def test_custom_loop(mnist, name):
     # The example must choose the backend itself: this one cannot train.
@@ -102,6 +105,7 @@ def test_custom_loop(mnist, name):
     _check(output, ["dense/kernel", "dense_1/kernel", "dense_2/kernel"], min_accuracy=50)
 
 
+@pytest.mark.slow
 def test_imdb_lstm(reviews):
     output = _run("imdb_lstm", "--data", reviews, "--epochs", 3, "--limit", 640)
     weights = ["embedding/embeddings", "lstm/lstm_cell/kernel", "lstm/lstm_cell/recurrent_kernel"]

@@ -86,6 +86,7 @@ def test_weights_that_are_set_after_the_optimizer_is_built(data):
         np.testing.assert_array_equal(now, then)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulated", [None, 2])
 @pytest.mark.parametrize("is_scaled", [False, True])
 def test_weights_that_are_loaded_before_a_loop_of_ones_own(accumulated, is_scaled):

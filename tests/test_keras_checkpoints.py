@@ -97,6 +97,7 @@ def difference(model, other):
     return max(float(np.max(np.abs(values(a) * 1.0 - values(b) * 1.0))) for a, b in pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:(Training ended|The pruning schedule ends) at step")
 @pytest.mark.parametrize("way", WAYS)
 def test_resumed_equals_uninterrupted(way, data, tmp_path):

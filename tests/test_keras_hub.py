@@ -80,6 +80,7 @@ def batch(model):
     return x if len(x) > 1 else x.popitem()[1], y
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BACKBONES)
 def test_backbones(name):
     make, left_out = BACKBONES[name]

@@ -488,6 +488,7 @@ def our_mask(case):
     return values(layer.kernel) != 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("i", range(len(CASES) - 1), ids=lambda i: name_of(CASES[i]))
 def test_masks_equal_those_of_tfmot(i):
     np.testing.assert_array_equal(our_mask(CASES[i]), MASKS[f"mask_{i}"])
@@ -537,6 +538,7 @@ DOCUMENTS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_the_code_in_documents_runs(name, tmp_path):
     if name == "docs/deployment.md" and BACKEND != "tensorflow":

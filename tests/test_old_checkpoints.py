@@ -27,6 +27,7 @@ def load(name):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.keras", "model.weights.h5", "model.ktrim"])
 def test_old_checkpoints_load_and_train_on(name):
     model = load(name)

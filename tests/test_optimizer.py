@@ -41,6 +41,7 @@ def step(model, optimizer, gradients):
     optimizer.apply(gradients, model.trainable_variables)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer(name, data):
     model = marked(ConstantSparsity(0.5, 0, frequency=3))
@@ -65,6 +66,7 @@ def test_multi_optimizer(data):
     assert recorder.zeros == [[64, 8]] * 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -99,6 +101,7 @@ def test_constraints_come_before_the_mask(data):
     assert recorder.zeros == [[64, 8]] * 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16"])
 def test_precision(policy, data):
     keras.config.set_dtype_policy(policy)
@@ -112,6 +115,7 @@ def test_precision(policy, data):
     assert is_scaled == (policy == "mixed_float16")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "execution",
     [{"run_eagerly": True}, {"jit_compile": False}, {"jit_compile": "auto"}, {"jit_compile": True}],
@@ -257,6 +261,7 @@ def test_a_pruned_weight_may_come_back():
     assert zeros(model) == [64, 8]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pattern",
     [

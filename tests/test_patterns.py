@@ -54,6 +54,7 @@ def test_block_by_hand():
     assert maximum.count_zeros(2) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["AVG", "MAX"])
 @pytest.mark.parametrize(
     ("shape", "block"),
@@ -88,6 +89,7 @@ def test_2_4_by_hand():
     assert mask_of(pattern, column, 1).sum() == 6  # on the way there
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(8, 5), (7, 5), (9, 2), (3, 3, 6, 4), (3, 2), (5, 6, 3)])
 @pytest.mark.parametrize(("zeros", "group"), [(2, 4), (1, 4), (3, 4), (1, 2), (5, 8)])
 def test_n_m_equals_the_oracle(shape, zeros, group, rng):

@@ -62,6 +62,7 @@ def marks(model):
     return [(row.shape, row.pattern, row.target) for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:1 weight that is marked for pruning is not trained")
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("make", [marked_mlp, nested, marked_subclassed])
@@ -106,6 +107,7 @@ def test_masks_and_momenta_go_along_in_training(way, data, tmp_path):
     assert_same(copied, model)
 
 
+@pytest.mark.slow
 def test_a_marked_model_loads_without_keras_trim(tmp_path):
     model = marked_subclassed()
     model.save(tmp_path / "model.keras")

@@ -77,6 +77,7 @@ class Attention(keras.layers.Layer):
         return self.attention(x, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_any_model(name, data):
     make, expected = MODELS[name]

@@ -45,6 +45,7 @@ def assert_same(model, other):
         np.testing.assert_array_equal(mine, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:(Training ended|The pruning schedule ends) at step")
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
 @pytest.mark.parametrize("make", [make_mlp, Subclassed], ids=["sequential", "subclassed"])
@@ -92,6 +93,7 @@ def test_weights_and_optimizer_restore_a_model_that_is_made_anew(data, tmp_path)
     assert_same(resumed, model)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:(Training ended|The pruning schedule ends) at step")
 def test_a_saved_model_resumes_in_another_process(data, tmp_path):
     model = keras_trim.prune_low_magnitude(make_mlp(), SCHEDULE, sparsity_m_by_n=(2, 4))
@@ -116,6 +118,7 @@ def test_a_saved_model_resumes_in_another_process(data, tmp_path):
         np.testing.assert_array_equal(values(mine), values(theirs))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:(Training|Pruning)")
 @pytest.mark.filterwarnings("ignore:The pruning schedule ends at step")
 def test_a_stripped_model_loads_without_keras_trim(data, tmp_path):
@@ -140,6 +143,7 @@ def test_a_stripped_model_loads_without_keras_trim(data, tmp_path):
     assert printed.split() == ["Adam", "10"]
 
 
+@pytest.mark.slow
 def test_importing_keras_trim_imports_no_other_backend():
     backend = keras.backend.backend()
     printed = run(

@@ -61,6 +61,7 @@ def test_other_dtypes(dtype, rng):
         np.testing.assert_array_equal(mask, oracle.keep_largest(exact, num_pruned))
 
 
+@pytest.mark.slow
 def test_counts_are_exact_for_1e8_weights(rng):
     # Float32 counts are exact only up to 2**24 = 16.8 million.
     size = 100_000_000

@@ -26,6 +26,7 @@ def small(dtype="float32", name="My Image"):
     )
 
 
+@pytest.mark.slow
 @needs_runtime
 @pytest.mark.parametrize("x", [np.ones((2, 4)), np.ones((2, 4), "int64"), [[1.0, 2.0, 3.0, 4.0]]])
 def test_inputs_of_other_dtypes(x):

@@ -20,6 +20,7 @@ def code_of(notebook):
     return re.sub(r"^%.*$", "", "\n".join(sources), flags=re.MULTILINE)  # magics of IPython
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("notebook", sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_the_code_of_a_tutorial_runs(notebook, tmp_path):
     code = code_of(notebook)

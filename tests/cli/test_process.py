@@ -52,6 +52,7 @@ def test_without_the_extra():
     assert 'pip install "keras-trim[cli]"' in line
 
 
+@pytest.mark.slow
 def test_json_is_all_there_is(folder):
     code, out, err = finish(start("prune", "dense.keras", "x.keras", "-s.5", "--json", cwd=folder))
     assert code == 0, err
@@ -65,12 +66,14 @@ def test_json_has_no_nan(capsys):
     assert json.loads(capsys.readouterr().out) == {"a": [None, 1.5], "b": {"c": None, "d": None}}
 
 
+@pytest.mark.slow
 def test_python_m_keras_trim():
     code, out, _ = finish(start("--version", module="keras_trim", cwd=ROOT))
     assert code == 0
     assert out.startswith("keras-trim ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", ["pruned.keras", "pruned.ktrim"])
 def test_full_disk(folder, output):
     limited = ("sh", "-c", 'ulimit -f 1; exec "$@"', "sh")  # no file above 1 kB
@@ -83,6 +86,7 @@ def test_full_disk(folder, output):
     assert not list(folder.glob(".*"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_full_standard_output(folder):
     with open("/dev/full", "w") as full:
@@ -91,6 +95,7 @@ def test_full_standard_output(folder):
     assert err == "keras-trim: No space left on device\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-"])
 def test_closed_streams(folder, closed):
     before = ("sh", "-c", f'exec "$@" {closed}', "sh")

@@ -22,6 +22,7 @@ def test_every_example_is_run():
     assert files == {name for _, name, _ in EXAMPLES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [(name, arguments) for backend, name, arguments in EXAMPLES if backend == BACKEND],

@@ -24,6 +24,7 @@ def _blocks(name):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["distributed.md", "custom_loops.md"])
 def test_code(name, tmp_path):
     blocks = _blocks(name)

@@ -26,6 +26,7 @@ def two_processes():
     return check("jax_processes", *arguments, processes=2, backend="jax", XLA_FLAGS=flags)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -43,6 +44,7 @@ def test_eight_devices(eight_devices, name):
     assert not eight_devices[name], eight_devices[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

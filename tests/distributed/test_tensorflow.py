@@ -23,6 +23,7 @@ def two_processes():
     return check("tensorflow_processes", "{rank}", workers, processes=2, backend="tensorflow")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -43,6 +44,7 @@ def test_replicas(replicas, name):
     assert not replicas[name], replicas[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["by_optimizer", "nothing_is_reduced_but_gradients", "what_fails_without_pruning_too"],

@@ -14,6 +14,7 @@ def results():
     return check("torch_processes", "{rank}", "{port}", processes=2, backend="torch")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

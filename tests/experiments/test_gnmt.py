@@ -42,6 +42,7 @@ def test_a_padded_sentence_has_the_logits_of_the_same_sentence_alone(model):
     assert np.abs(padded[1] - alone[0]).max() > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beam", [1, 3])
 def test_a_padded_sentence_translates_as_the_same_sentence_alone(model, beam):
     together = Translator(model, beam, batch_size=4)(SENTENCES)

@@ -33,6 +33,7 @@ def _check(lines):
     assert [line["kind"] for line in lines if line["kind"] != "row"] == ["choice", "start"]
 
 
+@pytest.mark.slow
 def test_keywords(tmp_path):
     random = np.random.default_rng(0)
     labels = np.tile(np.arange(12), 6).astype("int8")
@@ -46,6 +47,7 @@ def test_keywords(tmp_path):
     _check(_run(keywords, ["--data", str(tmp_path)], tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_images(tmp_path):
     random = np.random.default_rng(0)
     jpegs = []
@@ -65,6 +67,7 @@ def test_images(tmp_path):
     _check(_run(images, [*arguments, *data], tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_translation(tmp_path):
     random = np.random.default_rng(0)
     numbers = ["one", "two", "three", "four", "five", "six"]

@@ -41,6 +41,7 @@ def padded_alike():
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND == "jax", reason="converters run under the other two")
 @pytest.mark.parametrize("ending", HERE)
 def test_padding_at_any_size(ending, tmp_path):
@@ -52,6 +53,7 @@ def test_padding_at_any_size(ending, tmp_path):
         assert_close(RUN[ending](path, [x]), outputs_of(model, [x]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", HERE)
 def test_mixed_precision_and_names_in_any_script(ending, tmp_path):
     keras.config.set_dtype_policy("mixed_bfloat16")
@@ -91,6 +93,7 @@ def odd_one(is_nested):
     return keras.Model(x, layers.Conv2D(4, 3)(odd(hidden)))
 
 
+@pytest.mark.slow
 def test_what_another_backend_computes_otherwise(tmp_path):
     """The file would be right for the converting backend and wrong for the user's."""
     ending = ".tflite" if BACKEND == "torch" else ".onnx"
@@ -132,6 +135,7 @@ def test_openvino(tmp_path):
     assert_close(run_openvino(files[1], inputs), outputs_of(model, inputs))
 
 
+@pytest.mark.slow
 def test_a_litert_file_has_the_model_s_names_of_inputs(tmp_path):
     layers = keras.layers
     model = keras.Sequential([keras.Input((4,)), layers.Dense(8), layers.Dense(3)])
@@ -144,6 +148,7 @@ def test_a_litert_file_has_the_model_s_names_of_inputs(tmp_path):
     assert signature["inputs"] == [tensor.name for tensor in model.inputs]
 
 
+@pytest.mark.slow
 def test_representative_data(tmp_path):
     model, path = make("cnn", sparsity=0.0), tmp_path / "model.tflite"
     images = np.random.default_rng(0).random((64, 16, 16, 3)).astype("float32")

@@ -201,6 +201,7 @@ class Shift(layers.Layer):
         return x + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", NEEDS)
 def test_classes_that_another_process_cannot_know(format, old_file, monkeypatch):
     monkeypatch.setattr(Shift, "__module__", "__main__")
@@ -262,6 +263,7 @@ def test_a_process_imports_from_where_this_one_does(tmp_path, monkeypatch):
     assert process.stdout == '{"job": 1}\n', process.stderr
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_nothing(tmp_path, monkeypatch):
     """As when the user interrupts a conversion, for which the process is killed."""
     other = "tensorflow" if BACKEND == "torch" else "torch"  # so that another process converts

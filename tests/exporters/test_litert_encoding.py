@@ -30,6 +30,7 @@ def export(model, folder, weights=None):
     return result, texts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pattern",
     [

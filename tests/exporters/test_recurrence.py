@@ -60,6 +60,7 @@ def exported(folder, ending):
     return model, path, keras_trim.export(model, path)
 
 
+@pytest.mark.slow
 def test_onnx(tmp_path):
     import onnx
 
@@ -83,6 +84,7 @@ def test_openvino(tmp_path):
         assert_close(run_openvino(tmp_path / "model.xml", [frames]), outputs_of(model, [frames]))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="the converter runs under TensorFlow")
 def test_litert(tmp_path):
     with pytest.warns(UserWarning, match="one example at a time.*recurrent"):

@@ -28,6 +28,7 @@ def one_at_a_time(name):
     return contextlib.nullcontext()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", models("tensorflow"))
 def test_litert(name, tmp_path):
     model, path = make(name), tmp_path / "model.tflite"
@@ -43,6 +44,7 @@ def test_litert(name, tmp_path):
         assert result.num_bytes < 0.7 * BYTES[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", models("torch"))
 def test_onnx(name, tmp_path):
     import onnx
@@ -73,6 +75,7 @@ def test_onnx_comparisons_of_floats_with_integers(tmp_path):
         np.testing.assert_array_equal(value, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("weights", "tolerance"),
     [("float16", 5e-3), ("int8", 0.1)][: 2 if keras.backend.backend() == "tensorflow" else 1],
@@ -94,6 +97,7 @@ def test_smaller_litert_weights(weights, tolerance, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["litert", "onnx"])
 def test_a_model_while_it_is_pruned(format, tmp_path):
     model, path = make("mlp"), tmp_path / "model"

@@ -75,6 +75,7 @@ def test_commands(folder):
         assert "Traceback" not in result.output, command
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
 def test_consoles_without_lines(folder, encoding, one_backend):
     """Tables and names of layers in any script come out of a pipe of any encoding."""
@@ -107,6 +108,7 @@ _HEARS_CTRL_C = (
 )
 
 
+@pytest.mark.slow
 def test_interrupted(folder):
     """Ctrl-C during the work: one line, 130, nothing left behind."""
     (folder / "slow.py").write_text("open('started', 'w').close()\nimport time\ntime.sleep(300)\n")

@@ -361,6 +361,7 @@ def test_ways_to_start_python(way, tmp_path, one_backend):
     assert (shape, count) == ("(2, 4)", "0")
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(tmp_path, one_backend):
     """They write the same files, each of them whole."""
     code = "\n".join(

@@ -41,6 +41,7 @@ def engine(model):
     return Engine(model, num_threads=1)
 
 
+@pytest.mark.slow
 def test_predict_joins_batches(model, engine):
     x = numbers(11, 12, 12, 3)
     np.testing.assert_allclose(

@@ -60,6 +60,7 @@ def predicted():
     return models, data, whole.predict_on_batch(list(data.values())), refused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case[2] != "text"])
 def test_layer(name):
     models, data, expected, refused = predicted()

@@ -82,6 +82,7 @@ def make_model(seed):
     return randomize(keras.Model(inputs, outputs), choose([0, 0.5, 0.9, 1]), seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 def test_a_random_model(seed):
     model = make_model(seed)
@@ -89,6 +90,7 @@ def test_a_random_model(seed):
     assert_same(model, data, num_threads=1 + seed % 3)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*destroy the mask")  # which some of these models do
 @pytest.mark.filterwarnings("ignore:(?s).*softmax over axis")  # of size 1, as some of them have
 @given(random_models.models())

@@ -71,6 +71,7 @@ def subclassed():
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*pruned by magnitude")
 @pytest.mark.parametrize("make", [dense, attention, argument, subclassed])
 def test_padding_changes_nothing(make, rng):

@@ -101,6 +101,7 @@ def draw_weights(model, seed):
             variable.assign((scale * rng.standard_normal(variable.shape)).astype("float32"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_outputs_stay_close(name, rng):
     make, shape = MODELS[name]

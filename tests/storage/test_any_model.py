@@ -18,6 +18,7 @@ def values(model):
     return [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.variables]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*destroy the mask information")  # they may drop masks
 @given(random_models.models())
 @settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -55,6 +56,7 @@ def with_metrics(x):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [

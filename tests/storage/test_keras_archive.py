@@ -36,6 +36,7 @@ def path(tmp_path):
     return tmp_path / "model.keras"
 
 
+@pytest.mark.slow
 def test_keras_reads_it_without_keras_trim(path):
     before = path.read_bytes()
     result = keras_trim.compress_keras(path)

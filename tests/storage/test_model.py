@@ -134,6 +134,7 @@ def config_text(model):
     return re.sub(r'("shared_object_id": )\d+', r"\1", text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", MAKERS)
 def test_models_come_back_bit_for_bit(make, tmp_path):
     model = make()

@@ -88,6 +88,7 @@ def norm(mean=3.0):
     return layers.BatchNormalization(moving_mean_initializer=keras.initializers.Constant(mean))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [
@@ -163,6 +164,7 @@ def test_defaults_of_layers_that_nobody_tells():
     assert_runs_alike(randomize(model), numbers(2, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "layer",
     [
@@ -196,6 +198,7 @@ def test_attention_with_dropout_that_is_on():
     assert not np.array_equal(first, second)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "layer",
     [

@@ -13,6 +13,7 @@ pytest.importorskip(
 from test_keras_hub import BACKBONES, batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BACKBONES)
 def test_backbone(name):
     backbone = BACKBONES[name][0]()

@@ -104,6 +104,7 @@ READERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask")
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("source", SOURCES)
@@ -122,6 +123,7 @@ def test_masks_pass_nested_models_without_keras():
     assert_same(keras.Model(tokens, layers.LSTM(3)(functional()(x))), TOKENS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("merge", [layers.Multiply, layers.Maximum, layers.Minimum, layers.Average])
 @pytest.mark.parametrize("masked", [(0, 1, 2), (0,), (1,), (0, 2)])
 def test_merges_leave_masked_steps_out(merge, masked):

@@ -63,6 +63,7 @@ print(len(races))
 """
 
 
+@pytest.mark.slow
 def test_second_process_measures_nothing(tmp_path, one_backend):
     x = keras.Input((32, 32, 8))
     y = keras.layers.Conv2D(64, 3, padding="same")(x)
