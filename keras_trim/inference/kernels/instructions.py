@@ -294,3 +294,9 @@ KN2ROW = _instruction(
     x_height x_width top left reach inside:short_index""",
     "low high",
 )
+DWCONV_SMALL = _instruction(
+    "dwconv_small",
+    "windows that cover the whole plane, as a product of its pixels with a matrix",
+    f"{_PLANES} multiplier pixels values:constants bias:constants flags",
+    "low high",
+)

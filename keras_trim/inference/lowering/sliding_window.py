@@ -1,13 +1,20 @@
 """Instructions for windows that move over each plane separately."""
 
 import dataclasses
+import functools
+import math
 
 import numpy as np
 
 from keras_trim.inference.kernels.dwconv.padded import KINDS
 from keras_trim.inference.kernels.dwconv.rolling import MOST_BEFORE
 from keras_trim.inference.kernels.dwconv.rolling import WINDOWS as ROLLING_WINDOWS
-from keras_trim.inference.kernels.instructions import DWCONV_MASKED, DWCONV_PADDED, DWCONV_ROLLING
+from keras_trim.inference.kernels.instructions import (
+    DWCONV_MASKED,
+    DWCONV_PADDED,
+    DWCONV_ROLLING,
+    DWCONV_SMALL,
+)
 from keras_trim.inference.kernels.lane_masks import MOST_MASKS, masks_of_taps
 from keras_trim.inference.kernels.llvm import LANES
 from keras_trim.inference.lowering.autotuning import select
@@ -49,6 +56,8 @@ class SlidingWindow:
             candidates["padded"] = self._padded
         if self._can_be_masked:
             candidates["masked"] = self._masked
+        if self.kind == "product" and self._whole_taps is not None:
+            candidates["small"] = self._small
         geometry = self.geometry
         workload = (
             "depthwise" if self.kind == "product" else "pooling", self.kind, self.x.shape,
@@ -89,6 +98,30 @@ class SlidingWindow:
         return self._is_direct or (
             self.kind == "product" and all((n - 1) * stride < size for n, stride, size in axes)
         )
+
+    @functools.cached_property
+    def _whole_taps(self):
+        """The tap between each pixel of x and each of y, (pixels of x, pixels of y).
+
+        `None` if a window leaves out a pixel, which may be infinite, or if y is more than a vector.
+        """
+        geometry, image = self.geometry, spatial(self.x)
+        outputs = geometry.out_height, geometry.out_width
+        if geometry.input_dilation != (1, 1) or math.prod(outputs) > LANES:
+            return None
+        taps, starts = [], (geometry.top, geometry.left)
+        axes = zip(
+            image, outputs, starts, geometry.strides, geometry.dilation, geometry.kernel,
+            strict=True,
+        )  # fmt: skip
+        for size, out, start, stride, dilation, kernel in axes:
+            moves = np.arange(size)[:, None] + start - stride * np.arange(out)
+            if np.any((moves < 0) | (moves % dilation != 0) | (moves >= kernel * dilation)):
+                return None
+            taps.append(moves // dilation)
+        rows, columns = taps
+        number = rows[:, None, :, None] * geometry.kernel[1] + columns[None, :, None, :]
+        return number.reshape(math.prod(image), math.prod(outputs))
 
     def _emit(self, builder, instruction, **operands):
         x, y, geometry = self.x, self.y, self.geometry
@@ -132,6 +165,20 @@ class SlidingWindow:
             builder, DWCONV_PADDED, rows=geometry.rows, row=geometry.row, offsets=index,
             scratch=scratch, scratch_size=scratch_size, padded_plane=geometry.plane,
             phases_y=geometry.phases[0], phases_x=geometry.phases[1], together=together,
+        )  # fmt: skip
+
+    def _small(self, builder):
+        """Emits the instruction that multiplies all pixels of a plane by a matrix."""
+        x, y, taps = self.x, self.y, self._whole_taps
+        height, width = spatial(x)
+        matrices = np.zeros((y.channels, len(taps), LANES), np.float32)
+        matrices[:, :, : taps.shape[1]] = self.values[:, taps]
+        builder.emit(
+            DWCONV_SMALL, x=x, x_sample=x.sample_size, x_plane=x.plane, y=y,
+            y_sample=y.sample_size, y_plane=y.plane, batch=x.batch, channels=x.channels,
+            height=height, width=width, multiplier=y.channels // x.channels, pixels=len(taps),
+            values=builder.constant(matrices), bias=builder.constant(self.bias),
+            flags=self.clip.flag, low=self.clip.low, high=self.clip.high,
         )  # fmt: skip
 
     def _masked(self, builder):

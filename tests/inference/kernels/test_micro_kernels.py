@@ -10,6 +10,7 @@ from numba import njit
 from keras_trim.alignment import aligned_zeros
 from keras_trim.inference.kernels.dwconv.masked import masked_window
 from keras_trim.inference.kernels.dwconv.rolling import WINDOWS, rolling_window
+from keras_trim.inference.kernels.dwconv.small import small_window
 from keras_trim.inference.kernels.lane_masks import masks_of_taps
 from keras_trim.inference.kernels.llvm import CLIP, FIRST, LANES, RESIDUAL
 from keras_trim.inference.kernels.pooling.reductions import plane_total
@@ -263,6 +264,23 @@ def test_masked_windows(kind, size):
     expected = clipped(expected + bias if kind == "product" else expected, CLIP).reshape(-1)
     count = min(LANES, height * width)
     np.testing.assert_allclose(y[:count], expected[:count], rtol=1e-4, atol=1e-4)
+
+
+SMALL = callable_of(
+    small_window(), "planes, x, x_plane, pixels, values, bias, y, y_plane, flags, low, high"
+)
+
+
+@pytest.mark.parametrize("flags", [0, CLIP])
+@pytest.mark.parametrize("pixels", [1, 2, 4, 9])
+def test_small_windows(pixels, flags):
+    rng, planes, apart = np.random.default_rng(pixels), 5, 2 * LANES + 1
+    x, values = normal(rng, planes, apart), normal(rng, planes, pixels, LANES)
+    bias, y = normal(rng, planes), np.zeros((planes, apart), np.float32)
+    SMALL(planes, x, 4 * apart, pixels, values, bias, y, 4 * apart, flags, LOW, HIGH)
+    expected = np.einsum("pi,pil->pl", x[:, :pixels], values) + bias[:, None]
+    np.testing.assert_allclose(y[:, :LANES], clipped(expected, flags), rtol=1e-4, atol=1e-4)
+    assert not y[:, LANES:].any()
 
 
 @pytest.mark.parametrize("kind", ["sum", "maximum"])

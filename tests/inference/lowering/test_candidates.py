@@ -75,6 +75,52 @@ def test_depthwise(
     assert expected in taken(tuner, "depthwise")
 
 
+@pytest.mark.parametrize(
+    ("size", "kernel", "strides", "fits"),
+    [
+        ((1, 1), 3, 1, True),
+        ((2, 2), 3, 1, True),
+        ((2, 2), 3, 2, True),
+        ((1, 2), 3, 1, True),
+        ((2, 1), 3, 2, True),
+        ((2, 3), 5, 1, True),
+        ((3, 3), 3, 1, False),  # a corner is out of reach of the opposite one
+        ((4, 4), 3, 2, False),
+    ],
+)
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_depthwise_of_small_images(force_kernels, size, kernel, strides, fits, num_threads):
+    tuner = force_kernels(depthwise="small")
+    layer = keras.layers.DepthwiseConv2D(kernel, strides, "same", activation="relu6")
+    model = of_layer(layer, (*size, 150))
+    assert_same(model, numbers(3, *size, 150), num_threads=num_threads)
+    assert ("small" in taken(tuner, "depthwise")) == fits
+
+
+@examples
+@given(
+    size=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    kernel=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    strides=st.integers(1, 3),
+    multiplier=st.integers(1, 3),
+    num_threads=st.integers(1, 3),
+)
+def test_depthwise_of_any_small_image(
+    force_kernels, size, kernel, dilation, strides, multiplier, num_threads
+):
+    force_kernels(depthwise="small")
+    layer = keras.layers.DepthwiseConv2D(
+        kernel,
+        strides,
+        "same",
+        depth_multiplier=multiplier,
+        dilation_rate=dilation if strides == 1 else 1,
+    )
+    model = of_layer(layer, (*size, 3))
+    assert_same(model, numbers(2, *size, 3), num_threads=num_threads)
+
+
 @pytest.mark.parametrize("window", rolling.WINDOWS)
 @examples
 @given(
