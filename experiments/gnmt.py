@@ -49,8 +49,10 @@ class _Layers:
             width = model.get_layer("decoder_lstm_1").units
         self.width, self.depth = width, depth
         make = self._make
-        self._source = make(layers.Embedding, "source_embedding", vocabulary, width)
-        self._target = make(layers.Embedding, "target_embedding", vocabulary, width)
+        # From Keras's default, up to 0.05, embeddings take epochs to grow large enough.
+        words = {"embeddings_initializer": keras.initializers.RandomNormal(stddev=1.0)}
+        self._source = make(layers.Embedding, "source_embedding", vocabulary, width, **words)
+        self._target = make(layers.Embedding, "target_embedding", vocabulary, width, **words)
         first = None if model else layers.LSTM(width, return_sequences=True)
         self._encoder = [make(layers.Bidirectional, "encoder_lstm_1", first)]
         self._decoder = []

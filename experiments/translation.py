@@ -18,7 +18,7 @@ from experiments.texts import Pairs, Subwords
 
 FULL = Settings(epochs=5, rates=(1e-3, 3e-4), dense_epochs=30, clip_norm=1.0)
 # One rate: trials would cost as much as two rows.
-SMALL = Settings(epochs=3, rates=(1e-3,), dense_epochs=8, dense_rate=2e-3, clip_norm=1.0)
+SMALL = Settings(epochs=2, rates=(1e-3,), dense_epochs=7, dense_rate=6e-3, clip_norm=1.0)
 QUICK = Settings(epochs=2, dense_epochs=1, clip_norm=1.0)
 _BUCKET = 4  # sentences are padded to a multiple of this many words
 _LONGEST = 64  # longer sentences are left out of training
