@@ -4,7 +4,7 @@ import numpy as np
 
 from experiments.gnmt import BEGIN, END, PAD, halves
 
-_BUCKET = 8  # lengths are padded to a multiple of this, because each new length recompiles
+_BUCKET = 8  # sentences are padded to a multiple of this many words: new lengths recompile
 
 
 class Translator:
@@ -73,18 +73,19 @@ def penalty(length, alpha):
     return ((5 + length) / 6) ** alpha
 
 
-def pad(sentences, length=None):
+def pad(sentences, length=None, multiple=_BUCKET):
     """Pads sentences with `PAD` to the same length.
 
     Args:
         sentences: List of lists of subword IDs.
         length: Integer. Length to pad to. Default: that of the longest sentence.
+        multiple: Integer. The length is rounded up to a multiple of it.
 
     Returns:
-        int32 array of shape (sentences, words), with `words` rounded up to a multiple of 8.
+        int32 array of shape (sentences, words).
     """
     length = length or max(1, max(map(len, sentences)))
-    rows = np.full((len(sentences), -(-length // _BUCKET) * _BUCKET), PAD, "int32")
+    rows = np.full((len(sentences), -(-length // multiple) * multiple), PAD, "int32")
     for row, sentence in zip(rows, sentences, strict=True):
         row[: len(sentence)] = sentence
     return rows

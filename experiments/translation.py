@@ -107,9 +107,9 @@ class Translation(Task):
 
         pairs = [self._train[i] for i in indices]
         length = max(max(len(source), len(target) + 1) for source, target in pairs)
-        source = pad([source for source, _ in pairs], length)
-        decoder_input = pad([[BEGIN, *target] for _, target in pairs], length)
-        labels = pad([[*target, END] for _, target in pairs], length)
+        source = pad([source for source, _ in pairs], length, _BUCKET)
+        decoder_input = pad([[BEGIN, *target] for _, target in pairs], length, _BUCKET)
+        labels = pad([[*target, END] for _, target in pairs], length, _BUCKET)
         return {"source": source, "target": decoder_input}, labels
 
     def score(self, model, part):
