@@ -30,6 +30,7 @@ from keras_trim.inference.frontend.model_structure import (
     refuse_own_prediction,
     unpacked,
 )
+from keras_trim.inference.frontend.trace_contexts import one_thread
 from keras_trim.inference.frontend.tracing import Trace, Untraceable, trace
 from keras_trim.inference.ir.dtypes import is_float, is_number
 
@@ -53,7 +54,8 @@ def import_model(model, absent=(), owners=None):
         ValueError: if the model is not built.
         Exception: whatever a layer raises that needs an absent input.
     """
-    return _Importer(model, absent, {} if owners is None else owners).read(model)
+    with one_thread():
+        return _Importer(model, absent, {} if owners is None else owners).read(model)
 
 
 class _Importer(GraphWriter):

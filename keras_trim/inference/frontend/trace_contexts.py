@@ -1,12 +1,36 @@
 """What Keras does differently while a layer is traced, and how that is undone."""
 
 import contextlib
+import os
 import threading
 
 import keras
 from keras import layers, tree
 from keras.src.backend.common import global_state  # Keras does not export these
 from keras.src.layers.layer import CallContext
+
+_importing = threading.RLock()
+
+
+def _renew_lock():
+    """Makes a new lock in a forked process, where nobody would release the old one."""
+    global _importing
+    _importing = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+@contextlib.contextmanager
+def one_thread():
+    """Lets one thread at a time run its body.
+
+    What follows changes classes of Keras and layers of the model, and restores them. Two threads
+    would restore each other's changes.
+    """
+    with _importing:
+        yield
 
 
 class _Noted:

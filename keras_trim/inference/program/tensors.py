@@ -80,12 +80,18 @@ class Tensor:
     @property
     def base(self):
         """The tensor that owns the memory, possibly itself."""
-        return self if self._whole is None else self._whole.base
+        x = self
+        while x._whole is not None:  # views of views may be thousands deep
+            x = x._whole
+        return x
 
     @property
     def start(self):
         """Where it begins in `base`."""
-        return 0 if self._whole is None else self._whole.start + self._start
+        x, total = self, 0
+        while x._whole is not None:
+            x, total = x._whole, total + x._start
+        return total
 
     @property
     def end(self):

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import threading
 
 from numba.core import event
 from numba.core.dispatcher import Dispatcher
@@ -26,12 +27,18 @@ def watched(verbose="auto"):
 
 
 class _Listener(event.Listener):
-    """Counts a function that Python calls and the functions compiled for it, as they finish."""
+    """Counts a function that Python calls and the functions compiled for it, as they finish.
+
+    Numba reports what any thread compiles. This counts only what its own thread does.
+    """
 
     def __init__(self):
+        self._thread = threading.get_ident()
         self._depth, self._stack, self._work = 0, None, None
 
     def on_start(self, event):
+        if threading.get_ident() != self._thread:
+            return
         if self._depth == 0:
             self._stack = contextlib.ExitStack()
             what = "compiling kernels, once for this machine"
@@ -39,6 +46,8 @@ class _Listener(event.Listener):
         self._depth += 1
 
     def on_end(self, event):
+        if threading.get_ident() != self._thread:
+            return
         self._depth -= 1
         self._work.advance()
         if self._depth == 0:

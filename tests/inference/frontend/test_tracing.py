@@ -1,10 +1,14 @@
 """Python in the `call` of a layer: what a trace of it cannot hold runs in Keras."""
 
+import threading
+
 import keras
 import numpy as np
 import pytest
 from helpers import assert_same, kinds, numbers
 from keras import layers, ops
+
+from keras_trim.inference import Engine
 
 
 class Calling(layers.Layer):
@@ -128,3 +132,45 @@ def test_what_is_on_the_left_of_a_tensor(name):
     x = keras.Input((5,))
     assert_same(keras.Model(x, LEFT[name]()(x)), numbers(4, 5))
     assert (keras.Variable.__mul__, dict(vars(keras.KerasTensor))) == kept
+
+
+class Attending(layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.attention = layers.MultiHeadAttention(2, 4, dropout=0.1)
+
+    def build(self, shape):
+        self.attention.build(shape, shape)
+        self.scale = self.add_weight(shape=(8,))
+
+    def call(self, x):
+        return self.scale * self.attention(x, x)
+
+
+def test_threads_that_make_engines_leave_keras_as_it_was():
+    x = keras.Input((5, 8))
+    model = keras.Model(x, Attending()(x))
+    places = [
+        (layers.Layer, "_resolve_and_populate_arg"),
+        (layers.MultiHeadAttention, "compute_output_spec"),
+        (keras.Variable, "__mul__"),
+        (keras.KerasTensor, "__array_ufunc__"),
+    ]
+
+    def found():
+        return [getattr(cls, name, None) for cls, name in places] + [
+            model.layers[1].attention._dropout
+        ]
+
+    before, engines = found(), []
+    threads = [
+        threading.Thread(target=lambda: engines.extend(Engine(model, 1) for _ in range(3)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found() == before
+    assert len(engines) == 12
+    assert len({str(kinds(engine)) for engine in engines}) == 1

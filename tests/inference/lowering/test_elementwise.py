@@ -84,6 +84,29 @@ def test_what_is_no_number_is_above_no_threshold(layer):
     assert_same(of_layer(layer, (6,)), np.float32([[np.nan, -np.inf, np.inf, -1, 0.2, 1]]))
 
 
+@pytest.mark.parametrize("size", [1e3, 1e5, 1e6])
+def test_log_softmax_of_large_logits(size):
+    """The differences between the logits matter, not their size."""
+    inputs = keras.Input((3,))
+    engine = Engine(keras.Model(inputs, layers.Activation("log_softmax")(inputs)), 1)
+    logits = np.float32([[0, 1, 3]])
+    for sign in (1, -1):
+        np.testing.assert_allclose(
+            engine(logits + np.float32(sign * size)),
+            logits - np.log(np.exp(logits).sum()),
+            rtol=1e-6,
+        )
+
+
+@pytest.mark.parametrize("size", [7, 32, 33, 512])
+def test_average_of_many_equal_pixels(size):
+    """In float32, sums of equal numbers would all be rounded the same way."""
+    inputs = keras.Input((None, None, 2))
+    engine = Engine(keras.Model(inputs, layers.GlobalAveragePooling2D()(inputs)), 1)
+    image = np.full((1, size, size, 2), [0.1, 0.3], "float32")
+    np.testing.assert_allclose(engine(image), image[:, 0, 0], rtol=2e-6)
+
+
 def test_activation_layer_the_engine_leaves_to_keras():
     layer = layers.ReLU(max_value=1.0, negative_slope=0.1, threshold=0.1)
     assert_same(of_layer(layer, (7,)), numbers(2, 7), native=False)

@@ -83,3 +83,12 @@ def test_steps_in_keras_and_tasks_are_listed():
     (line,) = [line for line in engine.program() if line.instruction == "python"]
     assert line.row is None
     assert line.operands == {"inputs": [[1, 4]], "outputs": [[1, 4]]}
+
+
+def test_views_of_views_may_be_thousands_deep():
+    whole = tensor = Tensor((1, 9000), "NHWC")
+    for _ in range(3000):
+        tensor, outer = Tensor((1, 2), "NHWC"), tensor
+        tensor.lie_in(outer, 2)
+    assert tensor.base is whole
+    assert (tensor.start, tensor.end) == (6000, 6002)

@@ -62,9 +62,9 @@ def softmax(p, arena, thread, num_threads):
             y[i] = scalars.exp(x[i] - largest)
         total = np.float32(sum_of(y))
         if p[_SOFTMAX.is_log]:
-            shift = largest + np.log(total)
-            for i in range(width):
-                y[i] = x[i] - shift
+            log_total = np.log(total)
+            for i in range(width):  # in this order: next to a large x, the logarithm would be lost
+                y[i] = (x[i] - largest) - log_total
         else:
             for i in range(width):
                 y[i] /= total
