@@ -178,10 +178,12 @@ class UpdatePruningStep(keras.callbacks.Callback):
         for schedule in schedules:
             weights = [w for w in self._pruned_weights if w.spec.schedule is schedule]
             if not is_known_ahead(schedule) and not has_pruned(weights):
+                why = "it never returned `should_prune` true with a sparsity above 0"
+                if getattr(schedule, "starts_from_zeros", False):
+                    why = "the weights had no zeros to keep. Prune them first, with `prune`"
                 warnings.warn(
                     f"The pruning schedule has not pruned anything up to step {step}, where "
-                    "training ended: it never returned `should_prune` true with a sparsity above "
-                    f"0. Received: {type(schedule).__name__}",
+                    f"training ended: {why}. Received: {type(schedule).__name__}",
                     stacklevel=2,
                 )
 

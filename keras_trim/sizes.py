@@ -127,16 +127,12 @@ def size_table(
             work.description = f"measuring sizes, {FORMATS[format]}"
             try:
                 size = raw if format == "raw" else _MEASURES[format](model, pathlib.Path(folder))
-            except (_LeftOut, ImportError) as reason:  # an extra may be missing
-                left_out[format] = str(reason)
+            except Exception as reason:  # a missing extra, or what the format lacks
+                left_out[format] = " ".join(str(reason).split()) or type(reason).__name__
             else:
                 rows.append(SizeRow(format, FORMATS[format], size, raw / size if size else 0.0))
             work.advance()
     return SizeTable(rows, left_out)
-
-
-class _LeftOut(Exception):  # noqa: N818, not an error for the user
-    """The reason why a format cannot be measured."""
 
 
 def _num_bytes(variable):
@@ -179,13 +175,10 @@ def _measure_int8(model, folder):
 
 def _measure_litert(model, folder):
     path = folder / "model.tflite"
-    try:
-        with warnings.catch_warnings():  # about the file's use, which only its size is for
-            warnings.simplefilter("ignore")
-            exporters.export(model, path, format="litert")
-        return path.stat().st_size
-    except Exception as error:  # a missing extra, or an operation that LiteRT lacks
-        raise _LeftOut(" ".join(str(error).split()) or type(error).__name__) from error
+    with warnings.catch_warnings():  # about the file's use, which only its size is for
+        warnings.simplefilter("ignore")
+        exporters.export(model, path, format="litert")
+    return path.stat().st_size
 
 
 _MEASURES = {

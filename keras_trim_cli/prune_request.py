@@ -52,6 +52,21 @@ class PruneRequest:
         if self.budget is not None:
             self._parsed_budget()
 
+    def check_files(self, calibration):
+        """Raises `typer.BadParameter` if a file is missing.
+
+        Args:
+            calibration: Path of the examples, or `None`.
+        """
+        if self.sensitivity is not None and not self.sensitivity.is_file():
+            raise typer.BadParameter(f"--sensitivity: there is no file {self.sensitivity}")
+        if calibration is not None:
+            return
+        if self.distribution == "sensitivity":
+            raise typer.BadParameter("--distribution sensitivity needs examples: add --calibration")
+        if self.method not in (None, "magnitude"):
+            raise typer.BadParameter(f"--method {self.method} needs examples: add --calibration")
+
     def _check_combination(self):
         if (self.budget is None) != (self.sensitivity is None):
             raise typer.BadParameter("--budget and --sensitivity go together")
@@ -100,7 +115,6 @@ class PruneRequest:
             calibration_data=data,
             method=self.method,
             distribution=self.distribution if self.budget is None else self._allocation(model),
-            verbose=False,
         )
 
     def _allocation(self, model):

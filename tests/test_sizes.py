@@ -57,6 +57,26 @@ def test_litert_is_measured_or_left_out_with_a_reason(model, monkeypatch):
     assert 'left out: LiteRT files need pip install "keras-trim[litert]"' in str(table)
 
 
+class Calling(layers.Layer):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.dense = layers.Dense(4)
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def call(self, x):
+        return self.function(self.dense(x))
+
+
+def test_a_model_that_cannot_be_saved_is_left_out_with_the_reason():
+    model = keras.Sequential([keras.Input((8,)), Calling(lambda x: x * 2)])
+    table = keras_trim.size_table(model, ("raw", "h5", "ktrim"))
+    assert [row.format for row in table.rows] == ["raw", "h5"]
+    assert "non-serializable" in table.left_out["ktrim"]
+
+
 def test_warnings_about_the_use_of_a_file_stay_away(model, monkeypatch):
     def write(model, path, format):
         warnings.warn(f"{path}: the file takes one example at a time", stacklevel=2)

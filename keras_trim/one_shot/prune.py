@@ -8,6 +8,7 @@ import keras
 
 from keras_trim.arguments import check_model, counted, one_of, takes_named
 from keras_trim.distributions import Allocation
+from keras_trim.finding import find_pruning_optimizers
 from keras_trim.guard import warn_when_trained
 from keras_trim.one_shot.budget import budget
 from keras_trim.one_shot.calibration import Calibration
@@ -89,6 +90,7 @@ def prune(
             fit the model, contains NaN, or does not reach a weight.
     """
     check_model(model, takes_layers=True)
+    _check_not_in_training(model)
     check_verbose(verbose)
     method = check_method(method, calibration_data)
     one_of(update_statistics, (None, "relative", True, False), "update_statistics")
@@ -114,6 +116,17 @@ def prune(
     calibration.assign()
     warn_when_trained([job.variable for job in jobs])
     return model
+
+
+def _check_not_in_training(model):
+    """Raises if the masks of a training would undo what `prune` does."""
+    if any(optimizer.built for optimizer in find_pruning_optimizers(model)):
+        raise ValueError(
+            "This model is still being pruned in training, whose masks have other zeros: call "
+            "`keras_trim.strip_pruning(model)` first. To train on afterwards, mark it with "
+            "`keras_trim.KeepZeros()`, and compile it again. "
+            f"Received: model={model.name} with a PruningOptimizer"
+        )
 
 
 def _jobs_by_sensitivity(model, sparsity, pattern, data, method, verbose):

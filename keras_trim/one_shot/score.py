@@ -31,7 +31,7 @@ class Score:
 
     def __init__(self, model, data, y, metric, data_name="x"):
         self._model, self._data, self._metric = model, data, metric
-        self.name = "output error" if metric is None else getattr(metric, "__name__", "metric")
+        self.name = _name_of(metric)
         self._structure, self._outputs, self._masks = self._run(())
         if not all(part.ndim for parts in self._outputs for part in parts):
             raise ValueError(
@@ -56,6 +56,20 @@ class Score:
                 "outputs, all finite: errors are relative to the variance of the outputs. "
                 f"Received: {count} examples, whose outputs are the same or not finite"
             )
+
+    def identity(self):
+        """List of bytes that differ for other labels or another metric."""
+        if self._metric is None:
+            return []
+        parts = [np.asarray(part).tobytes() for part in keras.tree.flatten(self._y)]
+        if isinstance(self._metric, (keras.metrics.Metric, keras.losses.Loss)):
+            config = {**self._metric.get_config(), "name": None}  # Keras numbers names
+            parts.append(repr((type(self._metric).__name__, config)).encode())
+        code = getattr(self._metric, "__code__", None)
+        if code is not None:
+            constants = [c for c in code.co_consts if isinstance(c, (int, float, str))]
+            parts += [code.co_code, repr((code.co_names, constants)).encode()]
+        return parts
 
     def _measure(self, outputs):
         if isinstance(self._metric, keras.metrics.Metric):
@@ -130,3 +144,11 @@ def _joined(parts, masks):
 
 def _as_array(x):
     return ops.convert_to_numpy(x) if ops.is_tensor(x) else np.asarray(x)
+
+
+def _name_of(metric):
+    """String for tables: the name of a function, or of a metric of Keras."""
+    if metric is None:
+        return "output error"
+    name = getattr(metric, "__name__", None) or getattr(metric, "name", None)
+    return name if isinstance(name, str) else "metric"

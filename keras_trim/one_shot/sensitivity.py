@@ -192,7 +192,7 @@ def measure(model, data, score, sparsities, method, pattern, path=None, verbose=
         "method": method,
         "block_size": list(pattern[0]),
         "examples": sum(map(_num_examples, data)),
-        "digest": _digest(model, data),
+        "digest": _digest(model, data, score),
     }
     known = _read(path, score.name, score.dense, settings)
     with warnings.catch_warnings():
@@ -217,8 +217,8 @@ def _num_examples(batch):
     return len(next(part for part in keras.tree.flatten(batch) if part is not None))
 
 
-def _digest(model, data):
-    """String that differs for other weights or other examples."""
+def _digest(model, data, score):
+    """String that differs for other weights, examples, labels or metrics."""
     digest = hashlib.sha256()
     for variable in model.weights:
         digest.update(ops.convert_to_numpy(variable.value).tobytes())
@@ -226,6 +226,8 @@ def _digest(model, data):
         for part in parts:
             if part is not None:
                 digest.update(np.asarray(part).tobytes())
+    for part in score.identity():
+        digest.update(part)
     return digest.hexdigest()[:16]
 
 

@@ -70,7 +70,7 @@ class Steps:
     def _add_node(self, node, scope):
         inner = functional_of(node.operation)
         inputs = {id(x): self._resolve(scope, x) for x in node.input_tensors}
-        if inner is not None and self._can_take_apart(inner, inputs):
+        if inner is not None and self._can_take_apart(inner, inputs, node.input_tensors[0]):
             self._scopes += 1
             own = self._scopes
             self._aliases[own, id(inner.inputs[0])] = next(iter(inputs.values()))
@@ -81,10 +81,16 @@ class Steps:
         outputs = [(scope, id(x)) for x in node.outputs]
         self.steps.append(Step(node.operation, node, inputs, outputs))
 
-    def _can_take_apart(self, inner, inputs):
-        """Whether a nested model has one input and one output, and the same dtype policy."""
-        is_chain = len(inner.inputs) == len(inputs) == len(inner.outputs) == 1
-        return is_chain and inner.dtype_policy == self.functional.dtype_policy
+    def _can_take_apart(self, inner, inputs, given):
+        """Whether a nested model has one input and one output, and takes the input as it is.
+
+        Models convert inputs of other dtypes or ranks; layers do not.
+        """
+        if not len(inner.inputs) == len(inputs) == len(inner.outputs) == 1:
+            return False
+        expected = inner.inputs[0]
+        is_same = (given.dtype, len(given.shape)) == (expected.dtype, len(expected.shape))
+        return is_same and inner.dtype_policy == self.functional.dtype_policy
 
     def _resolve(self, scope, tensor):
         key = scope, id(tensor)

@@ -68,7 +68,10 @@ class Units:
             return cls(shape, channels, num_pruned, group=pattern.group)
         if isinstance(pattern, BlockPattern):
             height, width = pattern.block_size
-            if shape[0] > 1 and pattern.num_units != _count_blocks(shape, channels, height, width):
+            crosses = shape[2] % width or pattern.num_units != _count_blocks(
+                shape, channels, height, width
+            )
+            if shape[0] > 1 and crosses:
                 return "blocks that cross the groups of a convolution or the parts of a wide layer"
             return cls(shape, channels, num_pruned, height, width)
         return cls(shape, channels, num_pruned)

@@ -104,6 +104,7 @@ def prune(
     request = PruneRequest(
         sparsity, block, pooling, pattern, method, distribution, budget, sensitivity
     )
+    request.check_files(calibration)
     models.check_saved_format(output)
     files.check_output(output, force)
 

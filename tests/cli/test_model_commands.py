@@ -106,6 +106,9 @@ def test_prune_on_examples(folder):
         (["--pattern", "2:4", "--block", "4x4"], "one pattern"),
         (["--pattern", "2:4", "-s", "0.5"], "drop --sparsity"),
         (["-s", "0.5", "--pooling", "median"], "AVG or MAX"),
+        (["-s", "0.5", "--distribution", "sensitivity"], "add --calibration"),
+        (["-s", "0.5", "--method", "wanda"], "--method wanda needs examples"),
+        (["--budget", "zeros=0.5", "--sensitivity", "missing.json"], "no file missing.json"),
     ],
 )
 def test_prune_usage(folder, options, message):

@@ -7,7 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from conftest import values
+from conftest import make_mlp, values
 from keras import layers
 
 import keras_trim
@@ -539,3 +539,42 @@ keras_trim.prune(keras.Sequential([keras.Input((8,)), *layers]), 0.5)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "retracing" not in done.stderr
+
+
+def test_a_model_that_is_being_pruned(data):
+    """The masks of the training would turn 90 % zeros back into 50 %."""
+    (x, y), mlp = data, make_mlp()
+    keras_trim.prune_low_magnitude(mlp, keras_trim.ConstantSparsity(0.5, 0, frequency=1))
+    mlp.compile("adam", "mse")
+    mlp.fit(x, y, verbose=0, callbacks=[keras_trim.UpdatePruningStep()])
+    with pytest.raises(ValueError, match=r"strip_pruning\(model\)` first"):
+        keras_trim.prune(mlp, 0.9)
+    keras_trim.strip_pruning(mlp)
+    keras_trim.prune(mlp, 0.9)
+
+
+@pytest.mark.parametrize("kind", ["dtype", "rank"])
+def test_a_nested_model_converts_its_input(kind, rng):
+    if kind == "dtype":
+        outer = keras.Input((6,), dtype="uint8")
+        x = rng.integers(0, 255, (32, 6)).astype("uint8")
+        nested = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8, "relu")])
+    else:
+        outer = keras.Input(())
+        x = rng.standard_normal(32).astype("float32")
+        nested = keras.Sequential([keras.Input((1,)), keras.layers.Dense(8, "relu")])
+    model = keras.Model(outer, nested(outer))
+    model.predict(x, verbose=0)
+    keras_trim.prune(model, 0.5, calibration_data=x)
+    assert keras_trim.sparsity_report(model).sparsity == 0.5
+
+
+def test_blocks_that_cross_groups_by_chance(rng):
+    """As many 1x3 blocks fit 4 outputs as two groups of 2, but not the same ones."""
+    model = keras.Sequential([keras.Input((4, 4, 8)), keras.layers.Conv2D(4, 3, groups=2)])
+    x = rng.standard_normal((64, 4, 4, 8)).astype("float32")
+    with pytest.warns(UserWarning, match="blocks that cross the groups"):
+        keras_trim.prune(model, 0.5, block_size=(1, 3), calibration_data=x)
+    kernel = keras.ops.convert_to_numpy(model.layers[0].kernel).reshape(-1, 4)
+    whole = kernel[:, :3] == 0
+    assert np.all(whole.all(1) | ~whole.any(1))

@@ -310,6 +310,26 @@ def test_a_file_of_another_model_or_other_data(mlp, data, tmp_path):
         measure(mlp, x, y=y, metric=lambda y, p: p.std(), path=path)
 
 
+def test_a_file_of_another_metric_or_other_labels(mlp, data, tmp_path):
+    """All of these are 1 for the dense model."""
+    x, _ = data
+    path, y = tmp_path / "s.json", mlp.predict(x, verbose=0)
+
+    def measure(*arguments):
+        return keras_trim.sensitivity(mlp, x, *arguments, path=path)
+
+    ratio = measure(y, lambda y, outputs: 1 / (1 + np.mean((y - outputs) ** 2)))
+    again = measure(y, lambda y, outputs: 1 / (1 + np.mean((y - outputs) ** 2)))
+    assert [row.change for row in again.rows] == [row.change for row in ratio.rows]
+    for other in (
+        (y, lambda y, outputs: 1 - np.mean(np.abs(y - outputs))),
+        (y + 1e-6, lambda y, outputs: 1 / (1 + np.mean((y - outputs) ** 2))),
+        (y, keras.metrics.R2Score()),
+    ):
+        with pytest.raises(ValueError, match="other settings"):
+            measure(*other)
+
+
 def test_a_file_keeps_the_rows_that_are_not_asked_for(mlp, data, tmp_path):
     path = tmp_path / "sensitivity.json"
     first = measure(mlp, data[0], sparsities=(0.5,), path=path)
