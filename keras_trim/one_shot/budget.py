@@ -20,6 +20,7 @@ def budget(
     bytes: float | None = None,
     milliseconds: float | None = None,
     times: Mapping[str, Mapping[float, float]] | None = None,
+    higher_is_better: bool | None = None,
 ) -> Allocation:
     """Finds the sparsities that meet a budget, based on how sensitive each weight is.
 
@@ -38,6 +39,9 @@ def budget(
         times: The result of `keras_trim.inference.weight_times(model)`: a dict: path of a weight ->
             dict of sparsity (including 0) -> milliseconds. Times in between are interpolated;
             weights without times stay dense.
+        higher_is_better: Boolean. Whether a higher value of the metric in `sensitivity` is better.
+            By default, whichever way pruning changed it on the whole counts as worse, so say it if
+            pruning may have improved the metric. Without a metric, it does not matter.
 
     Returns:
         `Allocation`, for the argument `distribution` of `keras_trim.prune`.
@@ -55,7 +59,9 @@ def budget(
     weights = sensitivity.by_weight()
     if name == "milliseconds":
         _check_times(times, weights)
-    sign = -1.0 if sensitivity.metric != "output error" and _falls(sensitivity) else 1.0
+    if higher_is_better is None:
+        higher_is_better = _falls(sensitivity)
+    sign = -1.0 if sensitivity.metric != "output error" and higher_is_better else 1.0
     sizes = {path: rows[0].size for path, rows in weights.items()}
     total = sum(sizes.values())
     paths = [_Path(path, rows, sign, _cost_of(name, times)) for path, rows in weights.items()]

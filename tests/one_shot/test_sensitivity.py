@@ -172,6 +172,20 @@ def test_a_budget_of_zeros_by_hand():
         keras_trim.budget("sensitivity.json", zeros=0.5)
 
 
+@pytest.mark.parametrize("higher_is_better", [False, True])
+def test_a_budget_for_a_metric_that_pruning_improved(higher_is_better):
+    """Weight a gains more than b loses, so which way is worse cannot be told from the changes."""
+    sign = -1 if higher_is_better else 1
+    rows = [
+        SensitivityRow(path, (10, 10), sparsity, sign * change * sparsity)
+        for path, change in (("a", -0.3), ("b", 0.1))
+        for sparsity in (0.5, 0.9)
+    ]
+    table = Sensitivity(rows, "own metric", 0.5, {})
+    allocation = keras_trim.budget(table, zeros=0.45, higher_is_better=higher_is_better)
+    assert allocation.sparsities == pytest.approx({"a": 0.9, "b": 0.0})
+
+
 def test_a_budget_in_bytes_is_kept():
     sensitivity = made(a=(1.0, 9.0), b=(1.5, 13.5))
     allocation = keras_trim.budget(sensitivity, bytes=800)
