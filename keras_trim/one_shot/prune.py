@@ -86,8 +86,9 @@ def prune(
         `model`.
 
     Raises:
-        ValueError: if the model is not built, or nothing in it can be pruned; if the data does not
-            fit the model, contains NaN, or does not reach a weight.
+        ValueError: if the model is not built, is still being pruned in training, or nothing in it
+            can be pruned; if the data does not fit the model, contains NaN, or does not reach a
+            weight.
     """
     check_model(model, takes_layers=True)
     _check_not_in_training(model)

@@ -147,8 +147,7 @@ def _as_array(x):
 
 
 def _name_of(metric):
-    """String for tables: the name of a function, or of a metric of Keras."""
+    """String for tables: the name of a function, or of the class of an object."""
     if metric is None:
         return "output error"
-    name = getattr(metric, "__name__", None) or getattr(metric, "name", None)
-    return name if isinstance(name, str) else "metric"
+    return getattr(metric, "__name__", type(metric).__name__)  # Keras numbers names of objects
